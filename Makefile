@@ -1,0 +1,59 @@
+# Needs nothing but make and Python 3.11 or newer: everything else is installed into ./.venv.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+EXAMPLE ?= src/deeplegato_pp/examples/hst_galaxy.fits
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo install dev test test-slow lint format clean
+
+# Tests allocate and free the same large arrays over and over: glibc is told to keep the memory,
+# since handing it back to the system and asking again can cost more than the arithmetic.
+test test-slow: export MALLOC_MMAP_THRESHOLD_ := 4294967296
+test test-slow: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+test test-slow: export MALLOC_TOP_PAD_ := 1073741824
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: install  ## measure the example galaxy: demo.ecsv and demo.png
+	$(BIN)/deeplegato predict $(EXAMPLE) -o demo.ecsv --plot demo.png
+
+install: $(VENV)/.installed  ## install the package into .venv
+
+dev: $(VENV)/.installed-dev  ## install the package with the tools for developing it
+
+test: dev  ## run the tests and the examples of the docstrings
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: dev  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: dev  ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev  ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove everything that make has made
+	rm -rf $(VENV) build dist demo.ecsv demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed; $(PYTHON) is older or absent. Try: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# An upgrade of the environment's own python must not install everything again: order only.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,38 @@
+"""DeepLeGATo++: the posterior of a galaxy's Sérsic parameters, from its image.
+
+The names below are imported when first used, so that ``import deeplegato_pp`` costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_exports
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .data import SersicSimulator as SersicSimulator
+    from .data import compute_bn as compute_bn
+    from .flags import Flag as Flag
+    from .inference import Posterior as Posterior
+    from .inference import Predictor as Predictor
+    from .models import DeepLeGAToPP as DeepLeGAToPP
+    from .observation import Observation as Observation
+    from .parameters import PARAMETERS as PARAMETERS
+    from .parameters import SersicParams as SersicParams
+    from .training import train as train
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "DeepLeGAToPP": ".models",
+            "Flag": ".flags",
+            "Observation": ".observation",
+            "PARAMETERS": ".parameters",
+            "Posterior": ".inference",
+            "Predictor": ".inference",
+            "SersicParams": ".parameters",
+            "SersicSimulator": ".data",
+            "compute_bn": ".data",
+            "train": ".training",
+        },
+    )

@@ -1,0 +1,58 @@
+"""Lazy names: a package lists what it exports and imports a module when a name is first used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+
+class _Window(ModuleType):
+    """A package in which an exported name wins over a submodule of the same name.
+
+    Importing ``package.train`` makes Python set ``package.train`` to the module, which would hide
+    the exported function ``train`` for good.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_submodule = isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}"
+        if is_submodule and name in self.__dict__.get("__all__", ()):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+def lazy_exports(
+    module_name: str, exports: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Makes the module attributes that let a package export names without importing them.
+
+    Args:
+        module_name: The package's ``__name__``.
+        exports: For each exported name the module that defines it, relative to the package
+            (``".predictor"``, ``"..parameters"``).
+
+    Returns:
+        The package's ``__getattr__``, ``__dir__`` (PEP 562) and ``__all__``.
+
+    Example:
+        >>> getter, _, names = lazy_exports("collections", {"Mapping": ".abc"})
+        >>> names, getter("Mapping").__name__
+        (['Mapping'], 'Mapping')
+    """
+    names = sorted(exports)
+    if any(target.rpartition(".")[2] == name for name, target in exports.items()):
+        sys.modules[module_name].__class__ = _Window
+
+    def __getattr__(name: str) -> Any:
+        if name not in exports:
+            raise AttributeError(f"module {module_name!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(exports[name], module_name), name)
+        setattr(sys.modules[module_name], name, value)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*vars(sys.modules[module_name]), *names})
+
+    return __getattr__, __dir__, names

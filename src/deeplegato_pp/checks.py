@@ -1,0 +1,137 @@
+"""Small named checks of users' input: each passes in silence or says what, got and remedy."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.errors import InputError, RangeError, ShapeError
+
+Array = np.ndarray[Any, Any]
+
+
+def as_real_array(array: object, what: str) -> Array:
+    """Returns a native float64 copy of ``array``; masked entries become NaN.
+
+    Raises:
+        InputError: If the entries are not real numbers.
+    """
+    plain = np.asarray(np.ma.getdata(array))
+    if plain.dtype.kind not in "biuf":
+        raise InputError(
+            f"{what} must hold real numbers, got an array of type {plain.dtype}. "
+            "Convert it with numpy.asarray(..., dtype=float)."
+        )
+    copy = np.array(plain, dtype=np.float64, order="C")
+    if np.ma.isMaskedArray(array):
+        copy[np.ma.getmaskarray(array)] = np.nan
+    return copy
+
+
+def check_two_dimensional(array: Array, what: str) -> None:
+    """Checks that ``array`` has two axes."""
+    if array.ndim != 2:
+        raise ShapeError(
+            f"{what} must be 2-D (rows, columns), got {array.ndim}-D of shape {array.shape}. "
+            "Select one plane, or another extension."
+        )
+
+
+def check_not_empty(array: Array, what: str) -> None:
+    """Checks that ``array`` has pixels."""
+    if array.size == 0:
+        raise ShapeError(
+            f"{what} must have pixels, got shape {array.shape}. Was the cutout outside the frame?"
+        )
+
+
+def check_same_shape(array: Array, shape: tuple[int, ...], what: str) -> None:
+    """Checks that ``array`` covers the image pixel by pixel."""
+    if array.shape != shape:
+        raise ShapeError(
+            f"{what} must have the image's shape {shape}, got {array.shape}. "
+            "Cut it out over the same pixels as the image."
+        )
+
+
+def check_not_all_masked(mask: Array) -> None:
+    """Checks that at least one pixel is left."""
+    if bool(mask.all()):
+        raise InputError(
+            f"all {mask.size} pixels are masked or not finite, expected at least one good pixel. "
+            "A mask is true (or non-zero) where pixels are to be ignored: is it inverted?"
+        )
+
+
+def check_noise_positive(noise: Array, mask: Array) -> None:
+    """Checks that the noise is positive on the unmasked pixels."""
+    bad = int(np.count_nonzero(~(noise[~mask] > 0)))
+    if bad:
+        raise RangeError(
+            f"noise must be positive on unmasked pixels, got {bad} zero or negative values among "
+            f"{int((~mask).sum())}. Mask those pixels, or state what the map is with noise_type "
+            "(--noise-type sigma|variance|ivar|weight)."
+        )
+
+
+def check_psf_odd(psf: Array) -> None:
+    """Checks that both axes of the PSF are odd, so that it has a central pixel."""
+    if psf.shape[0] % 2 == 0 or psf.shape[1] % 2 == 0:
+        raise ShapeError(
+            f"the PSF must have odd sizes, so that one pixel is its centre, got {psf.shape}. "
+            "Use psf_even='shift' (--psf-even shift) to shift it by half a pixel onto an odd grid."
+        )
+
+
+def check_psf_finite(psf: Array) -> None:
+    """Checks that the PSF has no NaN or infinity."""
+    bad = int(np.count_nonzero(~np.isfinite(psf)))
+    if bad:
+        raise InputError(
+            f"the PSF must be finite, got {bad} NaN or infinite pixels of {psf.size}. "
+            "Replace them, by zero in the wings."
+        )
+
+
+def check_psf_sum_positive(psf: Array) -> None:
+    """Checks that the PSF has light to be normalised by."""
+    total = float(psf.sum())
+    if not total > 0:
+        raise RangeError(
+            f"the PSF must have a positive sum, got {total:.6g}. "
+            "Was a background subtracted from it, or the wrong extension read?"
+        )
+
+
+def check_positive(value: float, what: str, unit: str = "") -> float:
+    """Returns ``value`` as a float if it is finite and positive."""
+    number = check_finite(value, what)
+    if number <= 0:
+        raise RangeError(f"{what} must be positive, got {value!r}{' ' if unit else ''}{unit}.")
+    return number
+
+
+def check_finite(value: float, what: str) -> float:
+    """Returns ``value`` as a float if it is one finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} must be one number, got {value!r}.") from None
+    if not math.isfinite(number):
+        raise RangeError(f"{what} must be finite, got {value!r}.")
+    return number
+
+
+def check_positive_integer(value: int, what: str) -> int:
+    """Returns ``value`` as an int if it is a whole number >= 1."""
+    number = check_finite(value, what)
+    if isinstance(value, bool) or number != int(number) or number < 1:
+        raise RangeError(f"{what} must be a whole number >= 1, got {value!r}.")
+    return int(number)
+
+
+def check_choice(value: str, choices: tuple[str, ...], what: str) -> str:
+    """Returns ``value`` if it is one of ``choices``."""
+    if value not in choices:
+        raise InputError(f"{what} must be one of {', '.join(choices)}, got {value!r}.")
+    return value

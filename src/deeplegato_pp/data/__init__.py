@@ -1,0 +1,23 @@
+"""The simulator: Sérsic profiles, their images, PSFs, noise and data sets of all of them."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from ..parameters import SersicParams as SersicParams
+    from .datasets import SimulatedGalaxyDataset as SimulatedGalaxyDataset
+    from .sersic_profile import compute_bn as compute_bn
+    from .sersic_profile import generate_sersic_profile as generate_sersic_profile
+    from .sersic_simulator import SersicSimulator as SersicSimulator
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "SersicParams": "..parameters",
+            "SersicSimulator": ".sersic_simulator",
+            "SimulatedGalaxyDataset": ".datasets",
+            "compute_bn": ".sersic_profile",
+            "generate_sersic_profile": ".sersic_profile",
+        },
+    )

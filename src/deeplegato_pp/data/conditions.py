@@ -1,0 +1,193 @@
+"""What a stamp looks like beside the galaxy: PSF, gain, noise map, masks, neighbours.
+
+All lengths are in pixels and all fluxes in background sigmas. Every function draws for a whole
+batch from one generator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deeplegato_pp.config import ConditionsConfig
+from deeplegato_pp.data.psf import convolve_separable, draw_psfs, normalise
+from deeplegato_pp.data.renderer import render_sersic
+
+PSF_SIDE = 87
+"""Side of the drawn PSFs at two samples a pixel: 43 px across, so that wings are there."""
+
+WELL_SAMPLED = 2.5
+"""FWHM below which a PSF is rendered oversampled, so that aliasing is as in real images. [px]"""
+
+
+class Draw:
+    """Random numbers for one batch, from one generator on one device."""
+
+    def __init__(self, batch: int, generator: torch.Generator, dtype: torch.dtype) -> None:
+        self.batch = batch
+        self.generator = generator
+        self.options = {"generator": generator, "device": generator.device, "dtype": dtype}
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform numbers with shape (B, *shape)."""
+        u = torch.rand(self.batch, *shape, **self.options)  # type: ignore[call-overload]
+        return low + (high - low) * u
+
+    def log_uniform(self, bounds: tuple[float, float], *shape: int) -> Tensor:
+        """Log-uniform numbers with shape (B, *shape)."""
+        return self.uniform(math.log(bounds[0]), math.log(bounds[1]), *shape).exp()
+
+    def chance(self, probability: float, *shape: int) -> Tensor:
+        """True with a probability, with shape (B, *shape)."""
+        return self.uniform(0.0, 1.0, *shape) < probability
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard-normal numbers with shape (B, *shape)."""
+        return torch.randn(self.batch, *shape, **self.options)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class DrawnPSF:
+    """PSFs of a batch.
+
+    Attributes:
+        fine: At two samples a pixel, sum 1, with shape (B, 87, 87).
+        fwhm: Width of the optical profile, with shape (B,). [px]
+    """
+
+    fine: Float[Tensor, "b k k"]
+    fwhm: Float[Tensor, " b"]
+
+    @property
+    def oversampled(self) -> Bool[Tensor, " b"]:
+        """Whether a galaxy is rendered with the fine PSF."""
+        return self.fwhm < WELL_SAMPLED
+
+    @property
+    def native(self) -> Float[Tensor, "b j j"]:
+        """The PSFs at the pixels' sampling, sum 1, with shape (B, 43, 43)."""
+        return normalise(self.fine[:, 1::2, 1::2])
+
+    def render(self, columns: list[Tensor], size: int, owner: Int[Tensor, " g"]) -> Tensor:
+        """Renders galaxies, each with the PSF of its owner in the batch.
+
+        Args:
+            columns: Flux, radius, n, q, angle, x, y, each with shape (G,), as `render_sersic`.
+            size: Side of the stamp. [px]
+            owner: Index of each galaxy's stamp, with shape (G,).
+        """
+        images = columns[0].new_empty(len(owner), size, size)
+        fine = self.oversampled[owner]
+        for oversampling, chosen in ((1, ~fine), (2, fine)):
+            rows = chosen.nonzero()[:, 0]
+            if len(rows):
+                psf = (self.fine if oversampling == 2 else self.native)[owner[rows]]
+                part = [c[rows] for c in columns]
+                images[rows] = render_sersic(*part, psf, size, oversampling=oversampling)
+        return images
+
+
+def draw_psf(draw: Draw, config: ConditionsConfig) -> DrawnPSF:
+    """Draws a PSF per stamp from all families."""
+    fwhm = draw.log_uniform(config.psf_fwhm)
+    return DrawnPSF(draw_psfs(fwhm, PSF_SIDE, 2, draw.generator), fwhm)
+
+
+def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Tensor, "b n n"]:
+    """Draws background noise maps: flat, or a smooth hill of up to a factor two."""
+    y, x = _grid(size, draw)
+    kx, ky, phase = draw.uniform(-1.5, 1.5), draw.uniform(-1.5, 1.5), draw.uniform(0, 2 * math.pi)
+    wave = torch.sin(
+        kx[:, None, None] * x / size * math.pi
+        + ky[:, None, None] * y / size * math.pi
+        + phase[:, None, None]
+    )
+    amplitude = draw.uniform(0.0, 0.35) * draw.chance(config.uneven_noise)
+    return (amplitude[:, None, None] * wave).exp()
+
+
+def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "b n n"]:
+    """Draws masks: partial stamps, dead pixels and columns, discs; the core is spared by discs."""
+    y, x = _grid(size, draw)
+    small = draw.chance(config.small_stamps)[:, None, None]
+    half = draw.log_uniform((config.smallest_stamp / 2, size / 2), 2)[:, :, None, None]
+    mask = small & ((x.abs() > half[:, 0]) | (y.abs() > half[:, 1]))
+
+    bad = draw.chance(config.bad_pixels)[:, None, None]
+    rate = draw.log_uniform((1e-4, 2e-2))[:, None, None]
+    mask = mask | (bad & (draw.uniform(0.0, 1.0, size, size) < rate))
+    column = draw.uniform(-size / 2, size / 2)[:, None, None]
+    mask = mask | (bad & draw.chance(0.3)[:, None, None] & ((x - column).abs() < 0.75))
+
+    for _ in range(3):
+        present = draw.chance(config.masked_regions)[:, None, None]
+        radius = draw.log_uniform((2.0, 14.0))
+        distance = radius + draw.uniform(3.0, size / 2)
+        angle = draw.uniform(0.0, 2 * math.pi)
+        dx = x - (distance * angle.cos())[:, None, None]
+        dy = y - (distance * angle.sin())[:, None, None]
+        mask = mask | (present & (dx**2 + dy**2 < radius[:, None, None] ** 2))
+    return mask
+
+
+def draw_neighbours(
+    draw: Draw, psf: DrawnPSF, size: int, config: ConditionsConfig
+) -> tuple[Float[Tensor, "b n n"], Bool[Tensor, "b n n"]]:
+    """Draws neighbouring galaxies and stars, and the mask that a detection gives them.
+
+    Returns:
+        Their light and their masks (brighter than a drawn threshold, so that wings stay), each
+        with shape (B, N, N).
+    """
+    light = torch.zeros(draw.batch, size, size, **_like(draw))
+    mask = torch.zeros(draw.batch, size, size, dtype=torch.bool, device=light.device)
+    count = (draw.uniform(0.0, 1.0) * config.max_neighbours).ceil() * draw.chance(config.neighbours)
+    slots = config.max_neighbours
+    present = torch.arange(slots, device=light.device) < count[:, None]
+    owner = torch.arange(draw.batch, device=light.device)[:, None].expand(-1, slots)[present]
+    radius = draw.log_uniform((0.5, 6.0), slots)
+    radius = torch.where(draw.chance(0.3, slots), torch.full_like(radius, 0.05), radius)  # stars
+    distance = draw.uniform(6.0**2, (0.6 * size) ** 2, slots).sqrt()
+    angle = draw.uniform(0.0, 2 * math.pi, slots)
+    columns = [
+        draw.log_uniform((20.0, 1e5), slots),
+        radius,
+        draw.log_uniform((0.5, 5.0), slots),
+        draw.uniform(0.2, 1.0, slots),
+        draw.uniform(0.0, 180.0, slots),
+        distance * angle.cos(),
+        distance * angle.sin(),
+    ]
+    threshold = draw.log_uniform((0.2, 5.0), slots)
+    threshold = torch.where(
+        draw.chance(config.neighbours_masked, slots), threshold, torch.full_like(threshold, math.inf)
+    )
+    if len(owner):
+        images = psf.render([c[present] for c in columns], size, owner).clamp_min(0.0)
+        light.index_add_(0, owner, images)
+        covered = images > threshold[present][:, None, None]
+        for row, cover in zip(owner.tolist(), covered, strict=True):
+            mask[row] |= cover
+    return light, mask
+
+
+def estimate_total_noise(
+    noisy: Float[Tensor, "b n n"], background: Float[Tensor, "b n n"], gain: Float[Tensor, " b"]
+) -> Float[Tensor, "b n n"]:
+    """Returns total noise maps as pipelines make them: shot noise from the smoothed noisy image."""
+    smooth = convolve_separable(noisy, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16])
+    return (background**2 + smooth.clamp_min(0.0) / gain[:, None, None]).sqrt()
+
+
+def _grid(size: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    a = torch.arange(size, **_like(draw)) - (size - 1) / 2
+    y, x = torch.meshgrid(a, a, indexing="ij")
+    return y, x
+
+
+def _like(draw: Draw) -> dict:  # type: ignore[type-arg]
+    return {"device": draw.options["device"], "dtype": draw.options["dtype"]}

@@ -1,0 +1,281 @@
+"""The simulator: galaxies drawn from the prior, rendered, blurred, and observed with noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.config import ConditionsConfig, DataConfig
+from deeplegato_pp.data.conditions import (
+    Draw,
+    DrawnPSF,
+    draw_background,
+    draw_mask,
+    draw_neighbours,
+    draw_psf,
+    estimate_total_noise,
+)
+from deeplegato_pp.data.noise import draw_noise
+from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.errors import ShapeError
+from deeplegato_pp.parameters import (
+    AXIS_RATIO,
+    MAGNITUDE,
+    NUM_PARAMETERS,
+    RADIUS,
+    PriorBox,
+    signal_to_noise,
+)
+from deeplegato_pp.stamps import PSF_GRID, StampBatch
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A simulated batch with everything that made it.
+
+    Attributes:
+        params: True parameters at the reference instrument, with shape (B, 7), float64.
+        stamps: What the network sees.
+        psf: The PSFs, as rendered.
+        model: Noiseless images of the target galaxies alone, with shape (B, N, N). [sigma]
+        snr: Signal-to-noise ratios, with shape (B,).
+    """
+
+    params: Float[Tensor, "b 7"]
+    stamps: StampBatch
+    psf: DrawnPSF
+    model: Float[Tensor, "b n n"]
+    snr: Float[Tensor, " b"]
+
+
+class SersicSimulator:
+    """Simulates galaxy images for an instrument.
+
+    Args:
+        image_size: Side of the stamps. [px]
+        pixel_scale: [arcsec/px]
+        zero_point: Magnitude of one image unit; the background's noise is one unit.
+        prior: Where parameters are drawn, or None for the default box.
+        conditions: What the stamps look like beside the galaxy, or None for the defaults.
+
+    Example:
+        >>> sim = SersicSimulator(image_size=64)
+        >>> params, images, noise, psf = sim.sample(2, torch.Generator().manual_seed(0))
+        >>> images.shape, psf.shape
+        (torch.Size([2, 64, 64]), torch.Size([2, 43, 43]))
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        pixel_scale: float = 0.25,
+        zero_point: float = 30.5,
+        *,
+        prior: PriorBox | None = None,
+        conditions: ConditionsConfig | None = None,
+    ) -> None:
+        self.image_size = image_size
+        self.pixel_scale = pixel_scale
+        self.zero_point = zero_point
+        self.prior = prior or PriorBox()
+        self.conditions = conditions or ConditionsConfig()
+
+    @classmethod
+    def from_config(cls, config: DataConfig, *, clean: bool = False) -> SersicSimulator:
+        """Builds the simulator of a configuration.
+
+        Args:
+            config: The data section.
+            clean: Leave out masks, neighbours, partial stamps and estimated noise maps.
+        """
+        return cls(
+            config.image_size,
+            config.pixel_scale,
+            config.zero_point,
+            prior=PriorBox.from_mapping(config.priors),
+            conditions=config.conditions.clean() if clean else config.conditions,
+        )
+
+    def columns(self, params: Float[Tensor, "b 7"]) -> list[Tensor]:
+        """Returns flux, radius [px], n, q, angle, x, y, as the renderer takes them.
+
+        Raises:
+            ShapeError: If `params` is not (B, 7).
+        """
+        if params.dim() != 2 or params.shape[1] != NUM_PARAMETERS:
+            raise ShapeError(f"params has shape (B, 7), got {tuple(params.shape)}.")
+        flux = 10.0 ** (-0.4 * (params[:, MAGNITUDE] - self.zero_point))
+        radius = params[:, RADIUS] / self.pixel_scale
+        return [flux, radius, *params[:, 2:].unbind(1)]
+
+    def render(
+        self,
+        params: Float[Tensor, "b 7"],
+        psf: Float[Tensor, "*b py px"],
+        oversampling: int = 1,
+        psf_includes_pixel: bool = True,
+    ) -> Float[Tensor, "b n n"]:
+        """Renders noiseless images.
+
+        Args:
+            params: Physical parameters in the table's order, with shape (B, 7).
+            psf: One PSF or one per galaxy, odd-sided; used as given, without normalising.
+            oversampling: PSF samples per pixel.
+            psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+
+        Returns:
+            Images, with shape (B, N, N), in image units and the dtype of `params`.
+
+        Raises:
+            ShapeError: If a shape does not fit.
+            RangeError: If n lies outside the tables.
+
+        Example:
+            >>> sim = SersicSimulator(image_size=64, zero_point=25.0)
+            >>> params = torch.tensor([[20.0, 0.5, 1.0, 0.8, 30.0, 0.0, 0.0]])
+            >>> psf = torch.ones(1, 1)
+            >>> round(float(sim.render(params, psf).sum()), 0)
+            100.0
+        """
+        return render_sersic(
+            *self.columns(params),
+            psf,
+            self.image_size,
+            oversampling=oversampling,
+            psf_includes_pixel=psf_includes_pixel,
+        )
+
+    def sample(
+        self, batch: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draws galaxies from the prior and observes them, isolated and unmasked.
+
+        The background's noise is one unit and the noise maps are total: each is the standard
+        deviation that its image was drawn with. PSFs are well sampled.
+
+        Args:
+            batch: Number of galaxies.
+            generator: Source of randomness, or None for a fresh one.
+
+        Returns:
+            Parameters (B, 7), float64; images (B, N, N); noise maps (B, N, N); PSFs (B, 43, 43)
+            at the pixels' sampling.
+        """
+        generator = generator or _fresh_generator()
+        draw = Draw(batch, generator, torch.float32)
+        params = self.prior.sample(batch, generator)
+        clean = self.conditions.clean()
+        psf = draw_psf(draw, clean)
+        model = self.render(params.float(), psf.native)
+        gain = draw.log_uniform(clean.gain)
+        noise = (1.0 + model.clamp_min(0.0) / gain[:, None, None]).sqrt()
+        images = draw_noise(
+            model,
+            torch.ones_like(model),
+            gain,
+            read_fraction=draw.uniform(0.0, clean.read_fraction),
+            generator=generator,
+        )
+        return params, images, noise, psf.native
+
+    def sample_scene(self, batch: int, generator: torch.Generator) -> Scene:
+        """Draws galaxies under the full range of conditions, as training needs them.
+
+        Args:
+            batch: Number of galaxies.
+            generator: Source of randomness; its device is where the images are made.
+
+        Returns:
+            The scene, in detector units.
+        """
+        size, config = self.image_size, self.conditions
+        draw = Draw(batch, generator, torch.float32)
+        params = self.prior.sample(batch, generator)
+        psf = draw_psf(draw, config)
+        columns = [c.float() for c in self.columns(params)]
+        owner = torch.arange(batch, device=generator.device)
+        model = psf.render(columns, size, owner)
+        background = draw_background(draw, size, config)
+        mask = draw_mask(draw, size, config)
+        light, neighbour_mask = draw_neighbours(draw, psf, size, config)
+        # A detection never masks the core of the object it is looking at.
+        mask = mask | (neighbour_mask & ~_core(size, generator.device))
+        gain = draw.log_uniform(config.gain)
+        read = draw.uniform(0.0, config.read_fraction)
+        fixed = draw.chance(config.fixed_variance)
+        estimated = fixed & draw.chance(config.source_in_map)
+        # A flat map without gain declares that the source adds nothing.
+        noise_gain = torch.where(fixed & ~estimated, torch.full_like(gain, torch.inf), gain)
+        sky_sigma = draw.log_uniform(config.sky_sigma)
+        sky = (sky_sigma * draw.normal())[:, None, None]
+        image = sky + draw_noise(
+            model + light, background, noise_gain, read_fraction=read, generator=generator
+        )
+        total = estimate_total_noise(image, background, gain)
+        sigma = torch.where(estimated[:, None, None], total, background)
+        scale = _median(sigma, mask)
+        stamps = _to_detector_units(
+            image,
+            sigma,
+            mask,
+            psf.fine,
+            torch.where(fixed, torch.full_like(gain, torch.inf), gain),
+            sky_sigma,
+            scale,
+        )
+        snr = signal_to_noise(columns[0], columns[1], columns[AXIS_RATIO], psf.fwhm)
+        return Scene(
+            self._rescaled(params, scale), stamps, psf, model / scale[:, None, None], snr
+        )
+
+    def _rescaled(self, params: Tensor, scale: Tensor) -> Tensor:
+        """Returns the parameters in units of the stamp's own noise.
+
+        The prior's box belongs to those units; a magnitude that the change carries over its
+        faint edge (only where noise varies over a stamp, by hundredths) is put on it.
+        """
+        shifted = params.clone()
+        shifted[:, MAGNITUDE] += 2.5 * scale.double().log10()
+        shifted[:, MAGNITUDE] = shifted[:, MAGNITUDE].clamp(*self.prior.magnitude)
+        return shifted
+
+
+def _to_detector_units(
+    image: Tensor,
+    sigma: Tensor,
+    mask: Tensor,
+    fine: Tensor,
+    gain: Tensor,
+    sky_sigma: Tensor,
+    scale: Tensor,
+) -> StampBatch:
+    """Divides a batch by each stamp's own noise and cuts the PSFs to the networks' grid."""
+    edge = (fine.shape[-1] - PSF_GRID) // 2
+    s = scale[:, None, None]
+    return StampBatch(
+        torch.where(mask, 0.0, image / s),
+        torch.where(mask, 1.0, sigma / s),
+        mask,
+        fine[:, edge : edge + PSF_GRID, edge : edge + PSF_GRID].contiguous(),
+        gain * scale,
+        sky_sigma / scale,
+    )
+
+
+def _median(sigma: Tensor, mask: Tensor) -> Tensor:
+    """Returns the median noise over unmasked pixels, with shape (B,)."""
+    return torch.where(mask, torch.nan, sigma).flatten(1).nanmedian(1).values
+
+
+def _core(size: int, device: torch.device) -> Tensor:
+    a = torch.arange(size, device=device) - (size - 1) / 2
+    return (a[:, None] ** 2 + a**2) < 3.0**2
+
+
+def _fresh_generator() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator

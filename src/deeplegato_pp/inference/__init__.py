@@ -1,0 +1,17 @@
+"""Inference: from observations to posteriors, exact ones on request."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .posterior import Posterior as Posterior
+    from .predictor import Predictor as Predictor
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "Posterior": ".posterior",
+            "Predictor": ".predictor",
+        },
+    )

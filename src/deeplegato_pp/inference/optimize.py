@@ -1,0 +1,208 @@
+"""Posterior modes by Levenberg-Marquardt steps in coordinates whose prior is standard normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deeplegato_pp.inference.likelihood import ExactProblem
+from deeplegato_pp.parameters import W_MAX
+
+_TOLERANCE = 1e-3
+"""A search ends when the squared distance to the optimum, in posterior sigmas, falls below this,
+or when a step raises the log posterior by less."""
+
+_LONGEST_STEP = 1.5
+"""Largest change of a coordinate in one step; the prior is one wide."""
+
+_DAMPING_LIMIT = 1e10
+
+
+@dataclass(frozen=True)
+class Optima:
+    """Modes found, one row per start.
+
+    Attributes:
+        rows: Galaxy each start belongs to, with shape (M,).
+        u: Coordinates of the optimum, with shape (M, F).
+        covariance: Inverse of Fisher information plus prior precision, with shape (M, F, F).
+        log_posterior: ln L + ln prior at the optimum, with shape (M,).
+        converged: Whether the last step was below 3 % of a posterior sigma, with shape (M,).
+        iterations: Steps tried, with shape (M,).
+    """
+
+    rows: Int[Tensor, " m"]
+    u: Float[Tensor, "m f"]
+    covariance: Float[Tensor, "m f f"]
+    log_posterior: Float[Tensor, " m"]
+    converged: Bool[Tensor, " m"]
+    iterations: Int[Tensor, " m"]
+
+    def __getitem__(self, index: Tensor) -> Optima:
+        """Returns some of the rows."""
+        return Optima(
+            self.rows[index],
+            self.u[index],
+            self.covariance[index],
+            self.log_posterior[index],
+            self.converged[index],
+            self.iterations[index],
+        )
+
+    def log_mass(self) -> Float[Tensor, " m"]:
+        """Returns each mode's Laplace evidence, up to a constant, with shape (M,)."""
+        return self.log_posterior + 0.5 * torch.linalg.slogdet(self.covariance).logabsdet
+
+
+def maximize(
+    problem: ExactProblem,
+    rows: Int[Tensor, " m"],
+    starts: Float[Tensor, "m f"],
+    *,
+    max_iterations: int = 30,
+) -> Optima:
+    """Climbs from each start to a mode of its galaxy's posterior.
+
+    Each step solves (H + damping diag H) step = gradient, with the exact gradient of the log
+    posterior and H its Fisher information plus the prior's precision (the identity). Where the
+    galaxy is round the image does not depend on its two shape coordinates to first order: H is
+    then the prior's, and so is the covariance returned.
+
+    Args:
+        problem: Galaxies and hypothesis.
+        rows: Galaxy of each start, with shape (M,).
+        starts: Coordinates to start from, with shape (M, F).
+        max_iterations: Steps after which a search is given up.
+
+    Returns:
+        The optima, in the order of the starts.
+
+    References:
+        | An algorithm for least-squares estimation of nonlinear parameters (Marquardt, 1963)
+        | https://doi.org/10.1137/0111030
+    """
+    u = starts.double().clamp(-W_MAX, W_MAX).clone()
+    value, gradient, hessian = _expand(problem, rows, u)
+    damping = torch.full_like(value, 1e-3)
+    converged = torch.zeros_like(value, dtype=torch.bool)
+    iterations = torch.zeros_like(rows)
+    active = torch.arange(len(rows))
+    for _ in range(max_iterations):
+        newton = torch.linalg.solve(hessian[active], gradient[active])
+        near = (newton * gradient[active]).sum(-1) < _TOLERANCE
+        converged[active[near]] = True
+        active = active[~near & (damping[active] < _DAMPING_LIMIT)]
+        if active.numel() == 0:
+            break
+        step = _damped_step(gradient[active], hessian[active], damping[active])
+        trial = (u[active] + step).clamp(-W_MAX, W_MAX)
+        new = _expand(problem, rows[active], trial)
+        gain = new[0] - value[active]
+        better = gain > 0
+        moved = active[better]
+        u[moved] = trial[better]
+        value[moved], gradient[moved], hessian[moved] = (x[better] for x in new)
+        damping[active] = torch.where(better, damping[active] * 0.1, damping[active] * 8.0)
+        damping.clamp_(min=1e-9)
+        iterations[active] += 1
+        converged[active[better & (gain < _TOLERANCE)]] = True
+        active = active[~(better & (gain < _TOLERANCE))]
+    covariance = torch.linalg.inv(hessian)
+    covariance = 0.5 * (covariance + covariance.mT)
+    return Optima(rows, u, covariance, value, converged, iterations)
+
+
+def _damped_step(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tensor:
+    scaled = hessian + torch.diag_embed(damping[:, None] * hessian.diagonal(dim1=-2, dim2=-1))
+    step = torch.linalg.solve(scaled, gradient)
+    longest = step.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+    return step * (_LONGEST_STEP / longest).clamp_max(1.0)
+
+
+def _expand(problem: ExactProblem, rows: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log posterior, gradient and information plus prior precision, for many searches."""
+    parts = [problem.linearize(int(row), point) for row, point in zip(rows, u, strict=True)]
+    value, gradient, information = (torch.stack(x) for x in zip(*parts, strict=True))
+    identity = torch.eye(u.shape[-1]).to(u)
+    return value + problem.coordinates.log_prior(u), gradient - u, information + identity
+
+
+def choose_starts(
+    u: Float[Tensor, "s f"], log_posterior: Float[Tensor, " s"], count: int
+) -> Float[Tensor, "k f"]:
+    """Returns the best draw and further good ones that lie apart from it.
+
+    A further start is the best draw at least two standard deviations of all draws (in the
+    Euclidean sense, over coordinates) from every start before it; fewer are returned if there is
+    none.
+
+    Args:
+        u: Draws, with shape (S, F).
+        log_posterior: Their log posterior, with shape (S,); -inf is allowed.
+        count: Largest number of starts.
+    """
+    scale = u.std(0).clamp_min(1e-12) if len(u) > 1 else torch.ones_like(u[0])
+    order = log_posterior.argsort(descending=True)
+    chosen = [u[order[0]]]
+    while len(chosen) < count:
+        distance = torch.stack([((u[order] - c) / scale).norm(dim=-1) for c in chosen]).amin(0)
+        far = order[distance > 2.0]
+        far = far[torch.isfinite(log_posterior[far])]
+        if far.numel() == 0:
+            break
+        chosen.append(u[far[0]])
+    return torch.stack(chosen)
+
+
+def distinct_modes(
+    optima: Optima, *, separation: float = 2.0, depth: float = 12.0
+) -> list[Optima]:
+    """Groups optima by galaxy and drops repetitions and modes without mass.
+
+    Args:
+        optima: Results of :func:`maximize`.
+        separation: Two optima closer than this, in sigmas of the better one, are one mode.
+        depth: A mode is dropped if its Laplace evidence is below the best one's by more than
+            this factor, in ln.
+
+    Returns:
+        One set of modes per galaxy that occurs, by rising row, best first.
+    """
+    mass = optima.log_mass()
+    groups = []
+    for row in optima.rows.unique().tolist():
+        members = (optima.rows == row).nonzero()[:, 0]
+        members = members[mass[members].argsort(descending=True)]
+        kept: list[int] = []
+        for i in members.tolist():
+            if kept and mass[i] < mass[kept[0]] - depth:
+                continue
+            if all(_distance(optima, i, k) > separation for k in kept):
+                kept.append(i)
+        groups.append(optima[torch.tensor(kept)])
+    return groups
+
+
+def _distance(optima: Optima, i: int, k: int) -> float:
+    """Mahalanobis distance of optimum i from optimum k, whose covariance counts."""
+    delta = optima.u[i] - optima.u[k]
+    return float((delta @ torch.linalg.solve(optima.covariance[k], delta)).clamp_min(0.0).sqrt())
+
+
+def laplace_widths(
+    problem: ExactProblem, start: Float[Tensor, "b f"]
+) -> tuple[Float[Tensor, "b f"], Float[Tensor, "b f"], Bool[Tensor, " b"]]:
+    """Returns the Gauss-Newton posterior's means and widths, for comparison with a network's.
+
+    Args:
+        problem: Galaxies.
+        start: One start per galaxy in coordinates (the truth, in a test), with shape (B, F).
+
+    Returns:
+        Optimum (B, F), standard deviations (B, F), and whether each search converged (B,).
+    """
+    optima = maximize(problem, torch.arange(len(problem)), start)
+    return optima.u, optima.covariance.diagonal(dim1=-2, dim2=-1).sqrt(), optima.converged

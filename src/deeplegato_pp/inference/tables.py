@@ -1,0 +1,210 @@
+"""Tables and draws on disk: checked before any work, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deeplegato_pp import __version__
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.inference import summary
+from deeplegato_pp.parameters import NAMES, PARAMETERS
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.posterior import Posterior
+
+Rows = Sequence[dict[str, Any]]
+
+TABLE_SUFFIXES = (".ecsv", ".fits", ".parquet", ".json")
+SAMPLE_SUFFIXES = (".npz", ".parquet")
+
+
+def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], what: str) -> Path:
+    """Returns a path that can be written, or says why not; call it before the work.
+
+    Args:
+        path: Where a file is to be.
+        suffixes: What it may end with, lower case, with the dot.
+        what: What the file is, for the message.
+
+    Raises:
+        InputError: If the suffix is unknown, the folder is missing or may not be written to, or
+            the path is a folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"{what} {path}: unknown suffix {path.suffix or '(none)'}, expected one of "
+            f"{', '.join(suffixes)}. The suffix chooses the format."
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"{what} {path}: folder {folder} does not exist. Make it first.")
+    if path.is_dir():
+        raise InputError(f"{what} {path} is a folder, expected a file. Give a file name.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{what} {path}: folder {folder} cannot be written to. Choose another.")
+    return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary file in the same folder that takes the place of `path` at the end.
+
+    If the block raises, nothing is left behind and an earlier file stays as it was.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(rows: Rows, path: str | os.PathLike[str]) -> None:
+    """Writes a table; its suffix chooses the format.
+
+    ``.ecsv`` and ``.fits`` keep units and descriptions and hold NaN where a number is unknown,
+    ``.parquet`` keeps them in the fields' metadata and holds nulls, ``.json`` is a strict list of
+    objects with nulls.
+
+    Args:
+        rows: As :meth:`Posterior.rows` makes them; further columns are kept.
+        path: Where to. An existing file is replaced.
+
+    Raises:
+        InputError: If it cannot be written there.
+    """
+    path = check_output(path, TABLE_SUFFIXES, "table")
+    writers: dict[str, Callable[[Rows, Path], None]] = {
+        ".ecsv": _write_ecsv,
+        ".fits": _write_fits,
+        ".parquet": _write_parquet,
+        ".json": _write_json,
+    }
+    with written_whole(path) as temporary:
+        writers[path.suffix.lower()](rows, temporary)
+
+
+def write_samples(posterior: Posterior, path: str | os.PathLike[str]) -> None:
+    """Writes the draws of all galaxies; the suffix chooses the format.
+
+    ``.npz`` holds ``name`` (B,), ``parameter`` and ``unit`` (7,), ``samples`` (B, S, 7),
+    ``log_prob`` (B, S) and, if the draws are weighted, ``log_weights`` (B, S). ``.parquet`` holds
+    one line per draw: ``object`` (row in the table), ``name``, ``draw``, the seven parameters,
+    ``log_prob`` and ``log_weight`` (0 for unweighted draws). Galaxies that could not be measured
+    are NaN in the former and left out of the latter, as are draws that only pad a row.
+
+    Args:
+        posterior: Of one galaxy or many.
+        path: Where to. An existing file is replaced.
+
+    Raises:
+        InputError: If it cannot be written there.
+    """
+    path = check_output(path, SAMPLE_SUFFIXES, "samples")
+    with written_whole(path) as temporary:
+        if path.suffix.lower() == ".npz":
+            _write_npz(posterior, temporary)
+        else:
+            _write_draws(posterior, temporary)
+
+
+def _write_json(rows: Rows, path: Path) -> None:
+    path.write_text(json.dumps(list(rows), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _qtable(rows: Rows) -> Any:
+    table = summary.to_qtable(list(rows))
+    table.meta["SOFTWARE"] = f"deeplegato-pp {__version__}"
+    return table
+
+
+def _write_ecsv(rows: Rows, path: Path) -> None:
+    _qtable(rows).write(path, format="ascii.ecsv", overwrite=True)
+
+
+def _write_fits(rows: Rows, path: Path) -> None:
+    _qtable(rows).write(path, format="fits", overwrite=True)
+
+
+def _write_parquet(rows: Rows, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    units, described = summary.units(), summary.descriptions()
+    names = list(rows[0]) if rows else list(units)
+    arrays, fields = [], []
+    for name in names:
+        array = pa.array([row[name] for row in rows], type=_arrow_type(name, rows))
+        metadata = {"unit": units.get(name, ""), "description": described.get(name, "")}
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, metadata=metadata))
+    schema = pa.schema(fields, metadata={"software": f"deeplegato-pp {__version__}"})
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+
+
+def _arrow_type(name: str, rows: Rows) -> Any:
+    import pyarrow as pa
+
+    if name in summary.INTEGERS:
+        return pa.int64()
+    if name in summary.TEXTS or any(isinstance(row[name], str) for row in rows):
+        return pa.string()
+    return pa.float64()
+
+
+def _write_npz(posterior: Posterior, path: Path) -> None:
+    arrays = {
+        "name": np.array([m.name for m in posterior.measurements], dtype=str),
+        "parameter": np.array(NAMES),
+        "unit": np.array([p.unit for p in PARAMETERS]),
+        "samples": posterior.batch_samples.numpy(),
+        "log_prob": posterior.batch_log_prob.numpy(),
+    }
+    if posterior.batch_log_weights is not None:
+        arrays["log_weights"] = posterior.batch_log_weights.numpy()
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _write_draws(posterior: Posterior, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [("object", pa.int64()), ("name", pa.string()), ("draw", pa.int64())]
+    fields += [(name, pa.float64()) for name in (*NAMES, "log_prob", "log_weight")]
+    metadata = {p.name: p.unit for p in PARAMETERS}
+    schema = pa.schema(fields, metadata=metadata)
+    with pq.ParquetWriter(path, schema) as writer:
+        for index, measurement in enumerate(posterior.measurements):
+            if measurement.measured:
+                columns = {"object": index, "name": measurement.name} | _draw_columns(posterior, index)
+                length = len(columns["draw"])
+                columns |= {k: [columns[k]] * length for k in ("object", "name")}
+                writer.write_table(pa.table(columns, schema=schema))
+
+
+def _draw_columns(posterior: Posterior, index: int) -> dict[str, Any]:
+    samples = posterior.batch_samples[index].numpy()
+    log_weight = np.zeros(len(samples))
+    if posterior.batch_log_weights is not None:
+        log_weight = posterior.batch_log_weights[index].numpy()
+    used = np.flatnonzero(log_weight > -np.inf)
+    columns: dict[str, Any] = {"draw": used}
+    columns |= {name: samples[used, i] for i, name in enumerate(NAMES)}
+    columns["log_prob"] = posterior.batch_log_prob[index].numpy()[used]
+    columns["log_weight"] = log_weight[used]
+    return columns

@@ -1,0 +1,192 @@
+"""DeepLeGATo++: from a batch of stamps to the posterior of seven Sérsic parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from deeplegato_pp.config import Config
+from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.models import storage
+from deeplegato_pp.models.npe_head import Context, NPEHead
+from deeplegato_pp.models.psf_encoder import PSFEncoder
+from deeplegato_pp.models.stamp_channels import NUM_CHANNELS, two_views
+from deeplegato_pp.models.swin_backbone import SwinBackbone
+from deeplegato_pp.parameters import NUM_PARAMETERS, PriorBox
+from deeplegato_pp.stamps import StampBatch
+
+
+class DeepLeGAToPP(nn.Module):
+    """The network: Swin V2 backbone, PSF encoder and flow head.
+
+    Args:
+        config: The configuration that it is built and trained with.
+
+    Attributes:
+        config: That configuration.
+        prior: The box of the prior, at the reference instrument.
+        image_size: Side of the stamps it takes. [px]
+        card: Training record and figures, as stored with the weights.
+
+    Example:
+        >>> model = DeepLeGAToPP(Config())
+        >>> model.image_size
+        128
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.prior = PriorBox.from_mapping(config.data.priors)
+        self.image_size = config.data.image_size
+        self.card: dict[str, Any] = {}
+        self.backbone = SwinBackbone(config.model.backbone, NUM_CHANNELS, self.image_size // 2)
+        self.psf_encoder = PSFEncoder(config.model.npe.psf_channels)
+        features = self.backbone.num_features + self.psf_encoder.num_features
+        self.head = NPEHead(config.model.npe, features)
+
+    @classmethod
+    def from_config(cls, config: Config) -> DeepLeGAToPP:
+        """Builds an untrained network."""
+        return cls(config)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path | None = None) -> DeepLeGAToPP:
+        """Loads a trained network.
+
+        Args:
+            name: A folder, the name of a packaged model, a hub id ("owner/model"), or None for
+                the packaged default.
+
+        Returns:
+            The network in evaluation mode, on the CPU.
+
+        Raises:
+            ModelNotFoundError: If there is no such model.
+            FormatError: If the weights do not fit the configuration beside them.
+        """
+        config, card, state = storage.load(name)
+        model = cls(config)
+        storage.fill(model, state)
+        model.card = card
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
+        """Writes ``model.safetensors`` and ``config.json``.
+
+        Args:
+            folder: Where to; made if it is not there.
+            card: What to tell about the weights; None keeps the card it has.
+
+        Returns:
+            The folder.
+        """
+        return storage.save(Path(folder), self, self.config, self.card if card is None else card)
+
+    def encode(self, stamps: StampBatch) -> Context:
+        """Runs image and PSF networks once; everything else about a galaxy follows from this.
+
+        Args:
+            stamps: Stamps in detector units, of side `image_size`.
+
+        Raises:
+            NumericalError: If the stamps hold values that are not finite.
+        """
+        features = torch.cat(
+            [self.backbone(two_views(stamps)).float(), self.psf_encoder(stamps).float()], 1
+        )
+        if not self.training and not bool(torch.isfinite(features).all()):
+            row = int((~torch.isfinite(features).all(1)).nonzero()[0, 0])
+            raise NumericalError(
+                f"The features of stamp {row} are not finite. Mask the pixels that are not."
+            )
+        context: Context = self.head(features)
+        return context
+
+    def log_prob(self, context: Context, w: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s"]:
+        """Returns the posterior's log-density in the coordinates w, with shape (B, S)."""
+        return self.head.log_prob(context, w)
+
+    @torch.no_grad()
+    def sample(
+        self, context: Context, num_samples: int, seeds: Int[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b s 7"], Float[Tensor, "b s"]]:
+        """Draws from the posterior; each galaxy's draws depend on its own seed only.
+
+        Args:
+            context: From `encode`.
+            num_samples: Draws per galaxy.
+            seeds: One seed per galaxy, with shape (B,).
+
+        Returns:
+            Coordinates w, with shape (B, S, 7), and their log-density, (B, S); float64.
+        """
+        device = context.mean.device
+        noise = torch.stack(
+            [
+                torch.randn(
+                    num_samples, NUM_PARAMETERS, generator=torch.Generator().manual_seed(int(seed))
+                )
+                for seed in seeds
+            ]
+        )
+        return self.head.from_noise(context, noise.to(device))
+
+    def forward(
+        self, stamps: StampBatch, num_samples: int = 1000, seed: int = 0
+    ) -> dict[str, Tensor]:
+        """Returns draws, mean and standard deviation in physical units of the reference instrument.
+
+        Args:
+            stamps: Stamps in detector units.
+            num_samples: Draws per galaxy.
+            seed: Of the draws; galaxy i uses seed + i.
+
+        Returns:
+            ``samples`` (B, S, 7), ``mean`` (B, 7), ``std`` (B, 7), float64. The position angle's
+            mean is the circular one.
+        """
+        seeds = seed + torch.arange(len(stamps))
+        w, _ = self.sample(self.encode(stamps), num_samples, seeds)
+        samples = self.prior.to_physical(w)
+        mean, std = _circular_moments(samples)
+        return {"samples": samples, "mean": mean, "std": std}
+
+    @torch.no_grad()
+    def predict(self, stamps: StampBatch, num_samples: int = 1000) -> dict[str, Tensor]:
+        """Returns `forward` without gradients."""
+        return self(stamps, num_samples)
+
+    def compute_loss(self, stamps: StampBatch, w: Float[Tensor, "b 7"]) -> dict[str, Tensor]:
+        """Returns the negative log-densities of true coordinates, each with shape (B,).
+
+        Returns:
+            ``flow``: of the posterior; ``gaussian``: of its whitening alone; ``error``: w minus
+            the whitening's mean, (B, 7).
+        """
+        context = self.encode(stamps)
+        return {
+            "flow": -self.log_prob(context, w[:, None])[:, 0],
+            "gaussian": -self.head.gaussian_log_prob(context, w),
+            "error": (w - context.mean).detach(),
+        }
+
+
+def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation per parameter, round a circle for the angle."""
+    from deeplegato_pp.parameters import PARAMETERS
+
+    mean, std = samples.mean(1), samples.std(1)
+    for i, parameter in enumerate(PARAMETERS):
+        if parameter.period is not None:
+            phase = samples[..., i] * (2 * torch.pi / parameter.period)
+            angle = torch.atan2(phase.sin().mean(1), phase.cos().mean(1))
+            centre = torch.remainder(angle * parameter.period / (2 * torch.pi), parameter.period)
+            half = parameter.period / 2
+            off = torch.remainder(samples[..., i] - centre[:, None] + half, parameter.period) - half
+            mean[:, i], std[:, i] = centre, off.std(1)
+    return mean, std

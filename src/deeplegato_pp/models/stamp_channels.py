@@ -1,0 +1,54 @@
+"""From a batch of stamps to what the image network reads: two views, stretched."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from deeplegato_pp.errors import ShapeError
+from deeplegato_pp.stamps import StampBatch
+
+NUM_CHANNELS = 8
+"""Signal-to-noise, noise map and mask for either view, and the two coordinates."""
+
+
+def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
+    """Returns the centre at full resolution and the whole stamp binned 2 x 2, as channels.
+
+    The centre holds the galaxy's core, the binned stamp its wings and surroundings; together
+    they cost a quarter of the full stamp. The coordinates are there because a pooled Swin
+    transformer has relative positions only, and the centre is asked for.
+
+    Args:
+        stamps: Stamps of even side N = 2 m.
+
+    Raises:
+        ShapeError: If the side is not a multiple of four.
+    """
+    size = stamps.image.shape[-1]
+    if size % 4:
+        raise ShapeError(f"The stamp's side must be a multiple of 4, got {size}.")
+    quarter = size // 4
+    centre = slice(quarter, size - quarter)
+    near = _stretch(
+        stamps.image[:, centre, centre],
+        stamps.sigma[:, centre, centre],
+        (~stamps.mask[:, centre, centre]).float(),
+    )
+    good = (~stamps.mask).float()
+    share = avg_pool2d(good[:, None], 2)[:, 0]
+    filled = share.clamp_min(0.25)
+    image = avg_pool2d((stamps.image * good)[:, None], 2)[:, 0] * 4 / filled
+    variance = avg_pool2d((stamps.sigma**2 * good)[:, None], 2)[:, 0] * 4 / filled
+    sigma = torch.where(share > 0, variance, 4.0).sqrt()
+    far = _stretch(image, sigma, (share > 0.5).float())
+    a = torch.linspace(-1.0, 1.0, size // 2, device=image.device, dtype=image.dtype)
+    x = a.expand(len(image), size // 2, -1)
+    return torch.stack([*near, *far, x, x.transpose(1, 2)], 1)
+
+
+def _stretch(image: Tensor, sigma: Tensor, good: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Signal-to-noise through asinh, the noise's logarithm, and where both are valid."""
+    return torch.asinh(image / sigma) * good, sigma.log() * good, good

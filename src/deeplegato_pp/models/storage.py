@@ -1,0 +1,109 @@
+"""Weights on disk: safetensors for the numbers, JSON for all that explains them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+
+import deeplegato_pp
+from deeplegato_pp.config import Config, load_config
+from deeplegato_pp.errors import FormatError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained")
+DEFAULT_MODEL = "default"
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -> Path:
+    """Writes weights, configuration and card; either file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    text = json.dumps(
+        {
+            "format": 1,
+            "version": deeplegato_pp.__version__,
+            "config": config.to_dict(),
+            "prior": model.prior.to_dict(),  # type: ignore[union-attr, operator]
+            "card": card,
+        },
+        indent=1,
+        allow_nan=False,
+    )
+    save_file(weights, folder / f"{WEIGHTS}.part")
+    (folder / f"{CONFIG}.part").write_text(text + "\n")
+    for name in (WEIGHTS, CONFIG):
+        os.replace(folder / f"{name}.part", folder / name)
+    return folder
+
+
+def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Tensor]]:
+    """Returns configuration, card and weights of a model.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
+        FormatError: If its files cannot be read.
+    """
+    folder = find(name)
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        state = load_file(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"The model in {folder} cannot be read: {error}") from error
+    card = {"name": folder.name, "version": content["version"], **content["card"]}
+    return load_config(content["config"]), card, state
+
+
+def find(name: str | Path | None) -> Path:
+    """Returns the folder of a model: given, packaged, or fetched from the hub.
+
+    Only a name of the form "owner/model" that is no folder is looked for on the hub.
+    """
+    text = DEFAULT_MODEL if name is None else str(name)
+    for folder in (Path(text), PACKAGED / text):
+        if (folder / CONFIG).is_file():
+            return folder
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return _from_hub(text)
+    packaged = ", ".join(sorted(p.name for p in PACKAGED.glob("*") if p.is_dir())) or "none"
+    raise ModelNotFoundError(
+        f"No model {text!r}: neither a folder with {CONFIG} nor a packaged model ({packaged}). "
+        "A hub id has the form owner/model."
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG], etag_timeout=5)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelNotFoundError(
+            f"No folder {repository!r}, and the hub did not give a model of that name ({reason})."
+        ) from error
+    return Path(path)
+
+
+def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Loads weights into a network.
+
+    Raises:
+        FormatError: If names or shapes differ; the message lists them.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        raise FormatError(
+            f"The weights do not fit the configuration: missing {missing[:3]}, "
+            f"unexpected {extra[:3]}, other shapes {shapes[:3]}. They belong to another version."
+        )
+    model.load_state_dict(state)

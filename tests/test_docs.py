@@ -1,0 +1,123 @@
+"""The README and the docs: their Python runs, their commands exist, their table is the code's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+SHELL = {"cd", "git", "make", "deeplegato", "python", "python3", "pip", ".venv/bin/python"}
+"""The programs that a reader is told to run, besides those in .venv/bin."""
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of a language; ```python title ... and the like count too."""
+    return re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    """The commands of a shell block as words, comments and prompts left out."""
+    lines = block.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line.strip().removeprefix("$ "), comments=True) for line in lines]
+    return [w for w in words if w]
+
+
+def unknown_commands(text: str, targets: set[str]) -> list[str]:
+    """The commands of a page's shell blocks that do not exist."""
+    unknown = []
+    for language in ("bash", "sh", "shell", "console"):
+        for words in (w for block in blocks(text, language) for w in commands(block)):
+            program = words[0].removeprefix(".venv/bin/")
+            if program not in SHELL and words[0] not in SHELL:
+                unknown.append(" ".join(words))
+            elif program == "make":
+                unknown += [f"make {t}" for t in words[1:] if "=" not in t and t not in targets]
+    return unknown
+
+
+def subcommands(text: str) -> set[str]:
+    """The subcommands of `deeplegato` that a page's shell blocks use."""
+    return {
+        words[1]
+        for block in blocks(text, "bash")
+        for words in commands(block)
+        if words[0].endswith("deeplegato") and len(words) > 1 and not words[1].startswith("-")
+    }
+
+
+@pytest.fixture(scope="module")
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    code = blocks(page.read_text(encoding="utf-8"), "python")
+    if not code:
+        pytest.skip("no Python on this page")
+    (tmp_path / "src").symlink_to(ROOT / "src")  # paths in the docs start at the repository
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__docs__"}
+    for block in code:
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_shell_blocks_name_what_exists(page, targets):
+    assert not unknown_commands(page.read_text(encoding="utf-8"), targets)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set().union(*(subcommands(p.read_text(encoding="utf-8")) for p in PAGES)))
+)
+def test_subcommands_of_the_docs_exist(name):
+    code = "import sys; from deeplegato_pp.cli.app import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_of_shell_blocks_can_fail():
+    page = "```bash\nmake demo\nmake nothing X=1\nfrobnicate now # a comment\n```\n"
+    assert unknown_commands(page, {"demo"}) == ["make nothing", "frobnicate now"]
+
+
+def test_links_between_pages_lead_somewhere():
+    lost = [
+        f"{page.name}: {link}"
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if not link.startswith(("http:", "https:", "mailto:")) and not (page.parent / link).exists()
+    ]
+    assert not lost
+
+
+def test_the_parameter_table_of_the_conventions_is_the_codes():
+    from deeplegato_pp import PARAMETERS
+
+    text = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w*) \| ([-\d.]+) to ([-\d.]+) \| (\w+) \|", text, re.M)
+    expected = [(p.name, p.unit, p.lower, p.upper, p.scale) for p in PARAMETERS]
+    assert [(n, u, float(lo), float(hi), s) for n, u, lo, hi, s in rows] == expected
+
+
+def test_versions_agree():
+    import deeplegato_pp
+
+    version = deeplegato_pp.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
