@@ -6,9 +6,9 @@ Every field is read somewhere; a setting that is not used cannot be set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from deeplegato_pp.errors import ConfigError
 
@@ -151,7 +151,7 @@ class TrainingConfig:
     Attributes:
         seed: Of weights, stream and validation set.
         batch_size: Images per step.
-        max_steps: Optimizer steps of the whole run.
+        max_steps: Optimizer steps of the whole run, a multiple of `steps_per_epoch` or fewer.
         steps_per_epoch: Steps between validations and checkpoints.
         optimizer: A timm optimizer's name; ``"muon"`` uses AdamW for biases and norms.
         learning_rate: Peak learning rate.
@@ -190,7 +190,8 @@ class ValidationConfig:
     """What the network is validated on.
 
     Attributes:
-        num_images: Fixed simulations per validation set (one clean, one as in training).
+        num_images: Fixed simulations per validation set (one clean, one as in training), rounded
+            down to whole batches.
         batch_size: Images per step.
     """
 
@@ -204,7 +205,7 @@ class LoggingConfig:
 
     Attributes:
         output_dir: Folder of checkpoints, curve and model.
-        every_n_steps: Steps between lines of the training curve.
+        every_n_steps: Steps between lines of ``steps.csv``, the training loss.
         progress_bar: Show a progress bar.
     """
 
@@ -257,16 +258,34 @@ def load_config(
         if isinstance(source, dict):
             layers.append(OmegaConf.create(source))
         elif source is not None:
-            layers.append(OmegaConf.load(_find(source)))
+            layers.append(OmegaConf.create(_read(_find(source))))
         layers.append(OmegaConf.from_dotlist(list(overrides)))
         merged = OmegaConf.merge(*layers)
-        config = OmegaConf.to_object(merged)
+        config: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         first_line = str(error).splitlines()[0]
         raise ConfigError(f"Configuration key {key}: {first_line}") from error
-    assert isinstance(config, Config)
-    return config
+    return cast(Config, config)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Returns what a YAML file holds, interpolations unresolved."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except OmegaConfBaseException:
+        raise
+    except Exception as error:  # the YAML library's own errors derive from no common builtin
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds a {type(content).__name__}, and a configuration is a mapping of the "
+            f"sections {', '.join(f.name for f in fields(Config))}."
+        )
+    return cast(dict[str, Any], content)
 
 
 def _find(source: str | Path) -> Path:

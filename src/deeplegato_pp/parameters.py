@@ -259,10 +259,15 @@ class PriorBox:
         unknown = set(bounds) - set(NAMES)
         if unknown:
             raise RangeError(f"Unknown parameters {sorted(unknown)}; the seven are {NAMES}.")
-        pairs = {name: tuple(pair) for name, pair in bounds.items()}
-        for name, pair in pairs.items():
-            if len(pair) != 2:
-                raise RangeError(f"{name} takes (lower, upper), got {pair}.")
+        pairs: dict[str, tuple[float, float]] = {}
+        for name, bound in bounds.items():
+            try:
+                lower, upper = (float(value) for value in bound)
+            except (TypeError, ValueError):
+                raise RangeError(
+                    f"{name} takes two numbers (lower, upper), got {bound!r}."
+                ) from None
+            pairs[name] = (lower, upper)
         return cls(**pairs)
 
     def to_dict(self) -> dict[str, list[float]]:
@@ -283,9 +288,7 @@ class PriorBox:
             effective_radius=(r[0] * radius_factor, r[1] * radius_factor),
         )
 
-    def sample(
-        self, batch: int, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "b 7"]:
+    def sample(self, batch: int, generator: torch.Generator | None = None) -> Float[Tensor, "b 7"]:
         """Draws parameters from the prior.
 
         Args:
@@ -327,7 +330,9 @@ class PriorBox:
         for i in _BOXED:
             lower, upper = self._scaled_bounds(i)
             x = p[..., i].log() if PARAMETERS[i].scale == "log" else p[..., i]
-            w[..., i] = _interval_to_normal((x - lower) / (upper - lower), (upper - x) / (upper - lower))
+            w[..., i] = _interval_to_normal(
+                (x - lower) / (upper - lower), (upper - x) / (upper - lower)
+            )
         q_min = self.axis_ratio[0]
         survival = (p[..., AXIS_RATIO] - q_min) / (1.0 - q_min)  # 1 - e
         rho = (-2.0 * survival.clamp_min(_TINY).log()).clamp_min(0.0).sqrt()
@@ -350,8 +355,8 @@ class PriorBox:
         columns: list[Tensor] = [w[..., i] for i in range(NUM_PARAMETERS)]
         for i in _BOXED:
             lower, upper = self._scaled_bounds(i)
-            below = torch.special.ndtr(columns[i])
-            above = torch.special.ndtr(-columns[i])
+            below = _normal_cdf(columns[i])
+            above = _normal_cdf(-columns[i])
             # Each half measures its distance from the nearer edge, so neither tail is rounded away.
             x = torch.where(
                 columns[i] < 0, lower + below * (upper - lower), upper - above * (upper - lower)
@@ -362,7 +367,8 @@ class PriorBox:
         q_min = self.axis_ratio[0]
         columns[AXIS_RATIO] = q_min + (1.0 - q_min) * (-0.5 * (wx**2 + wy**2)).exp()
         angle = torch.rad2deg(0.5 * torch.atan2(wy, wx))
-        columns[POSITION_ANGLE] = torch.remainder(angle, 180.0)
+        angle = torch.remainder(angle, 180.0)  # which rounds up to 180 from just below 0
+        columns[POSITION_ANGLE] = torch.where(angle < 180.0, angle, angle - 180.0)
         return torch.stack(columns, -1)
 
     def log_jacobian(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b"]:
@@ -382,7 +388,9 @@ class PriorBox:
         total = torch.zeros_like(w[..., 0])
         for i in _BOXED:
             lower, upper = self._scaled_bounds(i)
-            total = total - math.log(upper - lower) + 0.5 * w[..., i] ** 2 + 0.5 * math.log(2 * math.pi)
+            total = (
+                total - math.log(upper - lower) + 0.5 * w[..., i] ** 2 + 0.5 * math.log(2 * math.pi)
+            )
             if PARAMETERS[i].scale == "log":
                 total = total - physical[..., i].log()
         rho2 = w[..., AXIS_RATIO] ** 2 + w[..., POSITION_ANGLE] ** 2
@@ -421,7 +429,7 @@ class PriorBox:
         row = int((~inside.reshape(-1)).nonzero()[0, 0])
         for p, value in zip(PARAMETERS, flat[row].tolist(), strict=True):
             lower, upper = getattr(self, p.name)
-            if p.period is None and not lower <= value <= upper or not math.isfinite(value):
+            if (p.period is None and not lower <= value <= upper) or not math.isfinite(value):
                 raise RangeError(
                     f"{p.name} must lie in [{lower}, {upper}] {p.unit}, got {value} in row {row}. "
                     "Widen the prior box or rescale the stamp."
@@ -429,6 +437,11 @@ class PriorBox:
 
 
 _TINY = math.exp(-0.5 * 2 * W_MAX**2)
+
+
+def _normal_cdf(w: Tensor) -> Tensor:
+    """Returns Phi(w), exact in the lower tail, where torch's own `ndtr` is 0.5 (1 + erf)."""
+    return 0.5 * torch.special.erfc(-w / math.sqrt(2.0))
 
 
 def _interval_to_normal(below: Tensor, above: Tensor) -> Tensor:

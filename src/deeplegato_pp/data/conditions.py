@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,7 @@ from torch import Tensor
 from deeplegato_pp.config import ConditionsConfig
 from deeplegato_pp.data.psf import convolve_separable, draw_psfs, normalise
 from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.data.wings import Galaxies
 
 PSF_SIDE = 87
 """Side of the drawn PSFs at two samples a pixel: 43 px across, so that wings are there."""
@@ -30,11 +32,15 @@ class Draw:
     def __init__(self, batch: int, generator: torch.Generator, dtype: torch.dtype) -> None:
         self.batch = batch
         self.generator = generator
-        self.options = {"generator": generator, "device": generator.device, "dtype": dtype}
+        self.options: dict[str, Any] = {
+            "generator": generator,
+            "device": generator.device,
+            "dtype": dtype,
+        }
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform numbers with shape (B, *shape)."""
-        u = torch.rand(self.batch, *shape, **self.options)  # type: ignore[call-overload]
+        u = torch.rand(self.batch, *shape, **self.options)
         return low + (high - low) * u
 
     def log_uniform(self, bounds: tuple[float, float], *shape: int) -> Tensor:
@@ -47,7 +53,7 @@ class Draw:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard-normal numbers with shape (B, *shape)."""
-        return torch.randn(self.batch, *shape, **self.options)  # type: ignore[call-overload]
+        return torch.randn(self.batch, *shape, **self.options)
 
 
 @dataclass(frozen=True)
@@ -72,21 +78,21 @@ class DrawnPSF:
         """The PSFs at the pixels' sampling, sum 1, with shape (B, 43, 43)."""
         return normalise(self.fine[:, 1::2, 1::2])
 
-    def render(self, columns: list[Tensor], size: int, owner: Int[Tensor, " g"]) -> Tensor:
+    def render(self, galaxies: Galaxies, size: int, owner: Int[Tensor, " g"]) -> Tensor:
         """Renders galaxies, each with the PSF of its owner in the batch.
 
         Args:
-            columns: Flux, radius, n, q, angle, x, y, each with shape (G,), as `render_sersic`.
+            galaxies: G galaxies.
             size: Side of the stamp. [px]
             owner: Index of each galaxy's stamp, with shape (G,).
         """
-        images = columns[0].new_empty(len(owner), size, size)
+        images = galaxies.flux.new_empty(len(owner), size, size)
         fine = self.oversampled[owner]
         for oversampling, chosen in ((1, ~fine), (2, fine)):
             rows = chosen.nonzero()[:, 0]
             if len(rows):
                 psf = (self.fine if oversampling == 2 else self.native)[owner[rows]]
-                part = [c[rows] for c in columns]
+                part = galaxies.at(rows)
                 images[rows] = render_sersic(*part, psf, size, oversampling=oversampling)
         return images
 
@@ -153,7 +159,7 @@ def draw_neighbours(
     radius = torch.where(draw.chance(0.3, slots), torch.full_like(radius, 0.05), radius)  # stars
     distance = draw.uniform(6.0**2, (0.6 * size) ** 2, slots).sqrt()
     angle = draw.uniform(0.0, 2 * math.pi, slots)
-    columns = [
+    columns = Galaxies(
         draw.log_uniform((20.0, 1e5), slots),
         radius,
         draw.log_uniform((0.5, 5.0), slots),
@@ -161,13 +167,15 @@ def draw_neighbours(
         draw.uniform(0.0, 180.0, slots),
         distance * angle.cos(),
         distance * angle.sin(),
-    ]
+    )
     threshold = draw.log_uniform((0.2, 5.0), slots)
     threshold = torch.where(
-        draw.chance(config.neighbours_masked, slots), threshold, torch.full_like(threshold, math.inf)
+        draw.chance(config.neighbours_masked, slots),
+        threshold,
+        math.inf,
     )
     if len(owner):
-        images = psf.render([c[present] for c in columns], size, owner).clamp_min(0.0)
+        images = psf.render(columns.at(present), size, owner).clamp_min(0.0)
         light.index_add_(0, owner, images)
         covered = images > threshold[present][:, None, None]
         for row, cover in zip(owner.tolist(), covered, strict=True):
@@ -189,5 +197,5 @@ def _grid(size: int, draw: Draw) -> tuple[Tensor, Tensor]:
     return y, x
 
 
-def _like(draw: Draw) -> dict:  # type: ignore[type-arg]
+def _like(draw: Draw) -> dict[str, Any]:
     return {"device": draw.options["device"], "dtype": draw.options["dtype"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -74,22 +74,23 @@ class SimulatedGalaxyDataset(Dataset[tuple[StampBatch, Tensor]]):
 
 
 class EpochSampler(Sampler[int]):
-    """Walks through a stream epoch by epoch, so that no batch is ever seen twice.
+    """Walks through a stream epoch by epoch, so that no batch is seen twice and none left out.
 
-    The trainer calls `set_epoch` before each epoch; a resumed run goes on where it stopped.
+    Each epoch starts where the run stands, whatever number the trainer gives it: a resumed run
+    goes on with the step after its checkpoint's.
+
+    Args:
+        steps_per_epoch: Batches per epoch.
+        position: Returns the number of steps taken so far.
     """
 
-    def __init__(self, steps_per_epoch: int) -> None:
+    def __init__(self, steps_per_epoch: int, position: Callable[[], int]) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the steps that the next iteration yields."""
-        self.epoch = epoch
+        self.position = position
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.steps_per_epoch
+        start = self.position()
         return iter(range(start, start + self.steps_per_epoch))

@@ -62,14 +62,15 @@ def log_likelihood(
     Returns:
         ln L, with shape (*,), float64.
     """
-    variance = model_variance(model, sigma, gain)
     good = ~mask
+    # Replaced, not multiplied by zero: what lies under a mask may be NaN.
+    variance = torch.where(good, model_variance(model, sigma, gain), 1.0)
     weight = good / variance
     residual = torch.where(good, data - model, 0.0)
     weighted = weight * residual
     chi2 = (weighted * residual).sum((-2, -1), dtype=torch.float64)
-    log_v = torch.where(good, variance, 1.0).log().sum((-2, -1), dtype=torch.float64)
-    count = good.sum((-2, -1))
+    log_v = variance.log().sum((-2, -1), dtype=torch.float64)
+    count = good.sum((-2, -1), dtype=torch.float64)
     sum_wr = weighted.sum((-2, -1), dtype=torch.float64)
     sum_w = weight.sum((-2, -1), dtype=torch.float64)
     tau2 = sky_sigma.double() ** 2
@@ -101,8 +102,7 @@ def draw_noise(
     Returns:
         Images with noise, with shape (B, N, N).
     """
-    options = {"generator": generator, "device": model.device, "dtype": model.dtype}
-    normal = torch.randn(model.shape, **options)  # type: ignore[call-overload]
+    normal = torch.randn(model.shape, generator=generator, device=model.device, dtype=model.dtype)
     noisy = model + model_variance(model, sigma, gain).sqrt() * normal
     read = torch.as_tensor(read_fraction, dtype=model.dtype, device=model.device)
     read = read.expand(len(model))[:, None, None]
@@ -113,8 +113,8 @@ def draw_noise(
     if bool(few.any()):
         counts = torch.poisson(expected[few], generator=generator)
         g_few = g.expand_as(model)[few]
-        electrons = counts - sky[few] + read.sqrt().expand_as(model)[few] * (
-            (g * sigma)[few] * normal[few]
+        electrons = (
+            counts - sky[few] + read.sqrt().expand_as(model)[few] * ((g * sigma)[few] * normal[few])
         )
         noisy[few] = electrons / g_few + model[few].clamp_max(0.0)
     return noisy

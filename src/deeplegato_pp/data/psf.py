@@ -120,8 +120,9 @@ def draw_psfs(
         lambda k: kolmogorov(r[k], width[k]),
         # A little jitter, so that dark rings are filled as in real exposures.
         lambda k: 0.9 * airy(r[k], width[k], obscuration[k]) + 0.1 * gaussian(r[k], 1.3 * width[k]),
-        lambda k: moffat(r[k], width[k], 3.5)
-        + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5),
+        lambda k: (
+            moffat(r[k], width[k], 3.5) + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5)
+        ),
     )
     for index, make in enumerate(makers):
         rows = (family == index).nonzero()[:, 0]
@@ -204,20 +205,25 @@ def to_network_grid(
     return torch.roll(fine, (half, half), (-2, -1))[..., :PSF_GRID, :PSF_GRID].contiguous()
 
 
-def measure_fwhm(psf: Float[Tensor, "b k k"], oversampling: int) -> Float[Tensor, " b"]:
+def measure_fwhm(psf: Float[Tensor, "b py px"], oversampling: int) -> Float[Tensor, " b"]:
     """Returns the full width at half maximum: of the circle as large as the area above half.
 
     The area is counted on an eight-fold Fourier-upsampled array; good to about 1 % for a PSF
     with two samples per FWHM.
 
     Args:
-        psf: PSFs with shape (B, K, K).
+        psf: PSFs with shape (B, Py, Px).
         oversampling: Samples per pixel.
+
+    Returns:
+        FWHMs, with shape (B,). [px]
     """
-    k = psf.shape[-1]
     spectrum = torch.fft.fftshift(torch.fft.fft2(psf), dim=(-2, -1))
-    pad = (8 * k - k) // 2
-    spectrum = torch.nn.functional.pad(spectrum, (pad, 8 * k - k - pad) * 2)
+    padding: list[int] = []
+    for k in psf.shape[:-3:-1]:  # the zero frequency goes from k // 2 to 8 k / 2
+        before = 4 * k - k // 2
+        padding += [before, 7 * k - before]
+    spectrum = torch.nn.functional.pad(spectrum, padding)
     fine = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1))).real
     area = (fine > 0.5 * fine.amax((-2, -1), keepdim=True)).sum((-2, -1)) / (8 * oversampling) ** 2
     return 2.0 * (area.to(psf.dtype) / math.pi).sqrt()

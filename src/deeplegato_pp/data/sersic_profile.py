@@ -122,7 +122,9 @@ def generate_sersic_profile(
     xx, xy, yy = ellipse_form(effective_radius, axis_ratio, position_angle)
     r2 = xx.view(shape) * x**2 + xy.view(shape) * x * y + yy.view(shape) * y**2
     log_i = log_central_brightness(sersic_index, effective_radius, axis_ratio, bn) + flux.log()
-    return (log_i.view(shape) - bn.view(shape) * power_of_square(r2, sersic_index.view(shape))).exp()
+    return (
+        log_i.view(shape) - bn.view(shape) * power_of_square(r2, sersic_index.view(shape))
+    ).exp()
 
 
 def power_of_square(r2: Tensor, sersic_index: Tensor) -> Tensor:
@@ -131,7 +133,9 @@ def power_of_square(r2: Tensor, sersic_index: Tensor) -> Tensor:
     return (r2.clamp_min(tiny).log() / (2.0 * sersic_index)).exp()
 
 
-def ellipse_form(radius: Tensor, axis_ratio: Tensor, position_angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def ellipse_form(
+    radius: Tensor, axis_ratio: Tensor, position_angle: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the quadratic form of the elliptical radius, (r/R_e)^2 = xx x^2 + xy x y + yy y^2.
 
     Args:

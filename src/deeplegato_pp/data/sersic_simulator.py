@@ -20,9 +20,9 @@ from deeplegato_pp.data.conditions import (
 )
 from deeplegato_pp.data.noise import draw_noise
 from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.data.wings import Galaxies
 from deeplegato_pp.errors import ShapeError
 from deeplegato_pp.parameters import (
-    AXIS_RATIO,
     MAGNITUDE,
     NUM_PARAMETERS,
     RADIUS,
@@ -99,8 +99,8 @@ class SersicSimulator:
             conditions=config.conditions.clean() if clean else config.conditions,
         )
 
-    def columns(self, params: Float[Tensor, "b 7"]) -> list[Tensor]:
-        """Returns flux, radius [px], n, q, angle, x, y, as the renderer takes them.
+    def columns(self, params: Float[Tensor, "b 7"]) -> Galaxies:
+        """Returns the galaxies as the renderer takes them: flux in image units, radius in pixels.
 
         Raises:
             ShapeError: If `params` is not (B, 7).
@@ -109,7 +109,7 @@ class SersicSimulator:
             raise ShapeError(f"params has shape (B, 7), got {tuple(params.shape)}.")
         flux = 10.0 ** (-0.4 * (params[:, MAGNITUDE] - self.zero_point))
         radius = params[:, RADIUS] / self.pixel_scale
-        return [flux, radius, *params[:, 2:].unbind(1)]
+        return Galaxies(flux, radius, *params[:, 2:].unbind(1))
 
     def render(
         self,
@@ -154,7 +154,8 @@ class SersicSimulator:
         """Draws galaxies from the prior and observes them, isolated and unmasked.
 
         The background's noise is one unit and the noise maps are total: each is the standard
-        deviation that its image was drawn with. PSFs are well sampled.
+        deviation that its image was drawn with. The PSF given is the one rendered with, at the
+        pixels' sampling, however narrow.
 
         Args:
             batch: Number of galaxies.
@@ -195,7 +196,7 @@ class SersicSimulator:
         draw = Draw(batch, generator, torch.float32)
         params = self.prior.sample(batch, generator)
         psf = draw_psf(draw, config)
-        columns = [c.float() for c in self.columns(params)]
+        columns = self.columns(params).float()
         owner = torch.arange(batch, device=generator.device)
         model = psf.render(columns, size, owner)
         background = draw_background(draw, size, config)
@@ -226,16 +227,14 @@ class SersicSimulator:
             sky_sigma,
             scale,
         )
-        snr = signal_to_noise(columns[0], columns[1], columns[AXIS_RATIO], psf.fwhm)
-        return Scene(
-            self._rescaled(params, scale), stamps, psf, model / scale[:, None, None], snr
-        )
+        snr = signal_to_noise(columns.flux, columns.radius, columns.axis_ratio, psf.fwhm)
+        return Scene(self._rescaled(params, scale), stamps, psf, model / scale[:, None, None], snr)
 
     def _rescaled(self, params: Tensor, scale: Tensor) -> Tensor:
         """Returns the parameters in units of the stamp's own noise.
 
         The prior's box belongs to those units; a magnitude that the change carries over its
-        faint edge (only where noise varies over a stamp, by hundredths) is put on it.
+        edge (only where noise varies over a stamp, by 0.4 mag at most) is put on it.
         """
         shifted = params.clone()
         shifted[:, MAGNITUDE] += 2.5 * scale.double().log10()

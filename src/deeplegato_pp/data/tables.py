@@ -193,4 +193,4 @@ def _hankel_transform(n: float, bn: float, log_i0: float) -> tuple[np.ndarray, n
 
 
 if __name__ == "__main__":
-    np.savez(_FILE, **build_tables())
+    np.savez(_FILE, allow_pickle=False, **build_tables())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,12 @@ from deeplegato_pp.inference.importance import (
 
 _SMALLEST_SHARE = 0.02
 _ITERATIONS = 8
+_MOST_SEEDS, _DRAWS_PER_SEED = 9, 20
+_REACH = 1.5
+"""Factor by which components grow while the draws are still on their way to the target."""
+
+_SEED_SIZE = 0.2
+"""Covariance of a new component over that of all draws: small, for ridges that bend."""
 
 
 def temper(log_weights: Float[Tensor, " s"], target: float) -> Float[Tensor, " s"]:
@@ -49,17 +57,16 @@ def adapt(
     generator: torch.Generator,
     *,
     defensive_log_prob: Float[Tensor, " s"] | None = None,
-    components: int = 4,
 ) -> tuple[StudentMixture, float]:
     """Fits a Student-t mixture, beside a fixed defensive component, to weighted draws.
 
     Args:
         x: Draws of all rounds, with shape (S, D).
         log_weights: Their deterministic-mixture weights, with shape (S,).
-        start: Components to start from; further ones are seeded at draws picked by weight.
+        start: Components to start from; further ones, one per twenty effective draws, are seeded
+            at draws picked by weight. Those that end without a share are dropped.
         generator: Source of randomness for the seeds.
         defensive_log_prob: Log-density of the component that stays as it is, with shape (S,).
-        components: Student-t components to begin with; those without a share are dropped.
 
     Returns:
         The mixture, and the share that the defensive component earned.
@@ -70,6 +77,8 @@ def adapt(
     """
     dim = x.shape[-1]
     weights = temper(log_weights, 8.0 * dim)
+    ess = float(effective_sample_size(log_weights))
+    components = 1 + min(_MOST_SEEDS, int(ess / _DRAWS_PER_SEED))
     mixture = _seed(x, weights, start, generator, components)
     shares = torch.full((mixture.size,), 0.5 / mixture.size, dtype=torch.float64)
     share_fixed = 0.5 if defensive_log_prob is not None else 0.0
@@ -92,6 +101,8 @@ def adapt(
         part = responsibility[:, : mixture.size][:, alive]
         mixture = _maximise(x, part, latent[:, alive], overall, strength)
         shares = mixture.weights * (1.0 - share_fixed)
+    if ess < 2.0 * dim:  # the target lies outside of what was drawn: reach further
+        mixture = replace(mixture, scale_tril=_REACH * mixture.scale_tril)
     return mixture, share_fixed
 
 
@@ -107,7 +118,7 @@ def _seed(
     means = x[torch.multinomial(weights, max(extra, 1), replacement=True, generator=generator)]
     if extra == 0 and start is not None:
         return start
-    scale = torch.linalg.cholesky(0.5 * _covariance(x, weights))
+    scale = torch.linalg.cholesky(_SEED_SIZE * _covariance(x, weights))
     tril = scale.expand(len(means), -1, -1)
     if start is not None:
         means = torch.cat([start.means, means])

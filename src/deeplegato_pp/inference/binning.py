@@ -34,8 +34,10 @@ def next_bin(radius: float, current: int, shape: tuple[int, int]) -> int:
         shape: Rows and columns of the user's image.
 
     Example:
-        >>> next_bin(30.0, 1, (500, 500)), next_bin(30.0, 1, (50, 70)), next_bin(12.0, 1, (500, 500))
-        (3, 1, 1)
+        >>> next_bin(30.0, 1, (500, 500)), next_bin(12.0, 1, (500, 500))
+        (3, 1)
+        >>> next_bin(30.0, 1, (50, 70))  # too few pixels to bin
+        1
     """
     if radius <= LARGEST_RADIUS:
         return current

@@ -86,8 +86,12 @@ def derive(
     phase = np.deg2rad(2.0 * (angle + 90.0))
     stamp_radius = radius_pix / prepared.bin
     flux_d = 10.0 ** (-0.4 * (magnitude - observation.zero_point)) / prepared.scale
-    snr = signal_to_noise(*(torch.from_numpy(np.asarray(a)) for a in (flux_d, stamp_radius, q)),
-                          torch.tensor(psf_fwhm, dtype=torch.float64))  # fmt: skip
+    snr = signal_to_noise(
+        torch.from_numpy(flux_d),
+        torch.from_numpy(stamp_radius),
+        torch.from_numpy(q),
+        torch.tensor(psf_fwhm, dtype=torch.float64),
+    )
     return {
         "x": x,
         "y": y,
@@ -98,7 +102,13 @@ def derive(
         "e1": ellipticity * np.cos(phase),
         "e2": ellipticity * np.sin(phase),
         "light_fraction": light_fraction(
-            x, y, radius_pix, samples[:, SERSIC_INDEX], q, angle, used_rectangle(observation, prepared)
+            x,
+            y,
+            radius_pix,
+            samples[:, SERSIC_INDEX],
+            q,
+            angle,
+            used_rectangle(observation, prepared),
         ),
         "radius_over_fwhm": stamp_radius / psf_fwhm,
         "snr": snr.numpy(),
@@ -166,11 +176,22 @@ def light_fraction(
         room_x / np.maximum(np.abs(step_x), tiny), room_y / np.maximum(np.abs(step_y), tiny)
     )
     log_reach = np.log(np.maximum(reach / radius[:, None], tiny))
-    table = load_tables().outside
-    rows = table.rows(torch.from_numpy(np.ascontiguousarray(sersic_index)))
-    outside = table.evaluate(rows, torch.from_numpy(log_reach)).mean(1).numpy()
+    outside = _light_outside(np.ascontiguousarray(sersic_index), log_reach).mean(1)
     inside = (x > left) & (x < right) & (y > bottom) & (y < top)
     return np.where(inside, np.clip(1.0 - outside, 0.0, 1.0), 0.0)
+
+
+def _light_outside(
+    sersic_index: Float[Array, " s"], log_reach: Float[Array, "s a"], chunk: int = 64
+) -> Float[Array, "s a"]:
+    """Returns the fraction of light beyond radii, in R_e; a few draws at a time stay in cache."""
+    table = load_tables().outside
+    n, reach = torch.from_numpy(sersic_index), torch.from_numpy(log_reach)
+    parts = [
+        table.evaluate(table.rows(n[i : i + chunk]), reach[i : i + chunk])
+        for i in range(0, len(n), chunk)
+    ]
+    return torch.cat(parts).numpy()
 
 
 def position_angle_sky(

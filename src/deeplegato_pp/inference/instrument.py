@@ -1,4 +1,4 @@
-"""Between the user's units and detector units: prior boxes, stamps for the network, images of draws."""
+"""Between the user's units and detector units: prior boxes, network inputs, images of draws."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,15 +16,22 @@ from torch import Tensor
 from deeplegato_pp.data.noise import model_variance
 from deeplegato_pp.data.psf import to_network_grid
 from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.effective_psf import psf_fwhm
 from deeplegato_pp.parameters import (
     CENTER_X,
     CENTER_Y,
     MAGNITUDE,
     RADIUS,
     PriorBox,
+    signal_to_noise,
 )
 from deeplegato_pp.preparation import PreparedStamp
-from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT, StampBatch
+from deeplegato_pp.stamps import (
+    PSF_GRID_OVERSAMPLING,
+    REFERENCE_PIXEL_SCALE,
+    REFERENCE_ZERO_POINT,
+    StampBatch,
+)
 
 
 def user_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
@@ -36,16 +44,20 @@ def user_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
         box: At the reference instrument.
         prepared: The stamp, which knows the way back.
     """
-    shift = prepared.zero_point - REFERENCE_ZERO_POINT - 2.5 * math.log10(prepared.scale)
     factor = prepared.pixel_scale / REFERENCE_PIXEL_SCALE
     (x_low, x_high), (y_low, y_high) = box.center_x, box.center_y
     low = prepared.center_to_user(x_low, y_low)
     high = prepared.center_to_user(x_high, y_high)
     return replace(
-        box.shifted(magnitude=shift, radius_factor=factor),
+        box.shifted(magnitude=magnitude_shift(prepared), radius_factor=factor),
         center_x=(low[0], high[0]),
         center_y=(low[1], high[1]),
     )
+
+
+def magnitude_shift(prepared: PreparedStamp) -> float:
+    """Returns the user's magnitude minus that at the reference instrument."""
+    return prepared.zero_point - REFERENCE_ZERO_POINT - 2.5 * math.log10(prepared.scale)
 
 
 def stamp_batch(prepared: Sequence[PreparedStamp]) -> StampBatch:
@@ -66,9 +78,27 @@ def stamp_batch(prepared: Sequence[PreparedStamp]) -> StampBatch:
 
 def network_psf(prepared: PreparedStamp) -> Float[Tensor, "1 43 43"]:
     """Returns a stamp's PSF on the grid that networks see."""
-    psf = torch.from_numpy(np.asarray(prepared.psf, dtype=np.float64))[None]
-    oversampling, includes = prepared.psf_oversampling, prepared.psf_includes_pixel
-    return to_network_grid(psf, oversampling, includes).float()
+    return _resampled(*_psf_key(prepared))[0]
+
+
+def effective_fwhm(prepared: PreparedStamp) -> float:
+    """Returns the FWHM of a stamp's PSF, its pixel included. [px of the stamp]"""
+    return _resampled(*_psf_key(prepared))[1]
+
+
+def _psf_key(prepared: PreparedStamp) -> tuple[bytes, tuple[int, ...], int, bool]:
+    psf = np.ascontiguousarray(prepared.psf, dtype=np.float64)
+    return psf.tobytes(), psf.shape, prepared.psf_oversampling, prepared.psf_includes_pixel
+
+
+@lru_cache(maxsize=256)
+def _resampled(
+    content: bytes, shape: tuple[int, ...], oversampling: int, includes_pixel: bool
+) -> tuple[Tensor, float]:
+    """A PSF on the networks' grid and its FWHM; galaxies of one image often share their PSF."""
+    psf = torch.from_numpy(np.frombuffer(content).reshape(shape).copy())[None]
+    grid = to_network_grid(psf, oversampling, includes_pixel)
+    return grid.float(), psf_fwhm(grid[0].numpy(), PSF_GRID_OVERSAMPLING)
 
 
 def content_seeds(stamps: StampBatch, seed: int) -> Tensor:
@@ -102,14 +132,32 @@ def render(params: Float[Tensor, "b 7"], prepared: PreparedStamp) -> Float[Tenso
     Returns:
         Images on the stamp, with shape (B, N, N). [background sigma]
     """
-    columns = [c.to(params.dtype) for c in renderer_columns(params, prepared)]
+    flux, radius, n, q, angle, x, y = renderer_columns(params, prepared)
     return render_sersic(
-        *columns,
+        flux,
+        radius,
+        n,
+        q,
+        angle,
+        x,
+        y,
         torch.from_numpy(np.asarray(prepared.psf, dtype=np.float64)),
         prepared.image.shape[0],
         oversampling=prepared.psf_oversampling,
         psf_includes_pixel=prepared.psf_includes_pixel,
     )
+
+
+def median_snr(params: Float[Tensor, "s 7"], prepared: PreparedStamp, fwhm: float) -> float:
+    """Returns the median signal-to-noise ratio of draws in user's units.
+
+    Args:
+        params: Draws, with shape (S, 7).
+        prepared: The stamp.
+        fwhm: FWHM of the effective PSF. [px of the stamp]
+    """
+    flux, radius, _, q, *_ = renderer_columns(params, prepared)
+    return float(signal_to_noise(flux, radius, q, torch.tensor(fwhm).to(flux)).median())
 
 
 def residual_in_sigma(

@@ -56,6 +56,11 @@ def pareto_khat(log_weights: Float[Tensor, " s"]) -> float:
     return fit_generalised_pareto(tail.exp() - math.exp(cutoff))[0]
 
 
+def reliable(log_weights: Float[Tensor, " s"]) -> bool:
+    """Returns whether k-hat stays within its threshold."""
+    return pareto_khat(log_weights) <= khat_threshold(len(log_weights))
+
+
 def fit_generalised_pareto(excess: Float[Tensor, " m"]) -> tuple[float, float]:
     r"""Returns shape k and scale of a generalised Pareto distribution (location 0).
 

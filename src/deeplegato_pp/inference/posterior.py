@@ -364,8 +364,8 @@ class Posterior:
         """Returns an ``astropy.table.QTable`` with units, one row per galaxy.
 
         For each parameter ``p``: the mean ``p``, ``p_std`` and the quantiles ``p_q025``, ``p_q16``,
-        ``p_q50``, ``p_q84``, ``p_q975``; then derived quantities with their ``_std``, flags, method,
-        quality figures and the prior box. Unknown numbers are NaN.
+        ``p_q50``, ``p_q84``, ``p_q975``; then derived quantities with their ``_std``, flags,
+        method, quality figures and the prior box. Unknown numbers are NaN.
         """
         from deeplegato_pp.inference import summary
 
@@ -377,4 +377,3 @@ class Posterior:
         kinds = ", ".join(sorted({m.method for m in self.measurements if m.method})) or "nothing"
         text = f"Posterior({len(self)} galaxies x {draws} draws, {kinds}"
         return text + (f", {failed} failed)" if failed else ")")
-

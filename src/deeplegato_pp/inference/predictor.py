@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deeplegato_pp.data.psf import measure_fwhm
 from deeplegato_pp.errors import DeepLegatoError, InputError, NumericalError, RangeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import binning, instrument, results, verdicts
+from deeplegato_pp.inference.images import Image, as_observation, is_single, with_psf
 from deeplegato_pp.inference.posterior import Measurement, Posterior
 from deeplegato_pp.inference.summary import parameter_summaries
 from deeplegato_pp.observation import Observation
 from deeplegato_pp.parameters import CENTER_X, CENTER_Y, RADIUS
 from deeplegato_pp.preparation import PreparedStamp, prepare
-from deeplegato_pp.stamps import PSF_GRID_OVERSAMPLING, StampBatch
+from deeplegato_pp.stamps import StampBatch
 
 if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP
 
 logger = logging.getLogger(__name__)
-
-Image = Observation | np.ndarray | Tensor
-"""What can be measured: an observation, or a bare two-dimensional array."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +93,9 @@ class Predictor:
         :mod:`~deeplegato_pp.inference.binning`.
 
         Args:
-            observations: One observation or a sequence of them. Bare 2-D arrays are taken too:
-                noise from the image's border, reference PSF, pixel scale and zero point, flagged.
+            observations: One observation or a sequence of them. FITS files that hold everything are
+                taken too, and bare 2-D arrays: noise from the image's border, reference PSF,
+                pixel scale and zero point, flagged.
             num_samples: Draws per galaxy, S.
             seed: Of the draws.
             batch_size: Galaxies that go through the network together.
@@ -121,15 +119,15 @@ class Predictor:
         for what, number in (("num_samples", num_samples), ("batch_size", batch_size)):
             if number < 1:
                 raise RangeError(f"{what} must be at least 1, got {number}.")
-        single = isinstance(observations, Observation) or getattr(observations, "ndim", 0) == 2
-        items: Sequence[Any] = [observations] if single else list(observations)
+        single = is_single(observations)
+        items: list[Any] = [observations] if single else list(cast(Sequence[Any], observations))
         if not items:
             raise InputError("there is nothing to measure: got an empty list of observations.")
         found: list[Posterior | None] = [None] * len(items)
         pending: list[tuple[int, Observation, PreparedStamp]] = []
         for i, item in enumerate(items):
             try:
-                observation = _as_observation(item)
+                observation = as_observation(item)
                 stamp = prepare(observation, self.model.image_size)
             except InputError as error:
                 if single:
@@ -140,6 +138,42 @@ class Predictor:
         self._measure(pending, found, num_samples, seed, batch_size)
         joined = Posterior.concatenate([p for p in found if p is not None])
         return joined[0] if single else joined
+
+    def refine(
+        self,
+        posterior: Posterior,
+        method: str = "exact",
+        ess: float = 400.0,
+        fixed: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> Posterior:
+        """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
+
+        Exact means: one Sérsic galaxy, the given PSF and noise, a constant sky with its prior, on
+        unmasked pixels, under the prior of the result's box. See ``docs/exact.md``.
+
+        Args:
+            posterior: What :meth:`posterior` returned.
+            method: ``"exact"``, or ``"laplace"`` for the modes' Gaussians mixed with the network,
+                several times faster and not weighted.
+            ess: Effective sample size to reach.
+            fixed: Parameters held at a value, in the user's units and of all galaxies, e.g.
+                ``{"sersic_index": 4.0}``; the prior is that of the others, and ``log_prob`` holds
+                up to a constant.
+            seed: Of all random numbers.
+
+        Returns:
+            The refined posterior, with weights, evidence and verdicts. Galaxies that were not
+            measured stay as they are.
+
+        Raises:
+            ConfigError: If the method is unknown.
+            InputError: If draws are not the network's.
+            RangeError: If a fixed value cannot be, or `ess` is not positive.
+        """
+        from deeplegato_pp.inference.refinement import Refiner
+
+        return Refiner(self.model, self.device, method, ess, fixed, seed)(posterior)
 
     # --- measuring ----------------------------------------------------------------------------
 
@@ -183,9 +217,7 @@ class Predictor:
                 return [error]
             return [self._draw([p], num_samples, seed)[0] for p in prepared]
         w, log_q = w.double().cpu(), log_q.double().cpu()
-        return [
-            _Drawn(p, stamps[slice(i, i + 1)], w[i], log_q[i]) for i, p in enumerate(prepared)
-        ]
+        return [_Drawn(p, stamps[slice(i, i + 1)], w[i], log_q[i]) for i, p in enumerate(prepared)]
 
     def _median_radius(self, drawn: _Drawn) -> float:
         """Posterior median R_e. [px of the stamp]"""
@@ -212,13 +244,12 @@ class Predictor:
             return self._failed(observation, error, len(drawn.w))
         box = instrument.user_box(self.model.prior, prepared)
         samples = box.to_physical(drawn.w)
-        fwhm = float(measure_fwhm(drawn.stamps.psf.double(), PSF_GRID_OVERSAMPLING)[0])
         measurement = Measurement(
             name=observation.name,
             flags=int(prepared.flags),
             method="amortized",
             model=self.name,
-            psf_fwhm=fwhm,
+            psf_fwhm=instrument.effective_fwhm(prepared),
             observation=observation,
             prepared=prepared,
             box=box,
@@ -242,14 +273,12 @@ class Predictor:
         if self._median_radius(drawn) > binning.LARGEST_RADIUS:
             flags |= Flag.TOO_LARGE
         _, chi2, _ = instrument.residual_in_sigma(instrument.render(mean, prepared)[0], prepared)
-        return replace(
-            measurement, flags=int(measurement.flags | flags), notes=notes, chi2=chi2
-        )
+        return replace(measurement, flags=int(measurement.flags | flags), notes=notes, chi2=chi2)
 
     def _failed(self, item: Any, error: DeepLegatoError, num_samples: int) -> Posterior:
         observation = item if isinstance(item, Observation) else None
         name, flags = ("", 0) if observation is None else (observation.name, observation.flags)
-        logger.warning("%s could not be measured: %s", name or "a galaxy", error)
+        logger.info("%s could not be measured: %s", name or "a galaxy", error)
         measurement = Measurement(
             name=name,
             flags=int(flags),
@@ -272,7 +301,7 @@ class Predictor:
         """Measures one galaxy and returns plain numbers.
 
         Args:
-            image: Observation, or a bare array with shape (H, W).
+            image: Observation, FITS file, or a bare array with shape (H, W).
             psf: Image of the PSF for a bare array; None: the reference PSF, flagged.
             num_samples: Draws.
             return_samples: Add the draws.
@@ -287,7 +316,7 @@ class Predictor:
         Raises:
             InputError: If the galaxy cannot be measured, or a PSF is given beside an observation.
         """
-        posterior = self.posterior(_with_psf(image, psf), num_samples, seed)
+        posterior = self.posterior(with_psf(image, psf), num_samples, seed)
         return results.as_dictionary(posterior, return_samples)
 
     def predict_batch(
@@ -323,7 +352,7 @@ class Predictor:
                 f"{len(images)} images came with {len(per_image)} PSFs. Give one PSF for all, or "
                 "one per image."
             )
-        items = [_with_psf(image, psf) for image, psf in zip(images, per_image, strict=True)]
+        items = [with_psf(image, psf) for image, psf in zip(images, per_image, strict=True)]
         posterior = self.posterior(items, num_samples, seed, batch_size)
         return results.as_dictionary(posterior, return_samples)
 
@@ -352,20 +381,3 @@ class Predictor:
 
         posterior = result["posterior"] if isinstance(result, dict) else result
         return plot_posterior(posterior, save_path)
-
-
-def _as_observation(item: Any) -> Observation:
-    if isinstance(item, Observation):
-        return item
-    return Observation.from_array(item.numpy(force=True) if isinstance(item, Tensor) else item)
-
-
-def _with_psf(image: Image, psf: Any) -> Image:
-    """Returns an observation of a bare image and its PSF; without PSF the image itself."""
-    if psf is None:
-        return image
-    if isinstance(image, Observation):
-        raise InputError(
-            "a PSF was given beside an observation, which has one. Put it into the observation."
-        )
-    return Observation.from_array(np.asarray(image), psf=np.asarray(psf))

@@ -12,7 +12,8 @@ from torch import Tensor
 from deeplegato_pp.errors import ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.importance import effective_sample_size
-from deeplegato_pp.inference.pareto import khat_threshold, pareto_khat
+from deeplegato_pp.inference.likelihood import ExactProblem
+from deeplegato_pp.inference.pareto import pareto_khat, reliable
 from deeplegato_pp.parameters import NUM_PARAMETERS
 
 
@@ -67,7 +68,7 @@ class RefinedGalaxy:
         self.efficiency = self.ess / max(len(self.log_weights), 1)
         if self.ess < ess_wanted:
             self.flags |= int(Flag.LOW_ESS)
-        if not self.khat <= khat_threshold(len(self.log_weights)):
+        if not reliable(self.log_weights):
             self.flags |= int(Flag.HIGH_KHAT)
 
     def mean(self) -> Float[Tensor, "7"]:
@@ -93,15 +94,17 @@ class RefinedDraws:
 
     Args:
         galaxies: One entry per galaxy.
+        problem: What was solved, neighbours masked: other hypotheses are to see the same pixels.
 
     Raises:
-        ShapeError: If there is none.
+        ShapeError: If there is no galaxy.
     """
 
-    def __init__(self, galaxies: list[RefinedGalaxy]) -> None:
+    def __init__(self, galaxies: list[RefinedGalaxy], problem: ExactProblem) -> None:
         if not galaxies:
             raise ShapeError("RefinedDraws takes at least one galaxy, got none.")
         self.galaxies = galaxies
+        self.problem = problem
 
     def __len__(self) -> int:
         return len(self.galaxies)

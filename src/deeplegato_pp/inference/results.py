@@ -53,9 +53,8 @@ def as_text(result: dict[str, Any]) -> str:
             value, std, lower, upper = (
                 float(result[k][row, i]) for k in ("mean", "std", "ci_lower", "ci_upper")
             )
-            lines.append(
-                f"{p.name:<18}{value:>12.5g}{std:>12.3g}   [{lower:.5g}, {upper:.5g}] {p.unit}".rstrip()
-            )
+            interval = f"[{lower:.5g}, {upper:.5g}] {p.unit}".rstrip()
+            lines.append(f"{p.name:<18}{value:>12.5g}{std:>12.3g}   {interval}")
         lines.append(f"flags: {', '.join(flags) or 'none'}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

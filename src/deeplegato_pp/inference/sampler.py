@@ -22,6 +22,7 @@ from deeplegato_pp.inference.importance import (
     effective_sample_size,
     split_counts,
 )
+from deeplegato_pp.inference.pareto import reliable
 
 LogDensity = Callable[[list[int], list[Tensor]], list[Tensor]]
 """From targets' numbers and draws of each (S_i, D) to their log-densities (S_i,)."""
@@ -40,13 +41,12 @@ class Budget:
 
     ess: float = 400.0
     max_draws: int = 4000
-    adaptations: int = 3
-    good_efficiency: float = 0.35
+    adaptations: int = 7
+    good_efficiency: float = 0.45
 
-    @property
-    def round_size(self) -> int:
-        """Draws of an adaptation round: what a good proposal needs for the whole job."""
-        return max(64, min(1000, math.ceil(1.45 * self.ess)))
+    def round_size(self, adaptations: int) -> int:
+        """Draws of a round: what a good proposal needs for the whole job, or fewer to learn from."""
+        return max(64, min(1000, math.ceil((0.8 if adaptations else 1.35) * self.ess)))
 
 
 class TargetSampler:
@@ -82,7 +82,7 @@ class TargetSampler:
         # One draw always has an effective size of one: that much says nothing.
         ess = float(effective_sample_size(self.pool.log_weights()))
         self.base_efficiency = max(0.0, (ess - 1.0) / max(pilot - 1, 1))
-        self.base_share = min(max(2.0 * self.base_efficiency, 0.1), 0.8)
+        self.base_share = min(max(2.0 * self.base_efficiency, 0.05), 0.8)
         self.mixtures: list[StudentMixture] = []
         self.first_component = 0
         self.adaptations = 0
@@ -103,12 +103,14 @@ class TargetSampler:
         left = self.budget.max_draws - len(self.pool)
         if self.done or left < 16:
             return 0
-        recent = len(self.pool) - self.pool.frozen_from
-        if recent == 0:
-            return min(self.budget.round_size, left)
+        round_size = self.budget.round_size(self.adaptations)
+        if len(self.pool) == self.pool.frozen_from:
+            return min(round_size, left)
         efficiency = max(self._recent_efficiency(), 0.01)
         missing = 1.1 * (self.budget.ess - self.ess) / efficiency
-        return min(max(64, math.ceil(missing)), 4 * self.budget.round_size, left)
+        # Where the size is reached, and a heavy tail is all that is wrong, half a round more.
+        least = 64 if missing > 0 else round_size // 2
+        return min(max(least, math.ceil(missing)), 4 * round_size, left)
 
     def propose(self, size: int) -> tuple[Tensor, Tensor]:
         """Returns new draws (S, D), the base proposal's first, and the component of each (S,)."""
@@ -144,20 +146,20 @@ class TargetSampler:
         self._decide()
 
     def _decide(self) -> None:
-        if self.ess >= self.budget.ess:
+        log_weights = self.pool.log_weights()
+        if self.ess >= self.budget.ess and reliable(log_weights):
             self.done = True
             return
         exhausted = self.adaptations >= self.budget.adaptations
         if exhausted or self._recent_efficiency() >= self.budget.good_efficiency:
             return
-        if len(self.pool) + self.budget.round_size // 2 > self.budget.max_draws:
+        if self.budget.max_draws - len(self.pool) < self.budget.round_size(1) // 2:
             return
-        weights = self.pool.log_weights()
-        if not bool(torch.isfinite(weights).any()):
+        if not bool(torch.isfinite(log_weights).any()):
             return
         mixture, share = adapt(
             self.pool.x,
-            weights,
+            log_weights,
             self.mixtures[-1] if self.mixtures else None,
             self.generator,
             defensive_log_prob=self.pool.log_density[:, 0],

@@ -168,7 +168,9 @@ def summarise(
         return Summary(math.nan, math.nan, (math.nan,) * len(probabilities))
     if period is None:
         values = quantiles(draws, probabilities, weights)
-        return Summary(float(mean(draws, weights)), float(std(draws, weights)), tuple(values.tolist()))
+        return Summary(
+            float(mean(draws, weights)), float(std(draws, weights)), tuple(values.tolist())
+        )
     center = circular_mean(draws, period, weights)
     turned = unwrap(draws, center, period)
     width = math.sqrt(float(np.average((turned - center) ** 2, weights=weights)))
@@ -176,9 +178,7 @@ def summarise(
     return Summary(center, width, tuple(wrap(v, period) for v in values.tolist()))
 
 
-def resample(
-    weights: Float[Array, " s"], number: int, generator: np.random.Generator
-) -> Array:
+def resample(weights: Float[Array, " s"], number: int, generator: np.random.Generator) -> Array:
     """Returns indices of equally weighted draws, by systematic resampling, in random order.
 
     Args:

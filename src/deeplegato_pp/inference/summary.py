@@ -20,7 +20,7 @@ NUMBERS: dict[str, str] = {
     "khat": "Pareto k-hat of the importance weights",
     "log_evidence": "natural logarithm of the evidence",
     "log_evidence_error": "its standard error",
-    "chi2": "chi-square per unmasked pixel of the model image at the mean",
+    "chi2": "chi-square per unmasked pixel: at the mean, or once refined at the best draw",
 }
 """Figures of quality, without unit."""
 
@@ -34,7 +34,7 @@ INSTRUMENT: dict[str, tuple[str, str]] = {
 }
 """What a result rests on."""
 
-TEXTS = ("name", "flag_names", "reason", "method", "model")
+TEXTS = ("name", "flag_names", "reason", "notes", "method", "model")
 INTEGERS = ("flags", "bin")
 
 
@@ -42,10 +42,10 @@ def units() -> dict[str, str]:
     """Returns the unit of every column, in the order of the tables; "" for pure numbers."""
     columns = {"name": ""}
     for p in PARAMETERS:
-        columns |= {name: p.unit for name in _names(p.name)}
+        columns |= dict.fromkeys(_names(p.name), p.unit)
     for d in DERIVED:
         columns |= {d.name: d.unit, f"{d.name}_std": _width_unit(d.unit)}
-    columns |= {"flags": "", "flag_names": "", "reason": "", "method": ""}
+    columns |= {"flags": "", "flag_names": "", "reason": "", "notes": "", "method": ""}
     columns |= dict.fromkeys(NUMBERS, "")
     columns["model"] = ""
     columns |= {name: unit for name, (unit, _) in INSTRUMENT.items()}
@@ -72,6 +72,7 @@ def descriptions() -> dict[str, str]:
     lines |= {
         "flag_names": "names of the flags set, separated by commas",
         "reason": "why a galaxy was not measured",
+        "notes": "what was assumed, found or replaced",
         "method": "how the draws came about",
         "model": "network and version of the package",
     }
@@ -139,6 +140,7 @@ def _row(posterior: Posterior, index: int) -> dict[str, Any]:
         "flags": int(m.flags),
         "flag_names": ",".join(Flag.names(m.flags)),
         "reason": m.reason or None,
+        "notes": _notes(m),
         "method": m.method or None,
         "model": m.model or None,
     }
@@ -148,6 +150,11 @@ def _row(posterior: Posterior, index: int) -> dict[str, Any]:
         _add_derived(row, posterior, index)
     _add_instrument(row, m)
     return {name: _plain(value) for name, value in row.items()}
+
+
+def _notes(m: Measurement) -> str | None:
+    notes = [] if m.observation is None else list(m.observation.notes)
+    return "; ".join([*notes, *m.notes]) or None
 
 
 def _add_parameters(row: dict[str, Any], posterior: Posterior, index: int) -> None:
@@ -164,7 +171,9 @@ def _add_derived(row: dict[str, Any], posterior: Posterior, index: int) -> None:
     used = slice(None) if weights is None else weights > 0
     draws = derive(samples[used], m.observation, m.prepared, m.psf_fwhm)
     for d in DERIVED:
-        s = statistics.summarise(draws[d.name], None if weights is None else weights[used], d.period)
+        s = statistics.summarise(
+            draws[d.name], None if weights is None else weights[used], d.period
+        )
         row |= {d.name: s.value, f"{d.name}_std": s.std}
 
 

@@ -167,7 +167,7 @@ def _arrow_type(name: str, rows: Rows) -> Any:
 
 
 def _write_npz(posterior: Posterior, path: Path) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "name": np.array([m.name for m in posterior.measurements], dtype=str),
         "parameter": np.array(NAMES),
         "unit": np.array([p.unit for p in PARAMETERS]),
@@ -191,9 +191,10 @@ def _write_draws(posterior: Posterior, path: Path) -> None:
     with pq.ParquetWriter(path, schema) as writer:
         for index, measurement in enumerate(posterior.measurements):
             if measurement.measured:
-                columns = {"object": index, "name": measurement.name} | _draw_columns(posterior, index)
+                columns = _draw_columns(posterior, index)
                 length = len(columns["draw"])
-                columns |= {k: [columns[k]] * length for k in ("object", "name")}
+                columns["object"] = np.full(length, index)
+                columns["name"] = [measurement.name] * length
                 writer.write_table(pa.table(columns, schema=schema))
 
 

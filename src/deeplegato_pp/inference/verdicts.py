@@ -22,15 +22,21 @@ from deeplegato_pp.preparation import PreparedStamp
 FAR_OUT = 3.0
 """|w| beyond which a posterior is at the prior's edge whatever its width (0.1 % from the edge)."""
 
+PIXEL_FWHM_SQUARED = 8.0 * math.log(2.0) / 12.0
+"""What averaging over a pixel, of variance 1/12, adds to the square of a FWHM. [px^2]"""
+
+OUTER_PART = 0.15
+"""Part of the prior next to an edge in which a posterior can lean on it."""
+
 
 def edge_parameters(w: Float[Tensor, "s 7"]) -> list[str]:
     """Returns the parameters whose posterior leans on an edge of the prior.
 
-    With u the distance from the nearer edge as a fraction of the prior: a posterior that an edge
-    cuts has a mean u of one standard deviation or so (exponential 1, half a Gaussian 1.3), one
-    that merely is broad (the prior itself) 1.7, one that stands free of the edge more. So the
-    posterior leans if mean < 1.5 std, within the outer quarter, or if the mean |w| exceeds 3.
-    A round galaxy is no edge: only the lower one of the axis ratio counts.
+    With u the distance from an edge as a fraction of the prior, a posterior leans on that edge if
+    its mean lies within two of its standard deviations (one that piles up there has 1, one that is
+    flat up to it 1.7) and in the outer 15 %, since a parameter of which nothing is known leans on
+    nothing; or if its mean |w| exceeds 3, however narrow it is. A round galaxy is at no edge: only
+    the lower one of the axis ratio counts.
 
     Args:
         w: Equally weighted draws in the coordinates in which the prior is N(0, I).
@@ -57,7 +63,7 @@ def edge_parameters(w: Float[Tensor, "s 7"]) -> list[str]:
 def _leans(u: Tensor, outward: Tensor) -> bool:
     mean = float(u.mean())
     far = float(outward.mean()) > FAR_OUT
-    return far or (mean < 0.25 and mean < 1.5 * float(u.std(correction=0)))
+    return far or (mean < OUTER_PART and mean < 2.0 * float(u.std(correction=0)))
 
 
 def core_is_masked(w_center: tuple[float, float], prepared: PreparedStamp, fwhm: float) -> bool:
@@ -82,21 +88,23 @@ def outside_training(
     Args:
         prepared: The stamp.
         fwhm: FWHM of the effective PSF. [px of the stamp]
-        ranges: (lower, upper) by name, as in the model's card: ``psf_fwhm`` [px], ``gain``
-            [electrons per background sigma], ``sky_sigma`` [background sigma]; None or a missing
-            name says nothing. A gain that is not given cannot lie outside.
+        ranges: (lower, upper) by name, as in the model's card: ``psf_fwhm`` before the pixel's
+            broadening [px], ``gain`` [electrons per background sigma], ``sky_sigma`` [background
+            sigma]; None or a missing name says nothing. A gain that is not given cannot lie
+            outside.
 
     Returns:
         One remark per quantity.
     """
-    found = {"psf_fwhm": fwhm, "gain": prepared.gain, "sky_sigma": prepared.sky_sigma}
+    optical = math.sqrt(max(fwhm**2 - PIXEL_FWHM_SQUARED, 0.0))
+    found = {"psf_fwhm": optical, "gain": prepared.gain, "sky_sigma": prepared.sky_sigma}
     remarks = []
     for name, value in found.items():
         bounds = (ranges or {}).get(name)
         if bounds is None or not math.isfinite(value):
             continue
         lower, upper = (float(b) for b in bounds)
-        if not 0.99 * lower <= value <= 1.01 * upper:
+        if not 0.97 * lower <= value <= 1.03 * upper:  # a FWHM is measured to some per cent
             remarks.append(f"{name} {value:.3g} outside the trained {lower:.3g} to {upper:.3g}")
     return remarks
 
@@ -129,5 +137,3 @@ def posterior_flags(
     if core_is_masked(center, prepared, fwhm):
         flags |= Flag.MASKED_CORE
     return int(flags), tuple(notes)
-
-

@@ -16,7 +16,7 @@ from deeplegato_pp.models.npe_head import Context, NPEHead
 from deeplegato_pp.models.psf_encoder import PSFEncoder
 from deeplegato_pp.models.stamp_channels import NUM_CHANNELS, two_views
 from deeplegato_pp.models.swin_backbone import SwinBackbone
-from deeplegato_pp.parameters import NUM_PARAMETERS, PriorBox
+from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS, PriorBox
 from deeplegato_pp.stamps import StampBatch
 
 
@@ -178,8 +178,6 @@ class DeepLeGAToPP(nn.Module):
 
 def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation per parameter, round a circle for the angle."""
-    from deeplegato_pp.parameters import PARAMETERS
-
     mean, std = samples.mean(1), samples.std(1)
     for i, parameter in enumerate(PARAMETERS):
         if parameter.period is not None:

@@ -32,16 +32,15 @@ def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
         raise ShapeError(f"The stamp's side must be a multiple of 4, got {size}.")
     quarter = size // 4
     centre = slice(quarter, size - quarter)
-    near = _stretch(
-        stamps.image[:, centre, centre],
-        stamps.sigma[:, centre, centre],
-        (~stamps.mask[:, centre, centre]).float(),
-    )
     good = (~stamps.mask).float()
+    # Whatever a masked pixel holds, infinities included, must not leak through 0 * inf.
+    pixels = stamps.image.masked_fill(stamps.mask, 0.0)
+    noise = stamps.sigma.masked_fill(stamps.mask, 1.0)
+    near = _stretch(pixels[:, centre, centre], noise[:, centre, centre], good[:, centre, centre])
     share = avg_pool2d(good[:, None], 2)[:, 0]
     filled = share.clamp_min(0.25)
-    image = avg_pool2d((stamps.image * good)[:, None], 2)[:, 0] * 4 / filled
-    variance = avg_pool2d((stamps.sigma**2 * good)[:, None], 2)[:, 0] * 4 / filled
+    image = avg_pool2d((pixels * good)[:, None], 2)[:, 0] * 4 / filled
+    variance = avg_pool2d((noise**2 * good)[:, None], 2)[:, 0] * 4 / filled
     sigma = torch.where(share > 0, variance, 4.0).sqrt()
     far = _stretch(image, sigma, (share > 0.5).float())
     a = torch.linspace(-1.0, 1.0, size // 2, device=image.device, dtype=image.dtype)

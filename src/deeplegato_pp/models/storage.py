@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import deeplegato_pp
 from deeplegato_pp.config import Config, load_config
-from deeplegato_pp.errors import FormatError, ModelNotFoundError
+from deeplegato_pp.errors import ConfigError, FormatError, ModelNotFoundError
+from deeplegato_pp.parameters import PriorBox
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,6 +22,8 @@ PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained")
 DEFAULT_MODEL = "default"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+HUB_TIMEOUT = 5.0
+"""How long the hub may take to answer. [s]"""
 
 
 def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -> Path:
@@ -31,7 +35,11 @@ def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -
             "format": 1,
             "version": deeplegato_pp.__version__,
             "config": config.to_dict(),
-            "prior": model.prior.to_dict(),  # type: ignore[union-attr, operator]
+            "prior": PriorBox.from_mapping(config.data.priors).to_dict(),
+            "reference_instrument": {
+                "pixel_scale": config.data.pixel_scale,
+                "zero_point": config.data.zero_point,
+            },
             "card": card,
         },
         indent=1,
@@ -54,11 +62,14 @@ def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Ten
     folder = find(name)
     try:
         content = json.loads((folder / CONFIG).read_text())
+        config = load_config(content["config"])
+        card = {"name": folder.name, "version": content["version"], **content["card"]}
         state = load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"The model in {folder} cannot be read: {error}") from error
-    card = {"name": folder.name, "version": content["version"], **content["card"]}
-    return load_config(content["config"]), card, state
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = f"no entry {error}" if isinstance(error, KeyError) else error
+        remedy = " It is of another version." if isinstance(error, ConfigError) else ""
+        raise FormatError(f"The model in {folder} cannot be read: {reason}{remedy}") from error
+    return config, card, state
 
 
 def find(name: str | Path | None) -> Path:
@@ -80,14 +91,28 @@ def find(name: str | Path | None) -> Path:
 
 
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
+    """Fetches a model, or finds it among those fetched before if the hub does not answer."""
+    from huggingface_hub import HfApi, snapshot_download
 
+    reason, revision = "", None
+    # Asked first and with its own deadline: the download alone waits long for a silent hub. The
+    # client passes on errors of several libraries that have no common base.
     try:
-        path = snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG], etag_timeout=5)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        revision = HfApi().model_info(repository, timeout=HUB_TIMEOUT).sha
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+    try:
+        path = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=[WEIGHTS, CONFIG],
+            local_files_only=revision is None,
+        )
+    except Exception as error:
+        reason = reason or str(error).strip().splitlines()[0]
         raise ModelNotFoundError(
-            f"No folder {repository!r}, and the hub did not give a model of that name ({reason})."
+            f"No folder {repository!r}, and the hub did not give a model of that name ({reason}). "
+            "Check the name and the connection, or give a folder."
         ) from error
     return Path(path)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+from typing import Any
 
 import timm
-import torch
 from jaxtyping import Float
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
@@ -40,13 +39,13 @@ class SwinBackbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, in_channels: int, image_size: int) -> None:
         super().__init__()
-        if config.type == "compact":
-            self.network = _compact(config, in_channels, image_size)
-        else:
-            self.network = _named(config, in_channels, image_size)
+        build = _compact if config.type == "compact" else _named
+        network: Any = build(config, in_channels, image_size)
         if config.gradient_checkpointing:
-            self.network.set_grad_checkpointing(True)
-        self.num_features: int = self.network.num_features
+            _checkpoint_gradients(network, config.type)
+        self.network = network
+        # What comes out without a classifier; some models widen their `num_features` before it.
+        self.num_features = int(getattr(network, "head_hidden_size", network.num_features))
 
     def forward(self, images: Float[Tensor, "b c n n"]) -> Float[Tensor, "b f"]:
         """Returns pooled features, with shape (B, num_features)."""
@@ -79,31 +78,46 @@ def _compact(config: BackboneConfig, in_channels: int, image_size: int) -> nn.Mo
     )
 
 
+def _checkpoint_gradients(network: Any, name: str) -> None:
+    """Switches timm's gradient checkpointing on; some models refuse by an assertion."""
+    try:
+        network.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise ConfigError(
+            f"{name} has no gradient checkpointing; set "
+            "model.backbone.gradient_checkpointing=false."
+        ) from error
+
+
 def _named(config: BackboneConfig, in_channels: int, image_size: int) -> nn.Module:
     if not timm.is_model(config.type):
         near = ", ".join(timm.list_models(f"*{config.type.split('_')[0]}*")[:5]) or "none alike"
-        raise ConfigError(f"timm has no model {config.type!r} (there are: {near}).")
-    options: dict[str, object] = {"in_chans": in_channels, "num_classes": 0}
-    if _takes_image_size(config.type):
+        raise ConfigError(
+            f"model.backbone.type is 'compact' or the name of a timm model, got {config.type!r} "
+            f"(timm has: {near})."
+        )
+    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
+    if _has_fixed_input_size(config.type):
         options["img_size"] = image_size
     try:
-        return timm.create_model(config.type, pretrained=config.pretrained, **options)
-    except (OSError, RuntimeError) as error:
+        network: nn.Module = timm.create_model(config.type, pretrained=config.pretrained, **options)
+    # Downloads and constructors fail with errors of many libraries, which have no common base.
+    except Exception as error:
         if not config.pretrained:
             raise ConfigError(f"timm cannot build {config.type} with {options}: {error}") from error
         raise ConfigError(
             f"The pretrained weights of {config.type} could not be loaded ({error}). Connect to "
-            "the network once, fill timm's cache, or set model.backbone.pretrained=false."
+            "the network once to fill timm's cache (the folder HF_HOME), or set "
+            "model.backbone.pretrained=false."
         ) from error
+    return network
 
 
-def _takes_image_size(name: str) -> bool:
-    """Whether the model's class fixes its input size at construction (transformers do)."""
-    module = inspect.getmodule(timm.model_entrypoint(name))
-    classes = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, torch.nn.Module)
-    ]
-    main = [c for c in classes if "num_classes" in inspect.signature(c.__init__).parameters]
-    return any("img_size" in inspect.signature(c.__init__).parameters for c in main)
+def _has_fixed_input_size(name: str) -> bool:
+    """Whether the model's constructor takes and fixes an image size, by timm's own declaration.
+
+    The models' functions take ``**kwargs``, so that no signature tells; timm's record of each
+    model does, and timm itself passes ``img_size`` by it.
+    """
+    record = timm.get_pretrained_cfg(name)
+    return record is not None and bool(record.fixed_input_size)

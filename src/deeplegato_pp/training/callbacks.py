@@ -1,39 +1,54 @@
-"""What a run leaves behind: its curve and its record."""
+"""What a run leaves behind: its curves and its record."""
 
 from __future__ import annotations
 
 import csv
+import math
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+CURVE = "training.csv"
+STEPS = "steps.csv"
 
 
 class RunRecord(Callback):
-    """Appends a line per validation to a CSV file and counts images and time over resumptions.
+    """Writes a run's curves as CSV, and counts images and time over resumptions.
+
+    ``training.csv`` has a line per validation, ``steps.csv`` one every few steps with the mean
+    training loss since the last. Lines are written one by one, so that a killed run keeps its
+    curves; a resumed run goes on in the same files, without the lines past its checkpoint.
 
     Args:
-        path: The CSV file; a resumed run goes on in the same one.
+        folder: Where the files are.
         batch_size: Images per step and process.
+        every_n_steps: Steps between lines of ``steps.csv``.
     """
 
-    def __init__(self, path: Path, batch_size: int) -> None:
-        self.path = path
+    def __init__(self, folder: Path, batch_size: int, every_n_steps: int) -> None:
+        self.folder = folder
         self.batch_size = batch_size
+        self.every_n_steps = every_n_steps
         self.seconds_before = 0.0
         self.started = time.monotonic()
+        self.validation: dict[str, float] = {}
+        self._losses: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the time used so far, for the checkpoint."""
-        return {"seconds": self.seconds}
+        """Returns time used and last validation, for the checkpoint."""
+        return {"seconds": self.seconds, "validation": self.validation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the time used before a resumption."""
+        """Takes up what a resumed run had before."""
         self.seconds_before = state_dict["seconds"]
+        self.validation = state_dict.get("validation", {})
 
     @property
     def seconds(self) -> float:
@@ -44,31 +59,38 @@ class RunRecord(Callback):
         """Training images seen."""
         return trainer.global_step * self.batch_size * trainer.world_size
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drops the lines that a killed run wrote after its last checkpoint."""
+        if trainer.is_global_zero:
+            for name in (CURVE, STEPS):
+                _truncate(self.folder / name, trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Writes a line of ``steps.csv`` where one is due."""
+        self._losses.append(outputs["flow_nll"])
+        if trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
+            # A skipped step has no loss; the count of those stands beside the mean.
+            mean = float(torch.stack(self._losses).nanmean())
+            _append(self.folder / STEPS, {**self._where(trainer, pl_module), "flow_nll": mean})
+            self._losses.clear()
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes a line."""
+        """Writes a line of ``training.csv``."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        metrics = {
-            k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")
-        }
-        row = {
-            "step": trainer.global_step,
-            "images": self.images(trainer),
-            "seconds": round(self.seconds, 1),
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "skipped_steps": int(pl_module.skipped_steps),  # type: ignore[arg-type]
-            **{k: metrics[k] for k in sorted(metrics)},
-        }
-        # Written line by line, so that a killed run keeps its curve.
-        is_new = not self.path.exists()
-        with self.path.open("a", newline="") as f:
-            writer = csv.DictWriter(f, row)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        self.validation = {k: v for k, v in metrics.items() if k.startswith("val")}
+        _append(self.folder / CURVE, {**self._where(trainer, pl_module), **metrics})
 
     def card(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Returns the record that is stored with the weights."""
+        """Returns the record that is stored with the weights; it holds no NaN, which JSON lacks."""
         device = pl_module.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         return {
@@ -76,9 +98,45 @@ class RunRecord(Callback):
             "images": self.images(trainer),
             "hours": round(self.seconds / 3600, 3),
             "device": f"{device.type} {name}".strip(),
-            "skipped_steps": int(pl_module.skipped_steps),  # type: ignore[arg-type]
+            "skipped_steps": _skipped(pl_module),
             "torch": str(torch.__version__),
             "validation": {
-                k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if "val" in k
+                k: round(v, 4) if math.isfinite(v) else None for k, v in self.validation.items()
             },
         }
+
+    def _where(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        return {
+            "step": trainer.global_step,
+            "images": self.images(trainer),
+            "seconds": round(self.seconds, 1),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "skipped_steps": _skipped(pl_module),
+        }
+
+
+def _skipped(module: pl.LightningModule) -> int:
+    return int(module.get_buffer("skipped_steps"))
+
+
+def _append(path: Path, row: Mapping[str, float]) -> None:
+    is_new = not path.exists()
+    with path.open("a", newline="") as f:
+        writer = csv.DictWriter(f, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Keeps the lines up to a step; of a line that was cut short while being written, nothing."""
+    if not path.exists():
+        return
+    with path.open(newline="") as f:
+        reader = csv.DictReader(f)
+        names = list(reader.fieldnames or [])
+        rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, names)
+        writer.writeheader()
+        writer.writerows(rows)

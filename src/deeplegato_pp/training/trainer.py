@@ -7,7 +7,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from timm.optim import create_optimizer_v2
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from deeplegato_pp.config import Config
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.parameters import NAMES
 from deeplegato_pp.stamps import StampBatch
@@ -44,6 +46,8 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         model: A network to go on with, or None for a new one.
     """
 
+    skipped_steps: Tensor
+
     def __init__(self, config: Config, model: DeepLeGAToPP | None = None) -> None:
         super().__init__()
         self.config = config
@@ -56,13 +60,13 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         stamps, w = batch
         return stamps.to(device), w.to(device)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Returns the loss of a batch."""
+    def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
+        """Returns the loss of a batch, and the flow's part of it for the record."""
         stamps, w = batch
         terms = self.model.compute_loss(stamps, w.float())
-        loss: Tensor = self.loss(terms)
-        self.log("train/flow_nll", terms["flow"].detach().mean(), prog_bar=True)
-        return loss
+        flow_nll = terms["flow"].detach().mean()
+        self.log("train/flow_nll", flow_nll, prog_bar=True)
+        return {"loss": self.loss(terms), "flow_nll": flow_nll}
 
     def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
         """Logs the flow's and the Gaussian's NLL and the error of each parameter."""
@@ -86,15 +90,25 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
             for parameter in self.model.parameters():
                 parameter.grad = None  # the optimizer passes over parameters without a gradient
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Returns one optimizer (timm's Muon holds AdamW for biases and norms) and its schedule."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Returns one optimizer (timm's Muon holds AdamW for biases and norms) and its schedule.
+
+        Raises:
+            ConfigError: If timm has no such optimizer or the schedule is unknown.
+        """
         training = self.config.training
-        optimizer = create_optimizer_v2(
-            self.model,
-            opt=training.optimizer,
-            lr=training.learning_rate,
-            weight_decay=training.weight_decay,
-        )
+        try:
+            optimizer: Optimizer = create_optimizer_v2(
+                self.model,
+                opt=training.optimizer,
+                lr=training.learning_rate,
+                weight_decay=training.weight_decay,
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"training.optimizer is the name of a timm optimizer, got "
+                f"{training.optimizer!r}: {error}"
+            ) from error
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
         return {
             "optimizer": optimizer,
@@ -112,7 +126,8 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
             rank=self.global_rank,
             device=self._simulation_device(),
         )
-        sampler = EpochSampler(min(training.steps_per_epoch, training.max_steps))
+        steps = min(training.steps_per_epoch, training.max_steps)
+        sampler = EpochSampler(steps, position=lambda: self.global_step)
         return DataLoader(
             dataset,
             batch_size=None,

@@ -1,0 +1,87 @@
+"""The command ``deeplegato``: its subcommands, and errors as one plain line.
+
+Nothing heavy is imported here: each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from deeplegato_pp import __version__
+from deeplegato_pp.cli.info import info
+from deeplegato_pp.cli.predict import predict
+from deeplegato_pp.cli.simulate import simulate
+from deeplegato_pp.cli.train import train
+from deeplegato_pp.errors import DeepLegatoError
+
+WRONG_CALL = 2
+"""Exit status if nothing was measured or the call itself is wrong."""
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="deeplegato",
+    help="Calibrated posteriors of galaxies' Sérsic parameters, from images.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: no option's name is cut off
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deeplegato {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Calibrated posteriors of galaxies' Sérsic parameters, from images."""
+
+
+app.command(epilog="Example: deeplegato predict galaxy.fits -o table.ecsv --plot galaxy.png")(
+    predict
+)
+app.command(epilog="Example: deeplegato simulate -n 20 -o stamps --seed 1")(simulate)
+app.command(epilog="Example: deeplegato train default training.max_steps=2000")(train)
+app.command(epilog="Example: deeplegato info --model default")(info)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: What follows the program's name; None: of this process.
+
+    Returns:
+        The exit status: 0 if it did what was asked for, 2 if the call is wrong or no object could
+        be measured, 130 if interrupted.
+    """
+    logging.getLogger("deeplegato_pp").addHandler(logging.NullHandler())
+    try:
+        status = app(args=arguments, prog_name="deeplegato", standalone_mode=False)
+    except typer.exceptions.TyperException as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        return fail(f"{message} Try: deeplegato --help") if message else WRONG_CALL
+    except DeepLegatoError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"{error.strerror or error}: {error.filename or 'a file'}")
+    return status if isinstance(status, int) else 0
+
+
+def fail(message: str) -> int:
+    """Writes one plain line to the standard error, and returns the status of a wrong call."""
+    sys.stderr.write(f"deeplegato: {' '.join(message.split())}\n")
+    return WRONG_CALL

@@ -1,0 +1,145 @@
+"""What the terminal shows: progress, and results as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+WIDTH = 160
+"""Columns of tables that do not go to a terminal."""
+
+SHORT = {
+    "magnitude": "mag",
+    "effective_radius": "R_e [arcsec]",
+    "sersic_index": "n",
+    "axis_ratio": "q",
+    "position_angle": "PA [deg]",
+    "snr": "S/N",
+}
+"""Columns of the table of many galaxies."""
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar on the standard error, if that is a terminal; gives its advance."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+
+        def advance(steps: int) -> None:
+            bar.advance(task, steps)
+
+        yield advance
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Prints results: of one galaxy all parameters, of several a line each."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if len(rows) == 1:
+        _print_one(console, rows[0])
+    else:
+        _print_many(console, rows)
+
+
+def value_and_error(value: float | None, error: float | None) -> str:
+    """Returns a number with its error, both to the error's second significant digit.
+
+    Example:
+        >>> value_and_error(20.12345, 0.0123), value_and_error(4321.0, 150.0)
+        ('20.123 ± 0.012', '4321 ± 150')
+        >>> value_and_error(None, None)
+        '-'
+    """
+    import math
+
+    if value is None or error is None:
+        return "-"
+    if error <= 0:
+        return f"{value:.6g} ± {error:.2g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _print_one(console: Any, row: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from deeplegato_pp.inference.derived import DERIVED
+    from deeplegato_pp.parameters import PARAMETERS
+
+    if row["method"] is None:
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "mean", "68 % interval", "95 % interval", "unit"):
+        table.add_column(heading, no_wrap=True)
+    for p in PARAMETERS:
+        mean = value_and_error(row[p.name], row[f"{p.name}_std"])
+        inner, outer = (_interval(row, p.name, *q) for q in (("q16", "q84"), ("q025", "q975")))
+        table.add_row(p.name, mean, inner, outer, p.unit)
+    for d in DERIVED:
+        if row[d.name] is not None:
+            table.add_row(
+                d.name, value_and_error(row[d.name], row[f"{d.name}_std"]), "", "", d.unit
+            )
+    console.print(Text(row["file"], style="bold"))
+    console.print(table)
+    console.print(Text(_footnote(row)))
+    _print_flags(console, [row])
+
+
+def _interval(row: dict[str, Any], name: str, lower: str, upper: str) -> str:
+    std = row[f"{name}_std"]
+    bounds = (value_and_error(row[f"{name}_{q}"], std).split(" ±")[0] for q in (lower, upper))
+    return " to ".join(bounds)
+
+
+def _footnote(row: dict[str, Any]) -> str:
+    parts = [f"method {row['method']}", f"model {row['model']}"]
+    for name in ("ess", "khat", "log_evidence", "chi2"):
+        if row[name] is not None:
+            parts.append(f"{name} {row[name]:.4g}")
+    return ", ".join(parts)
+
+
+def _print_many(console: Any, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", overflow="fold")
+    for heading in SHORT.values():
+        table.add_column(_escaped(heading), justify="right", no_wrap=True)
+    table.add_column("chi2", justify="right", no_wrap=True)
+    table.add_column("flags", overflow="fold")
+    for row in rows:
+        cells = [value_and_error(row[name], row[f"{name}_std"]) for name in SHORT]
+        chi2 = "-" if row["chi2"] is None else f"{row['chi2']:.3g}"
+        table.add_row(_escaped(row["name"]), *cells, chi2, _escaped(row["flag_names"]))
+    console.print(table)
+    _print_flags(console, rows)
+
+
+def _print_flags(console: Any, rows: list[dict[str, Any]]) -> None:
+    """Prints what each flag that occurs means."""
+    from rich.text import Text
+
+    from deeplegato_pp.flags import Flag
+
+    union = 0
+    for row in rows:
+        union |= row["flags"]
+    if union:
+        console.print(Text(Flag.describe(union), style="yellow"))
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

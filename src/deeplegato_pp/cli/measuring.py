@@ -1,0 +1,177 @@
+"""What ``deeplegato predict`` does with its options: read, measure, write."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference import Posterior, Predictor
+    from deeplegato_pp.observation import Observation
+
+CHUNK = 64
+"""Galaxies read and measured together."""
+
+REFINE_CHUNK = 8
+"""The same where each is refined, so that progress shows."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How galaxies are measured.
+
+    Attributes:
+        samples: Draws of the network per galaxy.
+        seed: Of all random numbers.
+        refine: Method of refining, or None for the bare network.
+        only_worth_it: Refine only galaxies for which it changes much.
+    """
+
+    samples: int
+    seed: int
+    refine: str | None
+    only_worth_it: bool
+
+    @property
+    def chunk(self) -> int:
+        """Galaxies worked on together."""
+        return CHUNK if self.refine is None else REFINE_CHUNK
+
+    def measure(self, predictor: Predictor, observations: list[Observation]) -> Posterior:
+        """Returns the posteriors of some observations."""
+        network = predictor.posterior(observations, self.samples, self.seed)
+        if self.refine is None:
+            return network
+        if not self.only_worth_it:
+            return predictor.refine(network, self.refine, seed=self.seed)
+        from deeplegato_pp.inference import Posterior
+        from deeplegato_pp.inference.refinement import worth_refining
+
+        chosen = worth_refining(network)
+        if not chosen:
+            return network
+        rest = [i for i in range(len(network)) if i not in chosen]
+        refined = predictor.refine(network[chosen], self.refine, seed=self.seed)
+        order = [*chosen, *rest]
+        joined = Posterior.concatenate([refined, network[rest]]) if rest else refined
+        return joined[[order.index(i) for i in range(len(order))]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go."""
+
+    table: Path | None
+    samples: Path | None
+    plot: Path | None
+
+    def check(self) -> None:
+        """Refuses, before any work, what could not be written after it."""
+        from deeplegato_pp.inference.tables import SAMPLE_SUFFIXES, TABLE_SUFFIXES, check_output
+
+        figures = (".png", ".pdf", ".svg", ".jpg")
+        for path, suffixes, what in (
+            (self.table, TABLE_SUFFIXES, "table"),
+            (self.samples, SAMPLE_SUFFIXES, "samples"),
+            (self.plot, figures, "plot"),
+        ):
+            if path is not None:
+                check_output(path, suffixes, what)
+
+    def write(self, posterior: Posterior, rows: list[dict[str, Any]], images: list[str]) -> None:
+        """Writes what was asked for."""
+        from deeplegato_pp.inference.tables import write_samples, write_table
+
+        if self.table is not None:
+            write_table(rows, self.table)
+        if self.samples is not None:
+            write_samples(posterior, self.samples)
+        if self.plot is None:
+            return
+        from deeplegato_pp.inference.plots import plot_posterior
+
+        for i, row in enumerate(posterior):
+            if row.measurements[0].measured:
+                plot_posterior(row, plot_path(self.plot, i, images), close=True)
+
+
+def as_number(text: str | None) -> str | float | None:
+    """Returns a number if the text is one, else the text, which names a file.
+
+    Example:
+        >>> as_number("0.5"), as_number("sigma.fits")
+        (0.5, 'sigma.fits')
+    """
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def measure_files(
+    predictor: Predictor, images: list[str], options: dict[str, Any], how: Measuring
+) -> tuple[Posterior, list[dict[str, Any]]]:
+    """Returns the posteriors of all images and their rows, in input order."""
+    from deeplegato_pp.cli.display import progress
+    from deeplegato_pp.inference import Posterior
+
+    parts: list[Posterior] = []
+    rows: list[dict[str, Any]] = []
+    with progress("measuring", len(images)) as advance:
+        for start in range(0, len(images), how.chunk):
+            paths = images[start : start + how.chunk]
+            part = _measure_chunk(predictor, paths, options, how)
+            for path, row, measurement in zip(paths, part.rows(), part.measurements, strict=True):
+                if not measurement.measured:
+                    _complain(path, measurement.reason)
+                rows.append({"file": path} | row)
+            parts.append(part)
+            advance(len(paths))
+    return Posterior.concatenate(parts), rows
+
+
+def _measure_chunk(
+    predictor: Predictor, paths: list[str], options: dict[str, Any], how: Measuring
+) -> Posterior:
+    """Reads and measures some files; one that fails keeps its place."""
+    from deeplegato_pp.errors import DeepLegatoError
+    from deeplegato_pp.inference import Posterior
+    from deeplegato_pp.inference.posterior import Measurement
+    from deeplegato_pp.observation import Observation
+
+    read: list[tuple[int, Observation]] = []
+    rows: list[Posterior | None] = [None] * len(paths)
+    for i, path in enumerate(paths):
+        try:
+            read.append((i, Observation.from_fits(path, **options)))
+        except (DeepLegatoError, OSError) as error:
+            unread = Measurement(name=Path(path).stem, reason=str(error), model=predictor.name)
+            rows[i] = Posterior.failed(unread, how.samples, predictor.model.image_size)
+    if read:
+        measured = how.measure(predictor, [o for _, o in read])
+        for (i, _), row in zip(read, measured, strict=True):
+            rows[i] = replace(row, single=False)
+    return Posterior.concatenate([row for row in rows if row is not None])
+
+
+def plot_path(path: Path, index: int, images: list[str]) -> Path:
+    """Returns where one image's figure goes.
+
+    Example:
+        >>> plot_path(Path("f.png"), 0, ["a.fits"]).name
+        'f.png'
+        >>> plot_path(Path("f.png"), 1, ["a.fits", "b.fits"]).name
+        'f-2-b.png'
+    """
+    if len(images) == 1:
+        return path
+    return path.with_name(f"{path.stem}-{index + 1}-{Path(images[index]).stem}{path.suffix}")
+
+
+def _complain(path: str, reason: str) -> None:
+    text = " ".join(reason.split())
+    sys.stderr.write(f"deeplegato: {'' if path in text else f'{path}: '}{text}\n")

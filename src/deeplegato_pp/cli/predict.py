@@ -1,0 +1,195 @@
+"""``deeplegato predict``: the posteriors of the galaxies in FITS files."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deeplegato_pp.cli.measuring import Measuring, Outputs, as_number, measure_files
+
+
+class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
+    """What a noise map holds."""
+
+    sigma = "sigma"
+    variance = "variance"
+    ivar = "ivar"
+    weight = "weight"
+
+
+class EvenPSF(str, Enum):  # noqa: UP042
+    """What to do with an even-sized PSF."""
+
+    refuse = "refuse"
+    shift = "shift"
+
+
+class RefineMethod(str, Enum):  # noqa: UP042
+    """How draws are refined."""
+
+    exact = "exact"
+    laplace = "laplace"
+
+
+class RefineRule(str, Enum):  # noqa: UP042
+    """Which galaxies are refined."""
+
+    all = "all"
+    auto = "auto"
+
+
+def predict(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="FITS files, one galaxy each.")
+    ],
+    psf: Annotated[
+        str | None, typer.Option("--psf", metavar="FILE", help="Image of the effective PSF.")
+    ] = None,
+    psf_fwhm: Annotated[
+        float | None,
+        typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
+    ] = None,
+    psf_oversampling: Annotated[
+        int, typer.Option("--psf-oversampling", metavar="S", help="Samples of the PSF per pixel.")
+    ] = 1,
+    psf_includes_pixel: Annotated[
+        bool,
+        typer.Option(
+            "--psf-includes-pixel/--psf-without-pixel",
+            help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
+        ),
+    ] = True,
+    psf_even: Annotated[
+        EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")
+    ] = EvenPSF.refuse,
+    noise: Annotated[
+        str | None, typer.Option("--noise", metavar="FILE|NUMBER", help="Noise per pixel.")
+    ] = None,
+    noise_type: Annotated[
+        NoiseType, typer.Option("--noise-type", help="What the noise is given as.")
+    ] = NoiseType.sigma,
+    gain: Annotated[
+        float | None,
+        typer.Option(
+            "--gain",
+            metavar="G",
+            help="Electrons per image unit; declares the noise to be the background's alone.",
+        ),
+    ] = None,
+    sky_sigma: Annotated[
+        float | None,
+        typer.Option(
+            "--sky-sigma",
+            metavar="SIGMA",
+            help="Standard deviation of a constant sky left in the image, in its units.",
+            show_default="0.02 of the noise",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option("--mask", metavar="FILE", help="Mask; non-zero = ignore.")
+    ] = None,
+    mask_bits: Annotated[
+        int | None,
+        typer.Option("--mask-bits", metavar="B", help="The mask's bits that mean ignore, summed."),
+    ] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel.")
+    ] = None,
+    zero_point: Annotated[
+        float | None,
+        typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per galaxy.")
+    ] = 1000,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Turn the network's posterior into the exact one by weighing its draws.",
+        ),
+    ] = True,
+    refine_method: Annotated[
+        RefineMethod,
+        typer.Option(
+            "--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."
+        ),
+    ] = RefineMethod.exact,
+    refine_rule: Annotated[
+        RefineRule,
+        typer.Option(
+            "--refine-rule",
+            help="Which galaxies: all, or those above S/N 10 or badly fitted (auto).",
+        ),
+    ] = RefineRule.all,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="Packaged model, folder or hub id (owner/model).",
+            show_default="default",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Table: .ecsv, .fits, .parquet or .json."
+        ),
+    ] = None,
+    samples_output: Annotated[
+        Path | None,
+        typer.Option("--samples-output", metavar="FILE", help="Draws: .npz or .parquet."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Figure: .png, .pdf, .svg or .jpg; of several images, one each, FILE's name "
+            "followed by a number and the image's.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the draws.")] = 0,
+) -> int:
+    """Measure galaxies: the posterior of seven Sérsic parameters from each image.
+
+    The noise, mask, PSF, pixel scale and zero point are found in the image's file where they are
+    not given; what is given serves for every image. A file that cannot be measured is named on
+    the standard error and keeps its row in the table, empty but for the reason.
+    """
+    outputs = Outputs(output, samples_output, plot)
+    outputs.check()
+    options: dict[str, Any] = {
+        "psf": psf,
+        "psf_fwhm": psf_fwhm,
+        "psf_oversampling": psf_oversampling,
+        "psf_includes_pixel": psf_includes_pixel,
+        "psf_even": psf_even.value,
+        "noise": as_number(noise),
+        "noise_type": noise_type.value,
+        "gain": gain,
+        "sky_sigma": sky_sigma,
+        "mask": mask,
+        "mask_bits": mask_bits,
+        "pixel_scale": pixel_scale,
+        "zero_point": zero_point,
+    }
+    from deeplegato_pp.models.storage import find
+
+    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    from deeplegato_pp.inference import Predictor
+
+    predictor = Predictor.from_pretrained(folder)
+    how = Measuring(
+        samples, seed, refine_method.value if refine else None, refine_rule is RefineRule.auto
+    )
+    posterior, rows = measure_files(predictor, images, options, how)
+    outputs.write(posterior, rows, images)
+    from deeplegato_pp.cli.display import print_rows
+
+    print_rows(rows)
+    return 0 if any(m.measured for m in posterior.measurements) else 2

@@ -1,0 +1,432 @@
+"""From the network's draws to the exact posterior: weights, modes, adaptation, verdicts.
+
+    network's draws -> weights -> modes and Student-t proposals -> adaptation -> Markov chain -> flags
+
+Each galaxy has its own random numbers and its own budget; see `docs/exact.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.coordinates import SersicCoordinates
+from deeplegato_pp.inference.importance import StudentMixture, effective_sample_size
+from deeplegato_pp.inference.likelihood import ExactProblem
+from deeplegato_pp.inference.mcmc import sample_chain
+from deeplegato_pp.inference.neighbours import find_neighbours
+from deeplegato_pp.inference.optimize import Optima, choose_starts, distinct_modes, maximize
+from deeplegato_pp.inference.refined import RefinedDraws, RefinedGalaxy
+from deeplegato_pp.inference.sampler import Budget, TargetSampler, sample_targets
+from deeplegato_pp.inference.targets import log_posterior_row
+from deeplegato_pp.parameters import NUM_PARAMETERS
+
+logger = logging.getLogger(__name__)
+
+LogProbFunction = Callable[[Tensor, Tensor], Tensor]
+"""The network's density: from rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
+
+METHODS = ("exact", "laplace")
+_TENSION = 3.0
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Settings of :func:`refine_batch` that are rarely changed.
+
+    Attributes:
+        pilot: Draws of the network weighed first, from which the search for modes starts.
+        starts: Searches per galaxy.
+        mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
+        last_resort: Whether a Markov chain is run where importance sampling fails.
+        chain_steps: Longest such chain. [steps of 40 walkers]
+    """
+
+    pilot: int = 48
+    starts: int = 2
+    mask_neighbours: bool = True
+    last_resort: bool = True
+    chain_steps: int = 600
+
+
+def refine_batch(
+    problem: ExactProblem,
+    w: Float[Tensor, "b s 7"],
+    log_q: Float[Tensor, "b s"],
+    log_prob_fn: LogProbFunction,
+    *,
+    method: str = "exact",
+    ess: float = 400.0,
+    max_draws: int | None = None,
+    fixed: Mapping[str, float] | None = None,
+    seeds: Int[Tensor, " b"] | None = None,
+    options: RefineOptions | None = None,
+) -> RefinedDraws:
+    """Returns the exact posteriors of a batch of galaxies.
+
+    Args:
+        problem: Data and prior.
+        w: The network's draws, with shape (B, S, 7).
+        log_q: Their log-density under the network, in w, with shape (B, S).
+        log_prob_fn: That density anywhere: called with galaxies' rows (R,) and coordinates
+            (R, S, 7), it returns (R, S).
+        method: ``"exact"``, or ``"laplace"``: the modes' Gaussians mixed with the network's draws
+            by their efficiencies, unweighted, for some 60 renders.
+        ess: Effective sample size wanted.
+        max_draws: Draws weighed per galaxy at most; ten times `ess` if None.
+        fixed: Parameters held at a value, by name, in the units of the problem's box. The
+            network's conditional density is not known: the prior's own draws and a widened
+            Student-t take its place as the defensive part.
+        seeds: One per galaxy, on which alone its random numbers depend; its row if None.
+        options: Rarely changed settings.
+
+    Returns:
+        Weighted draws and verdicts.
+
+    Raises:
+        ConfigError: If the method is unknown.
+        NumericalError: If a likelihood or a density is NaN.
+        ShapeError: If the arrays do not belong together.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method must be one of {METHODS}, got {method!r}.")
+    batch, draws = log_q.shape
+    if w.shape != (batch, draws, NUM_PARAMETERS) or len(problem) != batch:
+        raise ShapeError(
+            f"w must be (B, S, 7) and log_q (B, S) for the problem's {len(problem)} galaxies, got "
+            f"{tuple(w.shape)} and {tuple(log_q.shape)}."
+        )
+    seeds = torch.arange(batch) if seeds is None else seeds
+    budget = Budget(ess=ess, max_draws=math.ceil(10 * ess) if max_draws is None else max_draws)
+    job = _Job(
+        problem.under(SersicCoordinates(problem.box, fixed)),
+        w.double(),
+        log_q.double(),
+        log_prob_fn,
+        [int(s) for s in seeds],
+        budget,
+        RefineOptions() if options is None else options,
+    )
+    return job.laplace() if method == "laplace" else job.exact()
+
+
+class _Job:
+    """One call of :func:`refine_batch`."""
+
+    def __init__(
+        self,
+        problem: ExactProblem,
+        w: Tensor,
+        log_q: Tensor,
+        log_prob_fn: LogProbFunction,
+        seeds: list[int],
+        budget: Budget,
+        options: RefineOptions,
+    ) -> None:
+        self.problem, self.w, self.seeds = problem, w, seeds
+        self.coordinates: SersicCoordinates = problem.coordinates  # type: ignore[assignment]
+        self.budget, self.options = budget, options
+        self.conditional = self.coordinates.dim < NUM_PARAMETERS
+        self.renders = [0] * len(w)
+        self.given_mask = problem.stamps.mask.clone()
+        self.pilot_u = self.coordinates.project(w[:, : options.pilot])
+        if self.conditional:
+            self.base, self.base_log_prob = self._prior_draws(w.shape[1])
+            self.density = None
+        else:
+            self.base, self.base_log_prob, self.density = w, log_q, log_prob_fn
+
+    def exact(self) -> RefinedDraws:
+        """Adaptive importance sampling, with a Markov chain where it fails."""
+        modes, pilot = self._modes()
+        samplers = self._samplers(modes, pilot)
+        sample_targets(samplers, self._log_target, self._base_density)
+        galaxies = [self._collect(i, s, modes[i]) for i, s in enumerate(samplers)]
+        if self.options.last_resort:
+            galaxies = [self._rescue(i, g) for i, g in enumerate(galaxies)]
+        return self._verdicts(galaxies)
+
+    def laplace(self) -> RefinedDraws:
+        """Gaussians at the modes and the network's draws, mixed by their efficiencies."""
+        self.options = replace(self.options, pilot=min(16, self.options.pilot), starts=1)
+        self.pilot_u = self.pilot_u[:, : self.options.pilot]
+        self.budget = replace(self.budget, adaptations=0)
+        modes, pilot = self._modes()
+        samplers = self._samplers(modes, pilot)
+        sizes = [0 if m is None else 16 for m in modes]
+        for i, sampler in enumerate(samplers):
+            if sizes[i]:
+                sampler.base_share = 0.0
+                x, component = sampler.propose(sizes[i])
+                target = self._log_target([i], [x])[0]
+                sampler.accept(x, component, target, self._base_density([i], [x])[0])
+        return self._verdicts([self._mix(i, s, modes[i]) for i, s in enumerate(samplers)])
+
+    # --- modes ------------------------------------------------------------------------------
+
+    def _modes(self) -> tuple[list[Optima | None], list[Tensor]]:
+        """Returns each galaxy's modes (None: the network needs none) and pilot log posteriors."""
+        rows = list(range(len(self.problem)))
+        if self.options.mask_neighbours:
+            for i in rows:
+                self._mask_by_network(i)
+        pilot = self._log_target(rows, list(self.pilot_u))
+        modes: list[Optima | None] = [None] * len(rows)
+        searching = [i for i in rows if self._needs_modes(i, pilot[i])]
+        starts = {i: choose_starts(self.pilot_u[i], pilot[i], self.options.starts) for i in searching}
+        for _ in range(3):
+            if not searching:
+                break
+            self._search(searching, starts, modes)
+            changed = [i for i in searching if self._mask_by_mode(i, modes[i])]
+            for i in changed:
+                pilot[i] = self._log_target([i], [self.pilot_u[i]])[0]
+                starts[i] = modes[i].u  # type: ignore[union-attr]
+            searching = changed
+        return modes, pilot
+
+    def _needs_modes(self, row: int, pilot: Tensor) -> bool:
+        if self.conditional:
+            return True
+        log_w = pilot - self.base_log_prob[row, : len(pilot)]
+        # One draw has an effective size of one whatever it is worth.
+        return float(effective_sample_size(log_w)) < 1.0 + 0.4 * (len(pilot) - 1)
+
+    def _search(
+        self, rows: list[int], starts: dict[int, Tensor], modes: list[Optima | None]
+    ) -> None:
+        owner = torch.cat([torch.full((len(starts[i]),), i) for i in rows])
+        optima = maximize(self.problem, owner, torch.cat([starts[i] for i in rows]))
+        for row, steps in zip(optima.rows.tolist(), optima.iterations.tolist(), strict=True):
+            self.renders[row] += (steps + 1) * (self.coordinates.dim + 1)
+        for group in distinct_modes(optima):
+            modes[int(group.rows[0])] = group
+
+    # --- neighbours -------------------------------------------------------------------------
+
+    def _mask_by_network(self, row: int) -> None:
+        some = self.pilot_u[row, :12]
+        images = self.problem.render(row, some, torch.float32).double()
+        self.renders[row] += len(some)
+        spread = images.std(0) if len(some) > 1 else 0.0
+        middle = self.coordinates.embed(self.pilot_u[row]).median(0).values
+        self._set_mask(row, images.mean(0), spread, middle)
+
+    def _mask_by_mode(self, row: int, modes: Optima | None) -> bool:
+        """Masks anew by the best mode's image; returns whether that changed anything."""
+        if modes is None or not self.options.mask_neighbours or not bool(modes.converged[0]):
+            return False
+        image = self.problem.render(row, modes.u[:1], torch.float64)[0]
+        self.renders[row] += 1
+        return self._set_mask(row, image, 0.0, self.coordinates.embed(modes.u[0]))
+
+    def _set_mask(self, row: int, image: Tensor, spread: Tensor | float, w: Tensor) -> bool:
+        given = self.given_mask[row]
+        mask = given | find_neighbours(self.problem, row, given, image, spread, w)
+        changed = bool((mask != self.problem.stamps.mask[row]).any())
+        self.problem.stamps.mask[row] = mask
+        return changed
+
+    # --- sampling ---------------------------------------------------------------------------
+
+    def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
+        shape = (number, self.coordinates.dim)
+        draws = torch.stack(
+            [
+                torch.randn(*shape, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+                for s in self.seeds
+            ]
+        )
+        return draws, self.coordinates.log_prior(draws)
+
+    def _samplers(self, modes: list[Optima | None], pilot: list[Tensor]) -> list[TargetSampler]:
+        samplers = []
+        for i, seed in enumerate(self.seeds):
+            # Draws without a known density start the search, and are no part of the sample.
+            known = pilot[i][:0] if self.conditional else pilot[i]
+            sampler = TargetSampler(self.base[i], self.base_log_prob[i], known, seed, self.budget)
+            found = modes[i]
+            if found is not None:
+                sampler.set_mixture(mixture_at(found, widened=self.conditional))
+            else:
+                sampler.base_share = 1.0
+            samplers.append(sampler)
+        return samplers
+
+    def _log_target(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
+        for i, u in zip(rows, draws, strict=True):
+            self.renders[i] += len(u)
+        return [log_posterior_row(self.problem, i, u) for i, u in zip(rows, draws, strict=True)]
+
+    def _base_density(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
+        if self.density is None:
+            return [self.coordinates.log_prior(u) for u in draws]
+        lengths = [len(u) for u in draws]
+        padded = torch.nn.utils.rnn.pad_sequence(draws, batch_first=True)
+        with torch.no_grad():
+            values = self.density(torch.tensor(rows), padded).double().cpu()
+        return [v[:n] for v, n in zip(values, lengths, strict=True)]
+
+    # --- results ----------------------------------------------------------------------------
+
+    def _collect(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
+        pool = sampler.pool
+        evidence, error = pool.log_evidence()
+        galaxy = RefinedGalaxy(
+            w=self.coordinates.embed(pool.x),
+            log_proposal=pool.log_mixture(),
+            log_likelihood=pool.log_target - self.coordinates.log_prior(pool.x),
+            log_weights=pool.log_weights(),
+            method="adapted" if sampler.adaptations else "importance",
+            log_evidence=evidence,
+            log_evidence_error=error,
+            num_modes=0 if modes is None else len(modes.rows),
+        )
+        if not bool(torch.isfinite(galaxy.log_weights).any()):
+            raise NumericalError(
+                f"No draw of galaxy {row} has a finite weight. Are its noise and PSF right?"
+            )
+        galaxy.judge(self.budget.ess)
+        return galaxy
+
+    def _rescue(self, row: int, galaxy: RefinedGalaxy) -> RefinedGalaxy:
+        """Runs a Markov chain where the weights fail."""
+        failed = galaxy.flags & Flag.HIGH_KHAT or galaxy.ess < 0.25 * self.budget.ess
+        if not failed:
+            return galaxy
+        logger.info(
+            "galaxy %d: effective size %.0f, k-hat %.2f; running a Markov chain",
+            row,
+            galaxy.ess,
+            galaxy.khat,
+        )
+        generator = torch.Generator().manual_seed(self.seeds[row])
+        start = self.coordinates.project(galaxy.resample(200, generator))
+        chain = sample_chain(
+            self.problem,
+            row,
+            start,
+            seed=self.seeds[row],
+            ess=self.budget.ess,
+            max_steps=self.options.chain_steps,
+        )
+        self.renders[row] += chain.renders
+        low = 0 if chain.converged and chain.ess >= self.budget.ess else int(Flag.LOW_ESS)
+        return replace(
+            galaxy,
+            w=self.coordinates.embed(chain.u),
+            log_proposal=chain.log_posterior,
+            log_likelihood=chain.log_posterior - self.coordinates.log_prior(chain.u),
+            log_weights=torch.zeros(len(chain.u), dtype=torch.float64),
+            method="mcmc",
+            ess=min(chain.ess, float(len(chain.u))),
+            khat=math.nan,
+            efficiency=math.nan,
+            flags=low,
+            chain={
+                "autocorrelation_time": chain.autocorrelation_time,
+                "steps": float(chain.steps),
+                "converged": float(chain.converged),
+            },
+        )
+
+    def _mix(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
+        """Unweighted draws of the modes' Gaussians and of the network."""
+        base, total = self.base[row], self.base.shape[1]
+        share = laplace_share(sampler)
+        x = base[: round(share * total)]
+        if modes is not None and len(x) < total:
+            gaussian = replace(mixture_at(modes, widened=False), dof=1e6)
+            counts = [0] * gaussian.size
+            counts[0] = total - len(x)
+            normal = torch.randn(
+                counts[0], x.shape[1], generator=sampler.generator, dtype=torch.float64
+            )
+            x = torch.cat([x, gaussian.means[0] + normal @ gaussian.scale_tril[0].T])
+            parts = [gaussian.component_log_prob(x)[:, 0] + math.log1p(-share)]
+            if share > 0:
+                parts.append(self._base_density([row], [x])[0] + math.log(share))
+            log_proposal = torch.logsumexp(torch.stack(parts), 0)
+        else:
+            log_proposal = self.base_log_prob[row]
+        evidence, error = sampler.pool.log_evidence()
+        galaxy = RefinedGalaxy(
+            w=self.coordinates.embed(x),
+            log_proposal=log_proposal,
+            log_likelihood=torch.full((len(x),), math.nan, dtype=torch.float64),
+            log_weights=torch.zeros(len(x), dtype=torch.float64),
+            method="laplace" if modes is not None else "amortized",
+            log_evidence=evidence,
+            log_evidence_error=error,
+            num_modes=0 if modes is None else len(modes.rows),
+        )
+        if modes is not None and not bool(modes.converged[0]):
+            galaxy.flags |= int(Flag.LOW_ESS)
+        return galaxy
+
+    def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
+        for i, galaxy in enumerate(galaxies):
+            masked = self.problem.stamps.mask[i] & ~self.given_mask[i]
+            galaxy.masked_pixels = int(masked.sum())
+            if galaxy.masked_pixels:
+                galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
+            if not self.conditional and in_tension(self.w[i], galaxy):
+                galaxy.flags |= int(Flag.TENSION)
+            self._goodness_of_fit(i, galaxy)
+            galaxy.num_renders = self.renders[i]
+        return RefinedDraws(galaxies, self.problem)
+
+    def _goodness_of_fit(self, row: int, galaxy: RefinedGalaxy) -> None:
+        generator = torch.Generator().manual_seed(self.seeds[row] + 1)
+        draws = galaxy.resample(8, generator)
+        if bool(torch.isfinite(galaxy.log_likelihood).any()):
+            best = galaxy.w[galaxy.log_likelihood.argmax()]
+            draws = torch.cat([best[None], draws])
+        chi2 = self.problem.chi_square(row, self.coordinates.project(draws))
+        self.renders[row] += len(draws)
+        half = 0.5 * self.problem.num_pixels[row].cpu().double()
+        galaxy.chi2 = float(chi2.min() / (2.0 * half))
+        galaxy.p_value = float(torch.special.gammaincc(half, 0.5 * chi2[-8:]).mean())
+
+
+def mixture_at(modes: Optima, *, widened: bool) -> StudentMixture:
+    """Returns Student-t components at the modes, shared out by their Laplace evidence.
+
+    Args:
+        modes: Modes of one galaxy.
+        widened: Add, with a share of 0.1, components three times as wide.
+    """
+    shares = torch.softmax(modes.log_mass(), 0).clamp_min(0.05)
+    shares = shares / shares.sum()
+    means, tril = modes.u, torch.linalg.cholesky(modes.covariance)
+    if widened:
+        shares = torch.cat([0.9 * shares, 0.1 * shares])
+        means, tril = torch.cat([means, means]), torch.cat([tril, 3.0 * tril])
+    return StudentMixture(shares, means, tril)
+
+
+def laplace_share(sampler: TargetSampler) -> float:
+    """Returns the network's share in a Laplace mixture, from both sides' efficiencies."""
+    if not sampler.mixtures:
+        return 1.0
+    log_w = sampler.pool.recent_log_weights()
+    ess = float(effective_sample_size(log_w))
+    mode_efficiency = max(0.0, (ess - 1.0) / max(len(log_w) - 1, 1))
+    both = sampler.base_efficiency + mode_efficiency
+    share = sampler.base_efficiency / both if both > 0 else 0.5
+    return 0.0 if share < 0.05 else share
+
+
+def in_tension(w: Float[Tensor, "s 7"], galaxy: RefinedGalaxy) -> bool:
+    """Whether the network's mean and the exact one differ by more than 3 of their joint sigmas."""
+    exact_std = galaxy.std()
+    sigma = (w.var(0) + exact_std**2).sqrt()
+    return bool(((w.mean(0) - galaxy.mean()).abs() > _TENSION * sigma).any())

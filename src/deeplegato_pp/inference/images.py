@@ -1,0 +1,44 @@
+"""What can be measured: observations, and files and bare arrays that become one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.observation import Observation
+
+Image = Observation | str | os.PathLike[str] | np.ndarray | Tensor
+"""An observation, a FITS file that holds everything, or a two-dimensional array."""
+
+
+def as_observation(item: Any) -> Observation:
+    """Returns an observation as it is, a file read, an array with the rest assumed and flagged.
+
+    Raises:
+        InputError: If the file or array is no image.
+    """
+    if isinstance(item, Observation):
+        return item
+    if isinstance(item, str | os.PathLike):
+        return Observation.from_fits(item)
+    return Observation.from_array(item.numpy(force=True) if isinstance(item, Tensor) else item)
+
+
+def is_single(images: Any) -> bool:
+    """Returns whether this is one image, and not a sequence of them."""
+    return isinstance(images, Observation | str | os.PathLike) or getattr(images, "ndim", 0) == 2
+
+
+def with_psf(image: Image, psf: Any) -> Image:
+    """Returns an observation of a bare image and its PSF; without PSF the image itself."""
+    if psf is None:
+        return image
+    if not isinstance(image, np.ndarray | Tensor):
+        raise InputError(
+            "a PSF was given beside an observation, which has one. Build the observation with it."
+        )
+    return Observation.from_array(np.asarray(image), psf=np.asarray(psf))

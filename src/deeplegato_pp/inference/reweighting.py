@@ -1,0 +1,119 @@
+"""An exact posterior under another prior, noise or gain, from the draws already made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.likelihood import ExactProblem
+from deeplegato_pp.inference.refined import RefinedGalaxy
+from deeplegato_pp.parameters import NAMES, PriorBox
+
+_VERDICTS = int(Flag.LOW_ESS | Flag.HIGH_KHAT)
+
+
+def reweight(
+    galaxy: RefinedGalaxy, log_ratio: Float[Tensor, " s"], ess_wanted: float = 100.0
+) -> RefinedGalaxy:
+    """Returns a galaxy whose weights are multiplied by a ratio, judged anew.
+
+    The effective size and k-hat say whether the draws carry the change; where they do not, the
+    flags `low_ess` and `high_khat` are set and the galaxy is to be refined under the new prior.
+
+    Args:
+        galaxy: Exact posterior of one galaxy.
+        log_ratio: Log of new over old density (normalised, for the evidence to stay one), (S,).
+        ess_wanted: Effective size below which `low_ess` is set.
+
+    Raises:
+        ShapeError: If there is not one ratio per draw.
+        NumericalError: If a ratio is NaN or +inf.
+    """
+    if log_ratio.shape != galaxy.log_weights.shape:
+        raise ShapeError(
+            f"log_ratio must have shape {tuple(galaxy.log_weights.shape)}, one per draw, got "
+            f"{tuple(log_ratio.shape)}."
+        )
+    ratio = log_ratio.double()
+    if bool(ratio.isnan().any() or (ratio == math.inf).any()):
+        raise NumericalError("log_ratio must be finite or -inf, got NaN or +inf.")
+    log_weights = galaxy.log_weights + ratio
+    shift = float(torch.logsumexp(log_weights, 0) - torch.logsumexp(galaxy.log_weights, 0))
+    result = replace(
+        galaxy,
+        log_weights=log_weights,
+        log_evidence=galaxy.log_evidence + shift,
+        flags=galaxy.flags & ~_VERDICTS,
+    )
+    result.judge(ess_wanted)
+    if result.ess > 0:
+        added = 1.0 / result.ess - 1.0 / max(galaxy.ess, 1.0)
+        result.log_evidence_error = math.sqrt(galaxy.log_evidence_error**2 + max(added, 0.0))
+    return result
+
+
+def prior_ratio(
+    physical: Float[Tensor, "s 7"], old: PriorBox, new: PriorBox | Callable[[Tensor], Tensor]
+) -> Float[Tensor, " s"]:
+    """Returns the log of the new prior's density over the old box's, at physical parameters.
+
+    Args:
+        physical: Draws in the old box's units, with shape (S, 7).
+        old: Box under which they were made.
+        new: A box inside the old one, or a function from physical parameters (S, 7) to the new
+            prior's normalised log-density per unit of each parameter (S,).
+
+    Raises:
+        RangeError: If the new box reaches beyond the old one, where there are no draws.
+    """
+    before = _log_density(old, physical)
+    if not isinstance(new, PriorBox):
+        return new(physical).double() - before
+    for name in NAMES:
+        (a, b), (low, high) = getattr(new, name), getattr(old, name)
+        if a < low - 1e-9 or b > high + 1e-9:
+            raise RangeError(
+                f"{name}: the new prior ({a}, {b}) reaches beyond the one refined under "
+                f"({low}, {high}), where there are no draws. Refine under the wider prior."
+            )
+    inside = new.contains(physical)
+    after = torch.full_like(before, -math.inf)
+    if bool(inside.any()):
+        after[inside] = _log_density(new, physical[inside])
+    return after - before
+
+
+def _log_density(box: PriorBox, physical: Tensor) -> Tensor:
+    """The box's prior per mag, arcsec, degree, ..., at draws a rounding error may put outside."""
+    lower = torch.tensor([getattr(box, name)[0] for name in NAMES], dtype=torch.float64)
+    upper = torch.tensor([getattr(box, name)[1] for name in NAMES], dtype=torch.float64)
+    w = box.to_normal(physical.double().clamp(lower, upper))
+    return box.log_prior(w) + box.log_jacobian(w)
+
+
+def reweight_to(
+    galaxy: RefinedGalaxy, problem: ExactProblem, row: int, ess_wanted: float = 100.0
+) -> RefinedGalaxy:
+    """Returns a galaxy under another likelihood (noise, gain, mask, PSF), its draws rendered anew.
+
+    Args:
+        galaxy: Exact posterior of one galaxy.
+        problem: The new data and noise, with the same prior and coordinates.
+        row: Which galaxy of it.
+        ess_wanted: Effective size below which `low_ess` is set.
+    """
+    u = problem.coordinates.project(galaxy.w)  # type: ignore[attr-defined]
+    log_l = problem.log_likelihood_row(row, u)
+    change = log_l - galaxy.log_likelihood
+    # A draw without density before has none after: -inf - (-inf) is no number.
+    change = torch.where(torch.isfinite(galaxy.log_weights), change, 0.0)
+    result = reweight(galaxy, change, ess_wanted)
+    result.log_likelihood = log_l
+    return result

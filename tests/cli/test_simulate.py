@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import QTable
+
+from deeplegato_pp import Observation
+from deeplegato_pp.cli.app import main
+from deeplegato_pp.config import load_config
+from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.errors import RangeError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.simulations import file_simulator, simulate_stamps
+from deeplegato_pp.parameters import NAMES
+
+
+def test_stamps_are_read_back_whole(tmp_path, capsys):
+    folder = tmp_path / "sims"
+    assert main(["simulate", "-n", "3", "-o", str(folder), "--seed", "4"]) == 0
+    assert capsys.readouterr().out == f"3 galaxies in {folder}\n"
+    truth = QTable.read(folder / "truth.ecsv")
+    assert truth["file"].tolist() == [f"galaxy_00000{i}.fits" for i in range(3)]
+    assert truth["effective_radius"].unit == u.arcsec
+    for row in truth:
+        obs = Observation.from_fits(folder / row["file"])
+        assert obs.pixel_scale == 0.25
+        assert obs.zero_point == 30.5
+        assert not obs.flags & ~(Flag.PSF_OFF_CENTRE | Flag.PSF_TRUNCATED)
+        assert obs.psf_fwhm == pytest.approx(row["psf_fwhm"].value, rel=0.05)
+    assert sorted(p.name for p in folder.iterdir())[-1] == "truth.ecsv"
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_the_image_is_the_truths(tmp_path):
+    import torch
+
+    simulator = file_simulator(load_config(None).data, clean=True)
+    stamp = max(simulate_stamps(simulator, 5, seed=1), key=lambda s: s.snr)
+    p = torch.from_numpy(stamp.params)
+    columns = [10 ** (-0.4 * (p[:1] - 30.5)), p[1:2] / 0.25, *(p[i : i + 1] for i in range(2, 7))]
+    model = render_sersic(*columns, torch.from_numpy(stamp.psf).double(), 128)[0].numpy()
+    residual = (stamp.image - model) / stamp.noise
+    assert np.abs(np.median(residual)) < 0.3
+    assert residual.std() == pytest.approx(1.0, abs=0.1)
+
+
+def test_an_archive_holds_the_same_galaxies(tmp_path):
+    path = tmp_path / "sims.npz"
+    assert main(["simulate", "-n", "2", "-o", str(path), "--conditions"]) == 0
+    with np.load(path) as f:
+        assert f["image"].shape == f["noise"].shape == f["mask"].shape == (2, 128, 128)
+        assert f["psf"].shape == (2, 43, 43)
+        assert f["params"].shape == (2, 7)
+        assert tuple(f["parameter"]) == NAMES
+        first = f["image"]
+    assert main(["simulate", "-n", "1", "-o", str(path), "--conditions"]) == 0
+    with np.load(path) as f:
+        np.testing.assert_array_equal(f["image"][0], first[0])
+    assert main(["simulate", "-n", "1", "-o", str(path), "--conditions", "--seed", "1"]) == 0
+    with np.load(path) as f:
+        assert not np.array_equal(f["image"][0], first[0])
+
+
+def test_sharp_psfs_only_are_refused():
+    config = load_config(None, ["data.conditions.psf_fwhm=[1.5,2.0]"])
+    with pytest.raises(RangeError, match="psf_fwhm"):
+        file_simulator(config.data, clean=True)

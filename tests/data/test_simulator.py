@@ -1,0 +1,283 @@
+"""The simulator, its conditions and the streams of the data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from deeplegato_pp.config import ConditionsConfig, DataConfig
+from deeplegato_pp.data.conditions import (
+    Draw,
+    draw_background,
+    draw_mask,
+    draw_neighbours,
+    draw_psf,
+    estimate_total_noise,
+)
+from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
+from deeplegato_pp.data.noise import log_likelihood
+from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.errors import RangeError, ShapeError
+from deeplegato_pp.stamps import PSF_GRID, StampBatch
+
+SIZE = 48
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(batch: int = 32, seed: int = 0) -> Draw:
+    return Draw(batch, generator(seed), torch.float32)
+
+
+def only(**changes: object) -> ConditionsConfig:
+    """Clean conditions with some clutter switched on."""
+    return dataclasses.replace(ConditionsConfig().clean(), **changes)
+
+
+def scene(conditions: ConditionsConfig | None = None, batch: int = 32, seed: int = 0) -> Scene:
+    return SersicSimulator(SIZE, conditions=conditions).sample_scene(batch, generator(seed))
+
+
+def equal(one: StampBatch, two: StampBatch) -> bool:
+    return all(
+        torch.equal(getattr(one, f.name), getattr(two, f.name))
+        for f in dataclasses.fields(StampBatch)
+    )
+
+
+def test_sample_has_the_promised_shapes_units_and_noise():
+    sim = SersicSimulator(SIZE)
+    params, images, noise, psf = sim.sample(64, generator())
+    assert params.shape == (64, 7)
+    assert params.dtype == torch.float64
+    assert images.shape == noise.shape == (64, SIZE, SIZE)
+    assert psf.shape == (64, PSF_GRID, PSF_GRID)
+    assert bool(sim.prior.contains(params).all())
+    model = sim.render(params.float(), psf)
+    chi = (images - model) / noise
+    assert abs(float(chi.mean())) < 0.02
+    assert float(chi.var()) == pytest.approx(1.0, abs=0.02)
+    assert float(noise.min()) >= 1.0
+
+
+def test_sample_without_a_generator_differs_each_time():
+    sim = SersicSimulator(16)
+    assert not torch.equal(sim.sample(2)[1], sim.sample(2)[1])
+
+
+@pytest.mark.parametrize("zero_point", [22.5, 30.5])
+@pytest.mark.parametrize("pixel_scale", [0.03, 0.25])
+def test_render_translates_magnitudes_and_arcseconds(zero_point, pixel_scale):
+    sim = SersicSimulator(64, pixel_scale, zero_point)
+    params = torch.tensor([[20.0, 3 * pixel_scale, 1.0, 0.8, 30.0, 0.0, 0.0]]).double()
+    image = sim.render(params, torch.ones(1, 1))
+    assert image.dtype == torch.float64
+    assert float(image.sum()) == pytest.approx(10 ** (0.4 * (zero_point - 20)), rel=1e-4)
+
+
+def test_render_refuses_other_shapes():
+    with pytest.raises(ShapeError, match=r"params has shape \(B, 7\), got \(7,\)"):
+        SersicSimulator(16).render(torch.zeros(7), torch.ones(1, 1))
+
+
+def test_scenes_are_in_detector_units_and_finite():
+    made = scene(batch=96)
+    stamps = made.stamps
+    for field in dataclasses.fields(StampBatch):
+        value = getattr(stamps, field.name)
+        assert not bool(value.isnan().any()), field.name
+    assert bool(stamps.image.isfinite().all())
+    assert bool((stamps.sigma > 0).all())
+    median = torch.where(stamps.mask, torch.nan, stamps.sigma).flatten(1).nanmedian(1).values
+    assert torch.allclose(median, torch.ones(96), atol=1e-5)
+    assert bool((stamps.image[stamps.mask] == 0).all())
+    assert bool((stamps.sigma[stamps.mask] == 1).all())
+    assert stamps.psf.shape == (96, PSF_GRID, PSF_GRID)
+    assert bool((made.snr > 0).all())
+    assert 0.2 < float(stamps.gain.isinf().float().mean()) < 0.8
+
+
+def test_true_parameters_explain_the_image():
+    """In the stamp's own units the true model leaves white noise of the stated variance."""
+    made = scene(only(fixed_variance=0.0), batch=64)
+    s = made.stamps
+    variance = s.sigma**2 + made.model.clamp_min(0) / s.gain[:, None, None]
+    residual = s.image - made.model
+    residual = residual - (residual / variance).sum((1, 2), True) / (1 / variance).sum((1, 2), True)
+    chi2 = (residual**2 / variance).mean((1, 2))
+    assert float(chi2.mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_params_and_model_agree_where_noise_is_uneven():
+    made = scene(only(uneven_noise=1.0), batch=48)
+    flux = 10 ** (-0.4 * (made.params[:, 0] - 30.5))
+    # Small enough to lie in the stamp, and not on the box's edge, where magnitudes are clamped.
+    small = (made.params[:, 1] < 1.0) & (made.params[:, 2] < 1.5) & (made.params[:, 0] > 15.4)
+    assert bool(small.any())
+    ratio = made.model.sum((1, 2)).double() / flux
+    assert (ratio[small] - 1).abs().max() < 0.02
+
+
+def test_the_truth_is_likelier_than_another_flux():
+    made = scene(only(fixed_variance=0.5), batch=64)
+    s = made.stamps
+    rest = (s.sigma, s.mask, s.gain, s.sky_sigma)
+    bright = made.snr > 30
+    truth = log_likelihood(s.image, made.model, *rest)
+    other = log_likelihood(s.image, 1.3 * made.model, *rest)
+    assert bool((truth > other)[bright].all())
+
+
+def test_clean_scenes_have_no_masks_and_flat_backgrounds():
+    made = scene(ConditionsConfig().clean())
+    assert not bool(made.stamps.mask.any())
+    flat = made.stamps.sigma.flatten(1)
+    assert (flat.amax(1) - flat.amin(1)).max() < 1e-6
+
+
+def test_masks_spare_the_core():
+    conditions = only(neighbours=1.0, max_neighbours=3, masked_regions=1.0, neighbours_masked=1.0)
+    masks = scene(conditions, batch=128).stamps.mask
+    assert bool(masks.any())
+    middle = slice(SIZE // 2 - 2, SIZE // 2 + 2)
+    assert not bool(masks[:, middle, middle].any())
+
+
+def test_partial_stamps_keep_the_smallest_side():
+    mask = draw_mask(draw(200), 64, only(small_stamps=1.0, smallest_stamp=32))
+    rows, columns = (~mask).any(2).sum(1), (~mask).any(1).sum(1)
+    assert int(rows.min()) >= 32
+    assert int(columns.min()) >= 32
+    assert int(rows.max()) <= 64
+    assert bool((rows < 60).any())
+
+
+def test_bad_pixels_are_few():
+    share = draw_mask(draw(200), 64, only(bad_pixels=1.0)).float().mean((1, 2))
+    assert bool((share > 0).any())
+    assert float(share.max()) < 0.06
+
+
+def test_no_neighbours_no_light():
+    d = draw()
+    config = only()
+    light, mask = draw_neighbours(d, draw_psf(d, config), SIZE, config)
+    assert not bool(light.any())
+    assert not bool(mask.any())
+
+
+def test_neighbours_add_light_and_masks_cover_where_it_is_bright():
+    d = draw(64)
+    config = only(neighbours=1.0, neighbours_masked=1.0)
+    light, mask = draw_neighbours(d, draw_psf(d, config), SIZE, config)
+    assert bool((light.flatten(1).amax(1) > 0).float().mean() > 0.9)
+    assert bool((light >= 0).all())
+    assert not bool((mask & (light < 0.2)).any())
+    assert bool(mask[light > 15.0 * config.max_neighbours].all())
+
+
+def test_backgrounds_vary_smoothly_within_their_bounds():
+    background = draw_background(draw(100), SIZE, only(uneven_noise=1.0))
+    assert float(background.max()) <= math.exp(0.35)
+    assert float(background.min()) >= math.exp(-0.35)
+    assert float(background.diff(dim=1).abs().max()) < 0.1
+    flat = draw_background(draw(10), SIZE, only())
+    assert bool((flat == 1).all())
+
+
+def test_estimated_noise_maps_come_from_the_noisy_image():
+    noisy = torch.zeros(1, 9, 9)
+    noisy[0, 4, 4] = 16.0
+    noise = estimate_total_noise(noisy, torch.full((1, 9, 9), 2.0), torch.ones(1))
+    peak = 4.0 + 16.0 * (6 / 16) ** 2
+    assert float(noise[0, 4, 4] ** 2) == pytest.approx(peak)
+    assert float(noise[0, 0, 0]) == pytest.approx(2.0)
+
+
+def test_drawn_numbers_lie_in_their_ranges():
+    config = ConditionsConfig(psf_fwhm=(2.0, 3.0), gain=(10.0, 20.0), sky_sigma=(0.01, 0.02))
+    psf = draw_psf(draw(200), config)
+    assert 2.0 <= float(psf.fwhm.min()) <= float(psf.fwhm.max()) <= 3.0
+    assert (psf.fine.sum((1, 2)) - 1).abs().max() < 1e-5
+    assert (psf.native.sum((1, 2)) - 1).abs().max() < 1e-5
+    clean = dataclasses.replace(config, fixed_variance=0.0).clean()
+    stamps = scene(clean, batch=64).stamps
+    assert 10.0 <= float(stamps.gain.min()) <= float(stamps.gain.max()) <= 20.0
+    assert 0.01 <= float(stamps.sky_sigma.min()) <= float(stamps.sky_sigma.max()) <= 0.02
+
+
+def test_from_config_takes_the_data_section():
+    config = DataConfig(image_size=32, priors={"sersic_index": [0.5, 2.0]})
+    sim = SersicSimulator.from_config(config, clean=True)
+    assert sim.prior.sersic_index == (0.5, 2.0)
+    assert sim.conditions.neighbours == 0.0
+    with pytest.raises(RangeError, match="Unknown parameters"):
+        SersicSimulator.from_config(DataConfig(priors={"colour": [0.0, 1.0]}))
+
+
+def dataset(seed: int = 3, rank: int = 0, batches: int = 4) -> SimulatedGalaxyDataset:
+    return SimulatedGalaxyDataset(SersicSimulator(24), 8, batches, seed=seed, rank=rank)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+def test_the_stream_is_the_same_whatever_the_number_of_workers():
+    alone = list(DataLoader(dataset(), batch_size=None, num_workers=0))
+    helped = list(
+        DataLoader(dataset(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    )
+    assert len(alone) == len(helped) == 4
+    for (stamps, w), (other, other_w) in zip(alone, helped, strict=True):
+        assert equal(stamps, other)
+        assert torch.equal(w, other_w)
+
+
+def test_steps_seeds_and_ranks_are_independent_streams():
+    base = dataset()[0][0].image
+    assert torch.equal(base, dataset()[0][0].image)
+    for other in (dataset()[1], dataset(seed=4)[0], dataset(rank=1)[0]):
+        assert not torch.equal(base, other[0].image)
+    states = {
+        int(torch.randint(2**62, (1,), generator=stream_generator(s, t, r)))
+        for s in range(4)
+        for t in range(4)
+        for r in range(4)
+    }
+    assert len(states) == 64
+
+
+def test_items_are_stamps_and_coordinates_of_the_truth():
+    data = dataset()
+    stamps, w = data[2]
+    made = data.scene(2)
+    assert len(stamps) == 8
+    assert w.dtype == torch.float64
+    assert torch.equal(w, data.simulator.prior.to_normal(made.params))
+
+
+def test_a_stream_ends():
+    with pytest.raises(IndexError, match="Step 4 of a stream of 4"):
+        dataset()[4]
+    assert len(dataset()) == 4
+
+
+def test_epochs_walk_on_through_the_stream():
+    taken = 0
+    sampler = EpochSampler(3, lambda: taken)
+    assert list(sampler) == [0, 1, 2]
+    taken = 6
+    assert list(sampler) == [6, 7, 8]
+    assert len(sampler) == 3
+
+
+def test_coordinates_of_many_scenes_look_standard_normal():
+    """Clean scenes leave the prior what it is."""
+    sim = SersicSimulator(16, conditions=ConditionsConfig().clean())
+    w = sim.prior.to_normal(sim.sample_scene(1500, generator(1)).params)
+    assert w.mean(0).abs().max() < 0.12
+    assert (w.std(0) - 1).abs().max() < 0.08

@@ -1,0 +1,109 @@
+"""The whole network: draws, seeds, precision, and what it says in physical units."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _circular_moments
+from deeplegato_pp.parameters import POSITION_ANGLE
+
+
+def test_samples_are_float64_with_their_density(any_model, stamps):
+    with torch.no_grad():
+        context = any_model.encode(stamps)
+    w, log_q = any_model.sample(context, 50, torch.arange(len(stamps)))
+    assert w.shape == (len(stamps), 50, 7)
+    assert log_q.shape == (len(stamps), 50)
+    assert w.dtype == log_q.dtype == torch.float64
+    assert bool(torch.isfinite(w).all())
+    assert not bool((w[0] == w[1]).any())
+
+
+@torch.no_grad()
+def test_draws_depend_on_the_seed_and_not_on_company(model, stamps):
+    seeds = torch.tensor([11, 5, 7, 2**40, 0, 3])
+    w, log_q = model.sample(model.encode(stamps), 64, seeds)
+    sigma = w.std(1, keepdim=True)
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    shuffled, _ = model.sample(model.encode(stamps[order]), 64, seeds[order])
+    alone, log_q_alone = model.sample(model.encode(stamps[2:3]), 64, seeds[2:3])
+    assert float(((shuffled - w[order]) / sigma[order]).abs().max()) < 1e-4
+    assert float(((alone - w[2:3]) / sigma[2:3]).abs().max()) < 1e-4
+    torch.testing.assert_close(log_q_alone, log_q[2:3], atol=1e-4, rtol=0)
+    other, _ = model.sample(model.encode(stamps), 64, seeds + 1)
+    assert not bool((other == w).any())
+
+
+@torch.no_grad()
+def test_densities_stay_float32_under_autocast(model, stamps):
+    w = 0.1 * torch.ones(len(stamps), 3, 7)
+    exact = model.encode(stamps)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        context = model.encode(stamps)
+        log_prob = model.log_prob(context, w)
+        draws, log_q = model.sample(context, 20, torch.arange(len(stamps)))
+        gaussian = model.head.gaussian_log_prob(context, w[:, 0])
+        again = model.log_prob(context, draws)
+        same_context = model.log_prob(exact, w)
+    assert context.mean.dtype == log_prob.dtype == gaussian.dtype == torch.float32
+    # The backbone did run in bfloat16, and the flow did not.
+    assert not torch.equal(context.mean, exact.mean)
+    torch.testing.assert_close(again.double(), log_q, atol=1e-4, rtol=1e-5)
+    assert torch.equal(same_context, model.log_prob(exact, w))
+
+
+def test_forward_speaks_of_physical_parameters(model, stamps):
+    result = model.predict(stamps, num_samples=40)
+    assert {k: tuple(v.shape) for k, v in result.items()} == {
+        "samples": (6, 40, 7),
+        "mean": (6, 7),
+        "std": (6, 7),
+    }
+    assert bool(model.prior.contains(result["samples"]).all())
+    assert not result["samples"].requires_grad
+
+
+def test_moments_of_the_angle_go_round_the_circle():
+    samples = torch.ones(1, 4, 7, dtype=torch.float64)
+    samples[0, :, POSITION_ANGLE] = torch.tensor([178.0, 179.0, 1.0, 2.0])
+    mean, std = _circular_moments(samples)
+    assert float(mean[0, POSITION_ANGLE]) % 180.0 == pytest.approx(0.0, abs=1e-9) or float(
+        mean[0, POSITION_ANGLE]
+    ) == pytest.approx(180.0)
+    assert float(std[0, POSITION_ANGLE]) == pytest.approx(torch.tensor([-2, -1, 1, 2.0]).std())
+    assert float(std[0, 0]) == 0.0
+
+
+def test_loss_terms_are_the_densities(model, stamps):
+    w = torch.zeros(len(stamps), 7)
+    terms = model.compute_loss(stamps, w)
+    context = model.encode(stamps)
+    torch.testing.assert_close(terms["flow"], -model.log_prob(context, w[:, None])[:, 0])
+    torch.testing.assert_close(terms["gaussian"], -model.head.gaussian_log_prob(context, w))
+    torch.testing.assert_close(terms["error"], -context.mean)
+    assert not terms["error"].requires_grad
+
+
+def test_stamps_that_are_not_finite_are_named(model, stamps):
+    image = stamps.image.clone()
+    row, column = (~stamps.mask[3, 20:30, 20:30]).nonzero()[0]
+    image[3, 20 + row, 20 + column] = torch.nan
+    with pytest.raises(NumericalError, match="stamp 3 are not finite"):
+        model.encode(replace(stamps, image=image))
+
+
+def test_what_masked_pixels_hold_never_matters(model, stamps):
+    filled = replace(stamps, image=stamps.image.masked_fill(stamps.mask, torch.nan))
+    assert torch.equal(model.encode(filled).mean, model.encode(stamps).mean)
+
+
+def test_it_is_built_from_its_configuration(model):
+    built = DeepLeGAToPP.from_config(model.config)
+    assert built.image_size == 64
+    assert {k: v.shape for k, v in built.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }

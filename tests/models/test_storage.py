@@ -1,0 +1,168 @@
+"""Models on disk, and the ways in which they are not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from deeplegato_pp.errors import FormatError, ModelNotFoundError
+from deeplegato_pp.models import storage
+from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    return model.save_pretrained(tmp_path / "mine", {"training": {"steps": 3}})
+
+
+@torch.no_grad()
+def test_a_loaded_model_gives_the_same_numbers(any_model, stamps, tmp_path):
+    loaded = DeepLeGAToPP.from_pretrained(any_model.save_pretrained(tmp_path / "m"))
+    assert not loaded.training
+    assert loaded.config == any_model.config
+    seeds = torch.arange(len(stamps))
+    for ours, theirs in zip(
+        any_model.sample(any_model.encode(stamps), 10, seeds),
+        loaded.sample(loaded.encode(stamps), 10, seeds),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_folder_tells_where_the_weights_come_from(folder):
+    content = json.loads((folder / "config.json").read_text())
+    assert content["card"] == {"training": {"steps": 3}}
+    assert content["config"]["model"]["npe"]["type"] == "coupling_nsf"
+    assert content["prior"]["sersic_index"] == [0.3, 8.0]
+    assert content["reference_instrument"] == {"pixel_scale": 0.25, "zero_point": 30.5}
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = DeepLeGAToPP.from_pretrained(str(folder))
+    assert loaded.card == {
+        "name": "mine",
+        "version": content["version"],
+        "training": {"steps": 3},
+    }
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_weights_of_another_network_are_refused(make_model, folder):
+    other = make_model("maf").config.to_dict()
+    edit(folder, config=other)
+    with pytest.raises(FormatError, match="do not fit the configuration: missing"):
+        DeepLeGAToPP.from_pretrained(folder)
+
+
+def test_weights_of_another_size_are_named(model, folder):
+    config = model.config.to_dict()
+    config["model"]["npe"]["context_dim"] = 9
+    edit(folder, config=config)
+    with pytest.raises(FormatError, match=r"other shapes .*head\.feature_embedding"):
+        DeepLeGAToPP.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"card": None}, "no entry 'card'"),
+        ({"config": {"model": {"nose": 1}}}, "another version"),
+        ({"config": 3}, "cannot be read"),
+    ],
+)
+def test_a_configuration_that_is_not_ours(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(FormatError, match=message):
+        DeepLeGAToPP.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_damaged_files(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes()[:50])
+    with pytest.raises(FormatError, match="cannot be read"):
+        DeepLeGAToPP.from_pretrained(folder)
+
+
+def test_missing_weights(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FormatError, match="cannot be read"):
+        DeepLeGAToPP.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "./nobody/there", "/nobody", "a/b/c"])
+def test_an_unknown_name_asks_nobody(monkeypatch, name):
+    def ask(_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(storage, "_from_hub", ask)
+    start = time.monotonic()
+    with pytest.raises(ModelNotFoundError, match=r"neither a folder with config\.json"):
+        DeepLeGAToPP.from_pretrained(name)
+    assert time.monotonic() - start < 1.0
+
+
+def ask_for_hub_model(**environment: str) -> tuple[str, float]:
+    code = """
+import time
+from deeplegato_pp.errors import ModelNotFoundError
+from deeplegato_pp.models import storage
+start = time.monotonic()
+try:
+    storage.find("nobody/nothing")
+except ModelNotFoundError as error:
+    print(time.monotonic() - start)
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    )
+    seconds, message = done.stdout.split("\n", 1)
+    return message, float(seconds)
+
+
+def test_a_hub_id_offline(tmp_path):
+    message, seconds = ask_for_hub_model(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert message.startswith("No folder 'nobody/nothing', and the hub did not give")
+    assert seconds < 10.0
+
+
+@pytest.mark.slow
+def test_a_hub_that_never_answers(tmp_path):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        message, seconds = ask_for_hub_model(
+            HF_ENDPOINT=f"http://127.0.0.1:{server.getsockname()[1]}",
+            HF_HOME=str(tmp_path),
+            NO_PROXY="127.0.0.1",
+            no_proxy="127.0.0.1",
+        )
+    assert "the hub did not give" in message
+    assert seconds < 10.0
+
+
+def test_a_model_of_the_hub_is_found_among_those_fetched(monkeypatch, folder):
+    def answer(*_, **__):
+        raise ConnectionError("no network")
+
+    def fetched(repository, *, revision, local_files_only, **_):
+        assert (repository, revision, local_files_only) == ("someone/model", None, True)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    assert storage.find("someone/model") == folder

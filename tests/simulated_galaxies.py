@@ -1,0 +1,102 @@
+"""Small simulated problems whose truth is known, and stand-ins for a network's density."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from deeplegato_pp.data.noise import draw_noise
+from deeplegato_pp.data.psf import gaussian, radial_grid
+from deeplegato_pp.inference.coordinates import SersicCoordinates
+from deeplegato_pp.inference.likelihood import ExactProblem
+from deeplegato_pp.inference.optimize import laplace_widths
+from deeplegato_pp.parameters import PriorBox
+from deeplegato_pp.stamps import StampBatch
+
+SIZE = 32
+BOX = PriorBox()
+
+
+def make_psf(fwhm: float = 3.0, size: int = 15, oversampling: int = 1) -> Tensor:
+    one = torch.ones(1, dtype=torch.float64)
+    psf = gaussian(radial_grid(size, oversampling, one, 0 * one), fwhm * one)[0]
+    return psf / psf.sum()
+
+
+def coordinates_of(
+    magnitude: float = 22.0,
+    radius: float = 0.75,
+    n: float = 1.5,
+    q: float = 0.6,
+    angle: float = 40.0,
+    x: float = 0.4,
+    y: float = -0.3,
+) -> Tensor:
+    """w of one galaxy at the reference instrument, (7,); 0.75 arcsec is 3 px."""
+    row = torch.tensor([[magnitude, radius, n, q, angle, x, y]], dtype=torch.float64)
+    return BOX.to_normal(row)[0]
+
+
+def simulate(
+    w: Tensor, *, gain: float = math.inf, sky_sigma: float = 0.02, seed: int = 0, size: int = SIZE
+) -> ExactProblem:
+    """Observes galaxies (B, 7) through the renderer and the noise."""
+    generator = torch.Generator().manual_seed(seed)
+    psf = make_psf()
+    problem = empty_problem(len(w), gain, sky_sigma, size)
+    s = problem.stamps
+    for i, row in enumerate(w):
+        image = problem.render(i, row[None], torch.float64)
+        noisy = draw_noise(
+            image, s.sigma[i : i + 1], s.gain[i : i + 1], read_fraction=1.0, generator=generator
+        )
+        sky = sky_sigma * torch.randn((), generator=generator, dtype=torch.float64)
+        s.image[i] = noisy[0] + sky
+    assert psf.shape == problem.psfs[0].shape
+    return problem
+
+
+def empty_problem(batch: int, gain: float, sky_sigma: float, size: int = SIZE) -> ExactProblem:
+    shape = (batch, size, size)
+    stamps = StampBatch(
+        torch.zeros(shape, dtype=torch.float64),
+        torch.ones(shape, dtype=torch.float64),
+        torch.zeros(shape, dtype=torch.bool),
+        torch.zeros(batch, 43, 43),
+        torch.full((batch,), gain, dtype=torch.float64),
+        torch.full((batch,), sky_sigma, dtype=torch.float64),
+    )
+    return ExactProblem(stamps, [make_psf()] * batch, [1] * batch, [True] * batch, BOX)
+
+
+class FakeNetwork:
+    """A Gaussian about a displaced optimum, some times as wide as the posterior."""
+
+    def __init__(self, problem: ExactProblem, w: Tensor, widen: float = 2.0, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        optimum, widths, _ = laplace_widths(problem, w)
+        self.std = (widen * widths).clamp(0.01, 1.0)
+        noise = torch.randn(optimum.shape, generator=generator, dtype=torch.float64)
+        self.mean = optimum + 0.5 * self.std * noise
+        self.generator = generator
+
+    def log_prob(self, rows: Tensor, w: Tensor) -> Tensor:
+        z = (w - self.mean[rows][:, None]) / self.std[rows][:, None]
+        norm = self.std[rows].log().sum(-1) + 3.5 * math.log(2 * math.pi)
+        return -0.5 * (z**2).sum(-1) - norm[:, None]
+
+    def sample(self, draws: int) -> tuple[Tensor, Tensor]:
+        shape = (len(self.mean), draws, 7)
+        noise = torch.randn(shape, generator=self.generator, dtype=torch.float64)
+        w = self.mean[:, None] + self.std[:, None] * noise
+        return w, self.log_prob(torch.arange(len(w)), w)
+
+
+def every_coordinate_system() -> list[SersicCoordinates]:
+    return [
+        SersicCoordinates(BOX),
+        SersicCoordinates(BOX, {"sersic_index": 4.0}),
+        SersicCoordinates(BOX, {"axis_ratio": 0.5, "position_angle": 30.0}),
+    ]
