@@ -10,6 +10,7 @@ the difference in the stamp's flux over the galaxy's flux.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -50,14 +51,13 @@ def main() -> None:
     plan = choose_plans(galaxies.radius, galaxies.axis_ratio, SIZE).numpy()
 
     print(f"{options.galaxies} galaxies on {SIZE} px; GalSim took {np.mean(seconds):.2f} s each")
-    print(
-        f"{'class':>16} {'number':>6} {'peak worst':>11} {'median':>8} {'flux worst':>11} {'median':>8}"
-    )
+    names = ("class", "number", "peak worst", "median", "flux worst", "median")
+    print("{:>16} {:>6} {:>11} {:>8} {:>11} {:>8}".format(*names))
     everything = np.ones(len(peak), bool)
     report("all", everything, peak, flux)
     values = {"R_e": galaxies.radius, "n": galaxies.sersic_index, "q": galaxies.axis_ratio}
     for name, edges in EDGES.items():
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in itertools.pairwise(edges):
             inside = (values[name].numpy() >= low) & (values[name].numpy() <= high)
             report(f"{name} {low:g}-{high:g}", inside, peak, flux)
     for index in range(len(PLANS)):

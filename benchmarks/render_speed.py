@@ -40,10 +40,8 @@ def main() -> None:
         print(f"{size} px: renderer {ours:.0f} images/s on {options.threads} threads", flush=True)
         for name, folding in (("accurate", 5e-5), ("default", 5e-3)):
             theirs = galsim_rate(size, options.galsim, folding)
-            print(
-                f"{size} px: GalSim ({name}) {theirs:.2f} images/s per core, ratio {ours / theirs:.0f}",
-                flush=True,
-            )
+            rates = f"{theirs:.2f} images/s per core, ratio {ours / theirs:.0f}"
+            print(f"{size} px: GalSim ({name}) {rates}", flush=True)
 
 
 def renderer_rate(size: int, number: int, repetitions: int = 5) -> float:
