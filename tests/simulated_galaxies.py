@@ -15,7 +15,7 @@ from deeplegato_pp.inference.optimize import laplace_widths
 from deeplegato_pp.parameters import PriorBox
 from deeplegato_pp.stamps import StampBatch
 
-SIZE = 32
+SIZE = 24
 BOX = PriorBox()
 
 

@@ -62,6 +62,4 @@ class StampBatch:
     @classmethod
     def concatenate(cls, batches: list[StampBatch]) -> StampBatch:
         """Joins batches of the same stamp size."""
-        return cls(
-            *(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(cls))
-        )
+        return cls(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(cls)))

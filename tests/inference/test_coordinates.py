@@ -1,6 +1,5 @@
 import pytest
 import torch
-from simulated_galaxies import BOX, every_coordinate_system
 
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.inference.coordinates import (
@@ -9,6 +8,7 @@ from deeplegato_pp.inference.coordinates import (
     SersicCoordinates,
     flux_of,
 )
+from simulated_galaxies import BOX, every_coordinate_system
 
 
 def check_coordinates(coordinates: Coordinates) -> None:

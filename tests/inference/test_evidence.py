@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.inference.coordinates import PointSourceCoordinates
@@ -14,6 +13,7 @@ from deeplegato_pp.inference.evidence import (
     star_probability,
 )
 from deeplegato_pp.inference.exact import RefineOptions, refine_batch
+from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def compared():
     network.std[2], network.mean[2] = 1.0, 0.0
     refined = refine_batch(
         problem,
-        *network.sample(600),
+        *network.sample(300),
         network.log_prob,
-        ess=200,
+        ess=100,
         options=RefineOptions(last_resort=False),
     )
     return refined, compare(refined)
@@ -51,7 +51,7 @@ def test_evidence_of_a_point_source_against_a_sum_over_its_prior(compared):
     refined, comparison = compared
     star = refined.problem.under(PointSourceCoordinates(BOX))
     # The blank stamp's posterior is wide enough for the prior's own draws.
-    u = torch.randn(20000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u = torch.randn(5000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     log_l = star.log_likelihood_row(2, u)
     direct = float(torch.logsumexp(log_l, 0)) - math.log(len(u))
     assert float(comparison.star_log_evidence[2]) == pytest.approx(direct, abs=0.3)

@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
 
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.exact import RefineOptions, refine_batch
 from deeplegato_pp.inference.mcmc import sample_chain
 from deeplegato_pp.parameters import INDEX
+from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
 
 NO_CHAIN = RefineOptions(last_resort=False)
 
@@ -19,25 +19,25 @@ def galaxies():
     w = torch.stack([coordinates_of(magnitude=20.0), coordinates_of(magnitude=24.5, radius=0.6)])
     problem = simulate(w, gain=5.0)
     network = FakeNetwork(problem, w)
-    return w, problem, network, *network.sample(600)
+    return w, problem, network, *network.sample(400)
 
 
 @pytest.fixture(scope="module")
 def refined(galaxies):
     _, problem, network, w, log_q = galaxies
-    return refine_batch(problem, w, log_q, network.log_prob, ess=300, options=NO_CHAIN)
+    return refine_batch(problem, w, log_q, network.log_prob, ess=150, options=NO_CHAIN)
 
 
 def test_the_truth_is_inside_and_the_verdict_is_good(galaxies, refined):
     for truth, galaxy in zip(galaxies[0], refined.galaxies, strict=True):
         assert float(((galaxy.mean() - truth) / galaxy.std()).abs().max()) < 4.5
-        assert galaxy.ess >= 300
+        assert galaxy.ess >= 150
         assert galaxy.khat < 0.7
         assert galaxy.flags == 0
         assert galaxy.method in ("importance", "adapted")
         assert galaxy.chi2 == pytest.approx(1.0, abs=0.2)
         assert 0.001 < galaxy.p_value < 0.999
-        assert galaxy.log_evidence_error < 0.2
+        assert galaxy.log_evidence_error < 0.3
     assert refined[0].efficiency > 0.5
 
 
@@ -68,7 +68,7 @@ def test_a_galaxy_alone_gives_the_same_draws(galaxies, refined):
         w[1:],
         log_q[1:],
         lambda rows, points: network.log_prob(rows + 1, points),
-        ess=300,
+        ess=150,
         seeds=torch.tensor([1]),
         options=NO_CHAIN,
     )
@@ -79,7 +79,7 @@ def test_a_galaxy_alone_gives_the_same_draws(galaxies, refined):
 def test_two_very_different_networks_lead_to_one_posterior(galaxies, refined):
     w, problem, *_ = galaxies
     other = FakeNetwork(problem, w, widen=4.0, seed=9)
-    again = refine_batch(problem, *other.sample(600), other.log_prob, ess=300, options=NO_CHAIN)
+    again = refine_batch(problem, *other.sample(400), other.log_prob, ess=150, options=NO_CHAIN)
     for one, two in zip(refined.galaxies, again.galaxies, strict=True):
         error = one.std() * (1 / one.ess + 1 / two.ess) ** 0.5
         assert float(((one.mean() - two.mean()) / error).abs().max()) < 5.0
@@ -91,7 +91,7 @@ def test_fixed_parameters_condition_the_posterior(galaxies):
     w, problem, network, draws, log_q = galaxies
     fixed = {"sersic_index": 1.5, "center_x": 0.4}
     result = refine_batch(
-        problem, draws, log_q, network.log_prob, ess=200, fixed=fixed, options=NO_CHAIN
+        problem, draws, log_q, network.log_prob, ess=100, fixed=fixed, options=NO_CHAIN
     )
     for truth, galaxy in zip(w, result.galaxies, strict=True):
         physical = BOX.to_physical(galaxy.w)
@@ -101,7 +101,7 @@ def test_fixed_parameters_condition_the_posterior(galaxies):
         free = [0, 1, 3, 4, 6]
         z = (galaxy.mean() - truth)[free] / galaxy.std()[free]
         assert float(z.abs().max()) < 4.5
-        assert galaxy.ess >= 200
+        assert galaxy.ess >= 100
 
 
 def test_laplace_is_near_for_a_bright_galaxy(galaxies, refined):
@@ -120,14 +120,12 @@ def test_laplace_is_near_for_a_bright_galaxy(galaxies, refined):
 def test_a_neighbour_is_masked_counted_and_flagged(galaxies):
     _, problem, network, w, log_q = galaxies
     one = problem.select([0])
-    one.stamps.image[0, 2:17, 2:17] += 3000.0 * make_psf()
-    result = refine_batch(
-        one, w[:1], log_q[:1], network.log_prob, ess=200, options=NO_CHAIN
-    )
+    one.stamps.image[0, :13, :13] += 3000.0 * make_psf(size=13)
+    result = refine_batch(one, w[:1], log_q[:1], network.log_prob, ess=100, options=NO_CHAIN)
     galaxy = result[0]
     assert galaxy.flags & Flag.NEIGHBOURS_MASKED
     assert 10 < galaxy.masked_pixels < 200
-    assert bool(result.problem.stamps.mask[0, 9, 9])
+    assert bool(result.problem.stamps.mask[0, 6, 6])
     assert not bool(one.stamps.mask.any())  # the caller's problem stays as it was
     assert float(((galaxy.mean() - galaxies[0][0]) / galaxy.std()).abs().max()) < 5.0
     assert not galaxy.flags & Flag.HIGH_KHAT
@@ -139,7 +137,7 @@ def test_a_network_that_is_wrong_is_in_tension():
     network = FakeNetwork(problem, w)
     network.mean = network.mean + 8.0 * network.std
     result = refine_batch(
-        problem, *network.sample(300), network.log_prob, ess=200, options=NO_CHAIN
+        problem, *network.sample(200), network.log_prob, ess=100, options=NO_CHAIN
     )
     assert result[0].flags & Flag.TENSION
     assert float(((result[0].mean() - w[0]) / result[0].std()).abs().max()) < 4.5
@@ -175,7 +173,7 @@ def test_the_last_resort_is_a_chain(galaxies):
         network.log_prob,
         ess=2000,
         max_draws=100,
-        options=RefineOptions(chain_steps=20),
+        options=RefineOptions(chain_steps=5),
     )
     galaxy = result[0]
     assert galaxy.method == "mcmc"

@@ -25,7 +25,8 @@ def test_student_density_against_scipy():
     mixture = two_components()
     x = torch.randn(6, 2, dtype=torch.float64)
     expected = sum(
-        share * scipy_stats.multivariate_t(mean.numpy(), (tril @ tril.T).numpy(), mixture.dof).pdf(x)
+        share
+        * scipy_stats.multivariate_t(mean.numpy(), (tril @ tril.T).numpy(), mixture.dof).pdf(x)
         for share, mean, tril in zip(
             mixture.weights.tolist(), mixture.means, mixture.scale_tril, strict=True
         )
@@ -40,7 +41,9 @@ def test_draws_follow_the_density():
     target = MultivariateNormal(torch.zeros(2).double(), 0.5 * torch.eye(2).double())
     ratio = (target.log_prob(x) - mixture.log_prob(x)).exp()
     assert float(ratio.mean()) == pytest.approx(1.0, abs=0.05)
-    torch.testing.assert_close((ratio[:, None] * x).mean(0), torch.zeros(2).double(), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        (ratio[:, None] * x).mean(0), torch.zeros(2).double(), atol=0.05, rtol=0
+    )
 
 
 def test_counts_are_split_exactly():
@@ -116,9 +119,7 @@ def test_adaptation_finds_two_lumps():
         return torch.logaddexp(left.log_prob(points), right.log_prob(points))
 
     log_w = log_target(x) - proposal.log_prob(x)
-    mixture, share = adapt(
-        x, log_w, None, generator, defensive_log_prob=proposal.log_prob(x)
-    )
+    mixture, share = adapt(x, log_w, None, generator, defensive_log_prob=proposal.log_prob(x))
     assert 0.0 <= share < 0.5
     fresh, _ = mixture.sample(split_counts(mixture.weights, 2000), generator)
     adapted = log_target(fresh) - mixture.log_prob(fresh)

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from simulated_galaxies import BOX, coordinates_of, empty_problem, every_coordinate_system, simulate
 
 from deeplegato_pp.errors import NumericalError, ShapeError
 from deeplegato_pp.inference import likelihood
 from deeplegato_pp.inference.likelihood import ExactProblem
+from simulated_galaxies import BOX, coordinates_of, empty_problem, every_coordinate_system, simulate
 
 GAINS = [math.inf, 3.0]
 

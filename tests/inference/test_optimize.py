@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from simulated_galaxies import coordinates_of, simulate
 
 from deeplegato_pp.inference.optimize import (
     Optima,
@@ -11,6 +10,7 @@ from deeplegato_pp.inference.optimize import (
     laplace_widths,
     maximize,
 )
+from simulated_galaxies import coordinates_of, simulate
 
 
 @pytest.mark.parametrize("gain", [math.inf, 2.0])

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
 from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.exact import RefineOptions, refine_batch
 from deeplegato_pp.inference.reweighting import prior_ratio, reweight, reweight_to
 from deeplegato_pp.parameters import PriorBox
+from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,10 @@ def refined():
     problem = simulate(w, gain=5.0)
     network = FakeNetwork(problem, w)
     options = RefineOptions(last_resort=False)
-    return problem, network, refine_batch(
-        problem, *network.sample(600), network.log_prob, ess=400, options=options
+    return (
+        problem,
+        network,
+        refine_batch(problem, *network.sample(300), network.log_prob, ess=200, options=options),
     )
 
 
@@ -38,9 +40,7 @@ def test_a_box_that_cuts_leaves_nothing_outside(refined):
     galaxy = refined[2][0]
     physical = BOX.to_physical(galaxy.w)
     middle = float(physical[:, 2].median())
-    new = reweight(
-        galaxy, prior_ratio(physical, BOX, PriorBox(sersic_index=(0.3, middle))), 50.0
-    )
+    new = reweight(galaxy, prior_ratio(physical, BOX, PriorBox(sersic_index=(0.3, middle))), 50.0)
     kept = torch.isfinite(new.log_weights)
     assert float(physical[kept, 2].max()) <= middle
     assert new.ess < galaxy.ess
@@ -70,9 +70,9 @@ def test_another_noise_level(refined):
     new = reweight_to(result[0], quieter, 0)
     direct = refine_batch(
         quieter,
-        *network.sample(600),
+        *network.sample(300),
         network.log_prob,
-        ess=400,
+        ess=200,
         options=RefineOptions(last_resort=False),
     )[0]
     error = math.hypot(new.log_evidence_error, direct.log_evidence_error)

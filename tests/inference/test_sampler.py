@@ -20,10 +20,11 @@ class LinearGaussian:
     def __init__(self, generator: torch.Generator) -> None:
         self.design = torch.randn(DATA, DIM, generator=generator, dtype=torch.float64)
         self.y = 3.0 * torch.randn(DATA, generator=generator, dtype=torch.float64)
-        identity = torch.eye(DATA).double()
         self.covariance = torch.linalg.inv(self.design.T @ self.design + torch.eye(DIM).double())
         self.mean = self.covariance @ self.design.T @ self.y
-        marginal = MultivariateNormal(torch.zeros(DATA).double(), self.design @ self.design.T + identity)
+        marginal = MultivariateNormal(
+            torch.zeros(DATA).double(), self.design @ self.design.T + identity
+        )
         self.log_evidence = float(marginal.log_prob(self.y))
 
     def log_target(self, x: Tensor) -> Tensor:

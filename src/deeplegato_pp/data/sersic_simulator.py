@@ -204,6 +204,7 @@ class SersicSimulator:
         light, neighbour_mask = draw_neighbours(draw, psf, size, config)
         # A detection never masks the core of the object it is looking at.
         mask = mask | (neighbour_mask & ~_core(size, generator.device))
+        background = background / _median(background, mask)[:, None, None]
         gain = draw.log_uniform(config.gain)
         read = draw.uniform(0.0, config.read_fraction)
         fixed = draw.chance(config.fixed_variance)
@@ -233,8 +234,9 @@ class SersicSimulator:
     def _rescaled(self, params: Tensor, scale: Tensor) -> Tensor:
         """Returns the parameters in units of the stamp's own noise.
 
-        The prior's box belongs to those units; a magnitude that the change carries over its
-        edge (only where noise varies over a stamp, by 0.4 mag at most) is put on it.
+        The prior's box belongs to those units. They differ from the drawn ones only where a total
+        noise map holds the source's shot noise; a magnitude that this carries over the box's
+        faint edge, where there is next to none, is put on it.
         """
         shifted = params.clone()
         shifted[:, MAGNITUDE] += 2.5 * scale.double().log10()

@@ -1,4 +1,4 @@
-"""Adaptation of a proposal mixture to weighted draws: expectation-maximisation on its components."""
+"""Adaptation of a proposal mixture to weighted draws, by expectation-maximisation."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from deeplegato_pp.data.noise import log_likelihood
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.inference.coordinates import PointSourceCoordinates, flux_of
-from deeplegato_pp.inference.exact import mixture_at
 from deeplegato_pp.inference.likelihood import ExactProblem
+from deeplegato_pp.inference.modes import mixture_at
 from deeplegato_pp.inference.optimize import distinct_modes, maximize
 from deeplegato_pp.inference.refined import RefinedDraws
 from deeplegato_pp.inference.sampler import Budget, TargetSampler, sample_targets
@@ -63,7 +63,7 @@ class Comparison:
     detection: Float[Tensor, " b"]
 
     def detected(self, log_odds: float = math.log(100.0)) -> Tensor:
-        """Returns, per galaxy, whether light is favoured over blank sky by 100 to 1 (or as told)."""
+        """Returns, per galaxy, whether light is favoured over blank sky, by 100 to 1."""
         return self.detection > log_odds
 
 

@@ -1,6 +1,6 @@
 """From the network's draws to the exact posterior: weights, modes, adaptation, verdicts.
 
-    network's draws -> weights -> modes and Student-t proposals -> adaptation -> Markov chain -> flags
+    network's draws -> weights -> modes, Student-t proposals -> adaptation -> Markov chain -> flags
 
 Each galaxy has its own random numbers and its own budget; see `docs/exact.md`.
 """
@@ -19,11 +19,11 @@ from torch import Tensor
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.coordinates import SersicCoordinates
-from deeplegato_pp.inference.importance import StudentMixture, effective_sample_size
+from deeplegato_pp.inference.importance import effective_sample_size
 from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.mcmc import sample_chain
-from deeplegato_pp.inference.neighbours import find_neighbours
-from deeplegato_pp.inference.optimize import Optima, choose_starts, distinct_modes, maximize
+from deeplegato_pp.inference.modes import ModeFinder, mixture_at
+from deeplegato_pp.inference.optimize import Optima
 from deeplegato_pp.inference.refined import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.inference.targets import log_posterior_row
@@ -137,7 +137,6 @@ class _Job:
         self.conditional = self.coordinates.dim < NUM_PARAMETERS
         self.renders = [0] * len(w)
         self.given_mask = problem.stamps.mask.clone()
-        self.pilot_u = self.coordinates.project(w[:, : options.pilot])
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -146,7 +145,7 @@ class _Job:
 
     def exact(self) -> RefinedDraws:
         """Adaptive importance sampling, with a Markov chain where it fails."""
-        modes, pilot = self._modes()
+        modes, pilot = self._finder().find()
         samplers = self._samplers(modes, pilot)
         sample_targets(samplers, self._log_target, self._base_density)
         galaxies = [self._collect(i, s, modes[i]) for i, s in enumerate(samplers)]
@@ -157,9 +156,8 @@ class _Job:
     def laplace(self) -> RefinedDraws:
         """Gaussians at the modes and the network's draws, mixed by their efficiencies."""
         self.options = replace(self.options, pilot=min(16, self.options.pilot), starts=1)
-        self.pilot_u = self.pilot_u[:, : self.options.pilot]
         self.budget = replace(self.budget, adaptations=0)
-        modes, pilot = self._modes()
+        modes, pilot = self._finder().find()
         samplers = self._samplers(modes, pilot)
         sizes = [0 if m is None else 16 for m in modes]
         for i, sampler in enumerate(samplers):
@@ -170,72 +168,19 @@ class _Job:
                 sampler.accept(x, component, target, self._base_density([i], [x])[0])
         return self._verdicts([self._mix(i, s, modes[i]) for i, s in enumerate(samplers)])
 
-    # --- modes ------------------------------------------------------------------------------
-
-    def _modes(self) -> tuple[list[Optima | None], list[Tensor]]:
-        """Returns each galaxy's modes (None: the network needs none) and pilot log posteriors."""
-        rows = list(range(len(self.problem)))
-        if self.options.mask_neighbours:
-            for i in rows:
-                self._mask_by_network(i)
-        pilot = self._log_target(rows, list(self.pilot_u))
-        modes: list[Optima | None] = [None] * len(rows)
-        searching = [i for i in rows if self._needs_modes(i, pilot[i])]
-        starts = {i: choose_starts(self.pilot_u[i], pilot[i], self.options.starts) for i in searching}
-        for _ in range(3):
-            if not searching:
-                break
-            self._search(searching, starts, modes)
-            changed = [i for i in searching if self._mask_by_mode(i, modes[i])]
-            for i in changed:
-                pilot[i] = self._log_target([i], [self.pilot_u[i]])[0]
-                starts[i] = modes[i].u  # type: ignore[union-attr]
-            searching = changed
-        return modes, pilot
-
-    def _needs_modes(self, row: int, pilot: Tensor) -> bool:
-        if self.conditional:
-            return True
-        log_w = pilot - self.base_log_prob[row, : len(pilot)]
-        # One draw has an effective size of one whatever it is worth.
-        return float(effective_sample_size(log_w)) < 1.0 + 0.4 * (len(pilot) - 1)
-
-    def _search(
-        self, rows: list[int], starts: dict[int, Tensor], modes: list[Optima | None]
-    ) -> None:
-        owner = torch.cat([torch.full((len(starts[i]),), i) for i in rows])
-        optima = maximize(self.problem, owner, torch.cat([starts[i] for i in rows]))
-        for row, steps in zip(optima.rows.tolist(), optima.iterations.tolist(), strict=True):
-            self.renders[row] += (steps + 1) * (self.coordinates.dim + 1)
-        for group in distinct_modes(optima):
-            modes[int(group.rows[0])] = group
-
-    # --- neighbours -------------------------------------------------------------------------
-
-    def _mask_by_network(self, row: int) -> None:
-        some = self.pilot_u[row, :12]
-        images = self.problem.render(row, some, torch.float32).double()
-        self.renders[row] += len(some)
-        spread = images.std(0) if len(some) > 1 else 0.0
-        middle = self.coordinates.embed(self.pilot_u[row]).median(0).values
-        self._set_mask(row, images.mean(0), spread, middle)
-
-    def _mask_by_mode(self, row: int, modes: Optima | None) -> bool:
-        """Masks anew by the best mode's image; returns whether that changed anything."""
-        if modes is None or not self.options.mask_neighbours or not bool(modes.converged[0]):
-            return False
-        image = self.problem.render(row, modes.u[:1], torch.float64)[0]
-        self.renders[row] += 1
-        return self._set_mask(row, image, 0.0, self.coordinates.embed(modes.u[0]))
-
-    def _set_mask(self, row: int, image: Tensor, spread: Tensor | float, w: Tensor) -> bool:
-        given = self.given_mask[row]
-        mask = given | find_neighbours(self.problem, row, given, image, spread, w)
-        changed = bool((mask != self.problem.stamps.mask[row]).any())
-        self.problem.stamps.mask[row] = mask
-        return changed
-
     # --- sampling ---------------------------------------------------------------------------
+
+    def _finder(self) -> ModeFinder:
+        pilot = self.options.pilot
+        return ModeFinder(
+            self.problem,
+            self.coordinates,
+            self.coordinates.project(self.w[:, :pilot]),
+            None if self.conditional else self.base_log_prob[:, :pilot],
+            self.renders,
+            starts=self.options.starts,
+            mask_neighbours=self.options.mask_neighbours,
+        )
 
     def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
         shape = (number, self.coordinates.dim)
@@ -395,22 +340,6 @@ class _Job:
         half = 0.5 * self.problem.num_pixels[row].cpu().double()
         galaxy.chi2 = float(chi2.min() / (2.0 * half))
         galaxy.p_value = float(torch.special.gammaincc(half, 0.5 * chi2[-8:]).mean())
-
-
-def mixture_at(modes: Optima, *, widened: bool) -> StudentMixture:
-    """Returns Student-t components at the modes, shared out by their Laplace evidence.
-
-    Args:
-        modes: Modes of one galaxy.
-        widened: Add, with a share of 0.1, components three times as wide.
-    """
-    shares = torch.softmax(modes.log_mass(), 0).clamp_min(0.05)
-    shares = shares / shares.sum()
-    means, tril = modes.u, torch.linalg.cholesky(modes.covariance)
-    if widened:
-        shares = torch.cat([0.9 * shares, 0.1 * shares])
-        means, tril = torch.cat([means, means]), torch.cat([tril, 3.0 * tril])
-    return StudentMixture(shares, means, tril)
 
 
 def laplace_share(sampler: TargetSampler) -> float:

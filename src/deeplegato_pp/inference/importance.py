@@ -15,8 +15,11 @@ from torch import Tensor
 from deeplegato_pp.errors import NumericalError, ShapeError
 
 STUDENT_DOF = 8.0
-"""Degrees of freedom of the proposals. Against a Gaussian in seven dimensions the efficiency is 0.79
-at 5 and 0.87 at 8; the tails stay polynomial, and the defensive component guards what they miss."""
+"""Degrees of freedom of the proposals.
+
+Against a Gaussian in seven dimensions the efficiency is 0.79 at 5 and 0.87 at 8; the tails stay
+polynomial, and the defensive component guards what they miss.
+"""
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,12 @@ def effective_sample_size(log_weights: Float[Tensor, "*b s"]) -> Float[Tensor, "
 
 
 class DrawPool:
-    """Draws of all rounds, weighted by the mixture of all the proposals that made them.
+    r"""Draws of all rounds, weighted by the mixture of all the proposals that made them.
 
     Every proposal component ever used has a column with its log-density at every draw, so the
     deterministic-mixture (balance heuristic) weights are at hand whatever the order of rounds:
 
-    .. math:: w_i = \\frac{\\pi(x_i)}{\\sum_c (n_c / N) q_c(x_i)}.
+    .. math:: w_i = \frac{\pi(x_i)}{\sum_c (n_c / N) q_c(x_i)}.
 
     Args:
         dim: Dimension of the draws.
@@ -133,7 +136,7 @@ class DrawPool:
         return len(self.x)
 
     def add_components(self, log_density: Float[Tensor, "s k"]) -> int:
-        """Registers new components by their log-density at the draws held; returns the first's index."""
+        """Registers components by their density at the draws held; returns the first's index."""
         first = self.log_density.shape[1]
         self.log_density = torch.cat([self.log_density, log_density], 1)
         self.counts = torch.cat([self.counts, torch.zeros(log_density.shape[1], dtype=torch.long)])

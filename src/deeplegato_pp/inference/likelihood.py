@@ -121,8 +121,15 @@ class ExactProblem:
         """Returns noiseless images of one galaxy at many points, with shape (S, N, N)."""
         u = u.double().clamp(-W_MAX, W_MAX).to(self.stamps.image.device)
         columns = self.coordinates.columns(u)
+        flux, radius, n, q, angle, x, y = (c.to(dtype) for c in columns)
         return render_sersic(
-            *(c.to(dtype) for c in columns),
+            flux,
+            radius,
+            n,
+            q,
+            angle,
+            x,
+            y,
             self.psfs[row],
             self.size,
             oversampling=self.oversampling[row],
@@ -170,9 +177,7 @@ class ExactProblem:
         """
         return torch.stack([self.log_likelihood_row(i, u[i]) for i in range(len(self))])
 
-    def linearize(
-        self, row: int, u: Float[Tensor, " f"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def linearize(self, row: int, u: Float[Tensor, " f"]) -> tuple[Tensor, Tensor, Tensor]:
         r"""Returns ln L of one galaxy, its gradient and its Fisher information at a point.
 
         The image's Jacobian comes from forward differences in float64: on a CPU seven more renders

@@ -157,9 +157,7 @@ def choose_starts(
     return torch.stack(chosen)
 
 
-def distinct_modes(
-    optima: Optima, *, separation: float = 2.0, depth: float = 12.0
-) -> list[Optima]:
+def distinct_modes(optima: Optima, *, separation: float = 2.0, depth: float = 12.0) -> list[Optima]:
     """Groups optima by galaxy and drops repetitions and modes without mass.
 
     Args:

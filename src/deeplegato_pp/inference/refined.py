@@ -140,7 +140,7 @@ class RefinedDraws:
 
     @property
     def log_likelihood(self) -> Float[Tensor, "b s"]:
-        """ln L, -inf in the padding."""
+        """Ln L, -inf in the padding."""
         return self._pad("log_likelihood", -math.inf)
 
     def _pad(self, name: str, value: float) -> Tensor:

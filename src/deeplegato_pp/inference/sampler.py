@@ -45,7 +45,7 @@ class Budget:
     good_efficiency: float = 0.45
 
     def round_size(self, adaptations: int) -> int:
-        """Draws of a round: what a good proposal needs for the whole job, or fewer to learn from."""
+        """Draws of a round: all that a good proposal needs, or fewer to learn from."""
         return max(64, min(1000, math.ceil((0.8 if adaptations else 1.35) * self.ess)))
 
 
