@@ -5,8 +5,8 @@
     python benchmarks/exact.py -n 40 --method laplace
 
 Prints, by signal-to-noise class: importance efficiency (quartiles), the share of galaxies with a
-good k-hat and with the effective size asked for, methods, images rendered, and seconds per galaxy (of its batch),
-and the coverage of the refined central intervals with its binomial error. The stand-in for a
+good k-hat and with the effective size asked for, methods, images rendered, seconds per galaxy (of
+its batch), and the coverage of refined intervals with its binomial error. The stand-in for a
 network is a Gaussian about the optimum, displaced by half of its widths, which are three times the
 posterior's and at least 0.05 of the prior's: the search has work to do and faint galaxies have a
 fair start.
@@ -34,7 +34,8 @@ from deeplegato_pp.inference.optimize import laplace_widths
 from deeplegato_pp.inference.pareto import khat_threshold
 from deeplegato_pp.inference.refined import RefinedGalaxy
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import SNR_CLASSES, PriorBox
+from deeplegato_pp.parameters import SNR_CLASSES
+from deeplegato_pp.prior import PriorBox
 
 BATCH = 20
 DRAWS = 1000

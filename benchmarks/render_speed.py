@@ -23,7 +23,7 @@ from data.galsim_reference import N_RANGE, AnalyticPSF, galsim_image
 from deeplegato_pp.data.psf import draw_psfs
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.data.wings import Galaxies
-from deeplegato_pp.parameters import PriorBox
+from deeplegato_pp.prior import PriorBox
 
 FWHM = (2.5, 6.0)
 

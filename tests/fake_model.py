@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
-from deeplegato_pp.parameters import PriorBox
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import StampBatch
 
 

@@ -12,7 +12,7 @@ from deeplegato_pp.data.psf import gaussian, radial_grid
 from deeplegato_pp.inference.coordinates import SersicCoordinates
 from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.optimize import laplace_widths
-from deeplegato_pp.parameters import PriorBox
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import StampBatch
 
 SIZE = 24

@@ -19,11 +19,10 @@ from deeplegato_pp.parameters import (
     PARAMETERS,
     POSITION_ANGLE,
     RADIUS,
-    W_MAX,
-    PriorBox,
     SersicParams,
     signal_to_noise,
 )
+from deeplegato_pp.prior import W_MAX, PriorBox
 
 BOX = PriorBox()
 BOXES = [

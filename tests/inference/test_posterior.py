@@ -13,8 +13,9 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior import Measurement, Posterior
 from deeplegato_pp.inference.statistics import QUANTILES
 from deeplegato_pp.observation import Observation
-from deeplegato_pp.parameters import NAMES, PARAMETERS, PriorBox
+from deeplegato_pp.parameters import NAMES, PARAMETERS
 from deeplegato_pp.preparation import prepare
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import StampBatch
 
 

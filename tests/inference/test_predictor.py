@@ -13,8 +13,9 @@ from deeplegato_pp.errors import ConfigError, InputError, ModelNotFoundError, Ra
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import binning, verdicts
 from deeplegato_pp.inference.instrument import user_box
-from deeplegato_pp.parameters import NAMES, PriorBox
+from deeplegato_pp.parameters import NAMES
 from deeplegato_pp.preparation import prepare
+from deeplegato_pp.prior import PriorBox
 from fake_model import TRUTH, FakeModel, truth_image
 
 PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained") / "default"

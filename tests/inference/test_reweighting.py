@@ -8,7 +8,7 @@ from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.exact import RefineOptions, refine_batch
 from deeplegato_pp.inference.reweighting import prior_ratio, reweight, reweight_to
-from deeplegato_pp.parameters import PriorBox
+from deeplegato_pp.prior import PriorBox
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
 

@@ -22,13 +22,8 @@ from deeplegato_pp.data.noise import draw_noise
 from deeplegato_pp.data.renderer import render_sersic
 from deeplegato_pp.data.wings import Galaxies
 from deeplegato_pp.errors import ShapeError
-from deeplegato_pp.parameters import (
-    MAGNITUDE,
-    NUM_PARAMETERS,
-    RADIUS,
-    PriorBox,
-    signal_to_noise,
-)
+from deeplegato_pp.parameters import MAGNITUDE, NUM_PARAMETERS, RADIUS, signal_to_noise
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import PSF_GRID, StampBatch
 
 

@@ -26,8 +26,8 @@ from deeplegato_pp.parameters import (
     NUM_PARAMETERS,
     POSITION_ANGLE,
     RADIUS,
-    PriorBox,
 )
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
 
 POINT_RADIUS = 1e-6

@@ -22,7 +22,8 @@ from deeplegato_pp.inference.optimize import distinct_modes, maximize
 from deeplegato_pp.inference.refined import RefinedDraws
 from deeplegato_pp.inference.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.inference.targets import log_posterior_row
-from deeplegato_pp.parameters import MAGNITUDE, PriorBox
+from deeplegato_pp.parameters import MAGNITUDE
+from deeplegato_pp.prior import PriorBox
 
 STAR_ODDS = 1.0
 """Prior odds of a point source against a galaxy, unless told: even."""

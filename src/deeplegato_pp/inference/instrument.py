@@ -17,15 +17,9 @@ from deeplegato_pp.data.noise import model_variance
 from deeplegato_pp.data.psf import to_network_grid
 from deeplegato_pp.data.renderer import render_sersic
 from deeplegato_pp.effective_psf import psf_fwhm
-from deeplegato_pp.parameters import (
-    CENTER_X,
-    CENTER_Y,
-    MAGNITUDE,
-    RADIUS,
-    PriorBox,
-    signal_to_noise,
-)
+from deeplegato_pp.parameters import CENTER_X, CENTER_Y, MAGNITUDE, RADIUS, signal_to_noise
 from deeplegato_pp.preparation import PreparedStamp
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import (
     PSF_GRID_OVERSAMPLING,
     REFERENCE_PIXEL_SCALE,

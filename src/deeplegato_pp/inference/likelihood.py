@@ -14,7 +14,7 @@ from deeplegato_pp.data.noise import log_likelihood, model_variance
 from deeplegato_pp.data.renderer import render_sersic
 from deeplegato_pp.errors import NumericalError, ShapeError
 from deeplegato_pp.inference.coordinates import Coordinates, SersicCoordinates
-from deeplegato_pp.parameters import W_MAX, PriorBox
+from deeplegato_pp.prior import W_MAX, PriorBox
 from deeplegato_pp.stamps import StampBatch
 
 SINGLE_PRECISION_PEAK = 1000.0

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.parameters import W_MAX
+from deeplegato_pp.prior import W_MAX
 
 _TOLERANCE = 1e-3
 """A search ends when the squared distance to the optimum, in posterior sigmas, falls below this,

@@ -15,7 +15,8 @@ from torch import Tensor
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import statistics
-from deeplegato_pp.parameters import NUM_PARAMETERS, PriorBox
+from deeplegato_pp.parameters import NUM_PARAMETERS
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import PSF_GRID, StampBatch
 
 if TYPE_CHECKING:

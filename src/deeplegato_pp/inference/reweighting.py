@@ -14,7 +14,8 @@ from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.refined import RefinedGalaxy
-from deeplegato_pp.parameters import NAMES, PriorBox
+from deeplegato_pp.parameters import NAMES
+from deeplegato_pp.prior import PriorBox
 
 _VERDICTS = int(Flag.LOW_ESS | Flag.HIGH_KHAT)
 

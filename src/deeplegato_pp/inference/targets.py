@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.parameters import W_MAX
+from deeplegato_pp.prior import W_MAX
 
 
 def log_posterior_row(

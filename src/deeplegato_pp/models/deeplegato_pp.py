@@ -16,7 +16,8 @@ from deeplegato_pp.models.npe_head import Context, NPEHead
 from deeplegato_pp.models.psf_encoder import PSFEncoder
 from deeplegato_pp.models.stamp_channels import NUM_CHANNELS, two_views
 from deeplegato_pp.models.swin_backbone import SwinBackbone
-from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS, PriorBox
+from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import StampBatch
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import deeplegato_pp
 from deeplegato_pp.config import Config, load_config
 from deeplegato_pp.errors import ConfigError, FormatError, ModelNotFoundError
-from deeplegato_pp.parameters import PriorBox
+from deeplegato_pp.prior import PriorBox
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,0 +1,129 @@
+"""Real galaxies against published fits: every file of a folder, by one network.
+
+    python benchmarks/real_galaxies.py FOLDER [--refine exact|laplace] [--sheet sheet.png]
+
+FOLDER holds ``cases.ecsv`` with the columns file, tier, flags, has_psf, pixel_scale and ref_* in
+the project's conventions, and the files it names. Prints what became of each file, and the median
+and 68 % scatter of the differences for tier A, cases marked degenerate left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from astropy.table import Table
+
+from deeplegato_pp import Observation, Posterior, Predictor
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference import instrument
+
+
+def measure(cases: Table, folder: Path, refine: str | None) -> tuple[list[int], Posterior]:
+    """Returns the rows that could be read, and their posterior."""
+    rows, observations = [], []
+    for i, case in enumerate(cases):
+        try:
+            observations.append(Observation.from_fits(folder / case["file"]))
+            rows.append(i)
+        except InputError as error:
+            print(f"refused: {case['file']}: {error}")
+    predictor = Predictor.from_pretrained()
+    started = time.perf_counter()
+    posterior = predictor.posterior(observations)
+    print(f"{len(rows)} galaxies, {time.perf_counter() - started:.1f} s in the network")
+    if refine:
+        started = time.perf_counter()
+        posterior = predictor.refine(posterior, method=refine)
+        print(f"refined in {time.perf_counter() - started:.1f} s")
+    return rows, posterior
+
+
+def report(cases: Table, table: Table) -> None:
+    """Prints flags, goodness of fit, and differences from the references."""
+    flags = Counter(name for value in table["flags"] for name in Flag.names(int(value)))
+    print("flags:", dict(flags.most_common()))
+    chi2 = np.asarray(table["chi2"], float)
+    print("chi2 per pixel, quartiles:", np.nanpercentile(chi2, [25, 50, 75]).round(2))
+    chosen = np.array(
+        [
+            c["tier"] == "A"
+            and "degenerate" not in str(c["flags"])
+            and np.isfinite(c["ref_effective_radius_px"])
+            for c in cases
+        ]
+    )
+    ours, theirs = table[chosen], cases[chosen]
+    differences = {
+        "ln R_e": np.log(ours["effective_radius_pix"].value / theirs["ref_effective_radius_px"]),
+        "ln n": np.log(np.asarray(ours["sersic_index"], float) / theirs["ref_sersic_index"]),
+        "q": np.asarray(ours["axis_ratio"], float) - theirs["ref_axis_ratio"],
+        "PA": (ours["position_angle"].value - theirs["ref_position_angle"] + 90) % 180 - 90,
+    }
+    print(f"tier A without degenerate: {chosen.sum()} files")
+    for name, difference in differences.items():
+        d = np.asarray(difference, float)
+        d = d[np.isfinite(d)]
+        low, median, high = np.percentile(d, [16, 50, 84])
+        print(f"  {name:7s} median {median:+.3f}, 68 % within {0.5 * (high - low):.3f} ({d.size})")
+
+
+def contact_sheet(posterior: Posterior, path: Path) -> None:
+    """Draws image, model and residual of every galaxy."""
+    columns = 6
+    lines = -(-len(posterior) // columns)
+    figure, axes = plt.subplots(lines, 3 * columns, figsize=(3.3 * columns, 1.25 * lines))
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, single in enumerate(posterior):
+        measurement = single.measurements[0]
+        prepared = measurement.prepared
+        if prepared is None:
+            continue
+        box = measurement.box
+        mean = box.to_physical(single.w.reshape(-1, 7).mean(0, keepdim=True))
+        model = instrument.render(mean, prepared)[0]
+        residual, _, _ = instrument.residual_in_sigma(model, prepared)
+        image = np.where(prepared.mask, np.nan, prepared.image)
+        trio = axes[i // columns, 3 * (i % columns) : 3 * (i % columns) + 3]
+        good = np.flatnonzero(~prepared.mask.all(0)), np.flatnonzero(~prepared.mask.all(1))
+        window = (slice(good[1][0], good[1][-1] + 1), slice(good[0][0], good[0][-1] + 1))
+        top = np.arcsinh(max(float(np.nanmax(image)), 3.0))
+        for axis, picture in zip(trio, (image, model.numpy()), strict=False):
+            axis.imshow(np.arcsinh(picture[window]), origin="lower", vmin=-2, vmax=top)
+        trio[2].imshow(residual.numpy()[window], origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
+        trio[0].set_title(measurement.name[:18], fontsize=5, pad=2)
+        trio[2].set_title(f"chi2 {measurement.chi2:.1f}", fontsize=5, pad=2)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.99, 0.05, 0.15)
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--refine", choices=("exact", "laplace"), default=None)
+    parser.add_argument("--sheet", type=Path, default=None, help="picture of all galaxies")
+    parser.add_argument("--tier", default="ABC", help="tiers to measure")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    cases = Table.read(options.folder / "cases.ecsv")
+    cases = cases[[c["tier"] in options.tier for c in cases]]
+    rows, posterior = measure(cases, options.folder, options.refine)
+    report(cases[rows], posterior.summary())
+    if options.sheet:
+        contact_sheet(posterior, options.sheet)
+
+
+if __name__ == "__main__":
+    main()
