@@ -22,9 +22,8 @@ class LinearGaussian:
         self.y = 3.0 * torch.randn(DATA, generator=generator, dtype=torch.float64)
         self.covariance = torch.linalg.inv(self.design.T @ self.design + torch.eye(DIM).double())
         self.mean = self.covariance @ self.design.T @ self.y
-        marginal = MultivariateNormal(
-            torch.zeros(DATA).double(), self.design @ self.design.T + identity
-        )
+        spread = self.design @ self.design.T + torch.eye(DATA).double()
+        marginal = MultivariateNormal(torch.zeros(DATA).double(), spread)
         self.log_evidence = float(marginal.log_prob(self.y))
 
     def log_target(self, x: Tensor) -> Tensor:
