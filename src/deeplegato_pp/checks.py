@@ -10,7 +10,7 @@ from deeplegato_pp.errors import InputError, RangeError, ShapeError
 Array = np.ndarray[Any, Any]
 
 
-def as_real_array(array: object, what: str) -> Array:
+def as_real_array(array: Any, what: str) -> Array:
     """Returns a native float64 copy of ``array``; masked entries become NaN.
 
     Raises:

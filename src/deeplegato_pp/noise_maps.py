@@ -163,7 +163,7 @@ def _neighbourhood(array: Array, reach: int) -> list[Array]:
 
 def _box3(array: Array) -> Array:
     """3 x 3 average of the interior, with shape (H - 2, W - 2)."""
-    average: Array = sum(_neighbourhood(array, 1)) / 9
+    average: Array = np.mean(_neighbourhood(array, 1), axis=0)
     return average
 
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -260,7 +260,10 @@ class Observation:
 
         if found.no_data is not None:
             checks.check_same_shape(found.no_data, found.image.shape, "the weight map")
-            mask = inputs.boolean_mask(mask, mask_bits, found.image.shape) | found.no_data
+            mask = (
+                inputs.boolean_mask(cast(ArrayLike, mask), mask_bits, found.image.shape)
+                | found.no_data
+            )
             mask_bits = None
         observation = cls.from_array(
             found.image,
@@ -327,7 +330,7 @@ class Observation:
         )
 
 
-def _is_path(source: object) -> bool:
+def _is_path(source: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(source, str | os.PathLike)
 
 
