@@ -116,7 +116,7 @@ class RunRecord(Callback):
 
 
 def _skipped(module: pl.LightningModule) -> int:
-    return int(module.get_buffer("skipped_steps"))
+    return int(module.skipped_steps)  # type: ignore[arg-type]
 
 
 def _append(path: Path, row: Mapping[str, float]) -> None:

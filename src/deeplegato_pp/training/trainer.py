@@ -46,14 +46,12 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         model: A network to go on with, or None for a new one.
     """
 
-    skipped_steps: Tensor
-
     def __init__(self, config: Config, model: DeepLeGAToPP | None = None) -> None:
         super().__init__()
         self.config = config
         self.model = model or DeepLeGAToPP(config)
         self.loss = NPELoss(config.training.gaussian_weight)
-        self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.long))
+        self.skipped_steps = 0
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
         """Moves stamps and coordinates."""
@@ -79,6 +77,14 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         self.log(f"{prefix}/gaussian_nll", terms["gaussian"].mean(), **options)
         for name, error in zip(NAMES, terms["error"].abs().mean(0), strict=True):
             self.log(f"{prefix}/mae_{name}", error, **options)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the count of skipped steps."""
+        checkpoint["skipped_steps"] = self.skipped_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the count of skipped steps."""
+        self.skipped_steps = checkpoint["skipped_steps"]
 
     def on_before_optimizer_step(self, _: Optimizer) -> None:
         """Clips the gradient; drops it, and with it the step, if it is not finite."""
