@@ -1,0 +1,77 @@
+"""Galaxies a second through the network and through refinement, on this machine.
+
+    python benchmarks/predict_speed.py [-n 256] [--refined 24]
+
+Prior draws at 128 px, 1,000 draws each; the parts of the time, and whether a galaxy's draws are the
+same alone and in a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+
+import torch
+
+from deeplegato_pp import Observation, Posterior, Predictor, SersicSimulator
+from deeplegato_pp.inference.instrument import stamp_batch
+from deeplegato_pp.preparation import prepare
+
+
+def simulate(number: int) -> list[Observation]:
+    """Returns observations of prior draws at the reference instrument."""
+    _, images, noise, psf = SersicSimulator().sample(number, torch.Generator().manual_seed(5))
+    return [
+        Observation.from_array(images[i], psf[i], noise[i], pixel_scale=0.25, zero_point=30.5)
+        for i in range(number)
+    ]
+
+
+def network(predictor: Predictor, observations: list[Observation]) -> Posterior:
+    """Prints the network's rates; returns the posterior."""
+    number = len(observations)
+    predictor.posterior(observations[:16])
+    started = time.perf_counter()
+    posterior = predictor.posterior(observations)
+    print(f"posterior: {number / (time.perf_counter() - started):.0f} galaxies/s")
+    stamps = stamp_batch([prepare(o) for o in observations])
+    with torch.no_grad():
+        started = time.perf_counter()
+        context = predictor.model.encode(stamps)
+        encoded = time.perf_counter()
+        for i in range(0, number, 16):
+            rows = slice(i, i + 16)
+            predictor.model.sample(context[rows], 1000, torch.arange(len(context[rows])))
+        sampled = time.perf_counter()
+    print(
+        f"of it the network {number / (encoded - started):.0f}/s, drawing "
+        f"{number / (sampled - encoded):.0f}/s"
+    )
+    alone, batch = predictor.posterior(observations[3]).w, predictor.posterior(observations).w[3]
+    difference = float(((alone - batch).abs() / batch.std(0)).max())
+    print(f"largest difference of a draw alone and in the batch: {difference:.1e} sigma")
+    return posterior
+
+
+def refinement(predictor: Predictor, posterior: Posterior) -> None:
+    """Prints the rates of both ways to refine."""
+    for method in ("exact", "laplace"):
+        started = time.perf_counter()
+        refined = predictor.refine(posterior, method=method)
+        rate = len(refined) / (time.perf_counter() - started)
+        print(f"refine {method}: {rate:.2f} galaxies/s, {dict(Counter(refined.method))}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-n", "--number", type=int, default=256)
+    parser.add_argument("--refined", type=int, default=24)
+    options = parser.parse_args()
+    predictor = Predictor.from_pretrained()
+    posterior = network(predictor, simulate(options.number))
+    refinement(predictor, posterior[list(range(options.refined))])
+
+
+if __name__ == "__main__":
+    main()
