@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from deeplegato_pp.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).with_name("configs")
+
+C = TypeVar("C")
 
 
 @dataclass
@@ -27,10 +29,15 @@ class ConditionsConfig:
             from the smoothed noisy image; the others are flat backgrounds.
         read_fraction: Largest part of the background's variance that is read noise.
         sky_sigma: Range of the sky offset's standard deviation, log-uniform. [background sigma]
+        sky_gradient: Share of stamps with a residual gradient of the sky; at the edge of the stamp
+            it is as large as the sky's offset is in the middle.
         uneven_noise: Share of stamps whose background noise varies smoothly.
         small_stamps: Share of stamps that fill only part of the square (the rest is masked).
         smallest_stamp: Smallest visible side. [px]
         bad_pixels: Share of stamps with dead pixels and columns.
+        bleed_trails: Share of stamps crossed by the masked trail of a saturated star.
+        spikes: Share of the diffraction-limited PSFs (one family in five) that show the spikes of
+            a secondary mirror's vanes, four or six.
         masked_regions: Share of stamps with masked discs.
         neighbours: Share of stamps with neighbouring galaxies and stars.
         max_neighbours: Most neighbours in one of those.
@@ -43,10 +50,13 @@ class ConditionsConfig:
     source_in_map: float = 0.6
     read_fraction: float = 0.5
     sky_sigma: tuple[float, float] = (0.005, 0.1)
+    sky_gradient: float = 0.3
     uneven_noise: float = 0.3
     small_stamps: float = 0.3
     smallest_stamp: int = 32
     bad_pixels: float = 0.3
+    bleed_trails: float = 0.05
+    spikes: float = 0.5
     masked_regions: float = 0.3
     neighbours: float = 0.3
     max_neighbours: int = 3
@@ -58,6 +68,8 @@ class ConditionsConfig:
             **{
                 **asdict(self),
                 "source_in_map": 0.0,
+                "sky_gradient": 0.0,
+                "bleed_trails": 0.0,
                 "uneven_noise": 0.0,
                 "small_stamps": 0.0,
                 "bad_pixels": 0.0,
@@ -100,6 +112,8 @@ class BackboneConfig:
         patch_size: Side of a patch (compact). [px of the view]
         window_size: Side of an attention window (compact). [patches]
         drop_path: Stochastic depth (compact).
+        layout_channels: Channels of each cell of the last feature map that are read together
+            with its position, beside the pooled features; 0 for pooling alone.
     """
 
     type: str = "compact"
@@ -111,6 +125,7 @@ class BackboneConfig:
     patch_size: int = 4
     window_size: int = 8
     drop_path: float = 0.0
+    layout_channels: int = 64
 
 
 @dataclass
@@ -250,15 +265,34 @@ def load_config(
         >>> load_config(None, ["training.batch_size=8"]).training.batch_size
         8
     """
+    return merge_configs(Config, [source], overrides)
+
+
+def merge_configs(
+    schema: type[C],
+    sources: Sequence[str | Path | dict[str, Any] | None],
+    overrides: Sequence[str] = (),
+) -> C:
+    """Reads several configurations over one another, under any schema.
+
+    Args:
+        schema: A dataclass, :class:`Config` or one derived from it.
+        sources: As :func:`load_config` takes them; later ones win.
+        overrides: ``"section.key=value"`` strings, applied last.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        layers = [OmegaConf.structured(Config)]
-        if isinstance(source, dict):
-            layers.append(OmegaConf.create(source))
-        elif source is not None:
-            layers.append(OmegaConf.create(_read(_find(source))))
+        layers = [OmegaConf.structured(schema)]
+        for source in sources:
+            if isinstance(source, dict):
+                layers.append(OmegaConf.create(source))
+            elif source is not None:
+                layers.append(OmegaConf.create(_read(_find(source))))
         layers.append(OmegaConf.from_dotlist(list(overrides)))
         merged = OmegaConf.merge(*layers)
         config: Any = OmegaConf.to_object(merged)
@@ -266,7 +300,7 @@ def load_config(
         key = getattr(error, "full_key", None) or "?"
         first_line = str(error).splitlines()[0]
         raise ConfigError(f"Configuration key {key}: {first_line}") from error
-    return cast(Config, config)
+    return cast(C, config)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -292,8 +326,11 @@ def _find(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    packaged = CONFIG_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
-    if packaged.is_file():
-        return packaged
-    known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
+    for name in (str(source), path.name):
+        packaged = CONFIG_DIR / f"{name.removesuffix('.yaml')}.yaml"
+        if packaged.is_file():
+            return packaged
+    known = ", ".join(
+        sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.rglob("*.yaml"))
+    )
     raise ConfigError(f"No configuration file {source}. Give a YAML file or one of: {known}.")

@@ -9,8 +9,10 @@ import torch
 
 from deeplegato_pp.data import psf as module
 from deeplegato_pp.data.psf import (
+    FAMILIES,
     airy,
     convolve_separable,
+    diffraction_spikes,
     draw_psfs,
     gaussian,
     kolmogorov,
@@ -75,6 +77,33 @@ def test_drawn_psfs_repeat_with_the_generator_and_hold_every_family():
     assert torch.equal(one, two)
     outer = one[:, 0].sum(1)  # families differ by orders of magnitude in their wings
     assert float(outer.max() / outer.min().clamp_min(1e-30)) > 1e6
+
+
+@pytest.mark.parametrize("arms", [2, 3])
+def test_spikes_stand_where_the_vanes_are(arms):
+    size, fwhm = 61, torch.tensor([2.0])
+    light = diffraction_spikes(size, 1, fwhm, torch.tensor([0.0]), torch.tensor([arms]))[0]
+    c = size // 2
+    assert float(light[c, c]) == pytest.approx(1.0)
+    ring = torch.tensor(
+        [
+            float(light[round(c + 20 * math.sin(t)), round(c + 20 * math.cos(t))])
+            for t in torch.arange(0, 2 * math.pi, math.pi / 180).tolist()
+        ]
+    )
+    on = ring > 0.5 * ring.max()
+    starts = int((on & ~on.roll(1)).sum())
+    assert starts == 2 * arms
+
+
+def test_only_the_diffraction_limited_get_spikes_and_only_when_asked():
+    fwhm = torch.full((400,), 2.0)
+    plain = draw_psfs(fwhm, 43, 1, torch.Generator().manual_seed(0))
+    spiky = draw_psfs(fwhm, 43, 1, torch.Generator().manual_seed(0), spikes=1.0)
+    share = float(((plain - spiky).abs().amax((1, 2)) > 1e-6).float().mean())
+    assert share == pytest.approx(1 / len(FAMILIES), abs=0.06)
+    assert torch.isfinite(spiky).all()
+    torch.testing.assert_close(spiky.sum((1, 2)), torch.ones(400))
 
 
 def test_even_sides_are_refused():

@@ -16,6 +16,7 @@ from deeplegato_pp.data.conditions import (
     draw_mask,
     draw_neighbours,
     draw_psf,
+    draw_sky,
     estimate_total_noise,
 )
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
@@ -156,6 +157,25 @@ def test_partial_stamps_keep_the_smallest_side():
     assert int(columns.min()) >= 32
     assert int(rows.max()) <= 64
     assert bool((rows < 60).any())
+
+
+def test_trails_run_along_columns_beside_the_core():
+    mask = draw_mask(draw(300), SIZE, only(bleed_trails=1.0))
+    c = SIZE // 2
+    assert not mask[:, c - 1 : c + 1, c - 1 : c + 1].any()
+    heights = mask.sum(1)
+    assert ((heights == heights.amax(1, keepdim=True)) | (heights == 0)).all()
+    assert float(mask.any(1).float().mean()) < 8.5 / SIZE
+
+
+def test_the_sky_has_an_offset_and_where_asked_a_gradient():
+    tau = torch.full((4000,), 0.05)
+    flat = draw_sky(draw(4000), tau, SIZE, only())
+    torch.testing.assert_close(flat, flat[:, :1, :1].expand_as(flat))
+    steep = draw_sky(draw(4000), tau, SIZE, only(sky_gradient=1.0))
+    rise = (steep[:, :, -1] - steep[:, :, 0]).mean(1) / 2
+    assert float(rise.std()) == pytest.approx(0.05 * (SIZE - 1) / SIZE, rel=0.05)
+    assert float(steep.mean((1, 2)).std()) == pytest.approx(0.05, rel=0.05)
 
 
 def test_bad_pixels_are_few():

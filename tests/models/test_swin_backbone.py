@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -33,6 +34,40 @@ def test_models_of_timm_are_pooled_by_timm(images, name):
     # Four layouts: NHWC with a fixed size, NCHW, a norm after pooling, a layer after pooling.
     backbone = SwinBackbone(BackboneConfig(type=name), 8, 32).eval()
     assert backbone(images).shape == (2, backbone.num_features)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [COMPACT, BackboneConfig(type="convnext_atto"), BackboneConfig(type="vit_tiny_patch16_224")],
+)
+def test_the_layout_is_read_beside_the_pooled_features(config, images):
+    torch.manual_seed(0)
+    backbone = SwinBackbone(config, 8, 32).eval()
+    pooled = SwinBackbone(dataclasses.replace(config, layout_channels=0), 8, 32).eval()
+    pooled.network.load_state_dict(backbone.network.state_dict())
+    # It starts at zero, and acts as soon as it is trained.
+    torch.testing.assert_close(backbone(images), pooled(images))
+    torch.nn.init.normal_(backbone.layout[-1].weight)
+    assert not torch.allclose(backbone(images), pooled(images), atol=1e-2)
+
+
+def test_the_layout_tells_where_a_feature_is():
+    torch.manual_seed(0)
+    backbone = SwinBackbone(COMPACT, 8, 32).eval()
+    torch.nn.init.normal_(backbone.layout[-1].weight)
+    feature_map = torch.zeros(2, 4, 4, 32)
+    feature_map[0, 0, 0], feature_map[1, 3, 3] = 1.0, 1.0
+    backbone.network.forward_features = lambda _: feature_map
+    one, other = backbone(torch.zeros(2, 8, 32, 32))
+    pooled = backbone.network.forward_head(feature_map)
+    torch.testing.assert_close(pooled[0], pooled[1])
+    assert not torch.allclose(one, other, atol=1e-2)
+
+
+def test_a_fine_feature_map_is_averaged_to_a_small_grid():
+    config = dataclasses.replace(COMPACT, patch_size=2, layout_channels=3)
+    backbone = SwinBackbone(config, 8, 32)
+    assert backbone.layout[-1].in_features == 4 * 4 * 3
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ class DrawnPSF:
 def draw_psf(draw: Draw, config: ConditionsConfig) -> DrawnPSF:
     """Draws a PSF per stamp from all families."""
     fwhm = draw.log_uniform(config.psf_fwhm)
-    return DrawnPSF(draw_psfs(fwhm, PSF_SIDE, 2, draw.generator), fwhm)
+    return DrawnPSF(draw_psfs(fwhm, PSF_SIDE, 2, draw.generator, config.spikes), fwhm)
 
 
 def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Tensor, "b n n"]:
@@ -116,8 +116,22 @@ def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Te
     return (amplitude[:, None, None] * wave).exp()
 
 
+def draw_sky(
+    draw: Draw, sky_sigma: Float[Tensor, " b"], size: int, config: ConditionsConfig
+) -> Float[Tensor, "b n n"]:
+    """Draws what background subtraction has left: an offset N(0, sky_sigma^2), and gradients."""
+    y, x = _grid(size, draw)
+    offset, slope_x, slope_y = draw.normal(3).unbind(1)
+    steep = draw.chance(config.sky_gradient) * (2.0 / size)
+    plane = (slope_x * steep)[:, None, None] * x + (slope_y * steep)[:, None, None] * y
+    return sky_sigma[:, None, None] * (offset[:, None, None] + plane)
+
+
 def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "b n n"]:
-    """Draws masks: partial stamps, dead pixels and columns, discs; the core is spared by discs."""
+    """Draws masks: partial stamps, dead pixels and columns, trails, discs.
+
+    Trails and discs spare the core: what a saturated star has swamped is not measured.
+    """
     y, x = _grid(size, draw)
     small = draw.chance(config.small_stamps)[:, None, None]
     half = draw.log_uniform((config.smallest_stamp / 2, size / 2), 2)[:, :, None, None]
@@ -128,6 +142,14 @@ def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "
     mask = mask | (bad & (draw.uniform(0.0, 1.0, size, size) < rate))
     column = draw.uniform(-size / 2, size / 2)[:, None, None]
     mask = mask | (bad & draw.chance(0.3)[:, None, None] & ((x - column).abs() < 0.75))
+
+    trail = draw.chance(config.bleed_trails)[:, None, None]
+    half_width = draw.log_uniform((1.0, 4.0))
+    side = torch.where(draw.chance(0.5), 1.0, -1.0)
+    column = side * (half_width + draw.uniform(4.0, size / 2))
+    near = (x - column[:, None, None]).abs() < half_width[:, None, None]
+    end = draw.uniform(-size / 2, size / 2)[:, None, None]
+    mask = mask | (trail & near & (y > end))
 
     for _ in range(3):
         present = draw.chance(config.masked_regions)[:, None, None]

@@ -75,22 +75,50 @@ def airy(r: Tensor, fwhm: Tensor, obscuration: Tensor) -> Tensor:
     return ((jinc(x) - e2 * jinc(obscuration * x)) / (1.0 - e2)) ** 2
 
 
+def diffraction_spikes(
+    size: int, oversampling: int, fwhm: Tensor, angle: Tensor, arms: Tensor
+) -> Float[Tensor, "b size size"]:
+    """Light that the vanes of a secondary mirror scatter into straight spikes, 1 at the centre.
+
+    Args:
+        size: Side of the array, odd. [samples]
+        oversampling: Samples per pixel.
+        fwhm: Width of the core, with shape (B,); a spike is 0.7 times as wide and falls with
+            the power -1.5 of the distance in units of it. [px]
+        angle: Of one spike, with shape (B,). [deg]
+        arms: Number of vanes, 2 or 3, each with a spike to either side, with shape (B,).
+    """
+    a = (torch.arange(size, dtype=fwhm.dtype, device=fwhm.device) - size // 2) / oversampling
+    y, x = torch.meshgrid(a, a, indexing="ij")
+    width = fwhm[:, None, None]
+    light = torch.zeros(len(fwhm), size, size, dtype=fwhm.dtype, device=fwhm.device)
+    for arm in range(int(arms.max()) if len(arms) else 0):
+        t = (torch.deg2rad(angle) + math.pi * arm / arms)[:, None, None]
+        across, along = x * t.sin() - y * t.cos(), x * t.cos() + y * t.sin()
+        spike = gaussian(across, 0.7 * width) * (1.0 + along.abs() / width) ** -1.5
+        light = light + spike * (arm < arms)[:, None, None] / arms[:, None, None]
+    return light
+
+
 def draw_psfs(
     fwhm: Float[Tensor, " b"],
     size: int,
     oversampling: int,
     generator: torch.Generator | None = None,
+    spikes: float = 0.0,
 ) -> Float[Tensor, "b size size"]:
     """Draws PSFs of given widths from all families, elliptical, with the pixel included.
 
     Families are equally likely; Moffat's beta is uniform in 2-5, the obscuration in 0-0.4, the
-    halo holds up to 30 % of the peak at 2 to 4 times the width; b/a is 1 down to 0.8.
+    halo holds up to 30 % of the peak at 2 to 4 times the width; b/a is 1 down to 0.8. Spikes
+    start at 1 to 10 % of the peak.
 
     Args:
         fwhm: Full width at half maximum of the optical profile, with shape (B,). [px]
         size: Side of the arrays, odd. [samples]
         oversampling: Samples per pixel.
         generator: Source of randomness on the device of `fwhm`.
+        spikes: Share of the diffraction-limited ones that have spikes.
 
     Returns:
         PSFs, each with sum 1, with shape (B, size, size).
@@ -127,6 +155,12 @@ def draw_psfs(
     for index, make in enumerate(makers):
         rows = (family == index).nonzero()[:, 0]
         psf[rows] = make(rows)
+    strength = 0.01 * 10.0 ** uniform(0.0, 1.0)
+    angle, arms = uniform(0.0, 180.0), 2 + (uniform(0.0, 1.0) < 0.5).long()
+    with_spikes = (family == FAMILIES.index("airy")) & (uniform(0.0, 1.0) < spikes)
+    rows = with_spikes.nonzero()[:, 0]
+    light = diffraction_spikes(size, oversampling, fwhm[rows], angle[rows], arms[rows])
+    psf[rows] += strength[rows][:, None, None] * light
     return normalise(convolve_pixel(psf, oversampling))
 
 

@@ -16,6 +16,7 @@ from deeplegato_pp.data.conditions import (
     draw_mask,
     draw_neighbours,
     draw_psf,
+    draw_sky,
     estimate_total_noise,
 )
 from deeplegato_pp.data.noise import draw_noise
@@ -207,7 +208,7 @@ class SersicSimulator:
         # A flat map without gain declares that the source adds nothing.
         noise_gain = torch.where(fixed & ~estimated, torch.full_like(gain, torch.inf), gain)
         sky_sigma = draw.log_uniform(config.sky_sigma)
-        sky = (sky_sigma * draw.normal())[:, None, None]
+        sky = draw_sky(draw, sky_sigma, size, config)
         image = sky + draw_noise(
             model + light, background, noise_gain, read_fraction=read, generator=generator
         )

@@ -5,19 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from jaxtyping import Float
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from deeplegato_pp.config import BackboneConfig
 from deeplegato_pp.errors import ConfigError
+
+_LARGEST_GRID = 4
+"""Side of the grid on which positions are kept; a finer feature map is averaged down to it."""
 
 
 class SwinBackbone(nn.Module):
     """Turns images into feature vectors.
 
     ``type="compact"`` builds a Swin V2 of the sizes in the configuration; any other type is the
-    name of a timm model, whose own pooling is used (timm knows each model's layout).
+    name of a timm model, whose own pooling is used (timm knows each model's layout). Pooling
+    forgets where in the image a feature was, and the galaxy's centre is asked for: with
+    `layout_channels` the last feature map is read a second time, cell by cell, and added. That
+    layer starts at zero, so that weights trained without it can be gone on with.
 
     Args:
         config: Which network.
@@ -46,11 +54,44 @@ class SwinBackbone(nn.Module):
         self.network = network
         # What comes out without a classifier; some models widen their `num_features` before it.
         self.num_features = int(getattr(network, "head_hidden_size", network.num_features))
+        self.layout: nn.Module | None = None
+        if config.layout_channels:
+            cells, channels = _map_shape(network, in_channels, image_size)
+            last = nn.Linear(cells * config.layout_channels, self.num_features)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            first = nn.Linear(channels, config.layout_channels)
+            self.layout = nn.Sequential(first, nn.GELU(), nn.Flatten(), last)
 
     def forward(self, images: Float[Tensor, "b c n n"]) -> Float[Tensor, "b f"]:
         """Returns pooled features, with shape (B, num_features)."""
-        features: Tensor = self.network(images)
+        feature_map = self.network.forward_features(images)
+        features: Tensor = self.network.forward_head(feature_map)
+        if self.layout is not None:
+            features = features + self.layout(_cells(feature_map, self.network))
         return features
+
+
+def _cells(feature_map: Tensor, network: Any) -> Float[Tensor, "b p c"]:
+    """Returns a feature map as a list of cells: timm has maps NHWC, NCHW, and lists of tokens."""
+    if feature_map.dim() == 3:
+        return feature_map
+    if getattr(network, "output_fmt", "NCHW") == "NHWC":
+        feature_map = feature_map.permute(0, 3, 1, 2)
+    side = min(_LARGEST_GRID, feature_map.shape[-1])
+    if side < feature_map.shape[-1]:
+        feature_map = adaptive_avg_pool2d(feature_map, side)
+    return feature_map.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def _map_shape(network: Any, in_channels: int, image_size: int) -> tuple[int, int]:
+    """Returns the number of cells and the channels of each, by trying."""
+    was_training = network.training
+    image = torch.zeros(1, in_channels, image_size, image_size)
+    cells = _cells(network.eval().forward_features(image), network)
+    network.train(was_training)
+    return cells.shape[1], cells.shape[2]
 
 
 def _compact(config: BackboneConfig, in_channels: int, image_size: int) -> nn.Module:
