@@ -1,18 +1,21 @@
 """Configuration: dataclasses are the schema, YAML fills them in, an unknown key is an error.
 
-Every field is read somewhere; a setting that is not used cannot be set.
+Every field is read somewhere; a setting that is not used cannot be set. How files are found and
+laid over one another is in `config_layers`, how keys may be spelt in `config_spelling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from deeplegato_pp.errors import ConfigError
-
-CONFIG_DIR = Path(__file__).with_name("configs")
+from deeplegato_pp.config_layers import CONFIG_DIR as CONFIG_DIR
+from deeplegato_pp.config_layers import merge
+from deeplegato_pp.config_training import LoggingConfig as LoggingConfig
+from deeplegato_pp.config_training import TrainingConfig as TrainingConfig
+from deeplegato_pp.config_training import ValidationConfig as ValidationConfig
 
 C = TypeVar("C")
 
@@ -38,6 +41,8 @@ class ConditionsConfig:
         bleed_trails: Share of stamps crossed by the masked trail of a saturated star.
         spikes: Share of the diffraction-limited PSFs (one family in five) that show the spikes of
             a secondary mirror's vanes, four or six.
+        aberrated: Share of the PSFs that coma and trefoil have made lopsided.
+        psf_offset: Standard deviation of a PSF's middle about its array's, along x and y. [px]
         masked_regions: Share of stamps with masked discs.
         neighbours: Share of stamps with neighbouring galaxies and stars.
         max_neighbours: Most neighbours in one of those.
@@ -57,6 +62,8 @@ class ConditionsConfig:
     bad_pixels: float = 0.3
     bleed_trails: float = 0.05
     spikes: float = 0.5
+    aberrated: float = 0.4
+    psf_offset: float = 0.05
     masked_regions: float = 0.3
     neighbours: float = 0.3
     max_neighbours: int = 3
@@ -80,15 +87,49 @@ class ConditionsConfig:
 
 
 @dataclass
+class NoiseConfig:
+    """A camera, from which gain and depth follow; with a gain it replaces what others say of them.
+
+    Attributes:
+        gain: Electrons per image unit, or None for no camera.
+        sky_background: Image units per pixel.
+        read_noise: Electrons per pixel.
+        zero_point: Magnitude of one image unit; None leaves `data.zero_point` as it is.
+        spread: Background sigmas reach this factor to either side, log-uniform: skies and
+            exposures differ.
+    """
+
+    gain: float | None = None
+    sky_background: float = 0.0
+    read_noise: float = 0.0
+    zero_point: float | None = None
+    spread: float = 2.0
+
+
+@dataclass
 class DataConfig:
-    """The simulator.
+    """What is trained on: the simulator, stored simulations, real galaxies.
 
     Attributes:
         image_size: Side of the stamps. [px]
-        pixel_scale: Of the reference instrument. [arcsec/px]
-        zero_point: Magnitude of one background sigma per pixel at the reference instrument.
-        priors: Bounds by parameter name; those left out keep their default.
+        pixel_scale: Of the instrument. [arcsec/px]
+        zero_point: Magnitude of one background sigma per pixel at the instrument.
+        priors: Bounds by parameter name, at the instrument; those left out keep their default.
         conditions: What the stamps look like beside the galaxy.
+        noise: A camera that gain and depth follow from.
+        drive_base: Folder that other paths may refer to as ``${data.drive_base}``.
+        generate_on_the_fly: Simulate each batch for its step; if not, take them from
+            `train_data_path`.
+        train_data_path: Folder of stored simulations, as ``deeplegato simulate --chunks`` writes.
+        drive_share: Share of each batch that is taken from there beside fresh simulations.
+        val_data_path: Folder of stored simulations that are validated on as well.
+        cache_dir: Local folder that chunks of a slow drive are copied to; empty for none.
+        real_data_path: Folder or table of real galaxies with reference parameters.
+        real_share: Share of each batch that is taken from there.
+        num_train_samples: Images per epoch; given, it takes the place of
+            `training.steps_per_epoch`.
+        pin_memory: Hand batches over in page-locked memory, where there is a GPU.
+        prefetch_factor: Batches that each worker makes ahead.
     """
 
     image_size: int = 128
@@ -96,6 +137,18 @@ class DataConfig:
     zero_point: float = 30.5
     priors: dict[str, list[float]] = field(default_factory=dict)
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    drive_base: str = ""
+    generate_on_the_fly: bool = True
+    train_data_path: str = ""
+    drive_share: float = 0.0
+    val_data_path: str = ""
+    cache_dir: str = ""
+    real_data_path: str = ""
+    real_share: float = 0.0
+    num_train_samples: int | None = None
+    pin_memory: bool = False
+    prefetch_factor: int = 2
 
 
 @dataclass
@@ -103,7 +156,8 @@ class BackboneConfig:
     """The image network.
 
     Attributes:
-        type: ``"compact"`` for a Swin V2 of the sizes below, or the name of a timm model.
+        type: ``"compact"`` for a Swin V2 of the sizes below, or the name of a timm model, whose
+            sizes are its own; a named Swin takes those that differ from the defaults here.
         pretrained: Start a named timm model from timm's weights.
         gradient_checkpointing: Trade time for memory.
         embed_dim: Channels of the first stage (compact).
@@ -111,7 +165,7 @@ class BackboneConfig:
         num_heads: Attention heads per stage (compact).
         patch_size: Side of a patch (compact). [px of the view]
         window_size: Side of an attention window (compact). [patches]
-        drop_path: Stochastic depth (compact).
+        drop_path: Stochastic depth.
         layout_channels: Channels of each cell of the last feature map that are read together
             with its position, beside the pooled features; 0 for pooling alone.
     """
@@ -133,9 +187,13 @@ class NPEConfig:
     """The posterior head.
 
     Attributes:
-        type: Flow: ``"coupling_nsf"``, ``"nsf"`` or ``"maf"`` (the latter two autoregressive).
+        type: Flow: ``"coupling_nsf"`` or ``"realnvp"`` (couplings, one pass either way), ``"nsf"``
+            or ``"maf"`` (autoregressive, seven passes per draw); splines or affine.
         num_flow_layers: Transforms in the flow.
-        hidden_dim: Width of the two hidden layers of each transform's network.
+        hidden_dim: Width of the hidden layers of each transform's network.
+        num_blocks: Number of those hidden layers.
+        dropout: Between the layers of the trunk.
+        whitening: Let mean and log-variance heads whiten the coordinates before the flow.
         context_dim: Numbers that tell the flow about the image.
         trunk_dim: Width of the layers between the backbone and the heads.
         spline_bins: Bins of each spline (spline flows).
@@ -145,6 +203,9 @@ class NPEConfig:
     type: str = "coupling_nsf"
     num_flow_layers: int = 6
     hidden_dim: int = 96
+    num_blocks: int = 2
+    dropout: float = 0.0
+    whitening: bool = True
     context_dim: int = 64
     trunk_dim: int = 384
     spline_bins: int = 8
@@ -153,80 +214,20 @@ class NPEConfig:
 
 @dataclass
 class ModelConfig:
-    """The network: backbone and head."""
+    """The network: backbone and head.
+
+    Attributes:
+        backbone: The image network.
+        npe: The posterior head.
+        name: What its card calls it; empty for the name of its folder.
+        init: Weights to start from: a packaged model's name (``"default"``), a folder, or a hub
+            id; empty for random ones.
+    """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     npe: NPEConfig = field(default_factory=NPEConfig)
-
-
-@dataclass
-class TrainingConfig:
-    """How the network is trained.
-
-    Attributes:
-        seed: Of weights, stream and validation set.
-        batch_size: Images per step.
-        max_steps: Optimizer steps of the whole run, a multiple of `steps_per_epoch` or fewer.
-        steps_per_epoch: Steps between validations and checkpoints.
-        optimizer: A timm optimizer's name; ``"muon"`` uses AdamW for biases and norms.
-        learning_rate: Peak learning rate.
-        weight_decay: Decoupled weight decay.
-        scheduler: ``"cosine"`` or ``"wsd"`` (warm-up, stable, decay over `decay_steps`).
-        warmup_steps: Steps of linear warm-up.
-        decay_steps: Steps of the final decay (wsd).
-        gradient_clip: Largest norm of the gradient.
-        precision: Lightning's precision, e.g. ``"32-true"`` or ``"bf16-mixed"`` (backbone only).
-        ema_decay: Decay of the averaged weights that are validated and kept.
-        gaussian_weight: Weight of the Gaussian term beside the flow's.
-        num_workers: Processes that simulate; 0 simulates in the training process.
-        accelerator: Lightning's accelerator.
-    """
-
-    seed: int = 0
-    batch_size: int = 64
-    max_steps: int = 6000
-    steps_per_epoch: int = 250
-    optimizer: str = "muon"
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    scheduler: str = "wsd"
-    warmup_steps: int = 200
-    decay_steps: int = 1500
-    gradient_clip: float = 1.0
-    precision: str = "bf16-mixed"
-    ema_decay: float = 0.998
-    gaussian_weight: float = 1.0
-    num_workers: int = 0
-    accelerator: str = "auto"
-
-
-@dataclass
-class ValidationConfig:
-    """What the network is validated on.
-
-    Attributes:
-        num_images: Fixed simulations per validation set (one clean, one as in training), rounded
-            down to whole batches.
-        batch_size: Images per step.
-    """
-
-    num_images: int = 1024
-    batch_size: int = 128
-
-
-@dataclass
-class LoggingConfig:
-    """Where a run leaves its record.
-
-    Attributes:
-        output_dir: Folder of checkpoints, curve and model.
-        every_n_steps: Steps between lines of ``steps.csv``, the training loss.
-        progress_bar: Show a progress bar.
-    """
-
-    output_dir: str = "runs/default"
-    every_n_steps: int = 50
-    progress_bar: bool = True
+    name: str = ""
+    init: str = ""
 
 
 @dataclass
@@ -283,54 +284,4 @@ def merge_configs(
     Raises:
         ConfigError: As :func:`load_config`.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        layers = [OmegaConf.structured(schema)]
-        for source in sources:
-            if isinstance(source, dict):
-                layers.append(OmegaConf.create(source))
-            elif source is not None:
-                layers.append(OmegaConf.create(_read(_find(source))))
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
-        merged = OmegaConf.merge(*layers)
-        config: Any = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "?"
-        first_line = str(error).splitlines()[0]
-        raise ConfigError(f"Configuration key {key}: {first_line}") from error
-    return cast(C, config)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Returns what a YAML file holds, interpolations unresolved."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except OmegaConfBaseException:
-        raise
-    except Exception as error:  # the YAML library's own errors derive from no common builtin
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path} holds a {type(content).__name__}, and a configuration is a mapping of the "
-            f"sections {', '.join(f.name for f in fields(Config))}."
-        )
-    return cast(dict[str, Any], content)
-
-
-def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.is_file():
-        return path
-    for name in (str(source), path.name):
-        packaged = CONFIG_DIR / f"{name.removesuffix('.yaml')}.yaml"
-        if packaged.is_file():
-            return packaged
-    known = ", ".join(
-        sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.rglob("*.yaml"))
-    )
-    raise ConfigError(f"No configuration file {source}. Give a YAML file or one of: {known}.")
+    return cast(C, merge(schema, sources, overrides))

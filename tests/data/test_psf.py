@@ -16,6 +16,7 @@ from deeplegato_pp.data.psf import (
     draw_psfs,
     gaussian,
     kolmogorov,
+    lopsided,
     measure_fwhm,
     moffat,
     normalise,
@@ -104,6 +105,39 @@ def test_only_the_diffraction_limited_get_spikes_and_only_when_asked():
     assert share == pytest.approx(1 / len(FAMILIES), abs=0.06)
     assert torch.isfinite(spiky).all()
     torch.testing.assert_close(spiky.sum((1, 2)), torch.ones(400))
+
+
+def centroids(psf: torch.Tensor) -> torch.Tensor:
+    a = torch.arange(psf.shape[-1], dtype=psf.dtype) - psf.shape[-1] // 2
+    return torch.stack([(psf * a).sum((1, 2)), (psf * a[:, None]).sum((1, 2))], 1)
+
+
+def test_offsets_move_the_middle_by_as_much_as_was_asked():
+    fwhm = torch.full((600,), 2.5)
+    moved = centroids(draw_psfs(fwhm, 61, 1, torch.Generator().manual_seed(0), offset=0.05))
+    assert float(moved.std()) == pytest.approx(0.05, rel=0.1)
+
+
+def test_aberrations_are_lopsided_and_stay_positive():
+    fwhm = torch.full((300,), 2.5)
+    round_ones = draw_psfs(fwhm, 61, 1, torch.Generator().manual_seed(0))
+    aberrated = draw_psfs(fwhm, 61, 1, torch.Generator().manual_seed(0), aberrated=0.5)
+    assert float(aberrated.min()) >= 0.0
+    changed = (aberrated - round_ones).abs().amax((1, 2)) > 1e-4
+    assert float(changed.float().mean()) == pytest.approx(0.5, abs=0.1)
+    moved = centroids(aberrated).norm(dim=1)
+    assert float(moved[~changed].max()) < 1e-3
+    assert 0.05 < float(moved[changed].median()) < 0.4
+
+
+def test_coma_moves_the_light_along_its_direction():
+    fwhm, zero = torch.tensor([3.0]), torch.zeros(1, 2)
+    factors = lopsided(41, 1, fwhm, torch.tensor([[0.0, 0.3]]), zero)
+    assert float(factors[0, 20, 20]) == 1.0
+    assert float(factors[0, 35, 20]) > 1.29 > 0.71 > float(factors[0, 5, 20])
+    three = lopsided(41, 1, fwhm, zero, torch.tensor([[0.2, 0.0]]))[0]
+    assert float(three[20, 40]) > 1.19
+    assert float(three[20, 0]) < 0.81
 
 
 def test_even_sides_are_refused():

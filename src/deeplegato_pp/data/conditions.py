@@ -100,7 +100,16 @@ class DrawnPSF:
 def draw_psf(draw: Draw, config: ConditionsConfig) -> DrawnPSF:
     """Draws a PSF per stamp from all families."""
     fwhm = draw.log_uniform(config.psf_fwhm)
-    return DrawnPSF(draw_psfs(fwhm, PSF_SIDE, 2, draw.generator, config.spikes), fwhm)
+    psf = draw_psfs(
+        fwhm,
+        PSF_SIDE,
+        2,
+        draw.generator,
+        spikes=config.spikes,
+        aberrated=config.aberrated,
+        offset=config.psf_offset,
+    )
+    return DrawnPSF(psf, fwhm)
 
 
 def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Tensor, "b n n"]:

@@ -15,8 +15,19 @@ FAMILIES = ("gaussian", "moffat", "kolmogorov", "airy", "core_halo")
 """Names of the radial profiles in `draw_psfs`."""
 
 
+def pixel_grid(size: int, oversampling: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns x and y of each PSF sample, each with shape (size, size). [px]"""
+    a = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
+    y, x = torch.meshgrid(a / oversampling, a / oversampling, indexing="ij")
+    return x, y
+
+
 def radial_grid(
-    size: int, oversampling: int, axis_ratio: Tensor, angle: Tensor
+    size: int,
+    oversampling: int,
+    axis_ratio: Tensor,
+    angle: Tensor,
+    centre: Float[Tensor, "b 2"] | None = None,
 ) -> Float[Tensor, "b size size"]:
     """Returns the elliptical radius of each PSF sample, area-preserving, in pixels.
 
@@ -25,9 +36,11 @@ def radial_grid(
         oversampling: Samples per pixel.
         axis_ratio: b/a, with shape (B,).
         angle: Counter-clockwise from +y, with shape (B,). [deg]
+        centre: x and y of the middle, with shape (B, 2), or None for the array's own. [px]
     """
-    a = torch.arange(size, dtype=axis_ratio.dtype, device=axis_ratio.device) - size // 2
-    y, x = torch.meshgrid(a / oversampling, a / oversampling, indexing="ij")
+    x, y = pixel_grid(size, oversampling, axis_ratio)
+    if centre is not None:
+        x, y = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
     t = torch.deg2rad(angle + 90.0)[:, None, None]
     root = axis_ratio.sqrt()[:, None, None]
     u = (x * t.cos() + y * t.sin()) * root
@@ -88,8 +101,7 @@ def diffraction_spikes(
         angle: Of one spike, with shape (B,). [deg]
         arms: Number of vanes, 2 or 3, each with a spike to either side, with shape (B,).
     """
-    a = (torch.arange(size, dtype=fwhm.dtype, device=fwhm.device) - size // 2) / oversampling
-    y, x = torch.meshgrid(a, a, indexing="ij")
+    x, y = pixel_grid(size, oversampling, fwhm)
     width = fwhm[:, None, None]
     light = torch.zeros(len(fwhm), size, size, dtype=fwhm.dtype, device=fwhm.device)
     for arm in range(int(arms.max()) if len(arms) else 0):
@@ -100,12 +112,34 @@ def diffraction_spikes(
     return light
 
 
+def lopsided(
+    size: int, oversampling: int, fwhm: Tensor, coma: Tensor, trefoil: Tensor
+) -> Float[Tensor, "b size size"]:
+    """Factors, 1 at the centre, that make a round PSF lopsided (coma) and three-cornered.
+
+    Args:
+        size: Side of the array, odd. [samples]
+        oversampling: Samples per pixel.
+        fwhm: Width of the PSF, over which the factors set in, with shape (B,). [px]
+        coma: x and y parts of the asymmetry, of length < 0.5, with shape (B, 2).
+        trefoil: Cosine and sine parts of the threefold one, likewise.
+    """
+    x, y = pixel_grid(size, oversampling, fwhm)
+    rise = torch.tanh((x**2 + y**2).sqrt() / fwhm[:, None, None])
+    theta = torch.atan2(y, x)
+    waves = torch.stack([theta.cos(), theta.sin(), (3 * theta).cos(), (3 * theta).sin()])
+    amplitudes = torch.cat([coma, trefoil], 1)
+    return 1.0 + rise * torch.einsum("bk,kyx->byx", amplitudes, waves)
+
+
 def draw_psfs(
     fwhm: Float[Tensor, " b"],
     size: int,
     oversampling: int,
     generator: torch.Generator | None = None,
     spikes: float = 0.0,
+    aberrated: float = 0.0,
+    offset: float = 0.0,
 ) -> Float[Tensor, "b size size"]:
     """Draws PSFs of given widths from all families, elliptical, with the pixel included.
 
@@ -119,6 +153,9 @@ def draw_psfs(
         oversampling: Samples per pixel.
         generator: Source of randomness on the device of `fwhm`.
         spikes: Share of the diffraction-limited ones that have spikes.
+        aberrated: Share that coma and trefoil have made lopsided; the centroid then moves by some
+            twentieth to a tenth of the width.
+        offset: Standard deviation of the middle's x and y about the array's. [px]
 
     Returns:
         PSFs, each with sum 1, with shape (B, size, size).
@@ -134,7 +171,12 @@ def draw_psfs(
         u = torch.rand(batch, generator=generator, device=fwhm.device, dtype=fwhm.dtype)
         return low + (high - low) * u
 
-    r = radial_grid(size, oversampling, 1.0 - 0.2 * uniform(0.0, 1.0) ** 2, uniform(0.0, 180.0))
+    def pair(half_width: float) -> Tensor:
+        return torch.stack([uniform(-half_width, half_width), uniform(-half_width, half_width)], 1)
+
+    centre = pair(math.sqrt(3.0) * offset)
+    axis_ratio, angle = 1.0 - 0.2 * uniform(0.0, 1.0) ** 2, uniform(0.0, 180.0)
+    r = radial_grid(size, oversampling, axis_ratio, angle, centre)
     width = fwhm[:, None, None]
     beta, obscuration, halo, spread = (
         u[:, None, None]
@@ -155,6 +197,8 @@ def draw_psfs(
     for index, make in enumerate(makers):
         rows = (family == index).nonzero()[:, 0]
         psf[rows] = make(rows)
+    chosen = (uniform(0.0, 1.0) < aberrated)[:, None]
+    psf = psf * lopsided(size, oversampling, fwhm, chosen * pair(0.25), chosen * pair(0.15))
     strength = 0.01 * 10.0 ** uniform(0.0, 1.0)
     angle, arms = uniform(0.0, 180.0), 2 + (uniform(0.0, 1.0) < 0.5).long()
     with_spikes = (family == FAMILIES.index("airy")) & (uniform(0.0, 1.0) < spikes)

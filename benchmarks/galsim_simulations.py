@@ -1,0 +1,187 @@
+"""Coverage on galaxies that GalSim drew, through PSFs that training never saw.
+
+    python benchmarks/galsim_simulations.py -n 1000 --refine 100 [--stars FOLDER] [-o table.json]
+
+Galaxies come from the model's prior (n cut to GalSim's 0.3-6.2 and rounded to one of 60 values),
+noise from GalSim too. The PSFs are those of telescopes with aberrations, struts and jitter
+(``galsim.OpticalPSF``); with --stars, the PSFIMAGE extensions of the FITS files in FOLDER. Prints,
+by signal-to-noise class, the error of the posterior mean over the prior's and how often central
+intervals hold the truth, for the network and for what was refined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import galsim
+import numpy as np
+import torch
+from astropy.io import fits
+
+from deeplegato_pp import Observation, Posterior, Predictor
+from deeplegato_pp.inference.diagnostics import binomial_error, central_coverage, truth_ranks
+from deeplegato_pp.parameters import NAMES, SNR_CLASSES, signal_to_noise
+from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE
+
+SIZE = 128
+ZERO_POINT = 30.5
+INDICES = np.exp(np.linspace(math.log(0.301), math.log(6.19), 60))
+PARAMS = galsim.GSParams(folding_threshold=1e-3, maxk_threshold=1e-4, maximum_fft_size=16384)
+SHORT = ("mag", "R_e", "n", "q", "PA", "x", "y")
+
+
+def telescope(rng: np.random.Generator) -> galsim.GSObject:
+    """An aberrated, obscured, slightly jittering telescope, 1.6 to 5 px wide."""
+    width = math.exp(rng.uniform(math.log(1.6), math.log(5.0)))
+    names = ("defocus", "astig1", "astig2", "coma1", "coma2", "trefoil1", "trefoil2", "spher")
+    waves = {name: 0.04 * rng.normal() for name in names}
+    optics = galsim.OpticalPSF(
+        lam_over_diam=width / 1.05,
+        obscuration=rng.uniform(0.05, 0.4),
+        nstruts=int(rng.choice([0, 3, 4])),
+        strut_thick=0.02,
+        strut_angle=rng.uniform(0.0, 180.0) * galsim.degrees,
+        oversampling=2.0,
+        **waves,
+    )
+    return galsim.Convolve(optics, galsim.Gaussian(fwhm=0.3 * width))
+
+
+def star(path: Path) -> galsim.GSObject:
+    """The PSF of a real file, pixel included."""
+    array = np.asarray(fits.getdata(path, "PSFIMAGE"), dtype=float)
+    return galsim.InterpolatedImage(
+        galsim.Image(array / array.sum()), scale=1.0, x_interpolant="lanczos7"
+    )
+
+
+def observe(
+    truth: np.ndarray, psf: galsim.GSObject, has_pixel: bool, seed: int
+) -> tuple[Observation, float]:
+    """Draws one galaxy with its noise; returns it with its signal-to-noise ratio."""
+    flux = 10.0 ** (-0.4 * (truth[0] - ZERO_POINT))
+    radius = truth[1] / REFERENCE_PIXEL_SCALE
+    profile = galsim.Sersic(truth[2], half_light_radius=radius * math.sqrt(truth[3]), flux=flux)
+    profile = profile.shear(q=truth[3], beta=(truth[4] + 90.0) * galsim.degrees)
+    scene = galsim.Convolve(profile.shift(truth[5], truth[6]), psf, gsparams=PARAMS)
+    method = "no_pixel" if has_pixel else "auto"
+    image = scene.drawImage(nx=SIZE, ny=SIZE, scale=1.0, method=method, dtype=float)
+    rng = np.random.default_rng(seed)
+    gain = 10.0 ** rng.uniform(0.0, 4.0)
+    image *= gain  # electrons
+    image.array[image.array < 0.0] = 0.0  # ringing of the interpolated PSFs far out
+    image.addNoise(galsim.PoissonNoise(galsim.BaseDeviate(seed + 1), sky_level=gain**2))
+    image /= gain
+    sky_sigma = 0.01
+    blurred = psf if has_pixel else galsim.Convolve(psf, galsim.Pixel(1.0))
+    oversampling = 1 if has_pixel else 2
+    side = 43 if has_pixel else 87
+    kernel = blurred.drawImage(nx=side, ny=side, scale=1.0 / oversampling, method="no_pixel")
+    fwhm = blurred.calculateFWHM() if not has_pixel else _width(kernel.array)
+    observation = Observation.from_array(
+        image.array + sky_sigma * rng.normal(),
+        psf=kernel.array.astype(float),
+        psf_oversampling=oversampling,
+        noise=np.ones((SIZE, SIZE)),
+        gain=gain,
+        pixel_scale=REFERENCE_PIXEL_SCALE,
+        zero_point=ZERO_POINT,
+        sky_sigma=sky_sigma,
+    )
+    values = torch.tensor([flux, radius, truth[3], fwhm], dtype=torch.float64)
+    return observation, float(signal_to_noise(*values))
+
+
+def _width(psf: np.ndarray) -> float:
+    """Width of the circle as large as the area above half of the peak. [px]"""
+    return 2.0 * math.sqrt(float((psf > 0.5 * psf.max()).sum()) / math.pi)
+
+
+def table(posterior: Posterior, truth: np.ndarray, snr: np.ndarray) -> list[dict[str, Any]]:
+    """Returns a row of figures per class, and one for all."""
+    weights = posterior.log_weights
+    log_weights = None if weights is None else np.asarray(weights)
+    ranks = truth_ranks(np.asarray(posterior.samples), truth, log_weights)
+    rows = []
+    for low, high in [(0.0, math.inf), *itertools.pairwise(SNR_CLASSES)]:
+        inside = (snr >= low) & (snr < high)
+        if inside.any():
+            number = int(inside.sum())
+            rows.append(
+                {
+                    "snr": [low, high if math.isfinite(high) else None],
+                    "galaxies": number,
+                    "coverage": {
+                        str(level): central_coverage(ranks[inside], level).tolist()
+                        for level in (0.5, 0.68, 0.95)
+                    },
+                    "binomial_error": {
+                        str(level): binomial_error(level, number) for level in (0.5, 0.68, 0.95)
+                    },
+                }
+            )
+    return rows
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Prints the table of 68 and 95 % intervals."""
+    print(f"\n{title}\n{'S/N':>14s} {'N':>6s} {'level':>6s}" + "".join(f"{s:>7s}" for s in SHORT))
+    for row in rows:
+        low, high = row["snr"]
+        name = f"{low:g}-{'inf' if high is None else f'{high:g}'}"
+        for level in ("0.68", "0.95"):
+            values = "".join(f"{v:7.1%}" for v in row["coverage"][level])
+            error = row["binomial_error"][level]
+            print(f"{name:>14s} {row['galaxies']:6d} {level:>6s}{values}  +-{error:.1%}")
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("-n", "--number", type=int, default=1000)
+    parser.add_argument("--refine", type=int, default=100, help="of them, refined")
+    parser.add_argument("--stars", type=Path, default=None, help="folder of FITS with PSFIMAGE")
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, default=None, help="JSON file")
+    options = parser.parse_args()
+    predictor = Predictor.from_pretrained(options.model)
+    rng = np.random.default_rng(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    truth = predictor.model.prior.sample(options.number, generator).numpy()
+    nearest = np.abs(np.log(truth[:, 2:3] / INDICES)).argmin(1)
+    truth[:, 2] = INDICES[nearest]
+    psfs = [p for p in sorted(options.stars.glob("*.fits")) if _odd(p)] if options.stars else []
+    observations, snr = [], []
+    for i, params in enumerate(truth):
+        psf = star(psfs[i % len(psfs)]) if psfs else telescope(rng)
+        observation, value = observe(params, psf, bool(psfs), 10 * (options.seed * 10**6 + i))
+        observations.append(observation)
+        snr.append(value)
+    posterior = predictor.posterior(observations)
+    result = {"network": table(posterior, truth, np.array(snr))}
+    show("network", result["network"])
+    if options.refine:
+        refined = predictor.refine(posterior[: options.refine])
+        first = slice(0, options.refine)
+        result["refined"] = table(refined, truth[first], np.array(snr)[first])
+        show("refined", result["refined"])
+        print("share with k-hat below 0.7:", float(np.mean(np.asarray(refined.khat) < 0.7)))
+    if options.output:
+        options.output.write_text(json.dumps({"parameters": NAMES, **result}, indent=1) + "\n")
+
+
+def _odd(path: Path) -> bool:
+    with fits.open(path) as file:
+        if "PSFIMAGE" not in file:
+            return False
+        return all(side % 2 for side in file["PSFIMAGE"].shape)
+
+
+if __name__ == "__main__":
+    main()
