@@ -63,7 +63,7 @@ class ConditionsConfig:
     bleed_trails: float = 0.05
     spikes: float = 0.5
     aberrated: float = 0.4
-    psf_offset: float = 0.05
+    psf_offset: float = 0.1
     masked_regions: float = 0.3
     neighbours: float = 0.3
     max_neighbours: int = 3

@@ -36,11 +36,11 @@ class Summary:
     quantiles: tuple[float, ...]
 
 
-def normalised_weights(log_weights: Float[Array, " s"]) -> Float[Array, " s"]:
-    """Returns weights of sum 1 from their logarithms; -inf is a weight of zero.
+def normalised_weights(log_weights: Float[Array, "*b s"]) -> Float[Array, "*b s"]:
+    """Returns weights of sum 1 along the last axis from their logarithms; -inf is a weight of zero.
 
     Raises:
-        NumericalError: If a weight is NaN or +inf, or all are zero.
+        NumericalError: If a weight is NaN or +inf, or all of a row are zero.
 
     Example:
         >>> normalised_weights(np.log([1.0, 3.0])).round(3).tolist()
@@ -52,11 +52,11 @@ def normalised_weights(log_weights: Float[Array, " s"]) -> Float[Array, " s"]:
             "log weights must be finite or -inf, got NaN or +inf. Weights are never dropped: "
             "find out which draw has no likelihood."
         )
-    largest = log_weights.max()
-    if largest == -math.inf:
+    largest = log_weights.max(axis=-1, keepdims=True)
+    if np.isneginf(largest).any():
         raise NumericalError("all weights are zero: no draw has any likelihood.")
     weights = np.exp(log_weights - largest)
-    total: Array = weights / weights.sum()
+    total: Array = weights / weights.sum(axis=-1, keepdims=True)
     return total
 
 

@@ -1,0 +1,381 @@
+"""UncertaintyAnalyzer: everything that can be asked of error bars whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from deeplegato_pp.checks import check_choice
+from deeplegato_pp.errors import InputError, RangeError, ShapeError
+from deeplegato_pp.inference import diagnostics, predictive
+from deeplegato_pp.inference.covariates import class_edges, class_of, of_draws, of_posterior
+from deeplegato_pp.inference.diagnostics.rows import angular_difference
+from deeplegato_pp.inference.posterior import Posterior
+from deeplegato_pp.parameters import NAMES, PARAMETERS
+
+Array = np.ndarray
+
+LEVELS: tuple[float, ...] = (0.5, 0.68, 0.9, 0.95)
+"""The levels whose coverage a report states."""
+
+LEVEL = 0.68
+"""The level of the intervals whose width and score a report states."""
+
+KINDS = ("equal-tailed", "highest-density")
+
+
+class UncertaintyAnalyzer:
+    """Judges posteriors by truths: coverage, sharpness, goodness of fit and outliers.
+
+    The truth may be a simulation's, or a reference that is better than the posterior. Galaxies
+    that were not measured are left out and counted.
+
+    Args:
+        results: A :class:`~deeplegato_pp.inference.posterior.Posterior` over many galaxies, or
+            draws in physical units, with shape (B, S, 7).
+        truth: True parameters, with shape (B, 7).
+        log_weights: Logarithms of the weights of draws given as an array, with shape (B, S).
+        covariates: What to sort galaxies by, each with shape (B,), by name; they replace or join
+            those that follow from the results: posterior medians of S/N, R_e/PSF, n and q, or of
+            magnitude, R_e, n and q where only draws are given. Quantities that follow from
+            the data, not from the truth: see :mod:`~deeplegato_pp.inference.covariates`.
+        log_prob_truth: The posterior's log-density at the truth, with shape (B,), for joint
+            highest-density coverage; a Posterior has that of its draws.
+
+    Attributes:
+        samples: Draws of the galaxies that were measured, with shape (N, S, 7).
+        truth: Their truths, with shape (N, 7).
+        log_weights: Their log-weights, with shape (N, S), or None.
+        covariates: By name, each with shape (N,).
+        rows: Their places among what was given, with shape (N,).
+        left_out: How many were not measured.
+
+    Raises:
+        InputError: If nothing was measured, or weights come with a Posterior, which has its own.
+        ShapeError: If shapes do not agree.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> truth = rng.uniform(1.0, 2.0, (200, 7))
+        >>> estimate = truth + 0.1 * rng.normal(size=truth.shape)
+        >>> draws = estimate[:, None] + 0.1 * rng.normal(size=(200, 100, 7))
+        >>> analyzer = UncertaintyAnalyzer(draws, truth)
+        >>> analyzer.credible_intervals(0.95).shape
+        (200, 7, 2)
+        >>> analyzer.report()["galaxies"]
+        200
+    """
+
+    def __init__(
+        self,
+        results: Posterior | Float[Array, "b s 7"],
+        truth: Float[Array, "b 7"],
+        *,
+        log_weights: Float[Array, "b s"] | None = None,
+        covariates: Mapping[str, Float[Array, "b"]] | None = None,
+        log_prob_truth: Float[Array, "b"] | None = None,
+    ) -> None:
+        self._posterior: Posterior | None = None
+        self._density: Array | None = None
+        truth = np.asarray(truth, dtype=np.float64)
+        if isinstance(results, Posterior):
+            if log_weights is not None:
+                raise InputError("a Posterior has its own weights: give no log_weights beside it.")
+            keep = np.array([m.measured for m in results.measurements])
+            truth = truth[None] if results.single and truth.ndim == 1 else truth
+        else:
+            keep = np.isfinite(np.asarray(results)).all(axis=tuple(range(1, np.ndim(results))))
+        if truth.shape != (len(keep), len(NAMES)):
+            raise ShapeError(f"truth must have shape ({len(keep)}, 7), got {truth.shape}.")
+        if not keep.any():
+            raise InputError(
+                f"none of {len(keep)} galaxies was measured: there is nothing to judge."
+            )
+        self.rows = np.flatnonzero(keep)
+        self.left_out = int((~keep).sum())
+        self.truth = truth[keep]
+        self._take(results, log_weights, keep)
+        given = {name: np.asarray(v, dtype=np.float64) for name, v in (covariates or {}).items()}
+        given |= {} if log_prob_truth is None else {"log_prob_truth": np.asarray(log_prob_truth)}
+        for name, values in given.items():
+            if values.shape != keep.shape:
+                raise ShapeError(f"{name} must have shape {keep.shape}, got {values.shape}.")
+        given = {name: values[keep] for name, values in given.items()}
+        self._density_truth = given.pop("log_prob_truth", None)
+        self.covariates = self._known_covariates() | given
+
+    def _take(self, results: Any, log_weights: Array | None, keep: Array) -> None:
+        if isinstance(results, Posterior):
+            self._posterior = results[self.rows.tolist()]
+            weights = self._posterior.batch_log_weights
+            self.samples = self._posterior.batch_samples.numpy()
+            self.log_weights = None if weights is None else weights.numpy()
+            density = self._posterior.batch_log_prob.numpy()
+            self._density = density if weights is None else density + self.log_weights
+            return
+        self.samples = np.asarray(results, dtype=np.float64)[keep]
+        self.log_weights = None if log_weights is None else np.asarray(log_weights)[keep]
+
+    def _known_covariates(self) -> dict[str, Array]:
+        if self._posterior is None:
+            return of_draws(self.samples, self.log_weights)
+        return of_posterior(self._posterior)
+
+    # --- one entry per galaxy -----------------------------------------------------------------
+
+    @cached_property
+    def ranks(self) -> Float[Array, "n 7"]:
+        """Posterior probability below the truth, see `diagnostics.truth_ranks`."""
+        return diagnostics.truth_ranks(self.samples, self.truth, self.log_weights)
+
+    @cached_property
+    def joint_levels(self) -> dict[str, Float[Array, "n"]]:
+        """Levels of the joint regions that hold the truth: ``tarp``, ``highest_density``."""
+        levels = {"tarp": diagnostics.tarp_levels(self.samples, self.truth, None, self.log_weights)}
+        if self._density is not None and self._density_truth is not None:
+            levels["highest_density"] = diagnostics.highest_density_levels(
+                self._density, self._density_truth, self.log_weights
+            )
+        return levels
+
+    @cached_property
+    def _sharpness(self) -> dict[str, Float[Array, "n 7"]]:
+        """Squared error, CRPS, interval score and width of each galaxy; R_e and n in logarithms."""
+        draws, truth = diagnostics.log_scaled(self.samples), diagnostics.log_scaled(self.truth)
+        ends = diagnostics.equal_tailed_intervals(draws, LEVEL, self.log_weights)
+        return {
+            "squared_error": diagnostics.errors(draws, truth, self.log_weights) ** 2,
+            "crps": diagnostics.crps(draws, truth, self.log_weights),
+            "interval_score": diagnostics.interval_score(draws, truth, LEVEL, self.log_weights),
+            "width": ends[..., 1] - ends[..., 0],
+        }
+
+    def credible_intervals(
+        self, level: float = LEVEL, kind: str = "equal-tailed"
+    ) -> Float[Array, "n 7 2"]:
+        """Returns credible intervals in physical units.
+
+        Args:
+            level: Probability inside.
+            kind: ``"equal-tailed"``, or ``"highest-density"`` (the shortest; of an angle the
+                shortest arc).
+
+        Returns:
+            Lower and upper ends, with shape (N, 7, 2); those of an angle are not wrapped, so that
+            the lower one lies below the upper one.
+
+        Raises:
+            InputError: If the kind is unknown.
+            RangeError: If the level is no probability.
+        """
+        check_choice(kind, KINDS, "kind")
+        if kind == "equal-tailed":
+            return diagnostics.equal_tailed_intervals(self.samples, level, self.log_weights)
+        return diagnostics.highest_density_intervals(self.samples, level, self.log_weights)
+
+    @cached_property
+    def pulls(self) -> Float[Array, "n 7"]:
+        """Posterior median minus truth, over the half-width of the 68 % interval towards the truth.
+
+        Robust against tails, and honest for skewed posteriors; of an angle within half a turn.
+        """
+        probabilities = (0.5 - 0.5 * LEVEL, 0.5, 0.5 + 0.5 * LEVEL)
+        lower, median, upper = np.moveaxis(
+            diagnostics.central_quantiles(self.samples, probabilities, self.log_weights), -1, 0
+        )
+        off = median - self.truth
+        for j, p in enumerate(PARAMETERS):
+            if p.period is not None:
+                off[:, j] = angular_difference(off[:, j], p.period)
+        width = np.where(off > 0, median - lower, upper - median)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(off == 0, 0.0, off / width)
+
+    def outliers(self, sigma: float = 5.0) -> list[dict[str, Any]]:
+        """Returns the galaxies whose truth lies more than some widths off, the worst first.
+
+        Args:
+            sigma: Limit of the absolute pull.
+
+        Returns:
+            One dictionary per galaxy and parameter: ``row`` (its place among what was given),
+            ``name``, ``parameter``, ``pull``, ``truth``, and ``lower``, ``median``, ``upper``
+            of the 68 % interval.
+
+        Raises:
+            RangeError: If the limit is not positive.
+        """
+        if not sigma > 0:
+            raise RangeError(f"sigma must be positive, got {sigma!r}.")
+        found = np.argwhere(np.abs(self.pulls) > sigma)
+        found = found[np.argsort(-np.abs(self.pulls[tuple(found.T)]), kind="stable")]
+        if not len(found):
+            return []
+        picked = np.unique(found[:, 0])
+        weights = None if self.log_weights is None else self.log_weights[picked]
+        quantiles = diagnostics.central_quantiles(self.samples[picked], (0.16, 0.5, 0.84), weights)
+        place = {int(row): i for i, row in enumerate(picked)}
+        return [self._outlier(int(i), int(j), quantiles[place[int(i)], int(j)]) for i, j in found]
+
+    def _outlier(self, i: int, j: int, quantiles: Array) -> dict[str, Any]:
+        name = "" if self._posterior is None else self._posterior.measurements[i].name
+        return {
+            "row": int(self.rows[i]),
+            "name": name,
+            "parameter": NAMES[j],
+            "pull": _number(self.pulls[i, j]),
+            "truth": _number(self.truth[i, j]),
+            **dict(zip(("lower", "median", "upper"), map(_number, quantiles), strict=True)),
+        }
+
+    def predictive_check(self, draws: int = 20, seed: int = 0) -> predictive.PredictiveCheck:
+        """Compares each image with images predicted by its posterior, by chi-square.
+
+        Args:
+            draws: Posterior draws rendered per galaxy.
+            seed: Of their choice.
+
+        Raises:
+            InputError: If the analyzer was given draws alone, without images.
+            RangeError: If the number of draws is not positive.
+        """
+        if self._posterior is None:
+            raise InputError(
+                "a posterior-predictive check needs the images. Give the Posterior, not its draws."
+            )
+        return predictive.check(self._posterior, draws, seed)
+
+    # --- all galaxies, or a class -------------------------------------------------------------
+
+    def metrics(self, chosen: Bool[Array, "n"] | None = None) -> dict[str, Any]:
+        """Returns calibration and sharpness of all galaxies, or of some.
+
+        Args:
+            chosen: Which galaxies, with shape (N,).
+
+        Returns:
+            ``galaxies``; ``parameters``: for each parameter ``coverage`` (by level),
+            ``calibration_error`` (mean and largest over levels), ``rank_p_value``, ``rmse``,
+            ``crps``, ``interval_score``, ``width`` (R_e and n in natural logarithms), ``bias``
+            (median pull) and ``pull_width`` (robust standard deviation of the pulls); ``joint``:
+            coverage, calibration error and p-value by region; ``chance``: what a perfect
+            posterior's figures would be from as many galaxies.
+
+        Raises:
+            InputError: If no galaxy is chosen.
+        """
+        pick = np.full(len(self.truth), True) if chosen is None else np.asarray(chosen)
+        if not pick.any():
+            raise InputError("no galaxy is chosen: there is nothing to measure.")
+        levels = diagnostics.central_levels(self.ranks[pick])
+        error = diagnostics.calibration_error(levels)
+        parameters = self._by_parameter(pick, levels, error)
+        joint = {name: _joint(values[pick]) for name, values in self.joint_levels.items()}
+        number = int(pick.sum())
+        chance = {
+            "coverage_error": {str(p): diagnostics.binomial_error(p, number) for p in LEVELS},
+            "calibration_error_mean": error.expected,
+            "calibration_error_limit": error.limit,
+            "calibration_error_largest_limit": error.largest_limit,
+        }
+        return {"galaxies": number, "parameters": parameters, "joint": joint, "chance": chance}
+
+    def _by_parameter(
+        self, pick: Array, levels: Array, error: diagnostics.CalibrationError
+    ) -> dict[str, Any]:
+        test = diagnostics.rank_test(self.ranks[pick])
+        coverage = diagnostics.expected_coverage(levels, LEVELS)
+        low, bias, high = np.quantile(self.pulls[pick], (0.16, 0.5, 0.84), axis=0)
+        sharpness = {name: values[pick].mean(axis=0) for name, values in self._sharpness.items()}
+        columns = {
+            "calibration_error": error.mean,
+            "calibration_error_largest": error.largest,
+            "rank_statistic": test.statistic,
+            "rank_p_value": test.p_value,
+            "rmse": np.sqrt(sharpness.pop("squared_error")),
+            **sharpness,
+            "bias": bias,
+            "pull_width": 0.5 * (high - low),
+        }
+        return {
+            name: {
+                "coverage": {str(p): _number(coverage[i, j]) for i, p in enumerate(LEVELS)},
+                **{key: _number(values[j]) for key, values in columns.items()},
+            }
+            for j, name in enumerate(NAMES)
+        }
+
+    def by_class(
+        self, covariate: str, edges: tuple[float, ...] | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns the metrics of each class of a covariate that holds a galaxy.
+
+        Args:
+            covariate: One of `covariates`.
+            edges: Rising edges of the classes; None: the project's classes of S/N, deciles else.
+
+        Returns:
+            The dictionaries of `metrics`, each with ``lower`` and ``upper`` (None: no bound).
+
+        Raises:
+            InputError: If the covariate is unknown.
+        """
+        check_choice(covariate, tuple(self.covariates), "covariate")
+        values = self.covariates[covariate]
+        edges = class_edges(covariate, values) if edges is None else edges
+        number = class_of(values, edges)
+        found = []
+        for i, (lower, upper) in enumerate(itertools.pairwise(edges)):
+            inside = number == i
+            if inside.any():
+                bounds = {"lower": _number(lower), "upper": _number(upper)}
+                found.append(bounds | self.metrics(inside))
+        return found
+
+    def report(self, sigma: float = 5.0, predictive_draws: int = 0) -> dict[str, Any]:
+        """Returns everything as plain dictionaries, ready for strict JSON.
+
+        Args:
+            sigma: Limit of outliers.
+            predictive_draws: Draws rendered per galaxy for the predictive check; 0: none is made.
+
+        Returns:
+            ``galaxies``, ``left_out``, ``draws``; ``all`` (see `metrics`); ``classes`` (by
+            covariate, see `by_class`); ``outliers`` (limit, number, and the worst hundred); and
+            ``predictive`` if asked for.
+        """
+        outliers = self.outliers(sigma)
+        report: dict[str, Any] = {
+            "galaxies": len(self.truth),
+            "left_out": self.left_out,
+            "draws": self.samples.shape[1],
+            "all": self.metrics(),
+            "classes": {name: self.by_class(name) for name in self.covariates},
+            "outliers": {"sigma": sigma, "number": len(outliers), "worst": outliers[:100]},
+        }
+        if predictive_draws:
+            report["predictive"] = self.predictive_check(predictive_draws).summary()
+        return report
+
+
+def _joint(levels: Float[Array, "n"]) -> dict[str, Any]:
+    error, test = diagnostics.calibration_error(levels), diagnostics.rank_test(levels)
+    coverage = diagnostics.expected_coverage(levels, LEVELS)
+    return {
+        "coverage": {str(p): _number(c) for p, c in zip(LEVELS, coverage, strict=True)},
+        "calibration_error": _number(error.mean),
+        "calibration_error_largest": _number(error.largest),
+        "p_value": _number(test.p_value),
+    }
+
+
+def _number(value: Any) -> float | None:
+    """Returns a float; None for what JSON cannot hold."""
+    number = float(value)
+    return number if math.isfinite(number) else None

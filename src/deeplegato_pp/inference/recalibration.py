@@ -1,0 +1,321 @@
+"""Recalibration: moving the quantiles of a network's posteriors to where simulations say they are.
+
+If 10 % of the truths of simulations lie below the draws' 7 % quantile, that is the better 10 %
+quantile. Draws are moved accordingly, each parameter by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import ndtr, ndtri
+
+from deeplegato_pp.checks import check_positive_integer
+from deeplegato_pp.errors import FormatError, InputError, ShapeError
+from deeplegato_pp.inference.covariates import class_edges, class_of, of_posterior
+from deeplegato_pp.inference.diagnostics.ranks import check_ranks
+from deeplegato_pp.inference.diagnostics.rows import angular_difference, circular_means
+from deeplegato_pp.parameters import NAMES, PARAMETERS
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.posterior import Posterior
+    from deeplegato_pp.prior import PriorBox
+
+Array = np.ndarray
+
+SCORES: tuple[float, ...] = tuple(0.25 * i for i in range(-12, 13))
+"""Where the map is kept, in standard deviations of a Gaussian: levels from 0.13 % to 99.87 %."""
+
+FEWEST_GALAXIES = 500
+"""A class with fewer is served by the map of all."""
+
+FEWEST_BEYOND = 10
+"""A quantile beyond which fewer galaxies of the fit lie is extrapolated, not measured."""
+
+SLOPES = (0.2, 5.0)
+"""Bounds of the extrapolated slope: beyond them a network should be trained, not mended."""
+
+METHOD = "recalibrated"
+"""What a measurement calls draws that were moved."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recalibration:
+    r"""A monotone map of each parameter's posterior probabilities, by class of a covariate.
+
+    The map takes the score z of a nominal level :math:`\Phi(z)` to the score of the draws' quantile
+    below which that share of the truths lies.
+
+    Attributes:
+        maps: Scores to move to, at `SCORES`, with shape (C, 7, K).
+        edges: Rising edges of the classes, C + 1 of them.
+        covariate: What makes the classes, as
+            :func:`~deeplegato_pp.inference.covariates.of_posterior` calls it; "": one class.
+        galaxies: Simulations behind each class.
+
+    References:
+        | Accurate uncertainties for deep learning using calibrated regression
+        | (Kuleshov, Fenner & Ermon, 2018), https://arxiv.org/abs/1807.00263
+        | Distributional conformal prediction (Chernozhukov, Wüthrich & Zhu, 2021)
+        | https://arxiv.org/abs/1909.07889
+    """
+
+    maps: Float[Array, "c 7 k"]
+    edges: tuple[float, ...] = (-math.inf, math.inf)
+    covariate: str = ""
+    galaxies: tuple[int, ...] = (0,)
+
+    @classmethod
+    def fit(
+        cls,
+        ranks: Float[Array, "b 7"],
+        draws: int,
+        covariate: str = "",
+        values: Float[Array, "b"] | None = None,
+        edges: tuple[float, ...] | None = None,
+    ) -> Recalibration:
+        """Finds the map from simulations that the network was not trained on.
+
+        Judge the effect on other simulations than these.
+
+        Args:
+            ranks: From :func:`~deeplegato_pp.inference.diagnostics.truth_ranks`, with shape (B, 7).
+            draws: Draws per galaxy that they come from, S.
+            covariate: What to make classes by, e.g. ``"snr"``; "": one class.
+            values: The covariate of each galaxy, from its posterior, with shape (B,).
+            edges: Of the classes; None: the project's classes of S/N, deciles else.
+
+        Raises:
+            ShapeError: If the shapes do not agree.
+            InputError: If ranks do not lie in [0, 1], or a covariate has a name or values only.
+        """
+        ranks = check_ranks(ranks)
+        check_positive_integer(draws, "draws")
+        if ranks.ndim != 2 or ranks.shape[1] != len(NAMES):
+            raise ShapeError(f"ranks must have shape (B, 7), got {ranks.shape}.")
+        if bool(covariate) != (values is not None):
+            raise InputError("a covariate needs both its name and its values, got one of them.")
+        everything = _map_of(ranks, draws)
+        if values is None:
+            return cls(everything[None], galaxies=(len(ranks),))
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape != ranks.shape[:1]:
+            raise ShapeError(f"values must have shape ({len(ranks)},), got {values.shape}.")
+        edges = class_edges(covariate, values) if edges is None else tuple(edges)
+        number = class_of(values, edges)
+        counts = np.bincount(number, minlength=len(edges) - 1)
+        maps = [
+            _map_of(ranks[number == i], draws) if count >= FEWEST_GALAXIES else everything
+            for i, count in enumerate(counts)
+        ]
+        return cls(np.stack(maps), edges, covariate, tuple(counts.tolist()))
+
+    def apply(
+        self,
+        samples: Float[Array, "b s 7"],
+        values: Float[Array, "b"] | None = None,
+        boxes: list[PriorBox] | None = None,
+    ) -> Float[Array, "b s 7"]:
+        """Returns draws moved to their new quantiles.
+
+        A draw keeps its place in the order of its galaxy's draws, so that correlations stay. No
+        draw leaves the prior's box; an angle is moved about its circular mean.
+
+        Args:
+            samples: Equally weighted draws in physical units, with shape (B, S, 7).
+            values: The covariate of each galaxy, with shape (B,); not needed for one class.
+            boxes: The prior of each galaxy; None: the default box for all.
+
+        Raises:
+            ShapeError: If the shapes do not agree.
+            InputError: If the covariate is missing.
+        """
+        samples = np.array(samples, dtype=np.float64)
+        if samples.ndim != 3 or samples.shape[2] != len(NAMES):
+            raise ShapeError(f"samples must have shape (B, S, 7), got {samples.shape}.")
+        if boxes is not None and len(boxes) != len(samples):
+            raise ShapeError(f"{len(samples)} galaxies came with {len(boxes)} prior boxes.")
+        number = self._class_numbers(values, len(samples))
+        for j, p in enumerate(PARAMETERS):
+            if p.period is not None:
+                center = circular_means(samples[..., j], p.period)[:, None]
+                low, high = -0.5 * p.period, 0.5 * p.period
+                turned = angular_difference(samples[..., j] - center, p.period)
+                moved = self._moved(turned, low, high, number, j)
+                samples[..., j] = (center + moved) % p.period
+                continue
+            bounds = [p.bounds if boxes is None else getattr(b, p.name) for b in boxes or samples]
+            low, high = np.array(bounds).T[..., None]
+            if p.scale == "log":
+                column = self._moved(np.log(samples[..., j]), np.log(low), np.log(high), number, j)
+                samples[..., j] = np.clip(np.exp(column), low, high)
+            else:
+                samples[..., j] = self._moved(samples[..., j], low, high, number, j)
+        return samples
+
+    def apply_to(self, posterior: Posterior) -> Posterior:
+        """Returns a network's posterior with moved draws; ``method`` says so.
+
+        The density of moved draws is not known: their ``log_prob`` is NaN. Galaxies that were not
+        measured stay as they are.
+
+        Raises:
+            InputError: If draws are not the network's own, or have weights.
+        """
+        rows = [i for i, m in enumerate(posterior.measurements) if m.measured]
+        if any(posterior.measurements[i].method != "amortized" for i in rows) or (
+            posterior.batch_log_weights is not None
+        ):
+            raise InputError(
+                "only a network's own draws can be recalibrated, got refined or moved ones. "
+                "Refined posteriors are exact and need no recalibration."
+            )
+        if not rows:
+            return posterior
+        part = posterior[rows]
+        values = of_posterior(part)[self.covariate] if self.covariate else None
+        boxes = [_known_box(m.box) for m in part.measurements]
+        moved = torch.from_numpy(self.apply(part.batch_samples.numpy(), values, boxes))
+        samples, w, log_prob = (
+            t.clone()
+            for t in (posterior.batch_samples, posterior.batch_w, posterior.batch_log_prob)
+        )
+        measurements = list(posterior.measurements)
+        for row, draws, box in zip(rows, moved, boxes, strict=True):
+            samples[row], w[row], log_prob[row] = draws, box.to_normal(draws), math.nan
+            measurements[row] = replace(measurements[row], method=METHOD)
+        return replace(
+            posterior,
+            batch_samples=samples,
+            batch_w=w,
+            batch_log_prob=log_prob,
+            measurements=measurements,
+        )
+
+    # --- on disk ------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the maps as JSON, whole or not at all."""
+        content = {
+            "format": 1,
+            "covariate": self.covariate,
+            "edges": [e if math.isfinite(e) else None for e in self.edges],
+            "galaxies": list(self.galaxies),
+            "scores": list(SCORES),
+            "maps": {name: self.maps[:, j].round(6).tolist() for j, name in enumerate(NAMES)},
+        }
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        part.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recalibration:
+        """Reads what `save` wrote.
+
+        Raises:
+            FormatError: If the file is missing or damaged, or of another version.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            maps = np.stack([np.array(content["maps"][name], float) for name in NAMES], axis=1)
+            edges = tuple(_edge(e, i == 0) for i, e in enumerate(content["edges"]))
+            found = cls(maps, edges, str(content["covariate"]), tuple(content["galaxies"]))
+            expected = (len(edges) - 1, len(NAMES), len(SCORES))
+            if tuple(content["scores"]) != SCORES or maps.shape != expected:
+                raise ValueError(f"maps have shape {maps.shape}, expected {expected}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FormatError(
+                f"{path} cannot be read as a recalibration: {error}. "
+                "Make it anew with deeplegato calibrate."
+            ) from error
+        return found
+
+    # --- the map ------------------------------------------------------------------------------
+
+    def _class_numbers(self, values: Array | None, batch: int) -> Int[Array, " b"]:
+        if not self.covariate:
+            return np.zeros(batch, dtype=np.int64)
+        if values is None or np.shape(values) != (batch,):
+            raise InputError(
+                f"this recalibration goes by {self.covariate}: give one value per galaxy, "
+                f"shape ({batch},), got {None if values is None else np.shape(values)}."
+            )
+        return class_of(np.asarray(values, dtype=np.float64), self.edges)
+
+    def _moved(
+        self, draws: Float[Array, "b s"], low: Any, high: Any, number: Int[Array, "b"], j: int
+    ) -> Float[Array, "b s"]:
+        """Moves one parameter's draws between two bounds, in a coordinate without any."""
+        free = ndtri(np.clip((draws - low) / (high - low), 1e-15, 1.0 - 1e-15))
+        order = np.argsort(free, axis=1, kind="stable")
+        ordered = np.take_along_axis(free, order, 1)
+        moved = np.empty_like(free)
+        for i in np.unique(number):
+            moved[number == i] = _at_new_scores(ordered[number == i], self.maps[i, j])
+        np.put_along_axis(free, order, moved, 1)
+        return np.clip(low + (high - low) * ndtr(free), low, high)
+
+
+def _map_of(ranks: Float[Array, "b 7"], draws: int) -> Float[Array, "7 k"]:
+    """Returns the map of one class: where it is not measured, continued on a straight line."""
+    number, scores = len(ranks), np.array(SCORES)
+    found = ndtri(np.clip(np.quantile(ranks, ndtr(scores), axis=0).T, 1e-9, 1.0 - 1e-9))
+    finest = -ndtri(min(1.5 / (draws + 1.0), 0.3))
+    outermost = -ndtri(min(FEWEST_BEYOND / number, 0.3))
+    known = (np.abs(scores) <= outermost) & (np.abs(found) <= finest)
+    for row, good in zip(found, known, strict=True):
+        index = np.flatnonzero(good)
+        if len(index) < 2:
+            row[:] = scores
+            continue
+        row[:] = _continued(scores, scores[index], row[index])
+    return found
+
+
+def _at_new_scores(ordered: Float[Array, "b s"], map_: Float[Array, " k"]) -> Float[Array, "b s"]:
+    """Returns each row's quantile function at the scores that its draws' own are mapped to."""
+    number = ordered.shape[1]
+    if number == 1:
+        return ordered
+    own = ndtri((np.arange(number) + 0.5) / number)
+    new = _continued(own, np.array(SCORES), map_)
+    right = np.clip(np.searchsorted(own, new), 1, number - 1)
+    part = np.clip((new - own[right - 1]) / (own[right] - own[right - 1]), 0.0, 1.0)
+    inside = ordered[:, right - 1] * (1.0 - part) + ordered[:, right] * part
+    quarter = max(1, number // 6)  # tails go on with the slope of the outer sixth of the draws
+    below = (ordered[:, quarter] - ordered[:, 0]) / (own[quarter] - own[0])
+    above = (ordered[:, -1] - ordered[:, -1 - quarter]) / (own[-1] - own[-1 - quarter])
+    inside += below[:, None] * np.minimum(new - own[0], 0.0)
+    inside += above[:, None] * np.maximum(new - own[-1], 0.0)
+    return inside
+
+
+def _continued(at: Array, x: Float[Array, " k"], y: Float[Array, " k"]) -> Array:
+    """Returns y at some points: linear between knots, beyond with the slope of the last unit."""
+    inner = np.interp(at, x, y)
+    first = int(np.searchsorted(x, min(x[0] + 1.0, x[-1])))
+    last = int(np.searchsorted(x, max(x[-1] - 1.0, x[0])))
+    low = np.clip((y[first] - y[0]) / (x[first] - x[0]), *SLOPES)
+    high = np.clip((y[-1] - y[last]) / (x[-1] - x[last]), *SLOPES)
+    return np.asarray(inner + low * np.minimum(at - x[0], 0.0) + high * np.maximum(at - x[-1], 0.0))
+
+
+def _edge(value: Any, first: bool) -> float:
+    if value is None:
+        return -math.inf if first else math.inf
+    return float(value)
+
+
+def _known_box(box: PriorBox | None) -> PriorBox:
+    if box is None:
+        raise InputError("a measured galaxy lacks its prior box: it cannot be recalibrated.")
+    return box
