@@ -11,7 +11,9 @@ from deeplegato_pp.errors import RangeError
 class Flag(enum.IntFlag):
     """One bit per circumstance; a result's ``flags`` is their sum.
 
-    Each member carries ``meaning`` and ``decision`` (how it is decided). Zero means nothing to say.
+    Each member carries ``meaning``, ``decision`` (how it is decided) and ``level``: what it makes
+    of the row's quality, ``bad``, ``caution``, or ``good`` for what is worth knowing but no reason
+    to doubt the numbers. Zero means nothing to say.
 
     Example:
         >>> Flag.names(Flag.NO_PSF | Flag.PADDED)
@@ -22,13 +24,17 @@ class Flag(enum.IntFlag):
 
     meaning: str
     decision: str
+    level: str
 
-    def __new__(cls, bit: int, meaning: str = "", decision: str = "") -> "Flag":
-        """Makes the member of value ``bit`` and hangs its two texts on it."""
+    def __new__(
+        cls, bit: int, meaning: str = "", decision: str = "", level: str = "good"
+    ) -> "Flag":
+        """Makes the member of value ``bit`` and hangs its texts on it."""
         member = int.__new__(cls, bit)
         member._value_ = bit
         member.meaning = meaning
         member.decision = decision
+        member.level = level
         return member
 
     # --- the observation ---------------------------------------------------------------------
@@ -37,6 +43,7 @@ class Flag(enum.IntFlag):
         "No PSF was given: the reference PSF was used",
         "neither `psf` nor `psf_fwhm` given, and none in the file; a Moffat (beta 4.765) of FWHM "
         "3 px stands in",
+        "caution",
     )
     PSF_FROM_FWHM = (
         1 << 1,
@@ -47,6 +54,7 @@ class Flag(enum.IntFlag):
         1 << 2,
         "No noise was given: one value was estimated from the image's border",
         "no `noise`, and none in the file; the clipped MAD of the border stands in",
+        "caution",
     )
     NO_PIXEL_SCALE = (
         1 << 3,
@@ -72,6 +80,7 @@ class Flag(enum.IntFlag):
         1 << 7,
         "The PSF is undersampled: shapes near the resolution are biased",
         "FWHM below 2.5 px with `psf_oversampling` 1",
+        "caution",
     )
     PSF_SHIFTED = (
         1 << 8,
@@ -82,6 +91,7 @@ class Flag(enum.IntFlag):
         1 << 9,
         "The PSF has negative light",
         "negative pixels hold more than 1 % of its sum",
+        "caution",
     )
     PSF_TRUNCATED = (
         1 << 10,
@@ -92,6 +102,7 @@ class Flag(enum.IntFlag):
         1 << 11,
         "The noise map was made from the noisy data pixel by pixel, which biases the flux low",
         "variance and data correlate (> 0.5) from pixel to pixel where the light is smooth",
+        "caution",
     )
     LOW_COUNTS = (
         1 << 12,
@@ -119,11 +130,13 @@ class Flag(enum.IntFlag):
         1 << 16,
         "The galaxy is too large for the stamp even at the coarsest binning",
         "posterior R_e still above the limit after the last binning",
+        "caution",
     )
     MASKED_CORE = (
         1 << 17,
         "Pixels in the galaxy's core are masked",
-        "a masked pixel close to the centre found",
+        "a masked pixel within half a FWHM of the PSF, at least 1.5 px, of the mean centre",
+        "caution",
     )
     NEIGHBOURS_MASKED = (
         1 << 18,
@@ -135,32 +148,118 @@ class Flag(enum.IntFlag):
     EDGE_OF_PRIOR = (
         1 << 19,
         "The posterior leans on an edge of the prior box",
-        "a sizeable part of the draws lies next to a bound",
+        "the mean lies in the outer 8 % of the prior and within 1.5 standard deviations of the "
+        "bound, or in its outer 0.13 % whatever the width; of the axis ratio only the lower bound "
+        "counts, of the position angle none",
+        "caution",
     )
     OUTSIDE_TRAINING = (
         1 << 20,
         "The instrument lies outside what the network was trained on",
-        "PSF FWHM, gain, sky sigma or noise outside the trained range",
+        "optical FWHM of the PSF, gain or sky sigma more than 3 % outside the ranges in the "
+        "model's card, or the visible side below; a PSF too narrow only if R_e is below four times "
+        "the narrowest",
+        "caution",
     )
     TENSION = (
         1 << 21,
         "The network and the exact posterior disagree",
         "their means differ by more than 3 sigma in a parameter",
+        "caution",
     )
     LOW_ESS = (
         1 << 22,
         "Too few effective samples",
         "effective sample size below the one asked for",
+        "caution",
     )
     HIGH_KHAT = (
         1 << 23,
         "The importance weights are unreliable",
         "Pareto k-hat above min(0.7, 1 - 1/log10 S)",
+        "bad",
     )
     FAILED = (
         1 << 24,
         "Not measured: see the reason",
         "an error stopped the measurement of this object",
+        "bad",
+    )
+
+    # --- the source list of a catalogue ------------------------------------------------------
+    DUPLICATE = (
+        1 << 25,
+        "The source list holds this source more than once",
+        "same `id`, or same position to 0.1 px, as another row of the list",
+    )
+    IMAGE_EDGE = (
+        1 << 26,
+        "Part of the cutout lies outside the image: masked pixels stand in",
+        "the stamp about the source reaches over an edge of the mosaic",
+        "caution",
+    )
+
+    # --- the verdict -------------------------------------------------------------------------
+    POOR_FIT = (
+        1 << 27,
+        "The image is not that of a Sérsic galaxy with this PSF and noise",
+        "`chi2_p` below 0.001: the best model that the posterior allows leaves too much, a 1 % "
+        "error of the model granted",
+        "caution",
+    )
+    GROSS_MISFIT = (
+        1 << 28,
+        "The model misses a good part of the galaxy's light, or there is no galaxy",
+        "`poor_fit`, and the residual within 1.5 R_e holds more than 10 % of the model's light, "
+        "by 4 standard errors, beyond noise",
+        "bad",
+    )
+    MEAN_OFF = (
+        1 << 29,
+        "The pixels contradict the posterior",
+        "the best model that it allows lies more than 4 of its standard deviations from its mean "
+        "in a coordinate (from 50 draws on)",
+        "bad",
+    )
+    UNFAMILIAR = (
+        1 << 30,
+        "The network has hardly seen an image like this in training",
+        "`ood_p` below 0.001",
+        "bad",
+    )
+    NEIGHBOUR = (
+        1 << 31,
+        "Light in the stamp that is not the galaxy's",
+        "two adjacent pixels, or a block of 4 x 4, more than 5 sigma above the best model outside "
+        "1.5 R_e",
+        "caution",
+    )
+    SATURATED = (
+        1 << 32,
+        "The core is saturated: it has a flat top",
+        "four or more adjacent pixels of S/N 10 agree with the brightest one to a tenth of their "
+        "noise, where the model varies by more than 3 sigma",
+        "bad",
+    )
+    UNDETECTED = (
+        1 << 33,
+        "No galaxy is seen: the posterior says what may hide in the noise",
+        "the model takes less than 9 off the chi-square of an empty stamp; once refined, light is "
+        "not favoured 100 to 1 over blank sky",
+        "caution",
+    )
+    NOISE_MISMATCH = (
+        1 << 34,
+        "The noise is not what its map says, and all errors scale with it",
+        "the background's scatter, robust, differs from the map's by more than 5 standard errors "
+        "and 10 % in pixels or 30 % in blocks of 4 x 4",
+        "caution",
+    )
+    NO_CONTRAST = (
+        1 << 35,
+        "Most of the image is one and the same value: it is no observation",
+        "more than half of the unmasked pixels are equal",
+        "bad",
     )
 
     @classmethod
@@ -182,6 +281,31 @@ class Flag(enum.IntFlag):
         return [str(flag.name).lower() for flag in cls if int(value) & int(flag)]
 
     @classmethod
+    def quality(cls, value: int, *, refined: bool = False) -> str:
+        """Returns the verdict: the worst level among the flags that are set.
+
+        Args:
+            value: Sum of flags.
+            refined: The numbers rest on the likelihood and no longer on the network: that it has
+                not seen the like (``UNFAMILIAR``) is a reason for caution then, no more.
+
+        Returns:
+            ``"good"``, ``"caution"`` or ``"bad"``.
+
+        Example:
+            >>> Flag.quality(0), Flag.quality(Flag.PADDED | Flag.EDGE_OF_PRIOR)
+            ('good', 'caution')
+            >>> Flag.quality(Flag.UNFAMILIAR), Flag.quality(Flag.UNFAMILIAR, refined=True)
+            ('bad', 'caution')
+        """
+        levels = {
+            "caution" if refined and flag is cls.UNFAMILIAR else flag.level
+            for flag in cls
+            if int(value) & int(flag)
+        }
+        return next((level for level in ("bad", "caution") if level in levels), "good")
+
+    @classmethod
     def describe(cls, value: int) -> str:
         """Returns one line per flag set: its name and what it means."""
         return "\n".join(f"{name}: {cls[name.upper()].meaning}" for name in cls.names(value))
@@ -190,17 +314,24 @@ class Flag(enum.IntFlag):
 def flags_markdown() -> str:
     """Returns the text of ``docs/flags.md``."""
     lines = [
-        "# Flags",
+        "# Flags and quality",
         "",
         "`flags` is the sum of the bits below; `Flag.names(value)` lists their names and "
         "`Flag.describe(value)` explains them. A flag is no error: it says what the numbers rest "
         "on. This page is written by `deeplegato_pp.flags.flags_markdown()`.",
         "",
-        "| bit | value | name | meaning | how it is decided |",
-        "|---|---|---|---|---|",
+        "**`quality`** is the worst of the last column over the flags that are set: `bad` (do not "
+        "use the numbers), `caution` (use them knowing the flags), `good` if neither. Once a "
+        "galaxy is refined its numbers rest on the likelihood, and `unfamiliar` is a reason for "
+        "caution only. How the verdict was tested stands in [verdict](verdict.md).",
+        "",
+        "| bit | value | name | meaning | how it is decided | quality |",
+        "|---|---|---|---|---|---|",
     ]
     for flag in Flag:
         bit = int(flag).bit_length() - 1
         name = str(flag.name).lower()
-        lines.append(f"| {bit} | {int(flag)} | `{name}` | {flag.meaning} | {flag.decision} |")
+        lines.append(
+            f"| {bit} | {int(flag)} | `{name}` | {flag.meaning} | {flag.decision} | {flag.level} |"
+        )
     return "\n".join(lines) + "\n"

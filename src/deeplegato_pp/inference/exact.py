@@ -20,6 +20,7 @@ from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.coordinates import SersicCoordinates
 from deeplegato_pp.inference.importance import effective_sample_size
+from deeplegato_pp.inference.interpolation import InterpolatedTarget
 from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.mcmc import sample_chain
 from deeplegato_pp.inference.modes import ModeFinder, mixture_at
@@ -46,15 +47,18 @@ class RefineOptions:
         pilot: Draws of the network weighed first, from which the search for modes starts.
         starts: Searches per galaxy.
         mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
+        interpolate: Whether images are interpolated between rendered ones where that changes ln L
+            by less than 0.02 (see `inference.interpolation`).
         last_resort: Whether a Markov chain is run where importance sampling fails.
-        chain_steps: Longest such chain. [steps of 40 walkers]
+        chain_steps: Longest such chain, and so its cost. [steps of 40 walkers]
     """
 
     pilot: int = 48
     starts: int = 2
     mask_neighbours: bool = True
+    interpolate: bool = True
     last_resort: bool = True
-    chain_steps: int = 600
+    chain_steps: int = 300
 
 
 def refine_batch(
@@ -137,6 +141,7 @@ class _Job:
         self.conditional = self.coordinates.dim < NUM_PARAMETERS
         self.renders = [0] * len(w)
         self.given_mask = problem.stamps.mask.clone()
+        self.targets: dict[int, InterpolatedTarget] = {}
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -201,15 +206,25 @@ class _Job:
             found = modes[i]
             if found is not None:
                 sampler.set_mixture(mixture_at(found, widened=self.conditional))
+                if self.options.interpolate and bool(found.converged[0]):
+                    self.targets[i] = InterpolatedTarget(self.problem, i, found)
             else:
                 sampler.base_share = 1.0
             samplers.append(sampler)
         return samplers
 
     def _log_target(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
-        for i, u in zip(rows, draws, strict=True):
-            self.renders[i] += len(u)
-        return [log_posterior_row(self.problem, i, u) for i, u in zip(rows, draws, strict=True)]
+        return [self._log_target_row(i, u) for i, u in zip(rows, draws, strict=True)]
+
+    def _log_target_row(self, row: int, u: Tensor) -> Tensor:
+        target = self.targets.get(row)
+        if target is None:
+            self.renders[row] += len(u)
+            return log_posterior_row(self.problem, row, u)
+        before = target.renders
+        values = target(u)
+        self.renders[row] += target.renders - before
+        return values
 
     def _base_density(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
         if self.density is None:
@@ -264,6 +279,8 @@ class _Job:
             max_steps=self.options.chain_steps,
         )
         self.renders[row] += chain.renders
+        if not chain.converged and chain.ess < galaxy.ess and not galaxy.flags & Flag.HIGH_KHAT:
+            return galaxy  # few draws, but sound ones
         low = 0 if chain.converged and chain.ess >= self.budget.ess else int(Flag.LOW_ESS)
         return replace(
             galaxy,
@@ -320,6 +337,7 @@ class _Job:
     def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
         for i, galaxy in enumerate(galaxies):
             masked = self.problem.stamps.mask[i] & ~self.given_mask[i]
+            galaxy.neighbours = masked.cpu()
             galaxy.masked_pixels = int(masked.sum())
             if galaxy.masked_pixels:
                 galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
@@ -331,15 +349,18 @@ class _Job:
 
     def _goodness_of_fit(self, row: int, galaxy: RefinedGalaxy) -> None:
         generator = torch.Generator().manual_seed(self.seeds[row] + 1)
-        draws = galaxy.resample(8, generator)
+        draws = galaxy.resample(4, generator)
         if bool(torch.isfinite(galaxy.log_likelihood).any()):
             best = galaxy.w[galaxy.log_likelihood.argmax()]
             draws = torch.cat([best[None], draws])
         chi2 = self.problem.chi_square(row, self.coordinates.project(draws))
         self.renders[row] += len(draws)
         half = 0.5 * self.problem.num_pixels[row].cpu().double()
-        galaxy.chi2 = float(chi2.min() / (2.0 * half))
-        galaxy.p_value = float(torch.special.gammaincc(half, 0.5 * chi2[-8:]).mean())
+        galaxy.chi2 = float(chi2.min() / (2.0 * half - self.coordinates.dim).clamp_min(1.0))
+        # Correlated pixels are fewer than they look.
+        share = 1.0 / self.problem.noise_correlation
+        tail = torch.special.gammaincc(share * half, share * 0.5 * chi2[-4:])
+        galaxy.p_value = float(tail.mean())
 
 
 def laplace_share(sampler: TargetSampler) -> float:
