@@ -29,7 +29,7 @@ MOVED = {
     "training.scheduler.warmup_steps": "training.warmup_steps",
     "training.scheduler.type": "training.scheduler",
 }
-"""Keys that have a second name, and the first. The last of a mapping's takes the mapping's place."""
+"""Keys that have a second name, and the first; a mapping's `type` comes last, in its place."""
 
 RETIRED = {
     "model.npe.num_transforms": "model.npe.num_flow_layers counts the transforms.",
@@ -132,6 +132,7 @@ def _settle_camera(data: Any) -> None:
     data.conditions.read_fraction = noise.read_noise**2 / variance
     if noise.zero_point is not None:
         data.zero_point = noise.zero_point - 2.5 * math.log10(electrons / noise.gain)
+    data.noise = type(noise)()  # all is said; what is laid over this configuration has its way
 
 
 def _shorten(training: Any) -> None:

@@ -15,7 +15,7 @@ from deeplegato_pp.config import (
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.stamps import PSF_GRID, StampBatch
 
-FLOWS = ("coupling_nsf", "nsf", "maf")
+FLOWS = ("coupling_nsf", "realnvp", "nsf", "maf")
 
 
 def small_config(flow: str = "coupling_nsf") -> Config:

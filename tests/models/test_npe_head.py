@@ -54,7 +54,7 @@ def test_the_jacobian_is_autograds(any_model, context):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("flow", ["coupling_nsf", "nsf", "maf"])
+@pytest.mark.parametrize("flow", ["coupling_nsf", "realnvp", "nsf", "maf"])
 def test_the_density_integrates_to_one_over_the_physical_box(make_model, stamps, flow):
     # A posterior not much unlike the prior, or the uniform draws would seldom meet it.
     model = make_model(flow, spread=0.02)
@@ -107,7 +107,7 @@ def test_every_parameter_receives_a_gradient(make_model, stamps):
     assert idle == []
 
 
-@pytest.mark.parametrize("flow", ["nsf", "maf"])
+@pytest.mark.parametrize("flow", ["nsf", "maf", "realnvp"])
 def test_every_parameter_of_the_other_flows_too(make_model, stamps, flow):
     head = make_model(flow).head
     context = head(noise(4, head.trunk[0].normalized_shape[0]))
@@ -133,8 +133,57 @@ def test_contexts_are_cut_and_joined(model, stamps):
 
 
 def test_an_unknown_flow_is_named():
-    with pytest.raises(ConfigError, match=r"model\.npe\.type .* 'realnvp'"):
-        NPEHead(NPEConfig(type="realnvp"), 8)
+    with pytest.raises(ConfigError, match=r"model\.npe\.type .* realnvp, .* 'glow'"):
+        NPEHead(NPEConfig(type="glow"), 8)
+
+
+@torch.no_grad()
+def test_without_whitening_the_flow_is_on_its_own():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = NPEHead(NPEConfig(num_flow_layers=2, hidden_dim=16, whitening=False), 8)
+    context = head(noise(4, 8))
+    assert not bool(context.mean.any())
+    assert not bool(context.log_sigma.any())
+    assert {name.split(".")[0] for name, _ in head.named_parameters()} == {
+        "trunk",
+        "feature_embedding",
+        "flow",
+    }
+    w, log_q = head.from_noise(context, noise(4, 50, 7))
+    torch.testing.assert_close(head.log_prob(context, w).double(), log_q, atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("flow", ["coupling_nsf", "realnvp", "nsf", "maf"])
+def test_a_posterior_of_two_parameters(flow):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = NPEHead(NPEConfig(type=flow, num_flow_layers=2, hidden_dim=8), 5, num_parameters=2)
+    context = head(noise(3, 5))
+    w, log_q = head.from_noise(context, noise(3, 20, 2))
+    assert w.shape == (3, 20, 2)
+    torch.testing.assert_close(head.log_prob(context, w).double(), log_q, atol=1e-4, rtol=1e-5)
+    normal = torch.distributions.Normal(context.mean, context.log_sigma.exp())
+    torch.testing.assert_close(
+        head.gaussian_log_prob(context, w[:, 0]),
+        normal.log_prob(w[:, 0].float()).sum(-1),
+        atol=1e-4,
+        rtol=1e-5,
+    )
+
+
+def test_blocks_and_dropout_build_what_they_say():
+    one, three = (
+        NPEHead(NPEConfig(num_flow_layers=1, hidden_dim=8, num_blocks=n, dropout=0.5), 4)
+        for n in (1, 3)
+    )
+    assert sum(p.numel() for p in three.flow.parameters()) - sum(
+        p.numel() for p in one.flow.parameters()
+    ) == 2 * (8 * 8 + 8)
+    features = noise(2, 4)
+    assert not torch.equal(one(features).embedding, one(features).embedding)
+    assert torch.equal(one.eval()(features).embedding, one(features).embedding)
 
 
 def test_bounds_come_from_the_table():

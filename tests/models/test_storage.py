@@ -36,6 +36,16 @@ def test_a_loaded_model_gives_the_same_numbers(any_model, stamps, tmp_path):
         assert torch.equal(ours, theirs)
 
 
+def test_a_backbone_that_began_with_timms_weights_does_not_fetch_them_again(make_model, tmp_path):
+    made = make_model()
+    made.config.model.backbone.pretrained = True
+    folder = made.save_pretrained(tmp_path / "m")
+    assert json.loads((folder / "config.json").read_text())["config"]["model"]["backbone"][
+        "pretrained"
+    ]
+    assert not DeepLeGAToPP.from_pretrained(folder).config.model.backbone.pretrained
+
+
 def test_the_folder_tells_where_the_weights_come_from(folder):
     content = json.loads((folder / "config.json").read_text())
     assert content["card"] == {"training": {"steps": 3}}

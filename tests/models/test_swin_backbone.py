@@ -28,7 +28,14 @@ def test_compact_features_are_pooled(images):
 
 
 @pytest.mark.parametrize(
-    "name", ["swinv2_cr_tiny_224", "resnet10t", "convnext_atto", "mobilenetv3_small_050"]
+    "name",
+    [
+        "swinv2_cr_tiny_224",
+        "resnet10t",
+        "convnext_atto",
+        "efficientnet_lite0",
+        "mobilenetv3_small_050",
+    ],
 )
 def test_models_of_timm_are_pooled_by_timm(images, name):
     # Four layouts: NHWC with a fixed size, NCHW, a norm after pooling, a layer after pooling.
@@ -68,6 +75,22 @@ def test_a_fine_feature_map_is_averaged_to_a_small_grid():
     config = dataclasses.replace(COMPACT, patch_size=2, layout_channels=3)
     backbone = SwinBackbone(config, 8, 32)
     assert backbone.layout[-1].in_features == 4 * 4 * 3
+
+
+def test_a_named_swin_takes_sizes_and_stochastic_depth(images):
+    config = BackboneConfig(
+        type="swinv2_tiny_window8_256",
+        embed_dim=12,
+        depths=(1, 2),
+        num_heads=(1, 2),
+        drop_path=0.4,
+    )
+    backbone = SwinBackbone(config, 8, 32)
+    assert [len(layer.blocks) for layer in backbone.network.layers] == [1, 2]
+    assert backbone.num_features == 24
+    assert backbone.network.layers[1].blocks[1].drop_path1.drop_prob == pytest.approx(0.4)
+    with pytest.raises(ConfigError, match=r"timm cannot build resnet10t .*embed_dim"):
+        SwinBackbone(BackboneConfig(type="resnet10t", embed_dim=12), 8, 32)
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from deeplegato_pp.config import CONFIG_DIR, load_config
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models import DeepLeGAToPP
-from deeplegato_pp.training import train
-from deeplegato_pp.training.train import CHECKPOINT
+from deeplegato_pp.training import DeepLeGAToPPTrainer, train
+from deeplegato_pp.training.assembly import BEST
+from deeplegato_pp.training.callbacks import append_row
+from deeplegato_pp.training.train import CHECKPOINT, initial_model, run_folder
 
 CURVES = ("training.csv", "steps.csv")
 
@@ -83,6 +85,7 @@ def test_a_run_leaves_its_curves_its_record_and_a_model_that_loads(tiny, tmp_pat
     model = train(tiny("training.max_steps=6"))
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
+        BEST,
         CHECKPOINT,
         "model",
         "steps.csv",
@@ -131,8 +134,8 @@ def test_without_resuming_it_starts_anew(tiny, tmp_path, read_rows):
 def test_skipped_steps_reach_the_record(tiny, tmp_path, monkeypatch, read_rows):
     compute_loss, calls = DeepLeGAToPP.compute_loss, []
 
-    def spoil_the_second(self, stamps, w):
-        terms = compute_loss(self, stamps, w)
+    def spoil_the_second(self, *batch):
+        terms = compute_loss(self, *batch)
         if self.training:
             calls.append(1)
             if len(calls) == 2:
@@ -149,8 +152,8 @@ def test_skipped_steps_reach_the_record(tiny, tmp_path, monkeypatch, read_rows):
 def test_a_diverged_validation_does_not_cost_the_model(tiny, tmp_path, monkeypatch):
     compute_loss = DeepLeGAToPP.compute_loss
 
-    def diverge(self, stamps, w):
-        terms = compute_loss(self, stamps, w)
+    def diverge(self, *batch):
+        terms = compute_loss(self, *batch)
         return terms if self.training else {**terms, "flow": terms["flow"] * torch.inf}
 
     monkeypatch.setattr(DeepLeGAToPP, "compute_loss", diverge)
@@ -179,26 +182,93 @@ def test_the_checkpoint_of_another_network_is_not_taken_up(tiny):
         train(tiny("training.max_steps=6", "model.npe.context_dim=9"))
 
 
+SMALL = {
+    "compact": ["embed_dim=16", "depths=[1,1]", "num_heads=[2,4]", "window_size=4"],
+    "swinv2": ["embed_dim=24", "depths=[1,1,1,1]", "num_heads=[1,2,3,6]", "pretrained=false"],
+}
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
-def test_shipped_configurations_train(name, tmp_path):
+def test_shipped_configurations_take_two_steps(name):
+    kind = load_config(name).model.backbone.type.split("_")[0]
     config = load_config(
         name,
         [
-            "training.max_steps=2",
             "training.batch_size=2",
-            "training.accelerator=cpu",
-            "validation.num_images=2",
             "data.image_size=64",
-            f"logging.output_dir={tmp_path}",
-            "logging.progress_bar=false",
+            "model.npe.num_flow_layers=2",
+            "model.npe.hidden_dim=16",
+            *(f"model.backbone.{setting}" for setting in SMALL[kind]),
         ],
     )
-    config.model.backbone.depths = (1,) * len(config.model.backbone.depths)
-    train(config)
-    assert (tmp_path / "model" / "model.safetensors").is_file()
+    module = DeepLeGAToPPTrainer(config)
+    optimizer = module.configure_optimizers()["optimizer"]
+    before = [p.detach().clone() for p in module.parameters()]
+    for step in range(2):
+        loss = module.objective(module.model, *module.train_dataloader().dataset[step])["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert bool(torch.isfinite(loss))
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def test_a_trial_leaves_no_files(tiny, tmp_path):
+    train(tiny(), fast_dev_run=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_early_stopping_keeps_the_best_weights(tiny, tmp_path, monkeypatch):
+    scores = iter([0, 3.0, 0, 1.0, 0, 2.0, 0, 2.5])  # of the clean and the full set
+
+    def figures(*_):
+        return {"nll": torch.tensor(float(next(scores)))}
+
+    monkeypatch.setattr("deeplegato_pp.training.trainer.validation_metrics", figures)
+    model = train(
+        tiny(
+            "validation.num_images=4",
+            "training.early_stopping_patience=1",
+            "training.max_steps=30",
+        )
+    )
+    assert model.card["training"]["steps"] == 9
+    best = torch.load(tmp_path / "run" / BEST, weights_only=False)
+    weights = {k.removeprefix("model."): v for k, v in best["state_dict"].items()}
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+
+
+def test_it_starts_from_the_weights_of_another_model(tiny, tmp_path):
+    first = train(tiny("training.max_steps=3", folder="first"))
+    started = initial_model(tiny(f"model.init={tmp_path / 'first' / 'model'}"))
+    assert same_weights(first, started)
+    with pytest.raises(ConfigError, match=r"model\.init=.* does not fit .*of another shape"):
+        initial_model(tiny(f"model.init={tmp_path / 'first' / 'model'}", "model.npe.context_dim=9"))
+
+
+def test_a_run_may_live_on_the_drive(tiny):
+    assert run_folder(tiny(folder="a")).name == "a"
+    relative = ["training.save_to_drive=true", "logging.output_dir=runs/a"]
+    assert str(run_folder(tiny(*relative, "data.drive_base=/d"))) == "/d/runs/a"
+    with pytest.raises(ConfigError, match="drive_base, which is empty"):
+        run_folder(tiny(*relative))
 
 
 def test_a_run_gives_no_warnings_with_workers_either(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(tiny("training.max_steps=3", "training.num_workers=1"))
+
+
+def test_new_figures_get_columns_in_the_curve_of_an_older_run(tmp_path):
+    path = tmp_path / "training.csv"
+    append_row(path, {"step": 1, "nll": 2.0})
+    append_row(path, {"step": 2, "nll": 1.0, "coverage": 0.5})
+    append_row(path, {"step": 3, "nll": 0.0, "coverage": 0.6})
+    assert path.read_text().split() == ["step,nll,coverage", "1,2.0,", "2,1.0,0.5", "3,0.0,0.6"]
+
+
+def test_half_precision_is_bfloat16_on_a_cpu(tiny, tmp_path):
+    model = train(tiny("training.precision=fp16", "training.max_steps=3"))
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert model.card["training"]["steps"] == 3

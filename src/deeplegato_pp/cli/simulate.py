@@ -15,7 +15,7 @@ def simulate(
             "-o",
             "--output",
             metavar="DIR|FILE",
-            help="Folder for FITS stamps and truth.ecsv, or one .npz file.",
+            help="Folder for FITS stamps and truth.ecsv (or chunks), or one .npz file.",
         ),
     ],
     number: Annotated[
@@ -31,16 +31,32 @@ def simulate(
         ),
     ] = None,
     isolated: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--isolated/--conditions",
             help="Isolated, unmasked galaxies, or masks, neighbours, partial stamps and uneven "
             "noise as in training.",
+            show_default="isolated, except in chunks",
         ),
-    ] = True,
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
+    chunks: Annotated[
+        bool,
+        typer.Option(
+            "--chunks",
+            help="Write chunks to train on (data.train_data_path) in place of FITS files, in the "
+            "full range of conditions unless --isolated is given; a call that was cut short goes "
+            "on.",
+        ),
+    ] = False,
+    chunk_size: Annotated[
+        int, typer.Option("--chunk-size", metavar="N", min=1, help="Galaxies per chunk.")
+    ] = 1024,
 ) -> None:
     """Simulate galaxies drawn from the prior, in files that `deeplegato predict` reads."""
+    if chunks:
+        _write_chunks(output, number, config, seed, chunk_size, clean=isolated is True)
+        return
     from deeplegato_pp.inference.simulations import check_simulation_output
 
     check_simulation_output(output)
@@ -48,7 +64,25 @@ def simulate(
     from deeplegato_pp.config import load_config
     from deeplegato_pp.inference.simulations import file_simulator, write_simulation
 
-    simulator = file_simulator(load_config(config).data, clean=isolated)
+    simulator = file_simulator(load_config(config).data, clean=isolated is not False)
     with progress("simulating", number) as advance:
         write_simulation(simulator, number, seed, output, advance)
+    typer.echo(f"{number} galaxies in {output}")
+
+
+def _write_chunks(
+    output: Path, number: int, config: str | None, seed: int, chunk_size: int, *, clean: bool
+) -> None:
+    from deeplegato_pp.cli.display import progress
+    from deeplegato_pp.config import load_config
+    from deeplegato_pp.data.chunks import write_chunks
+    from deeplegato_pp.errors import InputError
+
+    if output.suffix:
+        raise InputError(f"chunks go into a folder, got {output}. Give a name without a suffix.")
+    data = load_config(config).data
+    with progress("simulating", number) as advance:
+        write_chunks(
+            data, output, number, seed, chunk_size=chunk_size, clean=clean, advance=advance
+        )
     typer.echo(f"{number} galaxies in {output}")

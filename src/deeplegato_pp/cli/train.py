@@ -15,6 +15,16 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's."),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Start anew, even if the folder holds a checkpoint."),
+    ] = False,
+    fast_dev_run: Annotated[
+        bool,
+        typer.Option(
+            "--fast-dev-run", help="One step of training and validation, no files: a trial."
+        ),
+    ] = False,
 ) -> None:
     """Train a network on simulations made on the fly; a run that was killed goes on."""
     from deeplegato_pp.config import load_config
@@ -22,4 +32,4 @@ def train(
     settings = load_config(config, overrides or [])
     from deeplegato_pp.training import train as run
 
-    run(settings)
+    run(settings, resume=False if restart else None, fast_dev_run=fast_dev_run)

@@ -1,8 +1,9 @@
-"""Streams of simulations for training and validation."""
+"""Streams of batches for training and validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch.utils.data import Dataset, Sampler
 
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.stamps import StampBatch
+
+Batch = tuple[StampBatch, Tensor]
+"""Stamps and their true coordinates w, (B, 7) float64; NaN where a truth is not known."""
 
 
 def stream_generator(
@@ -21,12 +25,49 @@ def stream_generator(
     Streams are independent for different (seed, step, rank), so a run can be resumed anywhere
     and cut among workers in any way without changing what is drawn.
     """
-    state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(stream_seed(seed, step, rank))
 
 
-class SimulatedGalaxyDataset(Dataset[tuple[StampBatch, Tensor]]):
-    """Batches of simulations, made on the fly; item i is the batch of step i, always the same.
+def stream_seed(*key: int) -> int:
+    """Returns the seed that belongs to a tuple of numbers, all streams independent."""
+    state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of each step's images a process makes.
+
+    A step's images come in shards: one for each forward pass of each process. What a shard holds
+    depends on its number within the step only, so that a process that accumulates two batches sees
+    the very images that two processes see with one each.
+
+    Attributes:
+        rank: Number of the process.
+        world_size: Processes that train together.
+        accumulation: Forward passes per step.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    accumulation: int = 1
+
+    def step_and_shard(self, index: int) -> tuple[int, int]:
+        """Returns step and shard of this process's forward pass number `index`."""
+        step, forward = divmod(index, self.accumulation)
+        return step, forward * self.world_size + self.rank
+
+    def global_batch(self, index: int) -> int:
+        """Returns the number of a batch among those of all processes and steps."""
+        step, shard = self.step_and_shard(index)
+        return step * self.accumulation * self.world_size + shard
+
+
+ALONE = Share()
+
+
+class SimulatedGalaxyDataset(Dataset[Batch]):
+    """Batches of simulations, made on the fly; item i is the batch of pass i, always the same.
 
     Use it with ``DataLoader(dataset, batch_size=None, ...)``: workers deliver whole batches, and
     the stream is the same whatever their number.
@@ -38,6 +79,7 @@ class SimulatedGalaxyDataset(Dataset[tuple[StampBatch, Tensor]]):
         seed: Of the stream.
         rank: Of the process, where several train together.
         device: Where images are made; a GPU only without workers.
+        share: Rank and more, for processes that accumulate; in the place of `rank`.
     """
 
     def __init__(
@@ -49,12 +91,13 @@ class SimulatedGalaxyDataset(Dataset[tuple[StampBatch, Tensor]]):
         seed: int = 0,
         rank: int = 0,
         device: torch.device | str = "cpu",
+        share: Share | None = None,
     ) -> None:
         self.simulator = simulator
         self.batch_size = batch_size
         self.num_batches = num_batches
         self.seed = seed
-        self.rank = rank
+        self.share = share or Share(rank)
         self.device = device
 
     def __len__(self) -> int:
@@ -64,13 +107,35 @@ class SimulatedGalaxyDataset(Dataset[tuple[StampBatch, Tensor]]):
         """Returns the whole scene of a step, with PSFs and noiseless images."""
         if not 0 <= step < self.num_batches:
             raise IndexError(f"Step {step} of a stream of {self.num_batches} batches.")
-        generator = stream_generator(self.seed, step, self.rank, self.device)
+        generator = stream_generator(self.seed, *self.share.step_and_shard(step), self.device)
         return self.simulator.sample_scene(self.batch_size, generator)
 
-    def __getitem__(self, step: int) -> tuple[StampBatch, Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         """Returns the stamps of a step and their true coordinates w, (B, 7) float64."""
         scene = self.scene(step)
         return scene.stamps, self.simulator.prior.to_normal(scene.params)
+
+
+class MixedDataset(Dataset[Batch]):
+    """Batches that are put together from several streams.
+
+    Args:
+        parts: The streams, of the same length; each gives as many rows as its batches have.
+        device: Where the parts are brought together.
+    """
+
+    def __init__(self, parts: Sequence[Dataset[Batch]], device: torch.device | str = "cpu") -> None:
+        self.parts = list(parts)
+        self.device = device
+
+    def __len__(self) -> int:
+        return min(len(part) for part in self.parts)  # type: ignore[arg-type]
+
+    def __getitem__(self, step: int) -> Batch:
+        """Returns the joint batch of a step."""
+        batches = [part[step] for part in self.parts]
+        stamps = StampBatch.concatenate([b[0].to(self.device) for b in batches])
+        return stamps, torch.cat([b[1].to(self.device) for b in batches])
 
 
 class EpochSampler(Sampler[int]):
@@ -81,7 +146,7 @@ class EpochSampler(Sampler[int]):
 
     Args:
         steps_per_epoch: Batches per epoch.
-        position: Returns the number of steps taken so far.
+        position: Returns the number of batches taken so far.
     """
 
     def __init__(self, steps_per_epoch: int, position: Callable[[], int]) -> None:

@@ -32,6 +32,8 @@ class DeepLeGAToPP(nn.Module):
         prior: The box of the prior, at the reference instrument.
         image_size: Side of the stamps it takes. [px]
         card: Training record and figures, as stored with the weights.
+        reference: Features of its training images, see `inference.novelty`; empty if none are
+            stored.
 
     Example:
         >>> model = DeepLeGAToPP(Config())
@@ -42,9 +44,12 @@ class DeepLeGAToPP(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.prior = PriorBox.from_mapping(config.data.priors)
+        # The configuration's box is its instrument's; inside, all is at the reference instrument.
+        data = config.data
+        self.prior = PriorBox.at_reference(data.priors, data.pixel_scale, data.zero_point)
         self.image_size = config.data.image_size
         self.card: dict[str, Any] = {}
+        self.reference: dict[str, Tensor] = {}
         self.backbone = SwinBackbone(config.model.backbone, NUM_CHANNELS, self.image_size // 2)
         self.psf_encoder = PSFEncoder(config.model.npe.psf_channels)
         features = self.backbone.num_features + self.psf_encoder.num_features
@@ -70,14 +75,17 @@ class DeepLeGAToPP(nn.Module):
             ModelNotFoundError: If there is no such model.
             FormatError: If the weights do not fit the configuration beside them.
         """
-        config, card, state = storage.load(name)
+        folder = storage.find(name)
+        config, card, state = storage.load(folder)
+        config.model.backbone.pretrained = False  # its weights are here, and may be fetched nowhere
         model = cls(config)
         storage.fill(model, state)
         model.card = card
+        model.reference = storage.load_reference(folder)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
-        """Writes ``model.safetensors`` and ``config.json``.
+        """Writes ``model.safetensors`` and ``config.json``, and its `reference` if it has one.
 
         Args:
             folder: Where to; made if it is not there.
@@ -86,7 +94,11 @@ class DeepLeGAToPP(nn.Module):
         Returns:
             The folder.
         """
-        return storage.save(Path(folder), self, self.config, self.card if card is None else card)
+        card = self.card if card is None else card
+        written = storage.save(Path(folder), self, self.config, card)
+        if self.reference:
+            storage.save_reference(written, self.reference)
+        return written
 
     def encode(self, stamps: StampBatch) -> Context:
         """Runs image and PSF networks once; everything else about a galaxy follows from this.
@@ -162,14 +174,21 @@ class DeepLeGAToPP(nn.Module):
         """Returns `forward` without gradients."""
         return self(stamps, num_samples)
 
-    def compute_loss(self, stamps: StampBatch, w: Float[Tensor, "b 7"]) -> dict[str, Tensor]:
+    def compute_loss(
+        self, stamps: StampBatch, w: Float[Tensor, "b 7"], context: Context | None = None
+    ) -> dict[str, Tensor]:
         """Returns the negative log-densities of true coordinates, each with shape (B,).
+
+        Args:
+            stamps: Stamps in detector units.
+            w: True coordinates.
+            context: What `encode` gives for the stamps, if that is known already.
 
         Returns:
             ``flow``: of the posterior; ``gaussian``: of its whitening alone; ``error``: w minus
             the whitening's mean, (B, 7).
         """
-        context = self.encode(stamps)
+        context = self.encode(stamps) if context is None else context
         return {
             "flow": -self.log_prob(context, w[:, None])[:, 0],
             "gaussian": -self.head.gaussian_log_prob(context, w),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import zuko
@@ -33,27 +33,25 @@ class Context:
         mean: Centre of the whitening, with shape (B, 7).
         log_sigma: Logarithm of its widths, with shape (B, 7).
         embedding: What conditions the flow, with shape (B, C).
+        features: What the head read, with shape (B, F).
     """
 
     mean: Float[Tensor, "b 7"]
     log_sigma: Float[Tensor, "b 7"]
     embedding: Float[Tensor, "b c"]
+    features: Float[Tensor, "b f"]
 
     def __len__(self) -> int:
         return self.mean.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> Context:
         """Returns the context of some galaxies."""
-        return Context(self.mean[rows], self.log_sigma[rows], self.embedding[rows])
+        return Context(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Context]) -> Context:
         """Joins contexts."""
-        return cls(
-            torch.cat([p.mean for p in parts]),
-            torch.cat([p.log_sigma for p in parts]),
-            torch.cat([p.embedding for p in parts]),
-        )
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 class NPEHead(nn.Module):
@@ -61,11 +59,13 @@ class NPEHead(nn.Module):
 
     Mean and log-variance whiten, the flow f models the rest:
     :math:`\log q(w) = \log f((w - \mu)/\sigma \mid c) - \sum \ln \sigma`, so that widths from
-    1e-4 to 1 of the prior are equally easy. All densities are float32 even under autocast.
+    1e-4 to 1 of the prior are equally easy. All densities are float32 even under autocast. Without
+    whitening, the flow is left to find the narrow posteriors by itself.
 
     Args:
         config: Sizes and kind of flow.
         in_features: Length of the feature vectors.
+        num_parameters: Dimensions of the posterior; shapes below say 7.
 
     Raises:
         ConfigError: If the flow's type is unknown.
@@ -73,10 +73,14 @@ class NPEHead(nn.Module):
     References:
         | Neural spline flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
         | Masked autoregressive flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
+        | Density estimation using real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803
     """
 
-    def __init__(self, config: NPEConfig, in_features: int) -> None:
+    def __init__(
+        self, config: NPEConfig, in_features: int, num_parameters: int = NUM_PARAMETERS
+    ) -> None:
         super().__init__()
+        self.num_parameters = num_parameters
         self.trunk = nn.Sequential(
             nn.LayerNorm(in_features),
             nn.Linear(in_features, config.trunk_dim),
@@ -84,24 +88,29 @@ class NPEHead(nn.Module):
             nn.Linear(config.trunk_dim, config.trunk_dim),
             nn.GELU(),
         )
-        self.mean_head = nn.Linear(config.trunk_dim, NUM_PARAMETERS)
-        self.logvar_head = nn.Linear(config.trunk_dim, NUM_PARAMETERS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.mean_head = self.logvar_head = None
+        if config.whitening:
+            self.mean_head = nn.Linear(config.trunk_dim, num_parameters)
+            self.logvar_head = nn.Linear(config.trunk_dim, num_parameters)
         self.feature_embedding = nn.Linear(config.trunk_dim, config.context_dim)
-        self.flow = _build_flow(config)
+        self.flow = _build_flow(config, num_parameters)
         for layer in (self.mean_head, self.logvar_head):
-            nn.init.normal_(layer.weight, std=1e-2)
-            nn.init.zeros_(layer.bias)
+            if layer is not None:  # first answers next to the prior's mean and width
+                nn.init.normal_(layer.weight, std=1e-2)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, features: Float[Tensor, "b f"]) -> Context:
         """Returns the context from the networks' features."""
         with torch.autocast(features.device.type, enabled=False):
-            trunk = self.trunk(features.float())
+            trunk = self.dropout(self.trunk(features.float()))
+            embedding = self.feature_embedding(trunk)
+            if self.mean_head is None or self.logvar_head is None:
+                zero = trunk.new_zeros(len(trunk), self.num_parameters)
+                return Context(zero, zero, embedding, features)
             log_sigma = 0.5 * self.logvar_head(trunk)
-            return Context(
-                self.mean_head(trunk),
-                log_sigma.clamp(*LOG_SIGMA_RANGE),
-                self.feature_embedding(trunk),
-            )
+            mean = self.mean_head(trunk)
+            return Context(mean, log_sigma.clamp(*LOG_SIGMA_RANGE), embedding, features)
 
     def log_prob(self, context: Context, w: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s"]:
         """Returns the posterior's log-density at w, in coordinates w, with shape (B, S)."""
@@ -115,7 +124,7 @@ class NPEHead(nn.Module):
         """Returns the whitening Gaussian's own log-density at w, with shape (B,)."""
         with torch.autocast(w.device.type, enabled=False):
             z = ((w - context.mean) * (-context.log_sigma).exp()).float()
-            constant = 0.5 * NUM_PARAMETERS * 1.8378770664093453  # ln 2 pi
+            constant = 0.5 * self.num_parameters * 1.8378770664093453  # ln 2 pi
             return -0.5 * (z**2).sum(-1) - context.log_sigma.sum(-1) - constant
 
     def from_noise(
@@ -134,7 +143,7 @@ class NPEHead(nn.Module):
             return w, log_f.double() - context.log_sigma.double().sum(-1)[:, None]
 
 
-def _build_flow(config: NPEConfig) -> zuko.flows.Flow:
+def _build_flow(config: NPEConfig, num_parameters: int) -> zuko.flows.Flow:
     """Builds the flow.
 
     Couplings transform half of the coordinates given the other half, in one pass either way;
@@ -142,10 +151,10 @@ def _build_flow(config: NPEConfig) -> zuko.flows.Flow:
     at 1.7 times the cost per draw.
     """
     options = {
-        "features": NUM_PARAMETERS,
+        "features": num_parameters,
         "context": config.context_dim,
         "transforms": config.num_flow_layers,
-        "hidden_features": (config.hidden_dim, config.hidden_dim),
+        "hidden_features": (config.hidden_dim,) * config.num_blocks,
     }
     bins = config.spline_bins
     if config.type == "coupling_nsf":
@@ -154,8 +163,10 @@ def _build_flow(config: NPEConfig) -> zuko.flows.Flow:
             univariate=zuko.transforms.MonotonicRQSTransform,
             shapes=[(bins,), (bins,), (bins - 1,)],
         )
+    if config.type == "realnvp":
+        return zuko.flows.NICE(**options)
     if config.type == "nsf":
         return zuko.flows.NSF(**options, bins=bins)
     if config.type == "maf":
         return zuko.flows.MAF(**options)
-    raise ConfigError(f"model.npe.type is coupling_nsf, nsf or maf, got {config.type!r}.")
+    raise ConfigError(f"model.npe.type is coupling_nsf, realnvp, nsf or maf, got {config.type!r}.")

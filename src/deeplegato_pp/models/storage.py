@@ -22,6 +22,12 @@ PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained")
 DEFAULT_MODEL = "default"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+REFERENCE = "reference.safetensors"
+"""Features of training images, to tell what the network has not seen; may be absent."""
+
+RECALIBRATION = "recalibration.json"
+"""Where calibration moves the quantiles of the network's posteriors; may be absent."""
+
 HUB_TIMEOUT = 5.0
 """How long the hub may take to answer. [s]"""
 
@@ -72,6 +78,29 @@ def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Ten
     return config, card, state
 
 
+def load_reference(folder: Path) -> dict[str, Tensor]:
+    """Returns what was fitted to the features of a model's training images; empty if nothing.
+
+    Raises:
+        FormatError: If the file cannot be read.
+    """
+    path = folder / REFERENCE
+    if not path.is_file():
+        return {}
+    try:
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FormatError(f"{path} cannot be read: {error}. Fit it anew or delete it.") from error
+
+
+def save_reference(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    """Writes what was fitted to the features of a model's training images, whole or not at all."""
+    part = folder / f"{REFERENCE}.part"
+    save_file(tensors, part)
+    os.replace(part, folder / REFERENCE)
+    return folder / REFERENCE
+
+
 def find(name: str | Path | None) -> Path:
     """Returns the folder of a model: given, packaged, or fetched from the hub.
 
@@ -105,7 +134,7 @@ def _from_hub(repository: str) -> Path:
         path = snapshot_download(
             repository,
             revision=revision,
-            allow_patterns=[WEIGHTS, CONFIG],
+            allow_patterns=[WEIGHTS, CONFIG, REFERENCE, RECALIBRATION],
             local_files_only=revision is None,
         )
     except Exception as error:

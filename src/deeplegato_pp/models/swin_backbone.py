@@ -140,6 +140,12 @@ def _named(config: BackboneConfig, in_channels: int, image_size: int) -> nn.Modu
     options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
     if _has_fixed_input_size(config.type):
         options["img_size"] = image_size
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
+    default = BackboneConfig()
+    for size in ("embed_dim", "depths", "num_heads", "patch_size", "window_size"):
+        if getattr(config, size) != getattr(default, size):
+            options[size] = getattr(config, size)
     try:
         network: nn.Module = timm.create_model(config.type, pretrained=config.pretrained, **options)
     # Downloads and constructors fail with errors of many libraries, which have no common base.

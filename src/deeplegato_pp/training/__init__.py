@@ -6,6 +6,9 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .losses import NPELoss as NPELoss
+    from .losses import PhysicsInformedLoss as PhysicsInformedLoss
+    from .losses import ReconstructionLoss as ReconstructionLoss
+    from .losses import UncertaintyCalibrationLoss as UncertaintyCalibrationLoss
     from .train import train as train
     from .trainer import DeepLeGAToPPTrainer as DeepLeGAToPPTrainer
 else:
@@ -14,6 +17,9 @@ else:
         {
             "DeepLeGAToPPTrainer": ".trainer",
             "NPELoss": ".losses",
+            "PhysicsInformedLoss": ".losses",
+            "ReconstructionLoss": ".losses",
+            "UncertaintyCalibrationLoss": ".losses",
             "train": ".train",
         },
     )

@@ -15,6 +15,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from deeplegato_pp.config import TrainingConfig
+
 CURVE = "training.csv"
 STEPS = "steps.csv"
 
@@ -28,18 +30,19 @@ class RunRecord(Callback):
 
     Args:
         folder: Where the files are.
-        batch_size: Images per step and process.
+        training: Batch size and accumulation, to count images by.
         every_n_steps: Steps between lines of ``steps.csv``.
     """
 
-    def __init__(self, folder: Path, batch_size: int, every_n_steps: int) -> None:
+    def __init__(self, folder: Path, training: TrainingConfig, every_n_steps: int) -> None:
         self.folder = folder
-        self.batch_size = batch_size
+        self.images_per_step = training.batch_size * training.accumulation_steps
         self.every_n_steps = every_n_steps
         self.seconds_before = 0.0
         self.started = time.monotonic()
         self.validation: dict[str, float] = {}
-        self._losses: list[Tensor] = []
+        self._terms: dict[str, list[Tensor]] = {}
+        self._last_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns time used and last validation, for the checkpoint."""
@@ -57,10 +60,11 @@ class RunRecord(Callback):
 
     def images(self, trainer: pl.Trainer) -> int:
         """Training images seen."""
-        return trainer.global_step * self.batch_size * trainer.world_size
+        return trainer.global_step * self.images_per_step * trainer.world_size
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drops the lines that a killed run wrote after its last checkpoint."""
+        self._last_step = trainer.global_step
         if trainer.is_global_zero:
             for name in (CURVE, STEPS):
                 _truncate(self.folder / name, trainer.global_step)
@@ -74,12 +78,18 @@ class RunRecord(Callback):
         batch_idx: int,
     ) -> None:
         """Writes a line of ``steps.csv`` where one is due."""
-        self._losses.append(outputs["flow_nll"])
-        if trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
+        for name, value in outputs.items():
+            if name != "loss":
+                self._terms.setdefault(name, []).append(value)
+        complete, self._last_step = trainer.global_step > self._last_step, trainer.global_step
+        if complete and trainer.global_step % self.every_n_steps == 0:
             # A skipped step has no loss; the count of those stands beside the mean.
-            mean = float(torch.stack(self._losses).nanmean())
-            _append(self.folder / STEPS, {**self._where(trainer, pl_module), "flow_nll": mean})
-            self._losses.clear()
+            means = {name: torch.stack(values).nanmean() for name, values in self._terms.items()}
+            means = {k: trainer.strategy.reduce(v, reduce_op="mean") for k, v in means.items()}
+            self._terms.clear()
+            if trainer.is_global_zero:
+                row = self._where(trainer, pl_module)
+                append_row(self.folder / STEPS, {**row, **{k: float(v) for k, v in means.items()}})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes a line of ``training.csv``."""
@@ -87,7 +97,7 @@ class RunRecord(Callback):
             return
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
         self.validation = {k: v for k, v in metrics.items() if k.startswith("val")}
-        _append(self.folder / CURVE, {**self._where(trainer, pl_module), **metrics})
+        append_row(self.folder / CURVE, {**self._where(trainer, pl_module), **metrics})
 
     def card(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Returns the record that is stored with the weights; it holds no NaN, which JSON lacks."""
@@ -119,24 +129,34 @@ def _skipped(module: pl.LightningModule) -> int:
     return int(module.skipped_steps)  # type: ignore[arg-type]
 
 
-def _append(path: Path, row: Mapping[str, float]) -> None:
-    is_new = not path.exists()
-    with path.open("a", newline="") as f:
-        writer = csv.DictWriter(f, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Adds a line; a figure that the file has no column for yet gets one."""
+    names, rows = _read_rows(path)
+    if names and set(row) <= set(names):
+        with path.open("a", newline="") as f:
+            csv.DictWriter(f, names).writerow(row)
+    else:
+        _write_rows(path, [*names, *(k for k in row if k not in names)], [*rows, dict(row)])
 
 
 def _truncate(path: Path, step: int) -> None:
     """Keeps the lines up to a step; of a line that was cut short while being written, nothing."""
+    names, rows = _read_rows(path)
+    if names:
+        kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]
+        _write_rows(path, names, kept)
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     if not path.exists():
-        return
+        return [], []
     with path.open(newline="") as f:
         reader = csv.DictReader(f)
-        names = list(reader.fieldnames or [])
-        rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
+        return list(reader.fieldnames or []), list(reader)
+
+
+def _write_rows(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="") as f:
-        writer = csv.DictWriter(f, names)
+        writer = csv.DictWriter(f, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

@@ -7,12 +7,20 @@ import math
 from deeplegato_pp.config import TrainingConfig
 from deeplegato_pp.errors import ConfigError
 
+SCHEDULERS = ("wsd", "cosine", "one_cycle", "cosine_restarts")
+
+ONE_CYCLE_START = 1 / 25
+"""Share of the peak at which a cycle starts."""
+
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     """Returns the share of the peak learning rate at a step.
 
     ``cosine`` falls over the whole run; ``wsd`` stays and falls linearly over the last
-    `decay_steps`, so that a run can be lengthened without starting over.
+    `decay_steps`, so that a run can be lengthened without starting over; ``one_cycle`` rises from
+    a twenty-fifth to the peak and falls, both as cosines; ``cosine_restarts`` falls again and
+    again, over `restart_epochs` at first and `restart_factor` times as long each time. The cosines
+    end at `min_learning_rate`. All but ``one_cycle`` warm up linearly.
 
     Args:
         step: Optimizer step, from 0.
@@ -24,6 +32,9 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     References:
         | MiniCPM: unveiling the potential of small language models (Hu et al., 2024; wsd)
         | https://arxiv.org/abs/2404.06395
+        | SGDR: stochastic gradient descent with warm restarts (Loshchilov & Hutter, 2017)
+        | https://arxiv.org/abs/1608.03983
+        | Super-convergence (Smith & Topin, 2018; one cycle), https://arxiv.org/abs/1708.07120
 
     Example:
         >>> config = TrainingConfig(scheduler="wsd", warmup_steps=10, decay_steps=10, max_steps=100)
@@ -32,8 +43,32 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     """
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     left = max(0, config.max_steps - step)
-    if config.scheduler == "cosine":
-        return warm * 0.5 * (1.0 - math.cos(math.pi * left / config.max_steps))
+    floor = config.min_learning_rate / config.learning_rate
     if config.scheduler == "wsd":
         return warm * min(1.0, left / max(1, config.decay_steps))
-    raise ConfigError(f"training.scheduler is cosine or wsd, got {config.scheduler!r}.")
+    if config.scheduler == "cosine":
+        return warm * _cosine(1.0, floor, 1.0 - left / config.max_steps)
+    if config.scheduler == "one_cycle":
+        if step < config.warmup_steps:
+            return _cosine(ONE_CYCLE_START, 1.0, step / config.warmup_steps)
+        falling = max(1, config.max_steps - config.warmup_steps)
+        return _cosine(1.0, floor, 1.0 - min(1.0, left / falling))
+    if config.scheduler == "cosine_restarts":
+        return warm * _cosine(1.0, floor, _phase(step, config))
+    raise ConfigError(
+        f"training.scheduler is one of {', '.join(SCHEDULERS)}, got {config.scheduler!r}."
+    )
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    """Returns where half a cosine from start to end is after a share of its way."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def _phase(step: int, config: TrainingConfig) -> float:
+    """Returns the share of the current period that has passed."""
+    period = max(1, config.restart_epochs * config.steps_per_epoch)
+    while step >= period:
+        step -= period
+        period *= max(1, config.restart_factor)
+    return step / period

@@ -3,101 +3,139 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
-    MisconfigurationException,
-)
 
 from deeplegato_pp.config import Config, TrainingConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
+from deeplegato_pp.training.assembly import BEST, LAST, create_trainer, without_chatter
 from deeplegato_pp.training.callbacks import CURVE, STEPS, RunRecord
-from deeplegato_pp.training.trainer import DeepLeGAToPPTrainer
+from deeplegato_pp.training.trainer import DeepLeGAToPPTrainer, mismatches
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "last.ckpt"
-
-AVERAGE_EVERY = 10
-"""Steps between updates of the averaged weights: each one would cost a tenth of a CPU's step."""
+CHECKPOINT = LAST
 
 
-def train(config: Config, *, resume: bool = True) -> DeepLeGAToPP:
+def train(
+    config: Config, *, resume: bool | None = None, fast_dev_run: bool = False
+) -> DeepLeGAToPP:
     """Trains a network and saves it.
 
-    The output folder holds ``last.ckpt`` (everything to go on with), ``training.csv`` and
-    ``steps.csv`` (the curves) and, at the end, ``model/`` (averaged weights and record, for
-    `Predictor`). A killed run goes on from its last epoch, with the same stream of simulations.
+    The output folder holds ``last.ckpt`` (everything to go on with), ``best.ckpt`` (the weights
+    that validated best), ``training.csv`` and ``steps.csv`` (the curves) and, at the end,
+    ``model/`` (averaged weights and record, for `Predictor`; of a run that early stopping has
+    ended, the best). A killed run goes on from its last epoch, with the same stream of batches.
 
     Args:
         config: The configuration.
-        resume: Go on from ``last.ckpt`` if it is there; otherwise start anew.
+        resume: Go on from ``last.ckpt`` if it is there; otherwise start anew. None: as
+            `training.resume_from_latest` says.
+        fast_dev_run: Take one step of training and validation, and leave no files: a trial.
 
     Returns:
         The network with averaged weights, in evaluation mode.
 
     Raises:
         ConfigError: If a setting names something unknown, the steps do not make whole epochs, or
-            the checkpoint in the folder belongs to another network.
+            the checkpoint in the folder or the initial weights belong to another network.
     """
     _check_steps(config.training)
-    folder = Path(config.logging.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = run_folder(config)
     pl.seed_everything(config.training.seed, verbose=False)
-    record = RunRecord(folder, config.training.batch_size, config.logging.every_n_steps)
-    module = DeepLeGAToPPTrainer(config)
-    with _without_chatter():
-        trainer = _lightning(config, folder, record)
-    checkpoint = folder / CHECKPOINT
-    saved = _read_checkpoint(checkpoint, module) if resume and checkpoint.is_file() else None
-    if saved is None:
-        for name in (CURVE, STEPS):
-            (folder / name).unlink(missing_ok=True)
-    else:
+    module = DeepLeGAToPPTrainer(config, initial_model(config))
+    record = RunRecord(folder, config.training, config.logging.every_n_steps)
+    if not fast_dev_run:
+        folder.mkdir(parents=True, exist_ok=True)
+    with without_chatter():
+        trainer = create_trainer(
+            config, folder, record, module.monitored, fast_dev_run=fast_dev_run
+        )
+    resume = config.training.resume_from_latest if resume is None else resume
+    checkpoint = folder / LAST
+    going_on = resume and not fast_dev_run and checkpoint.is_file()
+    if going_on:
         logger.info("Going on from %s.", checkpoint)
-    with _without_chatter():
+    elif not fast_dev_run and trainer.is_global_zero:
+        for name in (CURVE, STEPS, LAST, BEST):
+            (folder / name).unlink(missing_ok=True)
+    with without_chatter():
         # The checkpoint is our own: weights, optimizer moments and the time used.
-        trainer.fit(module, ckpt_path=checkpoint if saved else None, weights_only=False)
-    if saved is not None and saved["global_step"] >= config.training.max_steps:
-        # Nothing was left to do, and it is only after steps that Lightning puts the averages in.
-        module.load_state_dict(saved["state_dict"])
+        trainer.fit(module, ckpt_path=checkpoint if going_on else None, weights_only=False)
+    if module.finished is not None:
+        module.load_state_dict(module.finished)
+    elif trainer.global_step < config.training.max_steps and not fast_dev_run:
+        _load_best(module, folder / BEST)
     model = module.model.eval()
-    model.card = {
-        "training": record.card(trainer, module),
-        "training_ranges": config.to_dict()["data"]["conditions"],
-    }
-    model.save_pretrained(folder / "model")
+    model.card = _card(config, record, trainer, module)
+    if trainer.is_global_zero and not fast_dev_run:
+        model.save_pretrained(folder / "model")
+    trainer.strategy.barrier()
     return model
 
 
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Keeps back what Lightning says that is no news here, and only that."""
-    lightning = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level = lightning.level
-    with warnings.catch_warnings():
-        # Simulating in the training process is faster than handing batches over on few cores.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # The folder is there to go on in, and last.ckpt to be replaced.
-        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-        # A run's folder may be moved.
-        warnings.filterwarnings("ignore", ".*dirpath has changed from.*")
-        # Lightning asks torch for a class that torch has renamed.
-        warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*", FutureWarning)
-        # Hardware found and tips; its warnings pass.
-        lightning.setLevel(max(level, logging.WARNING))
-        try:
-            yield
-        finally:
-            lightning.setLevel(level)
+def run_folder(config: Config) -> Path:
+    """Returns where a run leaves its files: on the drive, if the configuration wants it there."""
+    folder = Path(config.logging.output_dir)
+    if config.training.save_to_drive and not folder.is_absolute():
+        if not config.data.drive_base:
+            raise ConfigError(
+                "training.save_to_drive=true needs data.drive_base, which is empty. Give the "
+                "drive's folder."
+            )
+        folder = Path(config.data.drive_base) / folder
+    return folder
+
+
+def initial_model(config: Config) -> DeepLeGAToPP:
+    """Returns the network that training starts from: new, or with the weights of another.
+
+    The layers of `model.init` that are also in the new network must have its shapes; those that
+    are not there yet start as new ones do.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
+        ConfigError: If no layer, or a layer of another shape, is found in both.
+    """
+    model = DeepLeGAToPP(config)
+    if not config.model.init:
+        return model
+    source = DeepLeGAToPP.from_pretrained(config.model.init)
+    own, other = model.state_dict(), source.state_dict()
+    common = own.keys() & other.keys()
+    report = mismatches({k: own[k] for k in common}, {k: other[k] for k in common})
+    if report or not common:
+        raise ConfigError(
+            f"model.init={config.model.init} does not fit this network: "
+            f"{report or 'no layer is found in both'}. Take over its model section."
+        )
+    if common != own.keys():
+        logger.warning("model.init=%s: %s.", config.model.init, mismatches(own, other))
+    model.load_state_dict({**own, **{k: other[k] for k in common}})
+    return model
+
+
+def _load_best(module: DeepLeGAToPPTrainer, path: Path) -> None:
+    """Takes the weights that validated best, after early stopping."""
+    if path.is_file():
+        saved = torch.load(path, map_location="cpu", weights_only=False)
+        module.load_state_dict(saved["state_dict"])
+
+
+def _card(
+    config: Config, record: RunRecord, trainer: pl.Trainer, module: DeepLeGAToPPTrainer
+) -> dict[str, object]:
+    """Returns the record that is stored with the weights."""
+    card: dict[str, object] = {
+        "training": record.card(trainer, module),
+        "training_ranges": config.to_dict()["data"]["conditions"],
+    }
+    if config.model.name:
+        card["name"] = config.model.name
+    return card
 
 
 def _check_steps(training: TrainingConfig) -> None:
@@ -110,58 +148,7 @@ def _check_steps(training: TrainingConfig) -> None:
             f"least 1), got {steps} and {epoch}. Set training.max_steps={whole} or change the "
             "length of an epoch."
         )
-
-
-def _read_checkpoint(path: Path, module: DeepLeGAToPPTrainer) -> dict[str, Any]:
-    """Returns a checkpoint if it fits the network that is to be trained."""
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    shapes = {k: v.shape for k, v in saved["state_dict"].items()}
-    if shapes != {k: v.shape for k, v in module.state_dict().items()}:
+    if training.accumulation_steps < 1:
         raise ConfigError(
-            f"{path} belongs to a network of other sizes. Set another logging.output_dir, or "
-            "start anew without resuming."
+            f"training.accumulation_steps must be at least 1, got {training.accumulation_steps}."
         )
-    return saved
-
-
-def _lightning(config: Config, folder: Path, record: RunRecord) -> pl.Trainer:
-    training = config.training
-    callbacks: list[Any] = [
-        record,
-        # Buffers are copied: averages of counters and of tables of indices are no such things.
-        EMAWeightAveraging(
-            decay=training.ema_decay**AVERAGE_EVERY,
-            update_every_n_steps=AVERAGE_EVERY,
-            use_buffers=False,
-        ),
-        ModelCheckpoint(
-            dirpath=folder,
-            filename=Path(CHECKPOINT).stem,
-            save_top_k=1,
-            monitor=None,
-            every_n_epochs=1,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
-    ]
-    if config.logging.progress_bar:
-        callbacks.append(RichProgressBar())
-    try:
-        return pl.Trainer(
-            accelerator=training.accelerator,
-            devices=1,
-            precision=training.precision,  # type: ignore[arg-type]
-            max_steps=training.max_steps,
-            callbacks=callbacks,
-            logger=False,
-            enable_progress_bar=config.logging.progress_bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            default_root_dir=folder,
-        )
-    except (ValueError, MisconfigurationException) as error:
-        raise ConfigError(
-            f"training.accelerator={training.accelerator} with training.precision="
-            f"{training.precision} cannot be had: {error}"
-        ) from error

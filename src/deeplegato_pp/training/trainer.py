@@ -8,38 +8,32 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from deeplegato_pp.config import Config
-from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset
-from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.data.datasets import Batch, Share, stream_seed
+from deeplegato_pp.data.loaders import Loader, create_dataloaders
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import NAMES
-from deeplegato_pp.stamps import StampBatch
-from deeplegato_pp.training.losses import NPELoss
+from deeplegato_pp.training.objective import Objective
+from deeplegato_pp.training.optimizer import create_optimizer
 from deeplegato_pp.training.schedules import learning_rate_factor
+from deeplegato_pp.training.validation import validation_metrics
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_SETS = ("clean", "full")
-"""Isolated unmasked galaxies, and the conditions of training."""
-
-_VALIDATION_SEED = 2**31
-"""Far from any training seed: the validation stream is never trained on."""
-
-Batch = tuple[StampBatch, Tensor]
+_NOISE_STREAM = 2**33
+"""Apart from the simulations' streams: dropout, hidden pixels and the like."""
 
 
 class DeepLeGAToPPTrainer(pl.LightningModule):
-    """Trains a network on simulations made on the fly.
+    """Trains a network on simulations made on the fly, stored ones and real galaxies.
 
     Steps whose gradient is not finite are skipped, for weights and moments alike, and counted
-    (``skipped_steps``): bf16 makes one now and then.
+    (``skipped_steps``): bf16 makes one now and then. All that is random is drawn anew for each
+    step from (seed, step, shard), so that a resumed run goes on as if it had never stopped.
 
     Args:
         config: The whole configuration.
@@ -50,121 +44,151 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = model or DeepLeGAToPP(config)
-        self.loss = NPELoss(config.training.gaussian_weight)
+        self.objective = Objective(config, self.model.backbone.num_features)
         self.skipped_steps = 0
+        self.finished: dict[str, Tensor] | None = None
+        self._loaders: tuple[Loader, dict[str, Loader]] | None = None
+        self._forward_passes = 0
+
+    @property
+    def monitored(self) -> str:
+        """The figure by which the best weights are told."""
+        term = "nll" if self.config.training.task == "posterior" else "reconstruction"
+        return f"val_full/{term}"
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
         """Moves stamps and coordinates."""
         stamps, w = batch
         return stamps.to(device), w.to(device)
 
+    def on_train_epoch_start(self) -> None:
+        """Takes up the count of forward passes where the run stands."""
+        self._forward_passes = self.global_step * self.config.training.accumulation_steps
+
     def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
-        """Returns the loss of a batch, and the flow's part of it for the record."""
-        stamps, w = batch
-        terms = self.model.compute_loss(stamps, w.float())
-        flow_nll = terms["flow"].detach().mean()
-        self.log("train/flow_nll", flow_nll, prog_bar=True)
-        return {"loss": self.loss(terms), "flow_nll": flow_nll}
+        """Returns the loss of a batch, and its terms for the record."""
+        step, shard = self._share().step_and_shard(self._forward_passes)
+        torch.manual_seed(stream_seed(_NOISE_STREAM + self.config.training.seed, step, shard))
+        self._forward_passes += 1
+        terms: dict[str, Tensor] = self.objective(self.model, *batch)
+        for name, value in terms.items():
+            if name != "loss":
+                self.log(f"train/{name}", value, prog_bar=name in ("flow_nll", "reconstruction"))
+        return terms
 
     def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
-        """Logs the flow's and the Gaussian's NLL and the error of each parameter."""
+        """Logs NLL, errors and coverage, or the error of the reconstruction."""
         stamps, w = batch
-        terms = self.model.compute_loss(stamps, w.float())
-        prefix = f"val_{VALIDATION_SETS[dataloader_idx]}"
-        size = len(stamps)
-        options: dict[str, Any] = {"batch_size": size, "add_dataloader_idx": False}
-        self.log(f"{prefix}/nll", terms["flow"].mean(), prog_bar=True, **options)
-        self.log(f"{prefix}/gaussian_nll", terms["gaussian"].mean(), **options)
-        for name, error in zip(NAMES, terms["error"].abs().mean(0), strict=True):
-            self.log(f"{prefix}/mae_{name}", error, **options)
+        name = list(self._both_loaders()[1])[dataloader_idx]
+        if self.config.training.task == "reconstruction":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.training.seed)  # the same pixels each time
+                metrics = {"reconstruction": self.objective.reconstruct(self.model, stamps)}
+        else:
+            draws = self.config.validation.num_posterior_samples
+            metrics = validation_metrics(self.model, stamps, w, draws)
+        for key, value in metrics.items():
+            self.log(
+                f"val_{name}/{key}",
+                value,
+                batch_size=len(stamps),
+                add_dataloader_idx=False,
+                prog_bar=key in ("nll", "reconstruction"),
+                sync_dist=True,
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of skipped steps."""
+        """Keeps the count of skipped steps and the configuration."""
         checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["config"] = self.config.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the count of skipped steps."""
+        """Takes up the count of skipped steps, and the averaged weights of a finished run.
+
+        Raises:
+            ConfigError: If the checkpoint belongs to another network; the message lists what is
+                missing, unexpected, or of another shape.
+        """
+        report = mismatches(self.state_dict(), checkpoint["state_dict"])
+        if report:
+            raise ConfigError(
+                f"The checkpoint belongs to a network of other sizes: {report}. Set another "
+                "logging.output_dir, or start anew without resuming (--restart)."
+            )
         self.skipped_steps = checkpoint["skipped_steps"]
+        if checkpoint["global_step"] >= self.config.training.max_steps:
+            # Nothing is left to do, and it is only after steps that Lightning puts averages in.
+            self.finished = checkpoint["state_dict"]
 
     def on_before_optimizer_step(self, _: Optimizer) -> None:
         """Clips the gradient; drops it, and with it the step, if it is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.training.gradient_clip
-        )
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.config.training.gradient_clip)
         if not bool(torch.isfinite(norm)):
             self.skipped_steps += 1
-            for parameter in self.model.parameters():
+            for parameter in self.parameters():
                 parameter.grad = None  # the optimizer passes over parameters without a gradient
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Returns one optimizer (timm's Muon holds AdamW for biases and norms) and its schedule.
+        """Returns one optimizer and its schedule.
 
         Raises:
             ConfigError: If timm has no such optimizer or the schedule is unknown.
         """
         training = self.config.training
-        try:
-            optimizer: Optimizer = create_optimizer_v2(
-                self.model,
-                opt=training.optimizer,
-                lr=training.learning_rate,
-                weight_decay=training.weight_decay,
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"training.optimizer is the name of a timm optimizer, got "
-                f"{training.optimizer!r}: {error}"
-            ) from error
+        trained: nn.Module = self.model
+        if self.objective.decoder is not None:
+            trained = nn.ModuleList([self.model, self.objective.decoder])
+        optimizer = create_optimizer(trained, training)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, training))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Returns this rank's endless stream, cut into epochs."""
-        training = self.config.training
-        dataset = SimulatedGalaxyDataset(
-            SersicSimulator.from_config(self.config.data),
-            training.batch_size,
-            training.max_steps,
-            seed=training.seed,
-            rank=self.global_rank,
-            device=self._simulation_device(),
-        )
-        steps = min(training.steps_per_epoch, training.max_steps)
-        sampler = EpochSampler(steps, position=lambda: self.global_step)
-        return DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=training.num_workers,
-            persistent_workers=training.num_workers > 0,
-        )
+    def train_dataloader(self) -> Loader:
+        """Returns this process's endless stream, cut into epochs."""
+        return self._both_loaders()[0]
 
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Returns the two fixed validation sets."""
-        return [
-            DataLoader(
-                validation_set(self.config, name, device=self._simulation_device()), batch_size=None
+    def val_dataloader(self) -> list[Loader]:
+        """Returns the fixed validation sets."""
+        return list(self._both_loaders()[1].values())
+
+    def _both_loaders(self) -> tuple[Loader, dict[str, Loader]]:
+        if self._loaders is None:
+            self._loaders = create_dataloaders(
+                self.config,
+                share=self._share(),
+                device=self.device,
+                position=lambda: self.global_step * self.config.training.accumulation_steps,
             )
-            for name in VALIDATION_SETS
-        ]
+        return self._loaders
 
-    def _simulation_device(self) -> torch.device:
-        """Images are made where they are used, except by worker processes."""
-        return torch.device("cpu") if self.config.training.num_workers else self.device
+    def _share(self) -> Share:
+        # Without a trainer, as in a notebook, there is one process.
+        world = self._trainer.world_size if self._trainer is not None else 1
+        return Share(self.global_rank, world, self.config.training.accumulation_steps)
 
 
-def validation_set(
-    config: Config, name: str, device: torch.device | str = "cpu"
-) -> SimulatedGalaxyDataset:
-    """Returns a fixed validation set, ``"clean"`` or ``"full"``."""
-    validation = config.validation
-    return SimulatedGalaxyDataset(
-        SersicSimulator.from_config(config.data, clean=name == "clean"),
-        min(validation.batch_size, validation.num_images),
-        max(1, validation.num_images // validation.batch_size),
-        seed=_VALIDATION_SEED + config.training.seed,
-        device=device,
-    )
+def mismatches(own: dict[str, Tensor], other: dict[str, Tensor], most: int = 3) -> str:
+    """Describes how names and shapes of two sets of weights differ, empty if they do not.
+
+    Args:
+        own: Weights of the network.
+        other: Weights to be loaded.
+        most: Names listed of each kind.
+    """
+    kinds = {
+        "missing": sorted(own.keys() - other.keys()),
+        "unexpected": sorted(other.keys() - own.keys()),
+        "of another shape": sorted(
+            f"{k} {tuple(other[k].shape)} for {tuple(own[k].shape)}"
+            for k in own.keys() & other.keys()
+            if own[k].shape != other[k].shape
+        ),
+    }
+    parts = []
+    for kind, names in kinds.items():
+        if names:
+            more = f" and {len(names) - most} more" if len(names) > most else ""
+            parts.append(f"{kind} {', '.join(names[:most])}{more}")
+    return "; ".join(parts)

@@ -1,0 +1,254 @@
+"""Real galaxies: FITS cutouts, with or without reference parameters."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from deeplegato_pp.data.datasets import ALONE, Batch, Share, stream_generator
+from deeplegato_pp.data.detector_units import stamp_batch, user_box
+from deeplegato_pp.errors import DeepLegatoError, FormatError, InputError
+from deeplegato_pp.observation import Observation
+from deeplegato_pp.parameters import (
+    AXIS_RATIO,
+    CENTER_X,
+    CENTER_Y,
+    NAMES,
+    NUM_PARAMETERS,
+    PARAMETERS,
+    POSITION_ANGLE,
+    RADIUS,
+)
+from deeplegato_pp.preparation import PreparedStamp, prepare
+from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.stamps import StampBatch
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".fits", ".fits.gz", ".fits.fz", ".fit")
+
+TRUTH = "truth.ecsv"
+"""Table of reference parameters in a folder of cutouts, as ``deeplegato simulate`` writes it."""
+
+LARGEST_RADIUS = 16.0
+"""Reference radius above which a stamp is binned, as a measurement would be. [px]"""
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """One galaxy to learn from.
+
+    Attributes:
+        path: FITS file.
+        params: Reference parameters in the units of the file's own image, NaN where unknown.
+    """
+
+    path: Path
+    params: tuple[float, ...]
+
+
+class GalaxyDataset(Dataset[Batch]):
+    """Batches of real galaxies, drawn with replacement; item i is always the same.
+
+    The cutouts are read once, when the data set is made, and kept: some 150 kB each at 128 px.
+    Reference parameters follow the project's conventions in the file's own units (arcsec, its zero
+    point, pixels from its centre); unknown ones are NaN, or have no column. Galaxies that cannot
+    be read, or whose references lie outside the prior, are left out with a warning. Mirrored and
+    turned copies are drawn as well.
+
+    Args:
+        source: A folder of FITS files, with or without ``truth.ecsv``; or a table whose column
+            ``file`` names them (relative to the table) and whose other columns are parameters.
+        prior: The box at the reference instrument.
+        batch_size: Galaxies per item.
+        num_batches: Length of the data set.
+        image_size: Side of the stamps. [px]
+        seed: Of the order.
+        share: Which batches are this process's.
+        labelled: Use galaxies with reference parameters only.
+        augment: Mirror and turn.
+
+    Raises:
+        FormatError: If there is no such folder or table.
+        InputError: If no galaxy is left.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        prior: PriorBox,
+        batch_size: int,
+        num_batches: int,
+        *,
+        image_size: int = 128,
+        seed: int = 0,
+        share: Share = ALONE,
+        labelled: bool = True,
+        augment: bool = True,
+    ) -> None:
+        self.batch_size, self.num_batches = batch_size, num_batches
+        self.seed, self.share = seed, share
+        # Mirrored galaxies stay in the box only if it is as wide to every side.
+        lower, upper = prior.center_x
+        self.augment = augment and prior.center_y == (lower, upper) == (-upper, -lower)
+        kept: list[StampBatch] = []
+        labels: list[Tensor] = []
+        self.paths: list[Path] = []
+        for cutout in find_cutouts(source):
+            if labelled and all(math.isnan(value) for value in cutout.params):
+                continue
+            try:
+                stamp, w = read_galaxy(cutout, prior, image_size)
+            except DeepLegatoError as error:
+                logger.warning("%s is left out: %s", cutout.path, error)
+                continue
+            kept.append(stamp)
+            labels.append(w)
+            self.paths.append(cutout.path)
+        if not kept:
+            kind = "galaxy with reference parameters" if labelled else "galaxy"
+            raise InputError(
+                f"No usable {kind} in {source}. Reference parameters come from {TRUTH} beside the "
+                "files, or from a table with the column file and columns named after parameters."
+            )
+        self.stamps = StampBatch.concatenate(kept)
+        self.w = torch.stack(labels)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, step: int) -> Batch:
+        """Returns the stamps of a step and their coordinates w, (B, 7) float64, NaN if unknown."""
+        if not 0 <= step < self.num_batches:
+            raise IndexError(f"Step {step} of a stream of {self.num_batches} batches.")
+        generator = stream_generator(self.seed, *self.share.step_and_shard(step))
+        rows = torch.randint(len(self.w), (self.batch_size,), generator=generator)
+        stamps, w = self.stamps[rows], self.w[rows]
+        if not self.augment:
+            return stamps, w
+        flip_x, flip_y, transpose = torch.rand(3, self.batch_size, generator=generator) < 0.5
+        return mirrored(stamps, w, flip_x, flip_y, transpose)
+
+
+def find_cutouts(source: str | Path) -> list[Cutout]:
+    """Returns the cutouts of a folder or table, in the order of their names or rows.
+
+    Raises:
+        FormatError: If there is no such folder or table, or the table has no column ``file``.
+    """
+    path = Path(source)
+    if path.is_dir():
+        table = path / TRUTH
+        if table.is_file():
+            return _from_table(table)
+        files = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
+        return [Cutout(p, (math.nan,) * NUM_PARAMETERS) for p in files]
+    if path.is_file():
+        return _from_table(path)
+    raise FormatError(f"{path} is neither a folder of FITS files nor a table.")
+
+
+def read_galaxy(cutout: Cutout, prior: PriorBox, image_size: int) -> tuple[StampBatch, Tensor]:
+    """Reads one galaxy in detector units.
+
+    Returns:
+        A batch of one stamp, and its coordinates w, (7,) float64, NaN where unknown.
+
+    Raises:
+        InputError: If the file cannot be used, or a reference lies outside the prior.
+    """
+    observation = Observation.from_fits(cutout.path)
+    radius = cutout.params[RADIUS] / observation.pixel_scale
+    bins = 1 if math.isnan(radius) else max(1, math.ceil(radius / LARGEST_RADIUS))
+    prepared = prepare(observation, image_size, bins)
+    return stamp_batch([prepared]), coordinates(cutout.params, prepared, prior)
+
+
+def coordinates(params: tuple[float, ...], prepared: PreparedStamp, prior: PriorBox) -> Tensor:
+    """Returns the coordinates w of partly known parameters, (7,) float64, NaN where unknown.
+
+    The shape's two coordinates need axis ratio and position angle both.
+
+    Args:
+        params: Parameters in the units of the user's image, NaN where unknown.
+        prepared: The stamp.
+        prior: The box at the reference instrument.
+
+    Raises:
+        RangeError: If a known parameter lies outside the box.
+    """
+    box = user_box(prior, prepared)
+    known = [not math.isnan(value) for value in params]
+    known[AXIS_RATIO] = known[POSITION_ANGLE] = known[AXIS_RATIO] and known[POSITION_ANGLE]
+    middle = box.to_physical(torch.full((1, NUM_PARAMETERS), 0.5, dtype=torch.float64))
+    filled = torch.where(torch.tensor(known), torch.tensor(params).double(), middle[0])
+    return torch.where(torch.tensor(known), box.to_normal(filled[None])[0], math.nan)
+
+
+def mirrored(
+    stamps: StampBatch, w: Tensor, flip_x: Tensor, flip_y: Tensor, transpose: Tensor
+) -> Batch:
+    """Returns galaxies mirrored left to right, upside down and along the diagonal.
+
+    Args:
+        stamps: The galaxies.
+        w: Their coordinates, under a box whose centre's bounds are the same for x and y, and
+            symmetric.
+        flip_x: Which rows are mirrored left to right, with shape (B,).
+        flip_y: Which rows are mirrored upside down.
+        transpose: Which rows have x and y exchanged, after that.
+    """
+
+    def turn(images: Tensor) -> Tensor:
+        images = torch.where(flip_x[:, None, None], images.flip(-1), images)
+        images = torch.where(flip_y[:, None, None], images.flip(-2), images)
+        return torch.where(transpose[:, None, None], images.transpose(-2, -1), images)
+
+    w = w.clone()
+    # With the angle t from +y: mirrored t -> -t, exchanged t -> 90 degrees - t.
+    w[:, CENTER_X] = torch.where(flip_x, -w[:, CENTER_X], w[:, CENTER_X])
+    w[:, CENTER_Y] = torch.where(flip_y, -w[:, CENTER_Y], w[:, CENTER_Y])
+    w[:, POSITION_ANGLE] = torch.where(flip_x ^ flip_y, -w[:, POSITION_ANGLE], w[:, POSITION_ANGLE])
+    w[:, AXIS_RATIO] = torch.where(transpose, -w[:, AXIS_RATIO], w[:, AXIS_RATIO])
+    x, y = w[:, CENTER_X].clone(), w[:, CENTER_Y].clone()
+    w[:, CENTER_X] = torch.where(transpose, y, x)
+    w[:, CENTER_Y] = torch.where(transpose, x, y)
+    turned = {name: turn(getattr(stamps, name)) for name in ("image", "sigma", "mask", "psf")}
+    return replace(stamps, **turned), w
+
+
+def _from_table(path: Path) -> list[Cutout]:
+    from astropy.table import Table
+
+    try:
+        table: Any = Table.read(path)
+    except (OSError, ValueError) as error:  # astropy's reading errors derive from these
+        raise FormatError(f"{path} cannot be read as a table: {error}") from error
+    if "file" not in table.colnames:
+        raise FormatError(f"{path} has no column file, but {', '.join(table.colnames)}.")
+    columns = [
+        _numbers(table[p.name], p.unit) if p.name in table.colnames else np.full(len(table), np.nan)
+        for p in PARAMETERS
+    ]
+    rows = np.stack(columns, 1)
+    if not any(name in table.colnames for name in NAMES):
+        logger.warning("%s has no column named after a parameter: %s.", path, ", ".join(NAMES))
+    return [
+        Cutout(path.parent / str(file), tuple(float(v) for v in row))
+        for file, row in zip(table["file"], rows, strict=True)
+    ]
+
+
+def _numbers(column: Any, unit: str) -> np.ndarray:
+    """Returns a column in a unit, masked entries as NaN."""
+    factor = column.unit.to(unit) if column.unit is not None and unit else 1.0
+    values = np.ma.filled(np.ma.masked_array(column, dtype=float), np.nan)
+    return np.asarray(values * factor)

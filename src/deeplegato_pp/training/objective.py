@@ -1,0 +1,143 @@
+"""What is minimised: the posterior's NLL, and the terms that may stand beside it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deeplegato_pp.config import Config
+from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
+from deeplegato_pp.models.npe_head import Context
+from deeplegato_pp.models.stamp_channels import two_views
+from deeplegato_pp.parameters import NUM_PARAMETERS
+from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.training.losses import (
+    NPELoss,
+    PhysicsInformedLoss,
+    ReconstructionLoss,
+    UncertaintyCalibrationLoss,
+)
+from deeplegato_pp.training.pretraining import PixelDecoder, hide_cells, targets
+
+TASKS = ("posterior", "reconstruction")
+
+COMPLETION_DRAWS = 256
+"""Posterior draws among which a galaxy's unknown parameters are found."""
+
+
+class Objective(nn.Module):
+    """The loss of a configuration.
+
+    ``task="posterior"`` adds the weighted terms of the configuration to the NLL;
+    ``task="reconstruction"`` leaves the reconstruction alone, which needs no labels.
+
+    Args:
+        config: The whole configuration.
+        num_features: Length of the backbone's feature vectors.
+
+    Raises:
+        ConfigError: If the task or a kind of loss is unknown.
+    """
+
+    def __init__(self, config: Config, num_features: int) -> None:
+        super().__init__()
+        training = config.training
+        if training.task not in TASKS:
+            raise ConfigError(f"training.task is one of {', '.join(TASKS)}, got {training.task!r}.")
+        self.training_config = training
+        self.npe = NPELoss(training.gaussian_weight)
+        self.physics = PhysicsInformedLoss()
+        self.calibration = UncertaintyCalibrationLoss()
+        self.reconstruction = ReconstructionLoss(training.reconstruction_kind)
+        self.box = PriorBox.from_mapping(config.data.priors)  # in the instrument's own units
+        self.decoder: PixelDecoder | None = None
+        if training.task == "reconstruction" or training.reconstruction_weight:
+            self.decoder = PixelDecoder(num_features)
+
+    def forward(
+        self, model: DeepLeGAToPP, stamps: StampBatch, w: Float[Tensor, "b 7"]
+    ) -> dict[str, Tensor]:
+        """Returns ``loss``, which has a gradient, and its terms by name, which have none.
+
+        Args:
+            model: The network.
+            stamps: A batch.
+            w: Its coordinates, NaN where unknown.
+        """
+        training = self.training_config
+        if training.task == "reconstruction":
+            loss = self.reconstruct(model, stamps)
+            return {"loss": loss, "reconstruction": loss.detach()}
+        context = model.encode(stamps)
+        if bool(torch.isnan(w).any()):
+            w = complete(model, context, w)
+        terms = model.compute_loss(stamps, w.float(), context)
+        loss = self.npe(terms)
+        metrics = {"flow_nll": terms["flow"].detach().mean()}
+        if training.physics_weight:
+            # The relation is one of the survey's magnitudes and arcseconds.
+            physics = self.physics(self.box.to_physical(context.mean)).float()
+            loss = loss + training.physics_weight * physics
+            metrics["physics"] = physics.detach()
+        if training.calibration_weight:
+            calibration = self.calibration(self._draws(model, context), w.double()).float()
+            loss = loss + training.calibration_weight * calibration
+            metrics["calibration"] = calibration.detach()
+        if training.reconstruction_weight:
+            reconstruction = self.reconstruct(model, stamps)
+            loss = loss + training.reconstruction_weight * reconstruction
+            metrics["reconstruction"] = reconstruction.detach()
+        return {"loss": loss, **metrics}
+
+    def reconstruct(self, model: DeepLeGAToPP, stamps: StampBatch) -> Float[Tensor, ""]:
+        """Returns how far hidden pixels are from what the decoder makes of the others."""
+        if self.decoder is None:
+            raise ConfigError(
+                "There is no decoder. Set training.task=reconstruction or a "
+                "training.reconstruction_weight."
+            )
+        seen, hidden = hide_cells(stamps, self.training_config.hidden_share)
+        features = model.backbone(two_views(seen)).float()
+        images, mask = targets(stamps, hidden)
+        loss: Tensor = self.reconstruction(self.decoder(features).float(), images, mask)
+        return loss
+
+    def _draws(self, model: DeepLeGAToPP, context: Context) -> Tensor:
+        number = self.training_config.calibration_draws
+        noise = torch.randn(len(context), number, NUM_PARAMETERS, device=context.mean.device)
+        draws, _ = model.head.from_noise(context, noise)
+        return draws
+
+
+@torch.no_grad()
+def complete(
+    model: DeepLeGAToPP, context: Context, w: Float[Tensor, "b 7"]
+) -> Float[Tensor, "b 7"]:
+    """Returns coordinates whose unknown ones are drawn from the network's own posterior.
+
+    Of many posterior draws, that one lends its values which is nearest in the known coordinates,
+    in units of the posterior's widths: a draw, nearly, from the posterior given those. Maximising
+    the likelihood of what it completes is stochastic expectation-maximisation, and teaches the
+    network nothing about the unknown ones that it did not believe before.
+
+    Args:
+        model: The network.
+        context: What it knows about the galaxies.
+        w: Coordinates, NaN where unknown.
+
+    References:
+        | The stochastic EM algorithm (Celeux & Diebolt, 1985)
+    """
+    unknown = torch.isnan(w)
+    noise = torch.randn(len(w), COMPLETION_DRAWS, w.shape[1], device=context.mean.device)
+    draws, _ = model.head.from_noise(context, noise)
+    width = draws.std(1, keepdim=True).clamp_min(math.exp(-12.0))
+    off = ((draws - w[:, None].nan_to_num()) / width) ** 2
+    nearest = off.masked_fill(unknown[:, None], 0.0).sum(-1).argmin(1)
+    lent = draws[torch.arange(len(w), device=w.device), nearest]
+    return torch.where(unknown, lent.to(w), w)
