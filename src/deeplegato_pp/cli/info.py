@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,6 +42,18 @@ def info(
     )
     for key, value in flatten(network.card):
         console.print(f"  {key}: {value}", markup=False)
+    for line in _calibration(folder):
+        console.print(line, markup=False)
+
+
+def _calibration(folder: Path) -> list[str]:
+    """Returns the headline figures of a model's calibration, or how to get them."""
+    from deeplegato_pp.inference.calibration.card import headline_lines, read_figures
+
+    lines = headline_lines(read_figures(folder))
+    if not lines:
+        return ["calibration: not measured. Run deeplegato calibrate --write-card."]
+    return ["calibration:", *(f"  {line}" for line in lines)]
 
 
 def flatten(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,0 +1,183 @@
+"""``deeplegato calibrate``: are a model's error bars right? Measured, drawn, told."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EVERY = 60.0
+"""Time between lines of progress where the standard error is no terminal. [s]"""
+
+
+def calibrate(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="Packaged model, folder or hub id (owner/model).",
+            show_default="default",
+        ),
+    ] = None,
+    number: Annotated[
+        int, typer.Option("-n", "--number", metavar="N", help="Simulated galaxies.")
+    ] = 10_000,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Calibrate the refined posterior (about a second per galaxy).",
+        ),
+    ] = False,
+    simulator: Annotated[
+        str | None,
+        typer.Option(
+            "--simulator",
+            metavar="CONFIG",
+            help="YAML file, or the name of a packaged one, laid over the model's own simulations: "
+            "another prior, other conditions, or a study of what may be wrong "
+            "(studies/neighbours, studies/wide_psf, ...).",
+            show_default="the model's own",
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option("--draws", metavar="N", help="Posterior draws per galaxy.")
+    ] = 300,
+    detailed: Annotated[
+        int,
+        typer.Option(
+            "--detailed",
+            metavar="N",
+            help="Galaxies, the first ones, that also get a verdict and a Cramér-Rao bound.",
+        ),
+    ] = 2000,
+    ess: Annotated[
+        float,
+        typer.Option("--ess", metavar="N", help="Effective sample size of refined galaxies."),
+    ] = 400.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume", help="Go on with the part files in DIR, or start afresh."
+        ),
+    ] = True,
+    write_card: Annotated[
+        bool,
+        typer.Option(
+            "--write-card", help="Write the figures into the model's card, beside its weights."
+        ),
+    ] = False,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="Folder for calibration.json, figures and report.md; part files in DIR/parts.",
+        ),
+    ] = Path("calibration"),
+) -> None:
+    """Measure a model's calibration on fresh simulations: figures, pictures, a report.
+
+    Galaxies are drawn from the model's own prior and conditions, or another configuration's. A
+    run that was killed goes on; a larger N goes on from a smaller one.
+    """
+    from deeplegato_pp.models.storage import find
+
+    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    from deeplegato_pp.inference.calibration.run import check_folder
+    from deeplegato_pp.inference.calibration.settings import Settings, Simulations
+
+    settings = Settings(number, seed, draws, detailed, refine, ess)
+    check_folder(output)
+    from deeplegato_pp.inference import Predictor
+
+    predictor = Predictor.from_pretrained(folder)
+    simulations = Simulations.of(predictor.model, simulator, seed)
+    from deeplegato_pp.inference.calibration.run import measure
+
+    with _progress(number) as advance:
+        galaxies = measure(predictor, simulations, settings, output, resume=resume, advance=advance)
+    from deeplegato_pp.inference.calibration.document import document
+    from deeplegato_pp.inference.calibration.publish import publish
+
+    content = document(predictor.model, simulations, settings, galaxies)
+    for path in publish(content, galaxies, output, folder, write_card=write_card):
+        typer.echo(f"written: {path}")
+    _tell(content)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Shows rate and time left: a bar on a terminal, else a line a minute, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(total).advance
+        return
+    columns = (
+        TextColumn("calibrating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("calibrating", total=total, rate="")
+
+        def advance(steps: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=steps, rate="" if speed is None else f"{speed:.1f}/s")
+
+        yield advance
+
+
+class _Lines:
+    """Progress as plain lines."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.start = self.told = time.monotonic()
+
+    def advance(self, steps: int) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.told < EVERY or self.done >= self.total:
+            return
+        self.told = now
+        rate = self.done / (now - self.start)
+        left = (self.total - self.done) / rate / 60.0
+        sys.stderr.write(
+            f"deeplegato: {self.done} of {self.total} galaxies, {rate:.1f}/s, {left:.0f} min left\n"
+        )
+        sys.stderr.flush()
+
+
+def _tell(content: dict[str, Any]) -> None:
+    """Prints the headline."""
+    from deeplegato_pp.inference.calibration.document import headline
+    from deeplegato_pp.inference.calibration.report import percent
+
+    found = headline(content)
+    worst, cell = found["largest_difference"], found["worst_cell"]
+    typer.echo(
+        f"{found['galaxies']:,} galaxies: coverage at most {percent(abs(worst['value']))} from "
+        f"nominal at any level ({worst['parameter']}), worst cell {percent(cell['difference'])} "
+        f"({cell['parameter']} by {cell['by']}), missed by more than 3 sigma "
+        f"{percent(found['gross_failures'], 2)}"
+    )
