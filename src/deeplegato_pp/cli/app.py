@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from deeplegato_pp import __version__
+from deeplegato_pp.cli.calibrate import calibrate
+from deeplegato_pp.cli.catalog import catalog
 from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
 from deeplegato_pp.cli.simulate import simulate
@@ -55,6 +57,12 @@ app.command(epilog="Example: deeplegato predict galaxy.fits -o table.ecsv --plot
 )
 app.command(epilog="Example: deeplegato simulate -n 20 -o stamps --seed 1")(simulate)
 app.command(epilog="Example: deeplegato train default training.max_steps=2000")(train)
+app.command(
+    epilog="Example: deeplegato catalog mosaic.fits --sources list.csv --psf psf.fits -o out.fits"
+)(catalog)
+app.command(
+    epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
+)(calibrate)
 app.command(epilog="Example: deeplegato info --model default")(info)
 
 

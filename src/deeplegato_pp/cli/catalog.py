@@ -1,0 +1,343 @@
+"""``deeplegato catalog``: a row per source of a mosaic, resumable and on many machines."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deeplegato_pp.cli.measuring import as_number
+from deeplegato_pp.cli.predict import EvenPSF, NoiseType, RefineMethod, RefineRule
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference import Predictor
+
+
+def catalog(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE]...",
+            help="Mosaics with --sources or --detect; else cutouts, or folders of them.",
+        ),
+    ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            "--sources",
+            metavar="TABLE",
+            help="List (.fits, .ecsv, .csv, .parquet, .vot) with id and x, y (0-based) or ra, dec; "
+            "or with file, ready-made cutouts.",
+        ),
+    ] = None,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Find the sources with photutils.")
+    ] = False,
+    extension: Annotated[
+        str | None,
+        typer.Option("--extension", metavar="NAME|N", help="Of the images in their files."),
+    ] = None,
+    psf: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--psf",
+            metavar="FILE",
+            help="An image, a cube with positions or a PSFEx model; once, or once per image.",
+        ),
+    ] = None,
+    psf_fwhm: Annotated[
+        float | None,
+        typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
+    ] = None,
+    psf_oversampling: Annotated[
+        int, typer.Option("--psf-oversampling", metavar="S", help="Samples of the PSF per pixel.")
+    ] = 1,
+    psf_includes_pixel: Annotated[
+        bool,
+        typer.Option(
+            "--psf-includes-pixel/--psf-without-pixel",
+            help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
+        ),
+    ] = True,
+    psf_even: Annotated[
+        EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")
+    ] = EvenPSF.refuse,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--noise", metavar="FILE|NUMBER", help="Noise per pixel; once, or once per image."
+        ),
+    ] = None,
+    noise_type: Annotated[
+        NoiseType, typer.Option("--noise-type", help="What the noise is given as.")
+    ] = NoiseType.sigma,
+    gain: Annotated[
+        float | None,
+        typer.Option(
+            "--gain",
+            metavar="G",
+            help="Electrons per image unit; declares the noise to be the background's alone.",
+        ),
+    ] = None,
+    sky_sigma: Annotated[
+        float | None,
+        typer.Option(
+            "--sky-sigma",
+            metavar="SIGMA",
+            help="Standard deviation of a constant sky left in the image, in its units.",
+            show_default="0.02 of the noise",
+        ),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option("--mask", metavar="FILE", help="Non-zero = ignore; once, or once per image."),
+    ] = None,
+    mask_bits: Annotated[
+        int | None,
+        typer.Option("--mask-bits", metavar="B", help="The mask's bits that mean ignore, summed."),
+    ] = None,
+    segmentation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--segmentation",
+            metavar="FILE",
+            help="Number of the source of each pixel: neighbours are masked by it.",
+        ),
+    ] = None,
+    background: Annotated[
+        list[str] | None,
+        typer.Option("--background", metavar="FILE", help="Map to be subtracted from the image."),
+    ] = None,
+    subtract_background: Annotated[
+        bool,
+        typer.Option("--subtract-background", help="Subtract the one that --detect estimates."),
+    ] = False,
+    detect_threshold: Annotated[
+        float,
+        typer.Option("--detect-threshold", metavar="SIGMA", help="Of the smoothed image."),
+    ] = 1.5,
+    detect_pixels: Annotated[
+        int, typer.Option("--detect-pixels", metavar="N", help="Connected pixels of a source.")
+    ] = 8,
+    detect_kernel: Annotated[
+        float, typer.Option("--detect-kernel", metavar="PX", help="FWHM of the smoothing.")
+    ] = 3.0,
+    detect_box: Annotated[
+        int, typer.Option("--detect-box", metavar="PX", help="Side of the background's meshes.")
+    ] = 128,
+    detect_contrast: Annotated[
+        float,
+        typer.Option("--detect-contrast", metavar="C", help="Of deblending; 1 switches it off."),
+    ] = 0.005,
+    pixel_scale: Annotated[
+        float | None, typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel.")
+    ] = None,
+    zero_point: Annotated[
+        float | None,
+        typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per source.")
+    ] = 1000,
+    draws: Annotated[
+        int,
+        typer.Option("--draws", metavar="N", min=0, help="Of them, kept in the table (Parquet)."),
+    ] = 0,
+    refine: Annotated[
+        bool,
+        typer.Option("--refine/--no-refine", help="Weigh the network's draws by the likelihood."),
+    ] = False,
+    refine_method: Annotated[
+        RefineMethod,
+        typer.Option(
+            "--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."
+        ),
+    ] = RefineMethod.exact,
+    refine_rule: Annotated[
+        RefineRule,
+        typer.Option("--refine-rule", help="Which sources: all, or those that gain by it (auto)."),
+    ] = RefineRule.all,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="Packaged model, folder or hub id (owner/model).",
+            show_default="default",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="Catalogue: .parquet, .fits, .ecsv, or a folder of Parquet files.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what an earlier run has finished.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Throw away what an earlier run left unfinished.")
+    ] = False,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk",
+            metavar="N",
+            min=1,
+            help="Sources done whole or not at all.",
+            show_default="128, 32 if refined",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Processes on this machine (dask)."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="Of a running dask scheduler."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Do every N-th chunk from the I-th on."),
+    ] = None,
+    model_image: Annotated[
+        Path | None,
+        typer.Option("--model-image", metavar="FILE", help="FITS image of all models."),
+    ] = None,
+    residual_image: Annotated[
+        Path | None,
+        typer.Option("--residual-image", metavar="FILE", help="FITS image less the models."),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="OLD NEW", help="Compare two catalogues; that is all."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Figure of the comparison.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the draws.")] = 0,
+) -> int:
+    """Make a catalogue of posteriors: one row per source, whatever becomes of it.
+
+    Noise, mask, data quality, WCS, pixel scale and zero point are found in the images' files where
+    they are not given. A run that was stopped goes on with --resume. Not measured: a row that says
+    why.
+    """
+    from deeplegato_pp.errors import InputError
+
+    if compare is not None:
+        return _compare(*compare, plot)
+    if plot is not None:
+        raise InputError("--plot draws a comparison, which was not asked for. Add --compare.")
+    if output is None:
+        raise InputError("no output was given. Add -o FILE.parquet, .fits, .ecsv, or a folder.")
+    given: dict[str, Any] = {
+        "images": tuple(images or ()),
+        "extension": _extension(extension),
+        "psf": tuple(psf or ()),
+        "psf_fwhm": psf_fwhm,
+        "psf_oversampling": psf_oversampling,
+        "psf_includes_pixel": psf_includes_pixel,
+        "psf_even": psf_even.value,
+        "noise": tuple(as_number(n) for n in noise or ()),
+        "noise_type": noise_type.value,
+        "gain": gain,
+        "sky_sigma": sky_sigma,
+        "mask": tuple(mask or ()),
+        "mask_bits": mask_bits,
+        "segmentation": tuple(segmentation or ()),
+        "background": tuple(background or ()),
+        "pixel_scale": pixel_scale,
+        "zero_point": zero_point,
+    }
+    from deeplegato_pp.inference.catalog.inputs import Inputs
+    from deeplegato_pp.inference.catalog.plan import Shard
+    from deeplegato_pp.models.storage import find
+
+    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    from deeplegato_pp.inference.catalog.detect import Detection
+    from deeplegato_pp.inference.catalog.measure import Options
+    from deeplegato_pp.inference.catalog.survey import Request
+
+    found = None
+    if detect:
+        found = Detection(
+            detect_threshold, detect_pixels, detect_kernel, detect_box, detect_contrast
+        )
+    request = Request(
+        inputs=Inputs(**given),
+        output=output,
+        options=Options(
+            samples, seed, refine_method.value if refine else None, refine_rule.value, draws
+        ),
+        sources=sources,
+        detection=found,
+        subtract_background=subtract_background,
+        chunk=chunk,
+        shard=Shard.parse(shard),
+        resume=resume,
+        overwrite=overwrite,
+        workers=workers,
+        scheduler=scheduler,
+        model_image=model_image,
+        residual_image=residual_image,
+    )
+    return _make(request, Path(folder))
+
+
+def _extension(text: str | None) -> int | str | None:
+    """An extension's name or number."""
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def load_predictor(folder: str, device: str | None) -> Predictor:
+    """Loads the network; workers call it too."""
+    from deeplegato_pp.inference import Predictor
+
+    return Predictor.from_pretrained(folder, device)
+
+
+def _make(request: Any, folder: Path) -> int:
+    from deeplegato_pp.cli.catalog_display import ProgressLines, print_report, warnings_shown
+    from deeplegato_pp.inference.catalog.plan import model_mark
+    from deeplegato_pp.inference.catalog.survey import Network, make_catalogue
+
+    name = _model_name(folder)
+    network = Network(partial(load_predictor, str(folder)), name, model_mark(folder, name))
+    with warnings_shown(), ProgressLines() as lines:
+        report = make_catalogue(request, network, lines)
+    print_report(report)
+    return 0 if report.measured else 2
+
+
+def _model_name(folder: Path) -> str:
+    """Name and version of a network, from its card alone."""
+    import json
+
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return folder.name
+    card = content.get("card", {})
+    return f"{card.get('name', folder.name)} {card.get('version', content.get('version', ''))}"
+
+
+def _compare(old: Path, new: Path, plot: Path | None) -> int:
+    from deeplegato_pp.cli.catalog_display import print_comparison
+    from deeplegato_pp.inference.catalog.compare import compare
+    from deeplegato_pp.inference.catalog.output import read_catalogue
+    from deeplegato_pp.inference.catalog.plots import SUFFIXES, plot_comparison
+    from deeplegato_pp.inference.tables import check_output
+
+    if plot is not None:
+        check_output(plot, SUFFIXES, "plot")
+    comparison = compare(read_catalogue(old), read_catalogue(new))
+    print_comparison(comparison)
+    if plot is not None:
+        plot_comparison(comparison, plot)
+    return 0

@@ -1,0 +1,48 @@
+"""Neighbours, from a segmentation map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.errors import RangeError
+
+Array = np.ndarray[Any, Any]
+
+GROW = 2
+"""Pixels by which neighbours' segments are grown before they are masked."""
+
+
+def neighbours_of(segments: Array, x: float, y: float, grow: int = GROW) -> Array:
+    """Returns which pixels belong to other sources than the one at (x, y).
+
+    Its own segment is the one at its pixel, or else the one most frequent within 2 px; others are
+    grown by `grow` pixels where they do not meet its own.
+
+    Args:
+        segments: With shape (H, W), 0 where there is no source.
+        x: Column of the source. [px of the array]
+        y: Row.
+        grow: [px]
+
+    Raises:
+        RangeError: If (x, y) is not in the array.
+    """
+    column, row = round(x), round(y)
+    if not (0 <= row < segments.shape[0] and 0 <= column < segments.shape[1]):
+        raise RangeError(f"({x:.1f}, {y:.1f}) is not in a cutout of shape {segments.shape}.")
+    own = segments[row, column]
+    if own == 0:
+        near = segments[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3]
+        labels, counts = np.unique(near[near > 0], return_counts=True)
+        own = labels[counts.argmax()] if len(labels) else -1
+    others = (segments != 0) & (segments != own)
+    for _ in range(grow if others.any() else 0):
+        wider = others.copy()
+        wider[1:] |= others[:-1]
+        wider[:-1] |= others[1:]
+        wider[:, 1:] |= others[:, :-1]
+        wider[:, :-1] |= others[:, 1:]
+        others = wider
+    return others & (segments != own)
