@@ -71,13 +71,15 @@ def network_draws(model: DeepLeGAToPP, scene: Scene) -> Network:
     return w, log_q, lambda rows, points: model.log_prob(context[rows], points)
 
 
-def stand_in(problem: ExactProblem, truth: Tensor, generator: torch.Generator) -> Network:
+def stand_in(
+    problem: ExactProblem, truth: Tensor, generator: torch.Generator, draws: int = DRAWS
+) -> Network:
     """Returns the same of a Gaussian about the optimum."""
     optimum, widths, _ = laplace_widths(problem, truth)
     std = (3.0 * widths).clamp(0.05, 1.0)
     options = {"generator": generator, "dtype": torch.float64}
     mean = optimum + 0.5 * std * torch.randn(optimum.shape, **options)
-    w = mean[:, None] + std[:, None] * torch.randn(len(mean), DRAWS, 7, **options)
+    w = mean[:, None] + std[:, None] * torch.randn(len(mean), draws, 7, **options)
 
     def log_prob(rows: Tensor, points: Tensor) -> Tensor:
         normal = torch.distributions.Normal(mean[rows][:, None], std[rows][:, None])

@@ -40,7 +40,13 @@ def coordinates_of(
 
 
 def simulate(
-    w: Tensor, *, gain: float = math.inf, sky_sigma: float = 0.02, seed: int = 0, size: int = SIZE
+    w: Tensor,
+    *,
+    gain: float = math.inf,
+    sky_sigma: float = 0.02,
+    seed: int = 0,
+    size: int = SIZE,
+    noise_correlation: float = 1.0,
 ) -> ExactProblem:
     """Observes galaxies (B, 7) through the renderer and the noise."""
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +56,12 @@ def simulate(
     for i, row in enumerate(w):
         image = problem.render(i, row[None], torch.float64)
         noisy = draw_noise(
-            image, s.sigma[i : i + 1], s.gain[i : i + 1], read_fraction=1.0, generator=generator
+            image,
+            s.sigma[i : i + 1],
+            s.gain[i : i + 1],
+            read_fraction=1.0,
+            noise_correlation=noise_correlation,
+            generator=generator,
         )
         sky = sky_sigma * torch.randn((), generator=generator, dtype=torch.float64)
         s.image[i] = noisy[0] + sky

@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from deeplegato_pp.data.noise import draw_noise, log_likelihood, model_variance
+from deeplegato_pp.data.noise import correlate, draw_noise, log_likelihood, model_variance
+from deeplegato_pp.errors import RangeError
 
 N = 6
 
@@ -130,3 +131,62 @@ def test_noise_repeats_with_its_generator():
         draw_noise(image, sigma, gain, generator=torch.Generator().manual_seed(3)) for _ in range(2)
     )
     assert torch.equal(one, two)
+
+
+def test_a_model_error_adds_to_the_variance_and_its_logarithm():
+    s = scene()
+    s["mask"][:] = False
+    s["sky_sigma"][:] = 0.0
+    found = log_likelihood(**s, model_error=0.3)
+    variance = s["sigma"] ** 2 + s["model"].clamp_min(0) / 3.0 + (0.3 * s["model"]) ** 2
+    torch.testing.assert_close(model_variance(s["model"], s["sigma"], s["gain"], 0.3), variance)
+    normal = torch.distributions.Normal(s["model"], variance.sqrt())
+    torch.testing.assert_close(found, normal.log_prob(s["data"]).sum((1, 2)))
+
+
+def test_correlated_pixels_count_as_fewer():
+    s = scene()
+    s["sky_sigma"][:] = 0.0
+    torch.testing.assert_close(
+        log_likelihood(**s, noise_correlation=4.0), 0.25 * log_likelihood(**s)
+    )
+    # With a sky: that of a Gaussian of c times the covariance, but for its normalisation.
+    s = scene(gain=math.inf)
+    flat = s | {"model": s["model"] + 0.3}
+    wide = {"sigma": 2.0 * s["sigma"]}
+    found = [log_likelihood(**x, noise_correlation=4.0) for x in (s, flat)]
+    expected = [log_likelihood(**(x | wide)) for x in (s, flat)]
+    torch.testing.assert_close(found[1] - found[0], expected[1] - expected[0])
+
+
+@pytest.mark.parametrize("c", [1.0, 2.0, 9.0])
+def test_correlated_noise_keeps_a_pixels_variance_and_inflates_that_of_sums(c):
+    generator = torch.Generator().manual_seed(4)
+    white = torch.randn(200, 32, 32, generator=generator, dtype=torch.float64)
+    noise = correlate(white, c)
+    assert float(noise.var()) == pytest.approx(1.0, abs=0.03)
+    # The sum over a periodic image is inflated by c exactly; 200 of them tell it to 10 %.
+    sums = noise.sum((1, 2)).var() / white.sum((1, 2)).var()
+    assert float(sums) == pytest.approx(c, rel=1e-6)
+
+
+def test_drawn_noise_has_the_variance_of_the_likelihood():
+    image = torch.full((400, 16, 16), 20.0, dtype=torch.float64)
+    sigma, gain = torch.ones_like(image), torch.full((400,), 5.0, dtype=torch.float64)
+    drawn = draw_noise(
+        image,
+        sigma,
+        gain,
+        noise_correlation=3.0,
+        model_error=0.1,
+        generator=torch.Generator().manual_seed(5),
+    )
+    variance = float(model_variance(image, sigma, gain, 0.1)[0, 0, 0])
+    assert float((drawn - image).var()) == pytest.approx(variance, rel=0.05)
+    sums = (drawn - image).sum((1, 2)).var() / 256
+    assert float(sums) == pytest.approx(3.0 * variance, rel=0.25)  # 400 sums: 7 %
+
+
+def test_correlations_that_cannot_be_are_refused():
+    with pytest.raises(RangeError, match="noise_correlation"):
+        correlate(torch.zeros(1, 8, 8), 0.5)

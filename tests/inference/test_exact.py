@@ -5,7 +5,10 @@ import torch
 
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.coordinates import PointSourceCoordinates
+from deeplegato_pp.inference.evidence import compare
 from deeplegato_pp.inference.exact import RefineOptions, refine_batch
+from deeplegato_pp.inference.last_resort import point_source_log_odds
 from deeplegato_pp.inference.mcmc import sample_chain
 from deeplegato_pp.parameters import INDEX
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
@@ -126,6 +129,8 @@ def test_a_neighbour_is_masked_counted_and_flagged(galaxies):
     assert galaxy.flags & Flag.NEIGHBOURS_MASKED
     assert 10 < galaxy.masked_pixels < 200
     assert bool(result.problem.stamps.mask[0, 6, 6])
+    assert int(galaxy.neighbours.sum()) == galaxy.masked_pixels
+    assert bool(galaxy.neighbours[6, 6])
     assert not bool(one.stamps.mask.any())  # the caller's problem stays as it was
     assert float(((galaxy.mean() - galaxies[0][0]) / galaxy.std()).abs().max()) < 5.0
     assert not galaxy.flags & Flag.HIGH_KHAT
@@ -164,6 +169,32 @@ def test_a_chain_agrees_with_the_weights(galaxies, refined):
     assert float((chain.u.std(0) / exact.std()).log().abs().max()) < 0.2
 
 
+def test_images_interpolated_lead_to_the_same_posterior(galaxies, refined):
+    _, problem, network, w, log_q = galaxies
+    options = RefineOptions(last_resort=False, interpolate=False)
+    plain = refine_batch(problem, w, log_q, network.log_prob, ess=300, options=options)[0]
+    quick = refine_batch(problem, w, log_q, network.log_prob, ess=300, options=NO_CHAIN)[0]
+    assert quick.num_renders < 0.8 * plain.num_renders
+    torch.testing.assert_close(quick.w, plain.w)
+    difference = (quick.log_likelihood - plain.log_likelihood).abs()
+    assert float(difference.max()) < 0.06
+    assert float(((quick.mean() - plain.mean()) / plain.std()).abs().max()) < 0.01
+
+
+def test_a_galaxy_that_is_no_sersic_profile_needs_no_chain(galaxies):
+    _, problem, network, w, log_q = galaxies
+    one = problem.select([0])
+    grid = torch.arange(one.size, dtype=torch.float64) - (one.size - 1) / 2
+    ring = torch.exp(-0.5 * (torch.hypot(grid[:, None], grid) - 4.0) ** 2)
+    one.stamps.image[0] += 100.0 * ring * (grid > 0)
+    options = RefineOptions(mask_neighbours=False)
+    galaxy = refine_batch(one, w[:1], log_q[:1], network.log_prob, ess=150, options=options)[0]
+    assert galaxy.chi2 > 3.0
+    assert galaxy.method in ("importance", "adapted")
+    assert galaxy.ess >= 150
+    assert not galaxy.flags & Flag.HIGH_KHAT
+
+
 def test_the_last_resort_is_a_chain(galaxies):
     _, problem, network, w, log_q = galaxies
     result = refine_batch(
@@ -180,6 +211,47 @@ def test_the_last_resort_is_a_chain(galaxies):
     assert set(galaxy.chain) == {"autocorrelation_time", "steps", "converged"}
     assert galaxy.flags & Flag.LOW_ESS
     assert len(galaxy.w) == len(galaxy.log_weights) == len(galaxy.log_proposal)
+
+
+def test_no_chain_is_run_for_a_bright_star():
+    w = coordinates_of(magnitude=18.0, radius=0.11)[None]
+    problem = simulate(w)
+    star = problem.under(PointSourceCoordinates(BOX))
+    noise = torch.randn(problem.size, problem.size, generator=torch.Generator().manual_seed(2))
+    u = PointSourceCoordinates(BOX).project(w)
+    problem.stamps.image[0] = star.render(0, u, torch.float64)[0] + noise
+    network = FakeNetwork(problem, w)
+    draws, log_q = network.sample(200)
+
+    options = RefineOptions(chain_steps=5, interpolate=False, star_odds=1.0)
+    result = refine_batch(
+        problem, draws, log_q, network.log_prob, ess=60, max_draws=200, options=options
+    )
+    galaxy = result[0]
+    assert galaxy.method == "adapted"
+    assert galaxy.flags & Flag.HIGH_KHAT
+    assert galaxy.star_log_odds > 1e5
+    compared = compare(result)
+    assert float(compared.star_probability[0]) == pytest.approx(1.0)
+    assert galaxy.star_log_odds < float(compared.star_log_evidence[0]) - galaxy.log_evidence
+    rarely = point_source_log_odds(result.problem, 0, galaxy, 1e-3)
+    assert rarely == pytest.approx(galaxy.star_log_odds + math.log(1e-3), abs=1e-3)
+
+
+def test_a_galaxy_whose_weights_fail_is_no_star(galaxies):
+    _, problem, network, w, log_q = galaxies
+    options = RefineOptions(chain_steps=5, star_odds=1.0)
+    result = refine_batch(
+        problem.select([0]),
+        w[:1],
+        log_q[:1],
+        network.log_prob,
+        ess=2000,
+        max_draws=100,
+        options=options,
+    )
+    assert result[0].method == "mcmc"
+    assert math.isnan(result[0].star_log_odds)
 
 
 def test_bad_calls_are_refused(galaxies):

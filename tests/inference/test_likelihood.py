@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from deeplegato_pp.errors import NumericalError, ShapeError
+from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.inference import likelihood
 from deeplegato_pp.inference.likelihood import ExactProblem
 from simulated_galaxies import BOX, coordinates_of, empty_problem, every_coordinate_system, simulate
@@ -112,6 +112,24 @@ def test_nan_is_an_error():
     problem.stamps.image[0, 5, 5] = math.nan
     with pytest.raises(NumericalError, match="galaxy 0"):
         problem.log_likelihood_row(0, coordinates_of()[None])
+
+
+def test_noise_options_reach_value_gradient_and_information():
+    w = coordinates_of()
+    problem = simulate(w[None], gain=3.0, sky_sigma=0.3)
+    problem = problem.with_noise(noise_correlation=2.0, model_error=0.1).select([0])
+    value, gradient, information = problem.under(problem.coordinates).linearize(0, w + 0.01)
+    plain = simulate(w[None], gain=3.0, sky_sigma=0.3).log_likelihood_row(0, w[None] + 0.01)
+    assert abs(float(value) - float(plain)) > 10.0
+    step = 1e-4 * torch.eye(7, dtype=torch.float64)
+    up = problem.log_likelihood_row(0, w + 0.01 + step, torch.float64)
+    down = problem.log_likelihood_row(0, w + 0.01 - step, torch.float64)
+    torch.testing.assert_close(gradient, (up - down) / 2e-4, rtol=2e-3, atol=2e-2)
+    assert bool((torch.linalg.eigvalsh(information) > 0).all())
+    with pytest.raises(RangeError, match="noise_correlation"):
+        problem.with_noise(noise_correlation=0.9)
+    with pytest.raises(RangeError, match="model_error"):
+        problem.with_noise(model_error=1.0)
 
 
 def test_works_inside_inference_mode():

@@ -9,7 +9,14 @@ import torch
 
 import deeplegato_pp
 from deeplegato_pp import Observation, Predictor
-from deeplegato_pp.errors import ConfigError, InputError, ModelNotFoundError, RangeError
+from deeplegato_pp.effective_psf import moffat_psf
+from deeplegato_pp.errors import (
+    ConfigError,
+    InputError,
+    ModelNotFoundError,
+    RangeError,
+    ShapeError,
+)
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import binning, verdicts
 from deeplegato_pp.inference.instrument import user_box
@@ -204,8 +211,9 @@ def test_edges_of_the_prior():
     assert verdicts.edge_parameters(draws) == []  # knows nothing, leans nowhere
     assert verdicts.edge_parameters(0.05 * draws + 1.0) == []
     upper = draws.clone() * 0.05
-    cut = torch.special.ndtri(1 - 0.02 * torch.rand(4000, generator=torch.Generator()).double())
-    upper[:, 2] = cut  # piled up in the last 2 % of the prior
+    uniform = torch.rand(4000, generator=torch.Generator()).double()
+    upper[:, 2] = torch.special.ndtri(1 + 0.01 * uniform.log().clamp(min=-50))
+    # falls off exponentially from the edge over 1 % of the prior
     assert verdicts.edge_parameters(upper) == ["sersic_index"]
     beyond = 0.01 * draws
     beyond[:, 0] -= 4.0
@@ -327,6 +335,58 @@ def test_fixed_values_are_in_the_users_units(refined):
     )
 
 
+def test_each_galaxy_may_have_its_own_fixed_values(refined):
+    predictor, network, _ = refined
+    pair = network[[0, 2]]
+    forced = predictor.refine(
+        pair, ess=60, fixed={"center_x": [0.5, 0.4], "center_y": -1.0, "sersic_index": 2.5}
+    )
+    for i, x in enumerate((0.5, 0.4)):
+        assert forced.samples[i, :, 5].tolist() == pytest.approx([x] * forced.samples.shape[1])
+    # 0.1 px is many sigma for so bright a galaxy, and the evidence knows it.
+    assert forced.log_evidence[0] > forced.log_evidence[1] + 10.0
+    assert np.isnan(forced.star_probability).all()  # a point source's centre is free
+    with pytest.raises(ShapeError, match="center_x"):
+        predictor.refine(pair, fixed={"center_x": [0.5, 0.4, 0.3]})
+
+
+def test_a_bright_star_is_called_one_and_costs_no_chain(monkeypatch):
+    def chain(*_, **__):
+        raise LookupError("a chain")
+
+    monkeypatch.setattr("deeplegato_pp.inference.last_resort.sample_chain", chain)
+    monkeypatch.setattr("deeplegato_pp.inference.exact.weights_failed", lambda *_: True)
+    brilliant = torch.tensor([18.0, 0.15, 1.0, 0.9, 0.0, 0.5, 0.5], dtype=torch.float64)
+    predictor = Predictor(FakeModel(brilliant, 0.05), "cpu")
+    predictor.model.image_size = 48
+    star = 1e5 * np.pad(moffat_psf(3.0)[0], [(9, 8), (9, 8)])  # its centre on a pixel
+    noise = np.random.default_rng(3).normal(size=(48, 48))
+    network = predictor.posterior(observe(noise + star), 100)
+    row = predictor.refine(network, ess=25).rows()[0]
+    assert row["method"] == "adapted"
+    assert row["star_probability"] == pytest.approx(1.0)
+    assert "no Markov chain was run" in row["notes"]
+    with pytest.raises(LookupError, match="a chain"):
+        predictor.refine(network, ess=25, star_odds=None)
+
+
+def test_empty_sky_is_no_detection_and_gets_a_limit():
+    faint = TRUTH.clone()
+    faint[0] = 26.5
+    predictor = Predictor(FakeModel(faint, 0.6), "cpu")
+    predictor.model.image_size = 48
+    noise = np.random.default_rng(3).normal(size=(48, 48))
+    exact = predictor.refine(predictor.posterior(observe(noise), 300), ess=100, star_odds=0.25)
+    row = exact.rows()[0]
+    assert "undetected" in row["flag_names"]
+    assert row["detection"] < math.log(100.0)
+    assert row["star_odds"] == 0.25
+    assert row["flux_limit"] == pytest.approx(3631e9 * 10 ** (-0.4 * row["magnitude_limit"]))
+    assert 21.0 < row["magnitude_limit"] < 27.5
+    with pytest.raises(RangeError, match="odds"):
+        predictor.refine(exact, star_odds=-1.0)
+
+
 # --- the packaged model -----------------------------------------------------------------------
 
 
@@ -345,3 +405,16 @@ def test_the_packaged_model_measures_a_simulated_galaxy():
     off = (batch[1].samples - posterior.samples).abs() / posterior.samples.std(0)
     off[:, 4] = 0.0  # the seam of the angle
     assert float(off.max()) < 1e-3
+
+
+def test_correlated_noise_and_a_model_error_widen_the_exact_posterior(predictor):
+    network = predictor.posterior(observe(), 150)
+    widths = [
+        predictor.refine(network, ess=80, star_odds=None, **options).summary()["magnitude_std"]
+        for options in ({}, {"noise_correlation": 4.0}, {"model_error": 0.1})
+    ]
+    plain, correlated, wrong = (float(w[0].value) for w in widths)
+    assert correlated > 1.4 * plain
+    assert wrong > 1.2 * plain
+    with pytest.raises(RangeError, match="noise_correlation"):
+        predictor.refine(network, noise_correlation=0.0)

@@ -58,6 +58,48 @@ def test_json_is_strict_and_null_where_nothing_is_known(posterior, tmp_path):
     assert rows[0]["magnitude"] == posterior.rows()[0]["magnitude"]
 
 
+UNITS = {
+    "surface_brightness": "mag / arcsec2",
+    "surface_brightness_std": "mag",
+    "flux": "nJy",
+    "flux_std": "nJy",
+    "effective_radius_circ": "arcsec",
+    "effective_radius_pix": "pix",
+    "e1": "",
+    "e2_std": "",
+    "light_fraction": "",
+    "radius_over_fwhm": "",
+    "flux_limit": "nJy",
+    "magnitude_limit": "mag",
+    "star_probability": "",
+    "p_value": "",
+    "num_modes": "",
+}
+
+
+def read_units(path) -> dict[str, str]:
+    if path.suffix == ".json":
+        (first, *_) = json.loads(path.read_text())
+        return {name: first["units"].get(name, "") for name in first}
+    if path.suffix == ".parquet":
+        schema = pq.read_table(path).schema
+        return {f.name: f.metadata[b"unit"].decode() for f in schema}
+    table = QTable.read(path)
+    return {n: str(getattr(table[n], "unit", None) or "") for n in table.colnames}
+
+
+@pytest.mark.parametrize("suffix", tables.TABLE_SUFFIXES)
+def test_derived_columns_and_their_units_are_in_every_format(posterior, tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    tables.write_table(posterior.rows(), path)
+    found = read_units(path)
+    for name, unit in UNITS.items():
+        if unit:
+            assert u.Unit(found[name]) == u.Unit(unit), name
+        else:
+            assert found[name] == "", name
+
+
 def test_parquet_has_nulls_and_units(posterior, tmp_path):
     path = tmp_path / "t.parquet"
     tables.write_table([{"file": "f"} | r for r in posterior.rows()], path)

@@ -6,7 +6,10 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ..parameters import SersicParams as SersicParams
+    from .chunks import DriveDataset as DriveDataset
     from .datasets import SimulatedGalaxyDataset as SimulatedGalaxyDataset
+    from .galaxies import GalaxyDataset as GalaxyDataset
+    from .loaders import create_dataloaders as create_dataloaders
     from .sersic_profile import compute_bn as compute_bn
     from .sersic_profile import generate_sersic_profile as generate_sersic_profile
     from .sersic_simulator import SersicSimulator as SersicSimulator
@@ -14,10 +17,13 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "DriveDataset": ".chunks",
+            "GalaxyDataset": ".galaxies",
             "SersicParams": "..parameters",
             "SersicSimulator": ".sersic_simulator",
             "SimulatedGalaxyDataset": ".datasets",
             "compute_bn": ".sersic_profile",
+            "create_dataloaders": ".loaders",
             "generate_sersic_profile": ".sersic_profile",
         },
     )

@@ -281,27 +281,3 @@ def to_network_grid(
     fine = torch.fft.ifft2(wide).real
     half = PSF_GRID // 2
     return torch.roll(fine, (half, half), (-2, -1))[..., :PSF_GRID, :PSF_GRID].contiguous()
-
-
-def measure_fwhm(psf: Float[Tensor, "b py px"], oversampling: int) -> Float[Tensor, " b"]:
-    """Returns the full width at half maximum: of the circle as large as the area above half.
-
-    The area is counted on an eight-fold Fourier-upsampled array; good to about 1 % for a PSF
-    with two samples per FWHM.
-
-    Args:
-        psf: PSFs with shape (B, Py, Px).
-        oversampling: Samples per pixel.
-
-    Returns:
-        FWHMs, with shape (B,). [px]
-    """
-    spectrum = torch.fft.fftshift(torch.fft.fft2(psf), dim=(-2, -1))
-    padding: list[int] = []
-    for k in psf.shape[:-3:-1]:  # the zero frequency goes from k // 2 to 8 k / 2
-        before = 4 * k - k // 2
-        padding += [before, 7 * k - before]
-    spectrum = torch.nn.functional.pad(spectrum, padding)
-    fine = torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=(-2, -1))).real
-    area = (fine > 0.5 * fine.amax((-2, -1), keepdim=True)).sum((-2, -1)) / (8 * oversampling) ** 2
-    return 2.0 * (area.to(psf.dtype) / math.pi).sqrt()

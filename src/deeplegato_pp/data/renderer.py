@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.data.fourier import Band, psf_band, shift_phases, to_stamp
 from deeplegato_pp.data.sersic_profile import check_sersic_index
 from deeplegato_pp.data.tables import load_tables
-from deeplegato_pp.data.wings import Galaxies, Plan, psf_moments, wings
+from deeplegato_pp.data.wings import Galaxies, Plan, psf_moments, wings, wings_matter
 from deeplegato_pp.errors import RangeError, ShapeError
 
 _CHUNK_PIXELS = 2**19
@@ -77,6 +78,7 @@ def render_sersic(
     oversampling: int = 1,
     psf_includes_pixel: bool = True,
     plan: Plan | None = None,
+    negligible: float = 0.0,
 ) -> Float[Tensor, "b size size"]:
     """Renders galaxies on square stamps.
 
@@ -96,6 +98,8 @@ def render_sersic(
         psf_includes_pixel: Whether the detector's pixel is in the PSF already; if not, a box of
             one pixel is convolved in.
         plan: Render every galaxy by this plan instead of by its own class.
+        negligible: Light of periodic copies that need not be subtracted; below 1e-6 of the peak
+            pixel it never is. [flux per pixel]
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]
@@ -108,7 +112,7 @@ def render_sersic(
     _check_psf(psf, radius.shape[0])
     _check_centres(x, y, size)
     psf = psf.to(radius.dtype)
-    options = (size, oversampling, psf_includes_pixel)
+    options = (size, oversampling, psf_includes_pixel, negligible)
     galaxies = Galaxies(flux, radius, sersic_index, axis_ratio, position_angle, x, y)
     if plan is not None:
         return _render_chunks(galaxies, psf, *options, plan)
@@ -148,24 +152,42 @@ def _check_centres(x: Tensor, y: Tensor, size: int) -> None:
 
 
 def _render_chunks(
-    galaxies: Galaxies, psf: Tensor, size: int, s: int, pixel: bool, plan: Plan
+    galaxies: Galaxies, psf: Tensor, size: int, s: int, pixel: bool, negligible: float, plan: Plan
 ) -> Tensor:
     """Renders galaxies of one plan, a cache-sized number at a time."""
     length = period_length(size, psf.shape[-2:], s, plan)
-    per_galaxy = length * s * (length * s // 2 + 1)
-    chunk = max(1, _CHUNK_PIXELS // per_galaxy)
+    band = psf_band(psf, length, s)
+    chunk = max(1, _CHUNK_PIXELS // (len(band.ky) * len(band.kx)))
     if psf.is_cuda:
         chunk *= 64
     moments = psf_moments(psf, s, pixel)
-    shared = _psf_transform(psf, length * s) if psf.dim() == 2 else None
     parts = []
     for rows in _slices(len(galaxies.flux), chunk):
         part = galaxies.at(rows)
-        transfer = shared if shared is not None else _psf_transform(psf[rows], length * s)
-        image = _periodic_image(part, transfer, size, length, s, pixel)
-        seen = moments if shared is not None else moments[rows]
-        parts.append(image - wings(part, seen, size, length, plan))
+        image = _periodic_image(part, band.at(rows), size, pixel)
+        seen = moments if psf.dim() == 2 else moments[rows]
+        parts.append(_without_wings(image, part, seen, size, length, negligible, plan))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _without_wings(
+    image: Tensor,
+    galaxies: Galaxies,
+    moments: Tensor,
+    size: int,
+    length: int,
+    negligible: float,
+    plan: Plan,
+) -> Tensor:
+    """Subtracts the copies' light from the images of those galaxies where there is any."""
+    matters = wings_matter(galaxies, moments, size, length, negligible)
+    if bool(matters.all()):
+        return image - wings(galaxies, moments, size, length, plan)
+    if not bool(matters.any()):
+        return image
+    rows = matters.nonzero()[:, 0]
+    seen = moments if moments.dim() == 1 else moments[rows]
+    return image.index_add(0, rows, -wings(galaxies.at(rows), seen, size, length, plan))
 
 
 def _slices(total: int, chunk: int) -> Iterator[slice]:
@@ -194,40 +216,23 @@ def period_length(size: int, psf_shape: tuple[int, ...], oversampling: int, plan
     return _fast_length(max(math.ceil(plan.period * size), shortest))
 
 
-def _psf_transform(psf: Tensor, length: int) -> Tensor:
-    """Returns the half-plane transform of a PSF whose centre sits on sample (0, 0)."""
-    py, px = psf.shape[-2:]
-    padded = torch.nn.functional.pad(psf, (0, length - px, 0, length - py))
-    return torch.fft.rfft2(torch.roll(padded, (-(py // 2), -(px // 2)), (-2, -1)))
-
-
-def _periodic_image(
-    galaxies: Galaxies, transfer: Tensor, size: int, length: int, s: int, pixel: bool
-) -> Tensor:
-    """Inverse FFT of the model on an s-times finer grid, sampled at the pixels' centres."""
+def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> Tensor:
+    """Inverse FFT of the model, sampled at the pixels' centres."""
     flux, radius, n, q, angle, x, y = galaxies
-    fine = length * s
-    options = {"dtype": radius.dtype, "device": radius.device}
-    ky = torch.fft.fftfreq(fine, 1.0 / s, **options)
-    kx = torch.fft.rfftfreq(fine, 1.0 / s, **options)
     hankel = load_tables().hankel
-    kk = _transform_form(radius, q, angle)
-    k2 = kk[0][:, None, None] * kx**2 + ky[:, None] * (
-        kk[1][:, None, None] * kx + kk[2][:, None, None] * ky[:, None]
-    )
+    kx, ky = band.kx, band.ky[:, None]
+    kk = [c[:, None, None] for c in _transform_form(radius, q, angle)]
+    k2 = kk[0] * kx**2 + ky * (kk[1] * kx + kk[2] * ky)
     tiny = torch.finfo(radius.dtype).tiny
     profile = hankel.evaluate(hankel.rows(n), 0.5 * k2.clamp_min(tiny).log())
     if not pixel:
-        profile = profile * torch.sinc(kx) * torch.sinc(ky)[:, None]
+        profile = profile * torch.sinc(kx) * torch.sinc(ky)
     # Stamp pixel i sits at sample i of the period; the galaxy at (size - 1)/2 + offset.
-    x0, y0 = (size - 1) / 2 + x, (size - 1) / 2 + y
-    phase_x = torch.polar(
-        torch.ones_like(kx)[None].expand(len(x), -1), -2 * math.pi * kx * x0[:, None]
-    )
-    phase_y = torch.polar((flux * s * s)[:, None].expand(-1, fine), -2 * math.pi * ky * y0[:, None])
-    spectrum = (transfer * profile) * (phase_y[:, :, None] * phase_x[:, None, :])
-    image = torch.fft.irfft2(spectrum, s=(fine, fine))
-    return image[:, : size * s : s, : size * s : s]
+    middle = (size - 1) / 2
+    columns, rows = shift_phases(band, middle + x, middle + y, flux)
+    # Real times complex is three times as fast as a product of two reals.
+    spectrum = torch.view_as_complex(torch.view_as_real(band.transfer) * profile[..., None])
+    return to_stamp(spectrum * columns[:, None, :] * rows[:, :, None], band, size)
 
 
 def _transform_form(radius: Tensor, q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -67,9 +67,11 @@ class LogTable:
         index = position.detach().floor()
         t = position - index
         offset = torch.arange(batch, device=rows.device).view((-1,) + (1,) * (log_x.dim() - 1))
-        flat = index.to(torch.int32) + (offset * intervals).to(torch.int32)
-        c = rows.reshape(-1, 4).index_select(0, flat.reshape(-1)).view(*log_x.shape, 4)
-        return ((c[..., 3] * t + c[..., 2]) * t + c[..., 1]) * t + c[..., 0]
+        flat = (index.to(torch.int32) + (offset * intervals).to(torch.int32)).reshape(-1)
+        # Four gathers of one number each are several times as fast as one of four.
+        parts = rows.reshape(-1, 4).T.contiguous().unbind(0)
+        c0, c1, c2, c3 = (part.index_select(0, flat).view_as(t) for part in parts)
+        return torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, t), t), t)
 
 
 @dataclass(frozen=True)

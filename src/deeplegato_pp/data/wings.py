@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.data.sersic_profile import (
@@ -83,6 +83,44 @@ def psf_moments(psf: Tensor, oversampling: int, pixel: bool) -> Float[Tensor, "*
     m02 = (rows[..., 0] * y**2).sum(-1)
     box = 0.0 if pixel else m00 / 12.0
     return torch.stack([m00, m10, m01, m20 + box, m02 + box, m11], -1)
+
+
+NEGLIGIBLE = 1e-6
+"""Light of all copies, over the peak pixel's, below which it is not worth computing."""
+
+
+def wings_matter(
+    galaxies: Galaxies,
+    psf_moments: Float[Tensor, "*b 6"],
+    size: int,
+    length: int,
+    negligible: float = 0.0,
+) -> Bool[Tensor, " b"]:
+    """Returns whether a galaxy's copies may shed more than 1e-6 of its peak pixel on the stamp.
+
+    The copies' light is bounded by that of the nearest one at the edge nearest to it, along the
+    major axis, 16 times over: 8 copies touch the stamp's sides and corners, and the profile falls
+    at least as fast as it does there. The peak is at least the mean within the half-light ellipse
+    broadened by the PSF.
+
+    Args:
+        galaxies: B galaxies.
+        psf_moments: Of one PSF or of one per galaxy, as from `psf_moments`.
+        size: Side of the stamp. [px]
+        length: The period. [px]
+        negligible: Light that need not be subtracted even where it is more. [flux per pixel]
+    """
+    flux, radius, n, q, _, x, y = (column.detach() for column in galaxies)
+    bn = compute_bn(n)
+    nearest = length - 0.5 * size - torch.maximum(x.abs(), y.abs())
+    root = power_of_square((nearest / radius) ** 2, n)
+    light = log_central_brightness(n, radius, q, bn) - bn * root
+    m00, _, _, m20, m02, _ = psf_moments.detach().unbind(-1)
+    area = 2.0 * math.pi * (radius**2 * q + (m20 + m02) / m00)
+    # Beyond the first ring the sum over copies is an integral: at least 8 R_e-folds are asked for.
+    steep = bn * root / n > 8.0
+    enough = torch.maximum(NEGLIGIBLE / area, negligible / flux)
+    return ~(steep & (light + math.log(16.0) < enough.log()))
 
 
 def wings(

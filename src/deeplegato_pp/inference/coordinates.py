@@ -141,6 +141,11 @@ def flux_of(magnitude: Tensor) -> Tensor:
     return 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - magnitude))
 
 
+def magnitude_of(flux: Tensor) -> Tensor:
+    """Returns the magnitude at the reference instrument of a flux in background sigmas."""
+    return REFERENCE_ZERO_POINT - 2.5 * flux.log10()
+
+
 def radius_and_shape(box: PriorBox, w: Float[Tensor, "*b 7"]) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the radius [px], axis ratio and position angle [deg] at w."""
     p = box.to_physical(w)

@@ -6,14 +6,22 @@ nothing of either is written here a second time.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.data.noise import log_likelihood, model_variance
+from deeplegato_pp.data.point_source import render_points
 from deeplegato_pp.data.renderer import render_sersic
-from deeplegato_pp.errors import NumericalError, ShapeError
-from deeplegato_pp.inference.coordinates import Coordinates, SersicCoordinates
+from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
+from deeplegato_pp.inference.coordinates import (
+    Coordinates,
+    PointSourceCoordinates,
+    SersicCoordinates,
+)
 from deeplegato_pp.prior import W_MAX, PriorBox
 from deeplegato_pp.stamps import StampBatch
 
@@ -22,6 +30,12 @@ SINGLE_PRECISION_PEAK = 1000.0
 
 Against float64, ln L is off by 4e-6 times the brightest pixel in sigmas (n 1 and 4, R_e 2 and
 10 px, both noise modes), so its differences are good to 4e-3 at this limit.
+"""
+
+NEGLIGIBLE_LIGHT = 1e-4
+"""Light of periodic copies that is not worth subtracting, over the noise of the best pixel.
+
+It is a bound; what is left out is a tenth of it or less, and changes ln L by less than 0.01.
 """
 
 _CHUNK_PIXELS = 2**19
@@ -41,8 +55,12 @@ class ExactProblem:
         includes_pixel: Whether the detector's pixel is in the PSF, one per galaxy.
         box: Prior box at the reference instrument.
         coordinates: Hypothesis; a Sérsic galaxy with nothing fixed if None.
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            pixels; at least 1. See `data.noise`.
+        model_error: Error of the model as a fraction of itself, added in quadrature to the noise.
 
     Raises:
+        RangeError: If `noise_correlation` or `model_error` cannot be.
         ShapeError: If the lists do not have one entry per stamp.
     """
 
@@ -55,6 +73,8 @@ class ExactProblem:
         box: PriorBox,
         *,
         coordinates: Coordinates | None = None,
+        noise_correlation: float = 1.0,
+        model_error: float = 0.0,
     ) -> None:
         batch = len(stamps)
         for name, entries in (
@@ -66,6 +86,14 @@ class ExactProblem:
                 raise ShapeError(
                     f"{name} must have one entry per stamp, {batch}, got {len(entries)}."
                 )
+        if not 1.0 <= noise_correlation < math.inf:
+            raise RangeError(
+                f"noise_correlation must be at least 1 (independent pixels), got "
+                f"{noise_correlation}."
+            )
+        if not 0.0 <= model_error < 1.0:
+            raise RangeError(f"model_error must lie in [0, 1), got {model_error}.")
+        self.noise_correlation, self.model_error = float(noise_correlation), float(model_error)
         self.box = box
         self.coordinates = SersicCoordinates(box) if coordinates is None else coordinates
         # Copies that autograd may use even if the caller works in inference mode.
@@ -79,6 +107,7 @@ class ExactProblem:
                 stamps.sky_sigma.double().clone(),
             )
             self.psfs = [p.to(stamps.image.device).double().clone() for p in psfs]
+        self._faintest = torch.where(stamps.mask, torch.inf, stamps.sigma).amin((-2, -1))
         self.oversampling = [int(s) for s in oversampling]
         self.includes_pixel = [bool(b) for b in includes_pixel]
 
@@ -104,6 +133,23 @@ class ExactProblem:
             self.includes_pixel,
             self.box,
             coordinates=coordinates,
+            noise_correlation=self.noise_correlation,
+            model_error=self.model_error,
+        )
+
+    def with_noise(
+        self, *, noise_correlation: float = 1.0, model_error: float = 0.0
+    ) -> ExactProblem:
+        """Returns the same data under another noise correlation and model error."""
+        return ExactProblem(
+            self.stamps,
+            self.psfs,
+            self.oversampling,
+            self.includes_pixel,
+            self.box,
+            coordinates=self.coordinates,
+            noise_correlation=noise_correlation,
+            model_error=model_error,
         )
 
     def select(self, rows: list[int]) -> ExactProblem:
@@ -115,6 +161,8 @@ class ExactProblem:
             [self.includes_pixel[i] for i in rows],
             self.box,
             coordinates=self.coordinates,
+            noise_correlation=self.noise_correlation,
+            model_error=self.model_error,
         )
 
     def render(self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype) -> Tensor:
@@ -122,6 +170,16 @@ class ExactProblem:
         u = u.double().clamp(-W_MAX, W_MAX).to(self.stamps.image.device)
         columns = self.coordinates.columns(u)
         flux, radius, n, q, angle, x, y = (c.to(dtype) for c in columns)
+        if isinstance(self.coordinates, PointSourceCoordinates):  # no profile to transform
+            return render_points(
+                flux,
+                x,
+                y,
+                self.psfs[row],
+                self.size,
+                oversampling=self.oversampling[row],
+                psf_includes_pixel=self.includes_pixel[row],
+            )
         return render_sersic(
             flux,
             radius,
@@ -134,6 +192,7 @@ class ExactProblem:
             self.size,
             oversampling=self.oversampling[row],
             psf_includes_pixel=self.includes_pixel[row],
+            negligible=NEGLIGIBLE_LIGHT * float(self._faintest[row]),
         )
 
     def needed_dtype(self, row: int) -> torch.dtype:
@@ -155,13 +214,24 @@ class ExactProblem:
                 for part in u.split(chunk)
             ]
         result = torch.cat(parts).cpu()
+        self._refuse_nan(row, u, result)
+        return result
+
+    def log_likelihood_of(self, row: int, images: Float[Tensor, "s n n"]) -> Float[Tensor, " s"]:
+        """Returns ln L of one galaxy under given noiseless images, with shape (S,), float64."""
+        data = self._data(row, images.dtype)
+        chunk = max(1, _CHUNK_PIXELS // self.size**2)
+        with torch.no_grad():
+            parts = [log_likelihood(data[0], part, *data[1:]) for part in images.split(chunk)]
+        return torch.cat(parts).cpu()
+
+    def _refuse_nan(self, row: int, u: Tensor, result: Tensor) -> None:
         if bool(result.isnan().any()):
             bad = u[int(result.isnan().nonzero()[0, 0])].tolist()
             raise NumericalError(
                 f"The likelihood of galaxy {row} is NaN at coordinates {bad}. Check its unmasked "
                 "pixels, noise and PSF for values that are not finite."
             )
-        return result
 
     def log_likelihood(self, u: Float[Tensor, "b s f"]) -> Float[Tensor, "b s"]:
         """Returns ln L of every galaxy at its own points, in bounded memory.
@@ -180,8 +250,9 @@ class ExactProblem:
     def linearize(self, row: int, u: Float[Tensor, " f"]) -> tuple[Tensor, Tensor, Tensor]:
         r"""Returns ln L of one galaxy, its gradient and its Fisher information at a point.
 
-        The image's Jacobian comes from forward differences in float64: on a CPU seven more renders
-        cost a third of forward-mode differentiation, and every branch of the renderer is served.
+        The image's Jacobian comes from forward differences in float64: on a CPU six more renders
+        (the flux only scales the image) cost a third of forward-mode differentiation, and every
+        branch of the renderer is served.
         With J the Jacobian, the information of a Gaussian whose variance follows the model is
 
         .. math:: J^T (V + \tau^2 1 1^T)^{-1} J
@@ -202,7 +273,7 @@ class ExactProblem:
         # Steps point to the origin, so none leaves the coordinates' range.
         steps = steps * torch.where(u > 0, -1.0, 1.0)
         with torch.no_grad():
-            images = self.render(row, u + steps, torch.float64)
+            images = self._render_steps(row, u + steps)
             jacobian = (images[1:] - images[0]).flatten(1) / steps[1:].sum(-1, keepdim=True)
         data = self._data(row, torch.float64)
         with torch.inference_mode(False), torch.enable_grad():
@@ -217,31 +288,48 @@ class ExactProblem:
             )
         return value.detach().cpu(), gradient.cpu(), information.cpu()
 
+    def _render_steps(self, row: int, u: Float[Tensor, "k f"]) -> Float[Tensor, "k n n"]:
+        """Images at points of which some differ from the first in nothing but the flux, (K, N, N).
+
+        Those are scaled, not rendered.
+        """
+        flux, *others = self.coordinates.columns(u.clamp(-W_MAX, W_MAX))
+        new = torch.stack([c != c[0] for c in others]).any(0)
+        new[0] = True
+        rendered = self.render(row, u[new], torch.float64)
+        images = rendered.new_empty(len(u), *rendered.shape[1:])
+        images[new] = rendered
+        scale = (flux / flux[0]).to(images)[~new]
+        images[~new] = scale[:, None, None] * images[0]
+        return images
+
     def chi_square(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
         """Returns the chi-square of one galaxy's images, the sky offset marginalised, (S,).
 
-        Its expectation at the truth is the number of unmasked pixels.
+        Its expectation at the truth is the number of unmasked pixels, be they correlated or not.
         """
-        image, sigma, mask, gain, sky_sigma = self._data(row, torch.float64)
+        image, sigma, mask, gain, sky_sigma, correlation, error = self._data(row, torch.float64)
         with torch.no_grad():
-            model = self.render(row, u, torch.float64)
-        weight = ~mask / model_variance(model, sigma, gain)
+            model = self.render(row, u, self.needed_dtype(row)).double()
+        weight = ~mask / model_variance(model, sigma, gain, error)
         weighted = weight * (image - model)
-        tau2 = sky_sigma**2
+        tau2 = sky_sigma**2 / correlation
         sky = tau2 * weighted.sum((-2, -1)) ** 2 / (1.0 + tau2 * weight.sum((-2, -1)))
         return ((weighted * (image - model)).sum((-2, -1)) - sky).cpu()
 
-    def _information(self, data: tuple[Tensor, ...], model: Tensor, jacobian: Tensor) -> Tensor:
-        _, sigma, mask, gain, sky_sigma = data
-        weight = (~mask / model_variance(model, sigma, gain)).flatten()
-        excess = 0.5 * (weight / gain) ** 2 * (model.flatten() > 0)
+    def _information(self, data: tuple[Any, ...], model: Tensor, jacobian: Tensor) -> Tensor:
+        _, sigma, mask, gain, sky_sigma, correlation, error = data
+        weight = (~mask / model_variance(model, sigma, gain, error)).flatten() / correlation
+        light = model.flatten()
+        slope = (light > 0) / gain + 2.0 * error**2 * light  # of the variance
+        excess = 0.5 * correlation * (weight * slope) ** 2
         information = (jacobian * (weight + excess)) @ jacobian.T
         mean = jacobian @ weight
         tau2 = sky_sigma**2
         return information - tau2 / (1.0 + tau2 * weight.sum()) * torch.outer(mean, mean)
 
-    def _data(self, row: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Image, sigma, mask, gain, sky_sigma of one galaxy, as `log_likelihood` takes them."""
+    def _data(self, row: int, dtype: torch.dtype) -> tuple[Any, ...]:
+        """One galaxy's data and noise, as `log_likelihood` takes them around the model."""
         s = self.stamps
         # A masked pixel may hold anything; it must not reach the arithmetic.
         image = torch.where(s.mask[row], 0.0, s.image[row])
@@ -252,4 +340,6 @@ class ExactProblem:
             s.mask[row],
             s.gain[row].to(dtype),
             s.sky_sigma[row],
+            self.noise_correlation,
+            self.model_error,
         )

@@ -10,8 +10,21 @@ from deeplegato_pp.inference.coordinates import SersicCoordinates
 from deeplegato_pp.inference.importance import StudentMixture, effective_sample_size
 from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.neighbours import find_neighbours
-from deeplegato_pp.inference.optimize import Optima, choose_starts, distinct_modes, maximize
+from deeplegato_pp.inference.optimize import (
+    Optima,
+    choose_starts,
+    distinct_modes,
+    maximize,
+    use_full_curvature,
+)
 from deeplegato_pp.inference.targets import log_posterior_row
+from deeplegato_pp.prior import W_MAX
+
+_PREDICTIVE = 12
+"""Draws whose mean and scatter are the network's predictive image."""
+
+_MISFIT = 1.2
+"""Chi-square per pixel above which Fisher information does not tell a mode's shape."""
 
 
 class ModeFinder:
@@ -49,10 +62,7 @@ class ModeFinder:
     def find(self) -> tuple[list[Optima | None], list[Tensor]]:
         """Returns each galaxy's modes (None: the network needs none) and pilot log posteriors."""
         rows = list(range(len(self.problem)))
-        if self.mask_neighbours:
-            for i in rows:
-                self._mask_by_network(i)
-        pilot = [self._log_target(i) for i in rows]
+        pilot = [self._pilot(i) for i in rows]
         modes: list[Optima | None] = [None] * len(rows)
         searching = [i for i in rows if self._needs_modes(i, pilot[i])]
         starts = {i: choose_starts(self.pilot_u[i], pilot[i], self.count) for i in searching}
@@ -65,7 +75,20 @@ class ModeFinder:
                 pilot[i] = self._log_target(i)
                 starts[i] = modes[i].u  # type: ignore[union-attr]
             searching = changed
+        for i in rows:
+            modes[i] = self._sharpen(i, modes[i])
         return modes, pilot
+
+    def _sharpen(self, row: int, modes: Optima | None) -> Optima | None:
+        """Gives a galaxy that its best model does not fit the posterior's own curvature."""
+        if modes is None:
+            return None
+        chi2 = float(self.problem.chi_square(row, modes.u[:1]))
+        self.renders[row] += 1
+        if chi2 < _MISFIT * float(self.problem.num_pixels[row]):
+            return modes
+        self.renders[row] += len(modes.rows) * (self.coordinates.dim + 1) ** 2
+        return use_full_curvature(self.problem, modes)
 
     def _needs_modes(self, row: int, pilot: Tensor) -> bool:
         if self.log_q is None:
@@ -84,13 +107,20 @@ class ModeFinder:
         for group in distinct_modes(optima):
             modes[int(group.rows[0])] = group
 
-    def _mask_by_network(self, row: int) -> None:
-        some = self.pilot_u[row, :12]
-        images = self.problem.render(row, some, torch.float32).double()
-        self.renders[row] += len(some)
-        spread = images.std(0) if len(some) > 1 else 0.0
-        middle = self.coordinates.embed(self.pilot_u[row]).median(0).values
-        self._set_mask(row, images.mean(0), spread, middle)
+    def _pilot(self, row: int) -> Tensor:
+        """Masks by the network's predictive image; returns the pilot's log posteriors."""
+        if not self.mask_neighbours:
+            return self._log_target(row)
+        u = self.pilot_u[row]
+        some, rest = u[:_PREDICTIVE], u[_PREDICTIVE:]
+        images = self.problem.render(row, some, self.problem.needed_dtype(row))
+        spread = images.double().std(0) if len(some) > 1 else 0.0
+        middle = self.coordinates.embed(u).median(0).values
+        self._set_mask(row, images.double().mean(0), spread, middle)
+        self.renders[row] += len(u)
+        seen = self.problem.log_likelihood_of(row, images) + self.coordinates.log_prior(some)
+        seen = torch.where((some.abs() <= W_MAX).all(-1), seen, -torch.inf)
+        return torch.cat([seen, log_posterior_row(self.problem, row, rest)])
 
     def _mask_by_mode(self, row: int, modes: Optima | None) -> bool:
         """Masks anew by the best mode's image; returns whether that changed anything."""

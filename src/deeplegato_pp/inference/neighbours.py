@@ -51,7 +51,8 @@ def find_neighbours(
         Pixels to mask, with shape (N, N); none if they are more than 30 % of the unmasked.
     """
     s = problem.stamps
-    variance = model_variance(model, s.sigma[row], s.gain[row]) + model_sigma**2
+    noise = model_variance(model, s.sigma[row], s.gain[row], problem.model_error)
+    variance = noise + model_sigma**2
     deviation = ((s.image[row] - model) / variance.sqrt()).abs()
     outlier = (deviation > THRESHOLD) & ~mask & _outside(problem, w).to(mask.device)
     if int(outlier.sum()) < _FEWEST_PIXELS:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference import instrument, statistics
+from deeplegato_pp.inference import statistics
+from deeplegato_pp.inference.residuals import residual_image
 from deeplegato_pp.inference.summary import parameter_summaries
 from deeplegato_pp.inference.tables import check_output, written_whole
 from deeplegato_pp.parameters import PARAMETERS
@@ -58,7 +58,9 @@ def plot_posterior(
     """Draws one galaxy: image, model and residual on top, the corner plot below.
 
     Image and model share an asinh scale, linear at the noise; the residual is in sigmas, each
-    pixel's own, with the best constant sky taken off. Masked pixels are grey. The corner plot
+    pixel's own, with the best constant sky taken off. The model is the best draw's if the galaxy
+    was refined, else the mean's. Masked pixels are grey, and in the residual those that refining
+    masked as neighbours too. The corner plot
     shows the seven parameters with medians and central 68 % intervals, the position angle
     unwrapped about its circular mean.
 
@@ -108,20 +110,18 @@ def _draw_images(figure: Any, posterior: Posterior, measurement: Measurement) ->
 
     prepared = measurement.prepared
     assert prepared is not None  # noqa: S101  # checked by the caller
-    mean = [s.value for s in parameter_summaries(posterior)]
-    model = instrument.render(torch.tensor([mean], dtype=torch.float64), prepared)[0]
-    residual, chi2, sky = instrument.residual_in_sigma(model, prepared)
+    images = residual_image(posterior)
     window = _window(prepared.mask)
-    mask = prepared.mask[window]
-    data = np.where(mask, np.nan, prepared.image[window])
-    shown = (model + sky).numpy()[window]
+    mask = images.mask[window]
+    data = np.where(prepared.mask[window], np.nan, prepared.image[window])
+    shown = images.model[window] / prepared.scale
     peak = max(float(np.nanpercentile(data, 99.8)), float(shown.max()), 5.0)
     norm = AsinhNorm(linear_width=2.0, vmin=-3.0, vmax=peak)
     shared = {"norm": norm, "cmap": _colours("magma")}
     panels = (
         ("image", data, shared),
         ("model", shown, shared),
-        ("residual", np.where(mask, np.nan, residual.numpy()[window]), {
+        ("residual", np.where(mask, np.nan, images.in_sigma[window]), {
             "vmin": -RESIDUAL_LIMIT, "vmax": RESIDUAL_LIMIT, "cmap": _colours("RdBu_r"),
         }),
     )  # fmt: skip
@@ -141,12 +141,16 @@ def _draw_images(figure: Any, posterior: Posterior, measurement: Measurement) ->
             bar.set_ticks(_asinh_ticks(peak))
     for axis in axes:
         axis.set_xlabel("arcsec", fontsize=8, labelpad=1)
-    _title(figure, measurement, chi2)
+    _title(figure, measurement)
 
 
-def _title(figure: Any, measurement: Measurement, chi2: float) -> None:
+def _title(figure: Any, measurement: Measurement) -> None:
     names = Flag.names(measurement.flags)
-    line = f"{measurement.method}, $\\chi^2$ per pixel {chi2:.3g}"
+    line = f"{measurement.method}, reduced $\\chi^2$ {measurement.chi2:.3g}"
+    if math.isfinite(measurement.p_value):
+        line += f", p {measurement.p_value:.2g}"
+    if measurement.rivals is not None:
+        line += f", P(star) {measurement.rivals.star_probability:.2g}"
     if math.isfinite(measurement.ess):
         line += f", ESS {measurement.ess:.0f}"
     name = (measurement.name or "galaxy").replace("$", r"\$")

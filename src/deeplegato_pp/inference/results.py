@@ -34,6 +34,7 @@ def as_dictionary(posterior: Posterior, return_samples: bool = False) -> dict[st
         params[p.name] = {**entry, "unit": p.unit}
     result: dict[str, Any] = {"params": params, **columns}
     result["flags"] = posterior.flag_names
+    result["quality"] = posterior.quality
     result["posterior"] = posterior
     if return_samples:
         result["samples"] = posterior.batch_samples.numpy()
@@ -47,7 +48,8 @@ def as_text(result: dict[str, Any]) -> str:
     """
     blocks = []
     for row in range(len(result["mean"])):
-        flags = result["flags"] if result["posterior"].single else result["flags"][row]
+        single = result["posterior"].single
+        flags, quality = (result[k] if single else result[k][row] for k in ("flags", "quality"))
         lines = [f"{'parameter':<18}{'value':>12}{'std':>12}   95 % interval"]
         for i, p in enumerate(PARAMETERS):
             value, std, lower, upper = (
@@ -55,6 +57,6 @@ def as_text(result: dict[str, Any]) -> str:
             )
             interval = f"[{lower:.5g}, {upper:.5g}] {p.unit}".rstrip()
             lines.append(f"{p.name:<18}{value:>12.5g}{std:>12.3g}   {interval}")
-        lines.append(f"flags: {', '.join(flags) or 'none'}")
+        lines.append(f"quality: {quality}, flags: {', '.join(flags) or 'none'}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

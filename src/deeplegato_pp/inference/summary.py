@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference import statistics
+from deeplegato_pp.inference import rivals, statistics
 from deeplegato_pp.inference.derived import DERIVED, derive
 from deeplegato_pp.parameters import PARAMETERS
 
@@ -20,9 +20,20 @@ NUMBERS: dict[str, str] = {
     "khat": "Pareto k-hat of the importance weights",
     "log_evidence": "natural logarithm of the evidence",
     "log_evidence_error": "its standard error",
-    "chi2": "chi-square per unmasked pixel: at the mean, or once refined at the best draw",
+    "chi2": "chi-square per degree of freedom: at the mean, or once refined at the best draw",
+    "chi2_p": "chance of a misfit as large as that of the best model within the posterior",
+    "ood": "distance of the network's features from those of training images, about 1 for those",
+    "ood_p": "chance that a training image lies farther",
+    "p_value": "chance of a larger chi-square under the exact posterior",
+    "num_modes": "modes that the refinement's search kept, 0 where none was needed",
 }
 """Figures of quality, without unit."""
+
+QUALITY = (
+    "good, caution or bad: the worst level among the flags set, each flag's level standing in "
+    "docs/flags.md; bad are failed, gross_misfit, mean_off, saturated, no_contrast, high_khat, "
+    "and unless refined unfamiliar"
+)
 
 INSTRUMENT: dict[str, tuple[str, str]] = {
     "pixel_scale": ("arcsec / pix", "of the image as given"),
@@ -34,7 +45,7 @@ INSTRUMENT: dict[str, tuple[str, str]] = {
 }
 """What a result rests on."""
 
-TEXTS = ("name", "flag_names", "reason", "notes", "method", "model")
+TEXTS = ("name", "quality", "flag_names", "reason", "notes", "method", "model")
 INTEGERS = ("flags", "bin")
 
 
@@ -45,8 +56,10 @@ def units() -> dict[str, str]:
         columns |= dict.fromkeys(_names(p.name), p.unit)
     for d in DERIVED:
         columns |= {d.name: d.unit, f"{d.name}_std": _width_unit(d.unit)}
-    columns |= {"flags": "", "flag_names": "", "reason": "", "notes": "", "method": ""}
+    texts = ("quality", "flags", "flag_names", "reason", "notes", "method")
+    columns |= dict.fromkeys(texts, "")
     columns |= dict.fromkeys(NUMBERS, "")
+    columns |= {name: unit for name, (unit, _) in rivals.COLUMNS.items()}
     columns["model"] = ""
     columns |= {name: unit for name, (unit, _) in INSTRUMENT.items()}
     for p in PARAMETERS:
@@ -70,6 +83,7 @@ def descriptions() -> dict[str, str]:
         lines[d.name] = d.meaning
         lines[f"{d.name}_std"] = f"standard deviation of {d.name}"
     lines |= {
+        "quality": QUALITY,
         "flag_names": "names of the flags set, separated by commas",
         "reason": "why a galaxy was not measured",
         "notes": "what was assumed, found or replaced",
@@ -77,6 +91,7 @@ def descriptions() -> dict[str, str]:
         "model": "network and version of the package",
     }
     lines |= NUMBERS | {name: text for name, (_, text) in INSTRUMENT.items()}
+    lines |= {name: text for name, (_, text) in rivals.COLUMNS.items()}
     return {name: lines[name] for name in units()}
 
 
@@ -137,6 +152,7 @@ def _row(posterior: Posterior, index: int) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(units())
     row |= {
         "name": m.name,
+        "quality": m.quality,
         "flags": int(m.flags),
         "flag_names": ",".join(Flag.names(m.flags)),
         "reason": m.reason or None,
@@ -145,6 +161,8 @@ def _row(posterior: Posterior, index: int) -> dict[str, Any]:
         "model": m.model or None,
     }
     row |= {name: getattr(m, name) for name in NUMBERS}
+    if m.rivals is not None:
+        row |= {name: getattr(m.rivals, name) for name in rivals.COLUMNS}
     if m.measured:
         _add_parameters(row, posterior, index)
         _add_derived(row, posterior, index)

@@ -78,7 +78,7 @@ def write_table(rows: Rows, path: str | os.PathLike[str]) -> None:
 
     ``.ecsv`` and ``.fits`` keep units and descriptions and hold NaN where a number is unknown,
     ``.parquet`` keeps them in the fields' metadata and holds nulls, ``.json`` is a strict list of
-    objects with nulls.
+    objects with nulls, each with its columns' units under ``units``.
 
     Args:
         rows: As :meth:`Posterior.rows` makes them; further columns are kept.
@@ -123,7 +123,9 @@ def write_samples(posterior: Posterior, path: str | os.PathLike[str]) -> None:
 
 
 def _write_json(rows: Rows, path: Path) -> None:
-    path.write_text(json.dumps(list(rows), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    units = {name: unit for name, unit in summary.units().items() if unit}
+    content = [row | {"units": {k: u for k, u in units.items() if k in row}} for row in rows]
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _qtable(rows: Rows) -> Any:

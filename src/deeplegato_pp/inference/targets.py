@@ -11,7 +11,7 @@ from deeplegato_pp.prior import W_MAX
 
 
 def log_posterior_row(
-    problem: ExactProblem, row: int, u: Float[Tensor, "s f"]
+    problem: ExactProblem, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype | None = None
 ) -> Float[Tensor, " s"]:
     """Returns ln L + ln prior of one galaxy at many points, unnormalised.
 
@@ -21,11 +21,12 @@ def log_posterior_row(
         problem: Galaxies and hypothesis.
         row: Which galaxy.
         u: Coordinates, with shape (S, F).
+        dtype: What to render in; chosen by the galaxy's brightness if None.
     """
     inside = (u.abs() <= W_MAX).all(-1)
     value = torch.full((len(u),), -torch.inf, dtype=torch.float64)
     if bool(inside.any()):
         kept = u[inside]
-        likelihood = problem.log_likelihood_row(row, kept)
+        likelihood = problem.log_likelihood_row(row, kept, dtype)
         value[inside] = likelihood + problem.coordinates.log_prior(kept)
     return value

@@ -1,0 +1,127 @@
+"""The Fourier side of rendering: a PSF's band, and the way from a spectrum to pixels.
+
+Where a PSF's transform has died away there is nothing to evaluate: only the rectangle of
+frequencies that it reaches, its band, is worked on. Sampling at the pixels folds what lies beyond
+the pixels' own frequencies back; along columns that is done before the inverse FFT, which then is
+as long as the pixels ask for, whatever the PSF's sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+BAND_FLOOR = {torch.float32: 3e-7, torch.float64: 1e-8}
+"""Transform over its value at k = 0 below which it counts as zero.
+
+It sums to less than this part of the flux in any pixel; in float32 the transform's own rounding is
+as large.
+"""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A PSF's half-plane transform on the frequencies that it reaches.
+
+    Attributes:
+        transfer: Transform, rows from -r to r, with shape (*, 2r+1, c+1) or, where every row is
+            kept, (*, fine, c+1).
+        ky: Frequencies of the rows, ascending. [cycles per px]
+        kx: Frequencies of the columns. [cycles per px]
+        first: Index of the first row, -r.
+        length: Samples per period after folding, L.
+        oversampling: Samples per pixel before, s.
+    """
+
+    transfer: Complex[Tensor, "*b r c"]
+    ky: Float[Tensor, " r"]
+    kx: Float[Tensor, " c"]
+    first: int
+    length: int
+    oversampling: int
+
+    def at(self, rows: slice) -> Band:
+        """Returns the bands of some of the galaxies; one shared by all stays as it is."""
+        if self.transfer.dim() == 2:
+            return self
+        return Band(
+            self.transfer[rows], self.ky, self.kx, self.first, self.length, self.oversampling
+        )
+
+
+def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> Band:
+    """Transforms PSFs whose centre sits on sample (0, 0) of the period.
+
+    Args:
+        psf: One PSF or one per galaxy; the band is what the widest-reaching one asks for.
+        length: Pixels per period, even.
+        oversampling: PSF samples per pixel.
+    """
+    fine = length * oversampling
+    py, px = psf.shape[-2:]
+    padded = torch.nn.functional.pad(psf, (0, fine - px, 0, fine - py))
+    full = torch.fft.rfft2(torch.roll(padded, (-(py // 2), -(px // 2)), (-2, -1)))
+    size = full.detach().abs()
+    floor = BAND_FLOOR.get(psf.dtype, 0.0) * size[..., :1, :1]
+    reached = (size > floor).flatten(0, -3).any(0) if psf.dim() == 3 else size > floor
+    index = torch.fft.fftfreq(fine, 1.0 / fine, device=psf.device).round().long()
+    rows, columns = index.abs()[reached.any(1)], reached.any(0).nonzero()[:, 0]
+    r = int(rows.max()) if len(rows) else 0
+    c = int(columns.max()) if len(columns) else 0
+    first, last = max(-r, -(fine // 2)), min(r, fine // 2 - 1)
+    order = torch.arange(first, last + 1, device=psf.device)
+    return Band(
+        full[..., order % fine, : c + 1],
+        order.to(psf.dtype) / length,
+        torch.arange(c + 1, device=psf.device).to(psf.dtype) / length,
+        first,
+        length,
+        oversampling,
+    )
+
+
+def to_stamp(spectrum: Complex[Tensor, "b r c"], band: Band, size: int) -> Tensor:
+    """Returns the pixels 0 to size - 1 of the periodic image with this spectrum, (B, size, size).
+
+    Args:
+        spectrum: On the band's frequencies, normalised so that its value at 0 is the flux.
+        band: The frequencies.
+        size: Side of the stamp. [px]
+    """
+    rows = _fold_rows(spectrum, band.first, band.length)
+    # Only the stamp's rows go on to the second half of the transform.
+    stamp = torch.fft.ifft(rows, dim=-2)[:, :size]
+    s = band.oversampling
+    return s * torch.fft.irfft(stamp, n=band.length * s, dim=-1)[..., : size * s : s]
+
+
+def _fold_rows(spectrum: Tensor, first: int, length: int) -> Tensor:
+    """Adds rows `first`, `first + 1`, ... up modulo the length, with shape (B, L, C)."""
+    batch, count, columns = spectrum.shape
+    folded = spectrum.new_zeros(batch, length, columns)
+    start = 0
+    while start < count:
+        target = (first + start) % length
+        stop = min(count, start + length - target)
+        folded[:, target : target + stop - start] += spectrum[:, start:stop]
+        start = stop
+    return folded
+
+
+def shift_phases(band: Band, x: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the factors that put galaxies at (x, y) [px]: columns (B, C), and rows (B, R).
+
+    Args:
+        band: The frequencies.
+        x: Columns, with shape (B,). [px]
+        y: Rows, with shape (B,). [px]
+        scale: What the rows' factor is multiplied by, with shape (B,).
+    """
+    one = torch.ones_like(x)[:, None]
+    columns = torch.polar(one.expand(-1, len(band.kx)), -2 * math.pi * band.kx * x[:, None])
+    rows = torch.polar(scale[:, None].expand(-1, len(band.ky)), -2 * math.pi * band.ky * y[:, None])
+    return columns, rows
