@@ -27,6 +27,7 @@ from deeplegato_pp.parameters import (
     RADIUS,
     SERSIC_INDEX,
 )
+from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
 
 W_MAX = 8.0
 """Largest |w| that the bijection serves: Phi(-8) = 6e-16 is where float64 still resolves a tail."""
@@ -116,6 +117,22 @@ class PriorBox:
                 ) from None
             pairs[name] = (lower, upper)
         return cls(**pairs)
+
+    @classmethod
+    def at_reference(
+        cls, bounds: Mapping[str, Iterable[float]], pixel_scale: float, zero_point: float
+    ) -> PriorBox:
+        """Builds an instrument's box, moved rigidly to the reference instrument.
+
+        Args:
+            bounds: As `from_mapping` takes them, at the instrument.
+            pixel_scale: Of the instrument. [arcsec/px]
+            zero_point: Magnitude of one background sigma per pixel there.
+        """
+        return cls.from_mapping(bounds).shifted(
+            magnitude=REFERENCE_ZERO_POINT - zero_point,
+            radius_factor=REFERENCE_PIXEL_SCALE / pixel_scale,
+        )
 
     def to_dict(self) -> dict[str, list[float]]:
         """Returns ``{name: [lower, upper]}``, as written to files."""

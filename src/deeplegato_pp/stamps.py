@@ -59,6 +59,10 @@ class StampBatch:
             *(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
         )
 
+    def pin_memory(self) -> StampBatch:
+        """Returns the batch in page-locked memory, from which a GPU takes it faster."""
+        return StampBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
     @classmethod
     def concatenate(cls, batches: list[StampBatch]) -> StampBatch:
         """Joins batches of the same stamp size."""

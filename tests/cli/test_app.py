@@ -28,7 +28,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("command", ["predict", "simulate", "train", "info"])
+@pytest.mark.parametrize("command", ["predict", "simulate", "train", "calibrate", "info"])
 def test_every_command_has_help_with_an_example(command, capsys):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out

@@ -11,6 +11,7 @@ from astropy.table import QTable
 import deeplegato_pp.inference.predictor as predictor_module
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.recalibration import SCORES, Recalibration
 from deeplegato_pp.models import storage
 from fake_model import TRUTH, FakeModel, truth_image
 
@@ -30,6 +31,12 @@ def stamps(tmp_path, monkeypatch):
     return tmp_path
 
 
+def fake_predictor(cls, name=None, device=None, recalibrated=False):
+    """A predictor of the fake network; recalibrated, its draws are spread twice as wide."""
+    twice = Recalibration(2.0 * np.tile(SCORES, (1, 7, 1))) if recalibrated else None
+    return cls(FakeModel(TRUTH), "cpu", twice)
+
+
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch):
     """The fake network stands in for the packaged one."""
@@ -37,7 +44,7 @@ def _fake(monkeypatch):
     monkeypatch.setattr(
         predictor_module.Predictor,
         "from_pretrained",
-        classmethod(lambda cls, name=None, device=None: cls(FakeModel(TRUTH), "cpu")),
+        classmethod(fake_predictor),
     )
 
 
@@ -141,9 +148,36 @@ def test_refining_is_the_default_and_auto_leaves_the_faint_alone(stamps, capsys,
     monkeypatch.setattr(
         predictor_module.Predictor,
         "from_pretrained",
-        classmethod(lambda cls, name=None, device=None: cls(FakeModel(faint), "cpu")),
+        classmethod(lambda cls, name=None, **options: cls(FakeModel(faint), "cpu")),
     )
     noise = np.random.default_rng(0).normal(size=(64, 64))
     fits.PrimaryHDU(noise).writeto("faint.fits")
     assert main(["predict", "faint.fits", "--noise", "1", "--refine-rule", "auto"]) == 0
     assert len(called) == 3
+
+
+def test_recalibration_is_of_the_bare_network(stamps, capsys):
+    call = ["predict", "good.fits", "--psf-fwhm", "3", "-o", "t.json", "--recalibrated"]
+    assert main(call) == 2
+    assert "Add --no-refine" in capsys.readouterr().err
+    assert main([*call, "--no-refine"]) == 0
+    (row,) = json.loads((stamps / "t.json").read_text())
+    assert row["method"] == "recalibrated"
+
+
+def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, capsys):
+    seen = {}
+
+    def refine(self, posterior, method, **options):
+        seen.update(options)
+        return posterior
+
+    monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
+    options = ["--fix", "sersic_index=4", "--fix", "center_x=0.5", "--star-odds", "3"]
+    assert main(["predict", "good.fits", "--psf-fwhm", "3", *options]) == 0
+    assert seen["fixed"] == {"sersic_index": 4.0, "center_x": 0.5}
+    assert seen["star_odds"] == 3.0
+    capsys.readouterr()
+    for wrong in (["--fix", "sersic=4"], ["--fix", "sersic_index"], [*options, "--no-refine"]):
+        assert main(["predict", "good.fits", *wrong]) == 2
+        assert "--fix" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from astropy.table import QTable
 from deeplegato_pp import Observation
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.config import load_config
+from deeplegato_pp.data.chunks import DriveDataset
 from deeplegato_pp.data.renderer import render_sersic
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
@@ -66,3 +67,20 @@ def test_sharp_psfs_only_are_refused():
     config = load_config(None, ["data.conditions.psf_fwhm=[1.5,2.0]"])
     with pytest.raises(RangeError, match="psf_fwhm"):
         file_simulator(config.data, clean=True)
+
+
+def test_chunks_hold_the_conditions_of_training(tmp_path, capsys):
+    small = tmp_path / "small.yaml"
+    small.write_text("data: {image_size: 32, conditions: {smallest_stamp: 16}}")
+    folder = tmp_path / "chunks"
+    command = ["simulate", "--chunks", "-n", "5", "--chunk-size", "3", "-o", str(folder)]
+    assert main([*command, "--config", str(small)]) == 0
+    assert capsys.readouterr().out == f"5 galaxies in {folder}\n"
+    dataset = DriveDataset(folder, 2)
+    assert [c["size"] for c in dataset.index["chunks"]] == [3, 2]
+    assert not dataset.index["clean"]
+    assert dataset[0][0].image.shape == (2, 32, 32)
+    assert main([*command, "--config", str(small), "--isolated"]) == 2
+    assert "chunks of another clean" in capsys.readouterr().err
+    assert main(["simulate", "--chunks", "-o", str(tmp_path / "a.npz")]) == 2
+    assert "chunks go into a folder" in capsys.readouterr().err

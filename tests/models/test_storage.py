@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,7 +54,8 @@ def test_the_folder_tells_where_the_weights_come_from(folder):
     assert content["config"]["model"]["npe"]["type"] == "coupling_nsf"
     assert content["prior"]["sersic_index"] == [0.3, 8.0]
     assert content["reference_instrument"] == {"pixel_scale": 0.25, "zero_point": 30.5}
-    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    files = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == files
     loaded = DeepLeGAToPP.from_pretrained(str(folder))
     assert loaded.card == {
         "name": "mine",
@@ -111,7 +114,7 @@ def test_missing_weights(folder):
 
 @pytest.mark.parametrize("name", ["nonsense", "./nobody/there", "/nobody", "a/b/c"])
 def test_an_unknown_name_asks_nobody(monkeypatch, name):
-    def ask(_):
+    def ask(*_):
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(storage, "_from_hub", ask)
@@ -165,14 +168,99 @@ def test_a_hub_that_never_answers(tmp_path):
     assert seconds < 10.0
 
 
-def test_a_model_of_the_hub_is_found_among_those_fetched(monkeypatch, folder):
-    def answer(*_, **__):
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OTHER = COMMIT[::-1]
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch, folder):
+    """A cache of the hub's client that holds one model, tagged v1; returns its snapshot."""
+    cache = tmp_path / "hub"
+    repository = cache / "models--someone--model"
+    (repository / "refs").mkdir(parents=True)
+    for name in ("main", "v1"):
+        (repository / "refs" / name).write_text(COMMIT)
+    shutil.copytree(folder, repository / "snapshots" / COMMIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return repository / "snapshots" / COMMIT
+
+
+@pytest.fixture
+def silent_hub(monkeypatch):
+    """A hub that is not there; returns the questions that it was asked."""
+    questions = []
+
+    def answer(self, repository, revision=None, **_):
+        questions.append((repository, revision))
         raise ConnectionError("no network")
 
-    def fetched(repository, *, revision, local_files_only, **_):
-        assert (repository, revision, local_files_only) == ("someone/model", None, True)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
+    return questions
+
+
+@pytest.mark.parametrize(
+    ("name", "revision"), [("someone/model", None), ("someone/model@v1", "v1")]
+)
+def test_offline_a_model_fetched_before_is_used_and_said_to_be(
+    hub_cache, silent_hub, caplog, name, revision
+):
+    loaded = DeepLeGAToPP.from_pretrained(name)
+    assert silent_hub == [("someone/model", revision)]
+    assert f"did not give {name} (no network): using commit {COMMIT}" in caplog.text
+    assert loaded.card["name"] == f"someone/model@{COMMIT[:8]}"
+
+
+def test_a_commit_that_is_there_is_used_without_asking(hub_cache, silent_hub, caplog):
+    assert storage.find(f"someone/model@{COMMIT}") == hub_cache
+    assert silent_hub == []
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", [f"someone/model@{OTHER}", "someone/model@v2", "someone/other"])
+def test_offline_another_revision_is_not_given_in_its_place(hub_cache, silent_hub, name):
+    with pytest.raises(ModelNotFoundError, match=rf"No folder '{name}', .*\(no network\)"):
+        storage.find(name)
+
+
+def test_half_a_model_in_the_cache_is_none(hub_cache, silent_hub):
+    (hub_cache / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="no network"):
+        storage.find("someone/model")
+
+
+def test_online_the_commit_of_a_revision_is_asked_for_and_fetched(monkeypatch, folder):
+    def answer(self, repository, revision, timeout):
+        assert (repository, revision, timeout) == ("someone/model", "v1", storage.HUB_TIMEOUT)
+        return SimpleNamespace(sha=COMMIT)
+
+    def fetch(repository, *, revision, local_files_only, allow_patterns):
+        assert (repository, revision, local_files_only) == ("someone/model", COMMIT, False)
+        assert {"model.safetensors", "config.json", "README.md"} <= set(allow_patterns)
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
-    assert storage.find("someone/model") == folder
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert storage.find("someone/model@v1") == folder
+
+
+def test_the_card_says_prior_and_record_and_is_renewed(model, folder):
+    path = folder / "README.md"
+    text = path.read_text()
+    assert text.startswith("---\nlibrary_name: deeplegato-pp\n")
+    assert "# The model `mine`" in text
+    assert "| sersic_index |  | 0.3 | 8 | log-uniform |" in text
+    assert "| steps | 3 |" in text
+    assert "| psf_fwhm | 1.5 to 6.0 |" in text
+    path.write_text(text + "\nWritten by hand.\n")
+    model.save_pretrained(folder, {"training": {"steps": 4}})
+    renewed = path.read_text()
+    assert "| steps | 4 |" in renewed
+    assert "| steps | 3 |" not in renewed
+    assert renewed.endswith("\nWritten by hand.\n")
+
+
+def test_a_card_written_by_hand_stays(model, folder):
+    (folder / "README.md").write_text("# Mine\n")
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "# Mine\n"
+    assert not list(folder.glob("*.part"))

@@ -102,10 +102,17 @@ def _interval(row: dict[str, Any], name: str, lower: str, upper: str) -> str:
 
 
 def _footnote(row: dict[str, Any]) -> str:
-    parts = [f"method {row['method']}", f"model {row['model']}"]
-    for name in ("ess", "khat", "log_evidence", "chi2"):
+    parts = [f"quality {row['quality']}", f"method {row['method']}", f"model {row['model']}"]
+    for name in ("ess", "khat", "log_evidence", "chi2", "chi2_p", "ood_p", "p_value"):
         if row[name] is not None:
             parts.append(f"{name} {row[name]:.4g}")
+    if row["star_probability"] is not None:
+        parts.append(f"star_probability {row['star_probability']:.3g}")
+    if row["flux_limit"] is not None:
+        parts.append(
+            f"not detected: flux < {row['flux_limit']:.4g} nJy, magnitude > "
+            f"{row['magnitude_limit']:.2f} (95 %)"
+        )
     return ", ".join(parts)
 
 
@@ -117,11 +124,13 @@ def _print_many(console: Any, rows: list[dict[str, Any]]) -> None:
     for heading in SHORT.values():
         table.add_column(_escaped(heading), justify="right", no_wrap=True)
     table.add_column("chi2", justify="right", no_wrap=True)
+    table.add_column("quality", no_wrap=True)
     table.add_column("flags", overflow="fold")
     for row in rows:
         cells = [value_and_error(row[name], row[f"{name}_std"]) for name in SHORT]
         chi2 = "-" if row["chi2"] is None else f"{row['chi2']:.3g}"
-        table.add_row(_escaped(row["name"]), *cells, chi2, _escaped(row["flag_names"]))
+        verdict = (row["quality"], _escaped(row["flag_names"]))
+        table.add_row(_escaped(row["name"]), *cells, chi2, *verdict)
     console.print(table)
     _print_flags(console, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,16 @@ class Measuring:
         seed: Of all random numbers.
         refine: Method of refining, or None for the bare network.
         only_worth_it: Refine only galaxies for which it changes much.
+        fixed: Parameters held at a value while refining.
+        star_odds: Prior odds of a point source against a galaxy.
     """
 
     samples: int
     seed: int
     refine: str | None
     only_worth_it: bool
+    fixed: Mapping[str, float] | None = None
+    star_odds: float = 1.0
 
     @property
     def chunk(self) -> int:
@@ -45,7 +50,7 @@ class Measuring:
         if self.refine is None:
             return network
         if not self.only_worth_it:
-            return predictor.refine(network, self.refine, seed=self.seed)
+            return self._refine(predictor, network)
         from deeplegato_pp.inference import Posterior
         from deeplegato_pp.inference.refinement import worth_refining
 
@@ -53,10 +58,19 @@ class Measuring:
         if not chosen:
             return network
         rest = [i for i in range(len(network)) if i not in chosen]
-        refined = predictor.refine(network[chosen], self.refine, seed=self.seed)
+        refined = self._refine(predictor, network[chosen])
         order = [*chosen, *rest]
         joined = Posterior.concatenate([refined, network[rest]]) if rest else refined
         return joined[[order.index(i) for i in range(len(order))]]
+
+    def _refine(self, predictor: Predictor, network: Posterior) -> Posterior:
+        return predictor.refine(
+            network,
+            self.refine or "exact",
+            fixed=self.fixed,
+            seed=self.seed,
+            star_odds=self.star_odds,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,40 @@ def as_number(text: str | None) -> str | float | None:
         return float(text)
     except ValueError:
         return text
+
+
+def fixed_values(texts: list[str], refine: bool) -> dict[str, float] | None:
+    """Returns the parameters to fix, from ``NAME=VALUE``; None if there are none.
+
+    Raises:
+        ConfigError: If a text is no assignment of a number, a name is unknown, or nothing is
+            refined.
+
+    Example:
+        >>> fixed_values(["sersic_index=4"], True)
+        {'sersic_index': 4.0}
+    """
+    from deeplegato_pp.errors import ConfigError
+    from deeplegato_pp.parameters import NAMES
+
+    fixed = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if name not in NAMES or number is None:
+            raise ConfigError(
+                f"--fix {text}: expected NAME=VALUE with a number and one of {', '.join(NAMES)}, "
+                "e.g. --fix sersic_index=4."
+            )
+        fixed[name] = number
+    if fixed and not refine:
+        raise ConfigError(
+            "--fix conditions the exact posterior; the bare network cannot. Leave out --no-refine."
+        )
+    return fixed or None
 
 
 def measure_files(

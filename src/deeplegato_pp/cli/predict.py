@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from deeplegato_pp.cli.measuring import Measuring, Outputs, as_number, measure_files
+from deeplegato_pp.cli.measuring import (
+    Measuring,
+    Outputs,
+    as_number,
+    fixed_values,
+    measure_files,
+)
 
 
 class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
@@ -125,6 +131,30 @@ def predict(
             help="Which galaxies: all, or those above S/N 10 or badly fitted (auto).",
         ),
     ] = RefineRule.all,
+    recalibrated: Annotated[
+        bool,
+        typer.Option(
+            "--recalibrated",
+            help="Move the network's draws to where simulations put their quantiles; needs "
+            "--no-refine and a model that deeplegato calibrate has fitted it to.",
+        ),
+    ] = False,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fix",
+            metavar="NAME=VALUE",
+            help="Hold a parameter at a value while refining, e.g. sersic_index=4; repeatable.",
+        ),
+    ] = None,
+    star_odds: Annotated[
+        float,
+        typer.Option(
+            "--star-odds",
+            metavar="ODDS",
+            help="Prior odds of a point source against a galaxy, behind star_probability.",
+        ),
+    ] = 1.0,
     model: Annotated[
         str | None,
         typer.Option(
@@ -163,6 +193,13 @@ def predict(
     """
     outputs = Outputs(output, samples_output, plot)
     outputs.check()
+    fixed = fixed_values(fix or [], refine)
+    if recalibrated and refine:
+        from deeplegato_pp.errors import InputError
+
+        raise InputError(
+            "--recalibrated is for the bare network: exact posteriors need none. Add --no-refine."
+        )
     options: dict[str, Any] = {
         "psf": psf,
         "psf_fwhm": psf_fwhm,
@@ -183,9 +220,14 @@ def predict(
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
     from deeplegato_pp.inference import Predictor
 
-    predictor = Predictor.from_pretrained(folder)
+    predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
     how = Measuring(
-        samples, seed, refine_method.value if refine else None, refine_rule is RefineRule.auto
+        samples,
+        seed,
+        refine_method.value if refine else None,
+        refine_rule is RefineRule.auto,
+        fixed,
+        star_odds,
     )
     posterior, rows = measure_files(predictor, images, options, how)
     outputs.write(posterior, rows, images)

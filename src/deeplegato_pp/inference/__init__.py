@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .analyzer import UncertaintyAnalyzer as UncertaintyAnalyzer
+    from .export import export_onnx as export_onnx
+    from .export import onnx_stamp as onnx_stamp
     from .posterior import Posterior as Posterior
     from .predictor import Predictor as Predictor
 else:
@@ -13,5 +16,8 @@ else:
         {
             "Posterior": ".posterior",
             "Predictor": ".predictor",
+            "UncertaintyAnalyzer": ".analyzer",
+            "export_onnx": ".export",
+            "onnx_stamp": ".export",
         },
     )

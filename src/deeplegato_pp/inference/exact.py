@@ -7,7 +7,6 @@ Each galaxy has its own random numbers and its own budget; see `docs/exact.md`.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,16 +20,14 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.coordinates import SersicCoordinates
 from deeplegato_pp.inference.importance import effective_sample_size
 from deeplegato_pp.inference.interpolation import InterpolatedTarget
+from deeplegato_pp.inference.last_resort import rescue, weights_failed
 from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.inference.mcmc import sample_chain
 from deeplegato_pp.inference.modes import ModeFinder, mixture_at
 from deeplegato_pp.inference.optimize import Optima
 from deeplegato_pp.inference.refined import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.inference.targets import log_posterior_row
 from deeplegato_pp.parameters import NUM_PARAMETERS
-
-logger = logging.getLogger(__name__)
 
 LogProbFunction = Callable[[Tensor, Tensor], Tensor]
 """The network's density: from rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
@@ -51,6 +48,8 @@ class RefineOptions:
             by less than 0.02 (see `inference.interpolation`).
         last_resort: Whether a Markov chain is run where importance sampling fails.
         chain_steps: Longest such chain, and so its cost. [steps of 40 walkers]
+        star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
+            the point source wins by far (see `inference.last_resort`). None: it is not looked at.
     """
 
     pilot: int = 48
@@ -59,6 +58,7 @@ class RefineOptions:
     interpolate: bool = True
     last_resort: bool = True
     chain_steps: int = 300
+    star_odds: float | None = None
 
 
 def refine_batch(
@@ -258,47 +258,20 @@ class _Job:
         return galaxy
 
     def _rescue(self, row: int, galaxy: RefinedGalaxy) -> RefinedGalaxy:
-        """Runs a Markov chain where the weights fail."""
-        failed = galaxy.flags & Flag.HIGH_KHAT or galaxy.ess < 0.25 * self.budget.ess
-        if not failed:
+        """Runs a Markov chain where the weights fail, if that is of use."""
+        if not weights_failed(galaxy, self.budget.ess):
             return galaxy
-        logger.info(
-            "galaxy %d: effective size %.0f, k-hat %.2f; running a Markov chain",
-            row,
-            galaxy.ess,
-            galaxy.khat,
-        )
-        generator = torch.Generator().manual_seed(self.seeds[row])
-        start = self.coordinates.project(galaxy.resample(200, generator))
-        chain = sample_chain(
+        better, renders = rescue(
             self.problem,
             row,
-            start,
+            galaxy,
             seed=self.seeds[row],
             ess=self.budget.ess,
             max_steps=self.options.chain_steps,
+            star_odds=self.options.star_odds,
         )
-        self.renders[row] += chain.renders
-        if not chain.converged and chain.ess < galaxy.ess and not galaxy.flags & Flag.HIGH_KHAT:
-            return galaxy  # few draws, but sound ones
-        low = 0 if chain.converged and chain.ess >= self.budget.ess else int(Flag.LOW_ESS)
-        return replace(
-            galaxy,
-            w=self.coordinates.embed(chain.u),
-            log_proposal=chain.log_posterior,
-            log_likelihood=chain.log_posterior - self.coordinates.log_prior(chain.u),
-            log_weights=torch.zeros(len(chain.u), dtype=torch.float64),
-            method="mcmc",
-            ess=min(chain.ess, float(len(chain.u))),
-            khat=math.nan,
-            efficiency=math.nan,
-            flags=low,
-            chain={
-                "autocorrelation_time": chain.autocorrelation_time,
-                "steps": float(chain.steps),
-                "converged": float(chain.converged),
-            },
-        )
+        self.renders[row] += renders
+        return better
 
     def _mix(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
         """Unweighted draws of the modes' Gaussians and of the network."""

@@ -15,58 +15,13 @@ from torch import Tensor
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import statistics
+from deeplegato_pp.inference.measurement import Measurement as Measurement
 from deeplegato_pp.parameters import NUM_PARAMETERS
-from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import PSF_GRID, StampBatch
 
 if TYPE_CHECKING:
-    from deeplegato_pp.observation import Observation
-    from deeplegato_pp.preparation import PreparedStamp
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """What is known of one galaxy beside its draws.
-
-    Attributes:
-        name: What tables call it.
-        flags: Sum of :class:`~deeplegato_pp.flags.Flag` bits.
-        reason: Why it could not be measured, or what was assumed about it, in words.
-        method: How the draws came about: ``amortized`` (the network's own), ``importance``,
-            ``adapted``, ``mcmc`` or ``laplace``; empty if it was not measured.
-        ess: Effective sample size of the weighted draws; NaN without weights.
-        khat: Pareto k-hat of the weights; NaN without.
-        log_evidence: NaN if not computed.
-        log_evidence_error: Its standard error.
-        chi2: Chi-square per unmasked pixel of the model image at the mean.
-        model: Name and version of the network.
-        psf_fwhm: FWHM of the effective PSF. [px of the stamp]
-        observation: What was observed; None if it could not be read.
-        prepared: The stamp on which it was measured; None if there is none.
-        box: The prior, in the user's units; None if it was not measured.
-        notes: Remarks of the measurement, in words.
-    """
-
-    name: str = ""
-    flags: int = 0
-    reason: str = ""
-    method: str = ""
-    ess: float = math.nan
-    khat: float = math.nan
-    log_evidence: float = math.nan
-    log_evidence_error: float = math.nan
-    chi2: float = math.nan
-    model: str = ""
-    psf_fwhm: float = math.nan
-    observation: Observation | None = None
-    prepared: PreparedStamp | None = None
-    box: PriorBox | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def measured(self) -> bool:
-        """Whether there are draws."""
-        return not self.flags & Flag.FAILED
+    from deeplegato_pp.inference.residuals import Residuals
+    from deeplegato_pp.inference.reweighting import Prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +156,46 @@ class Posterior:
 
     @property
     def chi2(self) -> Any:
-        """Chi-square per unmasked pixel of the model image at the mean."""
+        """Chi-square per degree of freedom: at the mean, or once refined at the best draw."""
         return self._number("chi2")
+
+    @property
+    def quality(self) -> Any:
+        """Verdicts: ``good``, ``caution`` or ``bad``, by the flags (see ``docs/flags.md``)."""
+        return self._each("quality")
+
+    @property
+    def chi2_p(self) -> Any:
+        """Chances of a misfit as large as the best model's; see :class:`Measurement`."""
+        return self._number("chi2_p")
+
+    @property
+    def ood(self) -> Any:
+        """Distances of the network's features from those of training images."""
+        return self._number("ood")
+
+    @property
+    def ood_p(self) -> Any:
+        """Chances that a training image lies farther."""
+        return self._number("ood_p")
+
+    @property
+    def p_value(self) -> Any:
+        """Chances of a larger chi-square under the exact posterior; NaN if not refined."""
+        return self._number("p_value")
+
+    @property
+    def num_modes(self) -> Any:
+        """Modes that the refinement's search kept; NaN if it was not run."""
+        return self._number("num_modes")
+
+    @property
+    def star_probability(self) -> Any:
+        """Probabilities of a point source rather than a galaxy; NaN if not weighed."""
+        values = [
+            math.nan if m.rivals is None else m.rivals.star_probability for m in self.measurements
+        ]
+        return values[0] if self.single else np.array(values, dtype=np.float64)
 
     @property
     def observations(self) -> Any:
@@ -354,6 +347,33 @@ class Posterior:
             rows.append(samples[torch.from_numpy(statistics.resample(weights, number, generator))])
         stacked = torch.stack(rows)
         return stacked[0] if self.single else stacked
+
+    def reweight(
+        self,
+        prior: Prior | None = None,
+        *,
+        noise_factor: float = 1.0,
+        gain: float | None = None,
+        ess: float = 100.0,
+    ) -> Posterior:
+        """Returns exactly refined galaxies under another prior, noise or gain, from their draws.
+
+        See :func:`~deeplegato_pp.inference.reanalysis.reweight_posterior`, whose arguments and
+        errors these are. Where the draws do not carry the change, flags say so.
+        """
+        from deeplegato_pp.inference.reanalysis import reweight_posterior
+
+        return reweight_posterior(self, prior, noise_factor=noise_factor, gain=gain, ess=ess)
+
+    def residual_image(self) -> Residuals:
+        """Returns data, model, residual and masks of one galaxy, in the image's own units.
+
+        Raises:
+            InputError: If the posterior is of several galaxies, or the galaxy was not measured.
+        """
+        from deeplegato_pp.inference.residuals import residual_image
+
+        return residual_image(self)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns one plain dictionary per galaxy, fit for strict JSON (None where unknown)."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.errors import ShapeError
@@ -36,11 +36,16 @@ class RefinedGalaxy:
         efficiency: Effective over actual draws.
         num_modes: Modes kept by the search.
         num_renders: Images rendered, the search's included.
-        chi2: Chi-square per unmasked pixel at the best draw, the sky offset marginalised.
-        p_value: Chance of a larger chi-square, averaged over draws.
+        chi2: Chi-square per degree of freedom (unmasked pixels less free parameters) at the best
+            draw, the sky offset marginalised.
+        p_value: Chance that an image of the model at a draw has a larger chi-square from it than
+            the observed one, averaged over draws: the posterior predictive p-value, analytic.
         masked_pixels: Pixels masked as neighbours.
+        neighbours: Which they are, with shape (N, N); None before the verdict.
         flags: Sum of flags.
         chain: Convergence figures of a Markov chain, if there is one.
+        star_log_odds: ln of the odds of a point source against the galaxy, at least, where they
+            are so large that no chain was run; NaN elsewhere.
     """
 
     w: Float[Tensor, "s 7"]
@@ -58,8 +63,10 @@ class RefinedGalaxy:
     chi2: float = math.nan
     p_value: float = math.nan
     masked_pixels: int = 0
+    neighbours: Bool[Tensor, "n n"] | None = None
     flags: int = 0
     chain: dict[str, float] = field(default_factory=dict)
+    star_log_odds: float = math.nan
 
     def judge(self, ess_wanted: float) -> None:
         """Fills in effective size, k-hat, efficiency and the flags that follow from them."""
@@ -169,7 +176,7 @@ class RefinedDraws:
 
     @property
     def chi2(self) -> Float[Tensor, " b"]:
-        """Chi-square per unmasked pixel at the best draw."""
+        """Chi-square per degree of freedom at the best draw."""
         return self._column("chi2")
 
     @property

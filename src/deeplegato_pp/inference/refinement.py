@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplegato_pp.errors import ConfigError, InputError, NumericalError, RangeError
-from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference import instrument, verdicts
-from deeplegato_pp.inference.exact import METHODS, refine_batch
+from deeplegato_pp.errors import ConfigError, InputError, NumericalError, RangeError, ShapeError
+from deeplegato_pp.inference import instrument
+from deeplegato_pp.inference.evidence import STAR_ODDS, check_odds, compare
+from deeplegato_pp.inference.exact import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.inference.posterior import Measurement, Posterior
-from deeplegato_pp.inference.refined import RefinedGalaxy
-from deeplegato_pp.inference.summary import parameter_summaries
-from deeplegato_pp.parameters import CENTER_X, CENTER_Y, NAMES
+from deeplegato_pp.inference.posterior import Posterior
+from deeplegato_pp.inference.refined import RefinedDraws
+from deeplegato_pp.inference.refined_rows import refined_row, rivals_of, unrefined, with_noise
+from deeplegato_pp.inference.rivals import Rivals
+from deeplegato_pp.parameters import NAMES
 from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ logger = logging.getLogger(__name__)
 
 BATCH = 16
 """Galaxies refined together."""
+
+Fixed = float | Sequence[float] | np.ndarray
+"""A fixed value: one for all galaxies, or one per galaxy."""
+
+POINT_PARAMETERS = {"magnitude", "center_x", "center_y"}
+"""What a point source has too; where one is fixed the two hypotheses are not compared."""
 
 FAINT = 10.0
 """S/N below which the network's posterior is nearly as good as the exact one."""
@@ -45,26 +52,35 @@ class Refiner:
         device: Where it runs.
         method: ``"exact"`` or ``"laplace"``.
         ess: Effective sample size wanted.
-        fixed: Parameters held at a value, in the user's units.
-        seed: Of all random numbers.
+        fixed: Parameters held at a value, in the user's units: a number for all galaxies, or one
+            per galaxy.
+        seed: Of all random numbers; a sequence holds one per galaxy.
+        star_odds: Prior odds of a point source against a galaxy; None: the two are not compared.
+        noise_correlation: Variance of sums over many pixels over that of independent ones.
+        model_error: Error of the model as a fraction of itself.
 
     Raises:
         ConfigError: If the method is unknown.
-        RangeError: If `ess` is not positive, or a name in `fixed` is unknown.
+        RangeError: If `ess` or `star_odds` is not positive, or a name in `fixed` is unknown.
     """
 
     model: DeepLeGAToPP
     device: torch.device
     method: str = "exact"
     ess: float = 400.0
-    fixed: Mapping[str, float] | None = None
-    seed: int = 0
+    fixed: Mapping[str, Fixed] | None = None
+    seed: int | Sequence[int] = 0
+    star_odds: float | None = STAR_ODDS
+    noise_correlation: float = 1.0
+    model_error: float = 0.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
+        if self.star_odds is not None:
+            check_odds(self.star_odds)
         unknown = set(self.fixed or {}) - set(NAMES)
         if unknown:
             raise RangeError(f"Unknown parameters {sorted(unknown)}; the seven are {NAMES}.")
@@ -78,10 +94,12 @@ class Refiner:
                     "network's own. Give what Predictor.posterior returned."
                 )
         found: list[Posterior | None] = [None] * len(posterior)
-        for group in self._groups(posterior):
+        for fixed, group in self._groups(posterior):
             for start in range(0, len(group), BATCH):
                 rows = group[start : start + BATCH]
-                for row, refined in zip(rows, self._refine(posterior[rows]), strict=True):
+                own = self.seed if isinstance(self.seed, int) else [self.seed[i] for i in rows]
+                result = self._refine(posterior[rows], own, fixed)
+                for row, refined in zip(rows, result, strict=True):
                     found[row] = replace(refined, single=False)
         rows_left = [
             f if f is not None else replace(posterior[i], single=False) for i, f in enumerate(found)
@@ -89,31 +107,71 @@ class Refiner:
         joined = Posterior.concatenate(rows_left)
         return joined[0] if posterior.single else joined
 
-    def _groups(self, posterior: Posterior) -> list[list[int]]:
+    def _groups(self, posterior: Posterior) -> list[tuple[dict[str, float], list[int]]]:
         """Measured rows, grouped by what the fixed values are at the reference instrument."""
-        groups: dict[tuple[float, ...], list[int]] = {}
+        groups: dict[tuple[float, ...], tuple[dict[str, float], list[int]]] = {}
+        values = per_galaxy(self.fixed or {}, len(posterior))
         for i, m in enumerate(posterior.measurements):
             if m.measured and m.prepared is not None:
-                key = tuple(fixed_at_reference(self.fixed or {}, m.prepared).values())
-                groups.setdefault(key, []).append(i)
+                fixed = fixed_at_reference(values[i], m.prepared)
+                groups.setdefault(tuple(fixed.values()), (fixed, []))[1].append(i)
         return list(groups.values())
 
-    def _refine(self, posterior: Posterior) -> Posterior:
+    def _refine(
+        self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
+    ) -> Posterior:
         """Refines galaxies with the same fixed values; one that fails keeps the network's draws."""
         try:
-            galaxies = self._run(posterior)
+            draws = self._run(posterior, seed, fixed)
         except NumericalError as error:
             if len(posterior) == 1:
-                return _unrefined(posterior, error)
-            parts = [self._refine(posterior[[i]]) for i in range(len(posterior))]
+                return unrefined(posterior, error)
+            own = [seed if isinstance(seed, int) else [seed[i]] for i in range(len(posterior))]
+            parts = [self._refine(posterior[[i]], s, fixed) for i, s in enumerate(own)]
             return Posterior.concatenate(parts)
+        rivals = self._rivals(posterior, draws, seed, fixed)
+        masks = draws.problem.stamps.mask.cpu().numpy()
         rows = [
-            _row(replace(posterior[i], single=False), galaxy, self.model.card)
-            for i, galaxy in enumerate(galaxies)
+            refined_row(replace(posterior[i], single=False), galaxy, self.model.card, mask, rival)
+            for i, (galaxy, mask, rival) in enumerate(
+                zip(draws.galaxies, masks, rivals, strict=True)
+            )
         ]
-        return Posterior.concatenate(rows)
+        noise = (self.noise_correlation, self.model_error)
+        return Posterior.concatenate([with_noise(row, *noise) for row in rows])
 
-    def _run(self, posterior: Posterior) -> list[RefinedGalaxy]:
+    def _rivals(
+        self,
+        posterior: Posterior,
+        draws: RefinedDraws,
+        seed: int | Sequence[int],
+        fixed: dict[str, float],
+    ) -> list[Rivals | None]:
+        """Weighs each galaxy against point source and blank sky, where that can be done."""
+        star_odds = self._odds(fixed)
+        if self.method != "exact" or star_odds is None:
+            return [None] * len(posterior)
+        seeds = instrument.content_seeds(posterior.stamps, seed)
+        try:
+            comparison = compare(draws, odds=star_odds, seeds=seeds)
+        except NumericalError as error:
+            logger.info("no comparison with a point source: %s", error)
+            return [None] * len(posterior)
+        return [
+            rivals_of(comparison, i, galaxy, draws.problem.box, m.prepared)
+            for i, (galaxy, m) in enumerate(
+                zip(draws.galaxies, posterior.measurements, strict=True)
+            )
+            if m.prepared is not None
+        ]
+
+    def _odds(self, fixed: dict[str, float]) -> float | None:
+        """Prior odds of a point source; None where the two are not to be compared."""
+        return None if POINT_PARAMETERS & set(fixed) else self.star_odds
+
+    def _run(
+        self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
+    ) -> RefinedDraws:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
         problem = ExactProblem(
             posterior.stamps,
@@ -121,6 +179,8 @@ class Refiner:
             [p.psf_oversampling for p in stamps],
             [p.psf_includes_pixel for p in stamps],
             self.model.prior,
+            noise_correlation=self.noise_correlation,
+            model_error=self.model_error,
         )
         jacobian = torch.stack(
             [
@@ -136,17 +196,43 @@ class Refiner:
             with torch.no_grad():
                 return self.model.log_prob(context[rows.to(self.device)], w.to(self.device))
 
-        draws = refine_batch(
+        return refine_batch(
             problem,
             posterior.batch_w,
             posterior.batch_log_prob - jacobian,
             log_prob,
             method=self.method,
             ess=self.ess,
-            fixed=fixed_at_reference(self.fixed or {}, stamps[0]) or None,
-            seeds=instrument.content_seeds(posterior.stamps, self.seed),
+            fixed=fixed or None,
+            seeds=instrument.content_seeds(posterior.stamps, seed),
+            options=RefineOptions(star_odds=self._odds(fixed)),
         )
-        return draws.galaxies
+
+
+def per_galaxy(fixed: Mapping[str, Fixed], number: int) -> list[dict[str, float]]:
+    """Returns the fixed values of each galaxy.
+
+    Args:
+        fixed: By name, a number for all galaxies or a sequence of one per galaxy.
+        number: Galaxies.
+
+    Raises:
+        ShapeError: If there are not as many values as galaxies.
+
+    Example:
+        >>> per_galaxy({"sersic_index": 4.0, "center_x": [0.5, -0.5]}, 2)[1]
+        {'sersic_index': 4.0, 'center_x': -0.5}
+    """
+    columns = {}
+    for name, value in fixed.items():
+        column = np.asarray(value, dtype=np.float64)
+        if column.shape not in ((), (number,)):
+            raise ShapeError(
+                f"fixed {name} takes one number, or one per galaxy ({number}), got an array of "
+                f"shape {column.shape}."
+            )
+        columns[name] = np.broadcast_to(column, (number,))
+    return [{name: float(column[i]) for name, column in columns.items()} for i in range(number)]
 
 
 def fixed_at_reference(fixed: Mapping[str, float], prepared: PreparedStamp) -> dict[str, float]:
@@ -180,61 +266,3 @@ def worth_refining(posterior: Posterior) -> list[int]:
         ):
             rows.append(i)
     return rows
-
-
-def _unrefined(posterior: Posterior, error: NumericalError) -> Posterior:
-    """Returns the network's draws of one galaxy, marked as not refined."""
-    m = posterior.measurements[0]
-    logger.info("%s could not be refined: %s", m.name or "a galaxy", error)
-    flags = int(m.flags | Flag.LOW_ESS)
-    return replace(
-        posterior, measurements=[replace(m, flags=flags, reason=f"not refined: {error}")]
-    )
-
-
-def _row(network: Posterior, galaxy: RefinedGalaxy, card: Mapping[str, object]) -> Posterior:
-    """Returns one galaxy's refined draws in the user's units, with new verdicts."""
-    m = network.measurements[0]
-    assert m.box is not None  # noqa: S101  # it was measured
-    assert m.prepared is not None  # noqa: S101
-    w = galaxy.w
-    row = Posterior(
-        m.box.to_physical(w)[None],
-        w[None],
-        (galaxy.log_proposal + m.box.log_jacobian(w))[None],
-        [m],
-        network.stamps,
-        galaxy.log_weights[None],
-    )
-    return replace(row, measurements=[_judged(row, m, m.prepared, galaxy, card)])
-
-
-def _judged(
-    row: Posterior,
-    m: Measurement,
-    prepared: PreparedStamp,
-    galaxy: RefinedGalaxy,
-    card: Mapping[str, object],
-) -> Measurement:
-    generator = torch.Generator().manual_seed(0)
-    equal = galaxy.resample(1000, generator)
-    mean = [s.value for s in parameter_summaries(row)]
-    center = prepared.center_from_user(mean[CENTER_X], mean[CENTER_Y])
-    ranges = card.get("training_ranges")
-    flags, notes = verdicts.posterior_flags(
-        equal, center, prepared, m.psf_fwhm, ranges if isinstance(ranges, Mapping) else None
-    )
-    kept = m.flags & ~(Flag.EDGE_OF_PRIOR | Flag.MASKED_CORE)
-    if galaxy.masked_pixels:
-        notes = (*notes, f"{galaxy.masked_pixels} pixels of neighbours masked")
-    return replace(
-        m,
-        flags=int(kept | flags | galaxy.flags),
-        method=galaxy.method,
-        ess=galaxy.ess,
-        khat=galaxy.khat,
-        log_evidence=galaxy.log_evidence,
-        log_evidence_error=galaxy.log_evidence_error,
-        chi2=galaxy.chi2,
-        notes=notes,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,8 +14,14 @@ from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.refined import RefinedGalaxy
-from deeplegato_pp.parameters import NAMES
+from deeplegato_pp.parameters import INDEX, NAMES, PARAMETERS
 from deeplegato_pp.prior import PriorBox
+
+Range = Sequence[float | str]
+"""A new prior's range: (lower, upper), or (lower, upper, "linear" or "log")."""
+
+Prior = PriorBox | Mapping[str, Range] | Callable[[Tensor], Tensor]
+"""A new prior, see :func:`prior_ratio`."""
 
 _VERDICTS = int(Flag.LOW_ESS | Flag.HIGH_KHAT)
 
@@ -60,35 +66,81 @@ def reweight(
     return result
 
 
-def prior_ratio(
-    physical: Float[Tensor, "s 7"], old: PriorBox, new: PriorBox | Callable[[Tensor], Tensor]
-) -> Float[Tensor, " s"]:
+def prior_ratio(physical: Float[Tensor, "s 7"], old: PriorBox, new: Prior) -> Float[Tensor, " s"]:
     """Returns the log of the new prior's density over the old box's, at physical parameters.
 
     Args:
         physical: Draws in the old box's units, with shape (S, 7).
         old: Box under which they were made.
-        new: A box inside the old one, or a function from physical parameters (S, 7) to the new
-            prior's normalised log-density per unit of each parameter (S,).
+        new: A box inside the old one; or ranges by name, ``(lower, upper)`` or
+            ``(lower, upper, scale)`` with the scale ``"linear"`` or ``"log"`` in which the new
+            prior is flat (the parameter's own if left out; names left out keep their prior); or a
+            function from physical parameters (S, 7) to the new prior's normalised log-density per
+            unit of each parameter (S,).
 
     Raises:
-        RangeError: If the new box reaches beyond the old one, where there are no draws.
+        RangeError: If a new range reaches beyond the old one, where there are no draws, or a name
+            or scale is unknown.
+        ShapeError: If the function does not return one number per draw.
     """
-    before = _log_density(old, physical)
-    if not isinstance(new, PriorBox):
-        return new(physical).double() - before
-    for name in NAMES:
-        (a, b), (low, high) = getattr(new, name), getattr(old, name)
-        if a < low - 1e-9 or b > high + 1e-9:
-            raise RangeError(
-                f"{name}: the new prior ({a}, {b}) reaches beyond the one refined under "
-                f"({low}, {high}), where there are no draws. Refine under the wider prior."
-            )
-    inside = new.contains(physical)
-    after = torch.full_like(before, -math.inf)
-    if bool(inside.any()):
-        after[inside] = _log_density(new, physical[inside])
-    return after - before
+    if isinstance(new, PriorBox):
+        new = {name: getattr(new, name) for name in NAMES}
+    if isinstance(new, Mapping):
+        return _range_ratio(physical.double(), old, new)
+    after = torch.as_tensor(new(physical)).double()
+    if after.shape != physical.shape[:1]:
+        raise ShapeError(
+            f"a prior must return one log-density per draw ({len(physical)},), got "
+            f"{tuple(after.shape)}."
+        )
+    return after - _log_density(old, physical)
+
+
+def _range_ratio(physical: Tensor, old: PriorBox, ranges: Mapping[str, Range]) -> Tensor:
+    """Log of new over old prior, parameter by parameter: under both they are independent."""
+    ratio = torch.zeros(len(physical), dtype=torch.float64)
+    for name, given in ranges.items():
+        if name not in NAMES:
+            raise RangeError(f"Unknown parameter {name!r} in the new prior; the seven are {NAMES}.")
+        p = PARAMETERS[INDEX[name]]
+        lower, upper, scale = _checked_range(name, given, p.scale, getattr(old, name))
+        value = physical[:, INDEX[name]]
+        low, high = getattr(old, name)
+        ratio += _log_flat(value, lower, upper, scale) - _log_flat(value, low, high, p.scale)
+        ratio[(value < lower) | (value > upper)] = -math.inf
+    return ratio
+
+
+def _checked_range(
+    name: str, given: Range, own_scale: str, box: tuple[float, float]
+) -> tuple[float, float, str]:
+    """Returns lower bound, upper bound and scale of a new range, or says what is wrong with it."""
+    if len(given) not in (2, 3):
+        raise RangeError(f"{name} takes (lower, upper) or (lower, upper, scale), got {given!r}.")
+    lower, upper = float(given[0]), float(given[1])
+    scale = str(given[2]) if len(given) == 3 else own_scale
+    low, high = box
+    slack = 1e-9 * max(1.0, abs(low), abs(high))
+    if not lower < upper:
+        raise RangeError(f"{name}: the new prior needs lower < upper, got ({lower}, {upper}).")
+    if lower < low - slack or upper > high + slack:
+        raise RangeError(
+            f"{name}: the new prior ({lower}, {upper}) reaches beyond the one refined under "
+            f"({low}, {high}), where there are no draws. Refine under the wider prior."
+        )
+    if scale not in ("linear", "log") or (scale == "log" and lower <= 0):
+        raise RangeError(
+            f"{name}: the scale must be 'linear', or 'log' with a positive range, got {scale!r} "
+            f"over ({lower}, {upper})."
+        )
+    return lower, upper, scale
+
+
+def _log_flat(value: Tensor, lower: float, upper: float, scale: str) -> Tensor:
+    """Log-density of a prior flat in the parameter or in its logarithm, inside its range."""
+    if scale == "log":
+        return -value.log() - math.log(math.log(upper / lower))
+    return torch.full_like(value, -math.log(upper - lower))
 
 
 def _log_density(box: PriorBox, physical: Tensor) -> Tensor:

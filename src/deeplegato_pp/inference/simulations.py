@@ -12,8 +12,8 @@ import torch
 
 from deeplegato_pp.config import DataConfig
 from deeplegato_pp.data.conditions import WELL_SAMPLED
-from deeplegato_pp.data.psf import measure_fwhm
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.effective_psf import psf_fwhm
 from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.inference.tables import check_output, written_whole
 from deeplegato_pp.parameters import NAMES, PARAMETERS
@@ -89,18 +89,17 @@ def simulate_stamps(simulator: SersicSimulator, number: int, seed: int) -> Itera
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, number, BATCH):
         scene = simulator.sample_scene(BATCH, generator)
-        psf = scene.psf.native
-        fwhm = measure_fwhm(psf, 1)
         for i in range(min(BATCH, number - start)):
+            psf = scene.psf.native[i].numpy()
             yield SimulatedStamp(
                 name=f"galaxy_{start + i:06d}",
                 params=scene.params[i].numpy(),
                 image=scene.stamps.image[i].numpy(),
                 noise=scene.stamps.sigma[i].numpy(),
                 mask=scene.stamps.mask[i].numpy(),
-                psf=psf[i].numpy(),
+                psf=psf,
                 snr=float(scene.snr[i]),
-                psf_fwhm=float(fwhm[i]),
+                psf_fwhm=psf_fwhm(psf),
             )
 
 

@@ -65,8 +65,8 @@ class DeepLeGAToPP(nn.Module):
         """Loads a trained network.
 
         Args:
-            name: A folder, the name of a packaged model, a hub id ("owner/model"), or None for
-                the packaged default.
+            name: A folder, the name of a packaged model, a hub id ("owner/model", or
+                "owner/model@revision" for a tag or commit), or None for the packaged default.
 
         Returns:
             The network in evaluation mode, on the CPU.
@@ -85,7 +85,10 @@ class DeepLeGAToPP(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
-        """Writes ``model.safetensors`` and ``config.json``, and its `reference` if it has one.
+        """Writes weights, configuration and model card, and its `reference` if it has one.
+
+        ``model.safetensors``, ``config.json`` and ``README.md``; a ``README.md`` written by hand
+        is left as it is.
 
         Args:
             folder: Where to; made if it is not there.
@@ -109,9 +112,7 @@ class DeepLeGAToPP(nn.Module):
         Raises:
             NumericalError: If the stamps hold values that are not finite.
         """
-        features = torch.cat(
-            [self.backbone(two_views(stamps)).float(), self.psf_encoder(stamps).float()], 1
-        )
+        features = self.features(stamps)
         if not self.training and not bool(torch.isfinite(features).all()):
             row = int((~torch.isfinite(features).all(1)).nonzero()[0, 0])
             raise NumericalError(
@@ -119,6 +120,12 @@ class DeepLeGAToPP(nn.Module):
             )
         context: Context = self.head(features)
         return context
+
+    def features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
+        """Returns what the head reads of stamps: the image's features and the PSF's."""
+        return torch.cat(
+            [self.backbone(two_views(stamps)).float(), self.psf_encoder(stamps).float()], 1
+        )
 
     def log_prob(self, context: Context, w: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s"]:
         """Returns the posterior's log-density in the coordinates w, with shape (B, S)."""

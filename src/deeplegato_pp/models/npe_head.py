@@ -127,6 +127,13 @@ class NPEHead(nn.Module):
             constant = 0.5 * self.num_parameters * 1.8378770664093453  # ln 2 pi
             return -0.5 * (z**2).sum(-1) - context.log_sigma.sum(-1) - constant
 
+    def draws(self, context: Context, noise: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s 7"]:
+        """Returns the draws of `from_noise` alone, float32: what can be traced and exported."""
+        with torch.autocast(noise.device.type, enabled=False):
+            z = self.flow.transform(context.embedding[:, None]).inv(noise)
+            w: Tensor = context.mean[:, None] + context.log_sigma[:, None].exp() * z
+            return w
+
     def from_noise(
         self, context: Context, noise: Float[Tensor, "b s 7"]
     ) -> tuple[Float[Tensor, "b s 7"], Float[Tensor, "b s"]]:

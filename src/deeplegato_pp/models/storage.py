@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,13 @@ from safetensors.torch import load_file, save_file
 import deeplegato_pp
 from deeplegato_pp.config import Config, load_config
 from deeplegato_pp.errors import ConfigError, FormatError, ModelNotFoundError
+from deeplegato_pp.models.card import CARD, model_card, write_model_card
 from deeplegato_pp.prior import PriorBox
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained")
 DEFAULT_MODEL = "default"
@@ -28,12 +33,17 @@ REFERENCE = "reference.safetensors"
 RECALIBRATION = "recalibration.json"
 """Where calibration moves the quantiles of the network's posteriors; may be absent."""
 
+FIGURES = "figures.json"
+"""Headlines of the calibration; may be absent."""
+
 HUB_TIMEOUT = 5.0
 """How long the hub may take to answer. [s]"""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
 
 def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -> Path:
-    """Writes weights, configuration and card; either file appears whole or not at all."""
+    """Writes weights, configuration and card; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     text = json.dumps(
@@ -55,6 +65,8 @@ def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -
     (folder / f"{CONFIG}.part").write_text(text + "\n")
     for name in (WEIGHTS, CONFIG):
         os.replace(folder / f"{name}.part", folder / name)
+    count = sum(p.numel() for p in model.parameters())
+    write_model_card(folder, model_card(card.get("name", folder.name), config, card, count))
     return folder
 
 
@@ -69,7 +81,7 @@ def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Ten
     try:
         content = json.loads((folder / CONFIG).read_text())
         config = load_config(content["config"])
-        card = {"name": folder.name, "version": content["version"], **content["card"]}
+        card = {"name": _name_of(folder), "version": content["version"], **content["card"]}
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else error
@@ -104,46 +116,85 @@ def save_reference(folder: Path, tensors: dict[str, Tensor]) -> Path:
 def find(name: str | Path | None) -> Path:
     """Returns the folder of a model: given, packaged, or fetched from the hub.
 
-    Only a name of the form "owner/model" that is no folder is looked for on the hub.
+    Only a name of the form "owner/model" or "owner/model@revision" that is no folder is looked for
+    on the hub. A revision is a branch, a tag or a commit; without one it is the newest. What was
+    fetched once is kept (in the folder ``HF_HOME``), and used when the hub does not answer; a
+    whole commit that is there already is used without asking.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
     """
     text = DEFAULT_MODEL if name is None else str(name)
     for folder in (Path(text), PACKAGED / text):
         if (folder / CONFIG).is_file():
             return folder
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        return _from_hub(text)
+    repository, _, revision = text.partition("@")
+    if repository.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return _from_hub(repository, revision or None)
     packaged = ", ".join(sorted(p.name for p in PACKAGED.glob("*") if p.is_dir())) or "none"
     raise ModelNotFoundError(
         f"No model {text!r}: neither a folder with {CONFIG} nor a packaged model ({packaged}). "
-        "A hub id has the form owner/model."
+        "A hub id has the form owner/model, or owner/model@revision."
     )
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(repository: str, revision: str | None = None) -> Path:
     """Fetches a model, or finds it among those fetched before if the hub does not answer."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
 
-    reason, revision = "", None
+    wanted = f"{repository}@{revision}" if revision else repository
+    pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
+    if pinned and (folder := _fetched(repository, revision)) is not None:
+        return folder
     # Asked first and with its own deadline: the download alone waits long for a silent hub. The
     # client passes on errors of several libraries that have no common base.
     try:
-        revision = HfApi().model_info(repository, timeout=HUB_TIMEOUT).sha
+        commit = HfApi().model_info(repository, revision=revision, timeout=HUB_TIMEOUT).sha
+        return _snapshot(repository, commit, local=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-    try:
-        path = snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=[WEIGHTS, CONFIG, REFERENCE, RECALIBRATION],
-            local_files_only=revision is None,
-        )
-    except Exception as error:
-        reason = reason or str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    folder = _fetched(repository, revision)
+    if folder is None:
         raise ModelNotFoundError(
-            f"No folder {repository!r}, and the hub did not give a model of that name ({reason}). "
+            f"No folder {wanted!r}, and the hub did not give a model of that name ({reason}). "
             "Check the name and the connection, or give a folder."
-        ) from error
+        )
+    logger.warning(
+        "The hub did not give %s (%s): using commit %s, fetched before.",
+        wanted,
+        reason,
+        folder.name,
+    )
+    return folder
+
+
+def _fetched(repository: str, revision: str | None) -> Path | None:
+    """Returns the folder of a model that was fetched before, None if it was not."""
+    try:
+        folder = _snapshot(repository, revision, local=True)
+    except Exception:  # the client's errors have no common base
+        return None
+    return folder if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() else None
+
+
+def _snapshot(repository: str, revision: str | None, *, local: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    path = snapshot_download(
+        repository,
+        revision=revision,
+        allow_patterns=[WEIGHTS, CONFIG, REFERENCE, RECALIBRATION, FIGURES, CARD],
+        local_files_only=local,
+    )
     return Path(path)
+
+
+def _name_of(folder: Path) -> str:
+    """Returns the name of a model's folder; of one from the hub its id and commit."""
+    if folder.parent.name != "snapshots":
+        return folder.name
+    repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return f"{repository}@{folder.name[:8]}"
 
 
 def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -154,7 +205,7 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     """
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if missing or extra or shapes:
         raise FormatError(
             f"The weights do not fit the configuration: missing {missing[:3]}, "

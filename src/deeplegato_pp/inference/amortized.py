@@ -1,0 +1,213 @@
+"""The network's pass: prepared stamps in, rows of draws with their verdicts out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from deeplegato_pp.errors import DeepLegatoError, InputError, NumericalError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference import binning, instrument, verdicts
+from deeplegato_pp.inference.novelty import Novelty
+from deeplegato_pp.inference.posterior import Measurement, Posterior
+from deeplegato_pp.inference.summary import parameter_summaries
+from deeplegato_pp.observation import Observation
+from deeplegato_pp.parameters import RADIUS
+from deeplegato_pp.preparation import PreparedStamp, prepare
+from deeplegato_pp.stamps import StampBatch
+
+if TYPE_CHECKING:
+    from deeplegato_pp.models import DeepLeGAToPP
+
+logger = logging.getLogger(__name__)
+
+
+class Pending(NamedTuple):
+    """A galaxy to be measured: its place in the list, and the stamp on which to do it."""
+
+    place: int
+    observation: Observation
+    prepared: PreparedStamp
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A galaxy's draws at one binning."""
+
+    prepared: PreparedStamp
+    stamps: StampBatch
+    w: Tensor
+    log_q: Tensor
+    ood: float = math.nan
+    ood_p: float = math.nan
+
+
+@dataclass(frozen=True)
+class AmortizedMeasurer:
+    """One call of :meth:`Predictor.posterior`.
+
+    Args:
+        model: The network.
+        device: Where it runs.
+        name: Name and version of the network, for tables.
+        novelty: What its features are on training images; None if that is not known.
+    """
+
+    model: DeepLeGAToPP
+    device: torch.device
+    name: str
+    novelty: Novelty | None = None
+
+    def measure(
+        self,
+        pending: list[Pending],
+        num_samples: int,
+        seed: int | Sequence[int],
+        batch_size: int,
+    ) -> Iterator[tuple[int, Posterior]]:
+        """Yields each galaxy's place and its row, in the order in which they are finished.
+
+        What is too large is binned and measured again, until it fits or cannot be binned further.
+
+        Args:
+            pending: Galaxies.
+            num_samples: Draws per galaxy.
+            seed: Of the draws; a sequence is indexed by place.
+            batch_size: Galaxies that go through the network together.
+        """
+        for round_ in range(binning.MAX_ROUNDS + 1):
+            again = []
+            for start in range(0, len(pending), batch_size):
+                part = pending[start : start + batch_size]
+                own = seed if isinstance(seed, int) else [seed[p.place] for p in part]
+                drawn = self._draw([p.prepared for p in part], num_samples, own)
+                for (i, observation, _), result in zip(part, drawn, strict=True):
+                    if isinstance(result, NumericalError):
+                        yield i, self.failed(observation, result, num_samples)
+                        continue
+                    coarser = self._coarser(observation, result)
+                    if coarser is not None and round_ < binning.MAX_ROUNDS:
+                        again.append(Pending(i, observation, coarser))
+                    else:
+                        yield i, self._finish(observation, result)
+            pending = again
+
+    def _draw(
+        self, prepared: list[PreparedStamp], num_samples: int, seed: int | Sequence[int]
+    ) -> list[_Drawn | NumericalError]:
+        """Draws for one batch; a stamp that the network chokes on does not take others along."""
+        stamps = instrument.stamp_batch(prepared)
+        seeds = instrument.content_seeds(stamps, seed)
+        try:
+            with torch.no_grad():
+                context = self.model.encode(stamps.to(self.device))
+                w, log_q = self.model.sample(context, num_samples, seeds)
+        except NumericalError as error:
+            if len(prepared) == 1:
+                return [error]
+            own = [seed if isinstance(seed, int) else [seed[i]] for i in range(len(prepared))]
+            return [self._draw([p], num_samples, s)[0] for p, s in zip(prepared, own, strict=True)]
+        w, log_q = w.double().cpu(), log_q.double().cpu()
+        ood, ood_p = self._unfamiliarity(context, len(prepared))
+        return [
+            _Drawn(p, stamps[slice(i, i + 1)], w[i], log_q[i], ood[i], ood_p[i])
+            for i, p in enumerate(prepared)
+        ]
+
+    def _unfamiliarity(self, context: Any, number: int) -> tuple[list[float], list[float]]:
+        """How far features lie from those of training images; NaN if nothing was fitted to them."""
+        if self.novelty is None:
+            return [math.nan] * number, [math.nan] * number
+        score = self.novelty.score(context.features.cpu())
+        return score.tolist(), self.novelty.p_value(score).tolist()
+
+    def _median_radius(self, drawn: _Drawn) -> float:
+        """Posterior median R_e. [px of the stamp]"""
+        box = instrument.user_box(self.model.prior, drawn.prepared)
+        radius = box.to_physical(drawn.w)[:, RADIUS] / drawn.prepared.pixel_scale
+        return float(radius.median())
+
+    def _coarser(self, observation: Observation, drawn: _Drawn) -> PreparedStamp | None:
+        """Returns the stamp on which to measure a large galaxy again, if there is one."""
+        current = drawn.prepared.bin
+        factor = binning.next_bin(self._median_radius(drawn), current, observation.shape)
+        if factor == current:
+            return None
+        try:
+            return prepare(observation, self.model.image_size, bin=factor)
+        except InputError:  # every binned pixel is masked
+            return None
+
+    def _finish(self, observation: Observation, drawn: _Drawn) -> Posterior:
+        """Makes the row of one galaxy: physical units, flags, goodness of fit."""
+        prepared = drawn.prepared
+        if not bool(torch.isfinite(drawn.w).all() and torch.isfinite(drawn.log_q).all()):
+            error = NumericalError("the network's draws are not finite. Mask bad pixels.")
+            return self.failed(observation, error, len(drawn.w))
+        box = instrument.user_box(self.model.prior, prepared)
+        samples = box.to_physical(drawn.w)
+        measurement = Measurement(
+            name=observation.name,
+            flags=int(prepared.flags),
+            method="amortized",
+            model=self.name,
+            psf_fwhm=instrument.effective_fwhm(prepared),
+            observation=observation,
+            prepared=prepared,
+            box=box,
+        )
+        row = Posterior(
+            samples[None],
+            drawn.w[None],
+            (drawn.log_q + box.log_jacobian(drawn.w))[None],
+            [measurement],
+            drawn.stamps,
+        )
+        return replace(row, measurements=[self._judge(row, measurement, drawn)])
+
+    def _judge(self, row: Posterior, measurement: Measurement, drawn: _Drawn) -> Measurement:
+        """Adds the verdicts that follow from a galaxy's draws."""
+        assert measurement.box is not None  # noqa: S101  # it was measured
+        mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
+        verdict = verdicts.judge(
+            drawn.w,
+            mean,
+            drawn.prepared,
+            measurement.box,
+            measurement.psf_fwhm,
+            self.model.card.get("training_ranges"),
+        )
+        flags = measurement.flags | verdict.flags
+        if self._median_radius(drawn) > binning.LARGEST_RADIUS:
+            flags |= Flag.TOO_LARGE
+        if drawn.ood_p < verdicts.IMPROBABLE:
+            flags |= Flag.UNFAMILIAR
+        return replace(
+            measurement,
+            flags=int(flags),
+            notes=verdict.notes,
+            chi2=verdict.chi2,
+            chi2_p=verdict.chi2_p,
+            ood=drawn.ood,
+            ood_p=drawn.ood_p,
+        )
+
+    def failed(self, item: Any, error: DeepLegatoError, num_samples: int) -> Posterior:
+        """Returns the row of NaN of a galaxy that cannot be measured, with the reason."""
+        observation = item if isinstance(item, Observation) else None
+        name, flags = ("", 0) if observation is None else (observation.name, observation.flags)
+        logger.info("%s could not be measured: %s", name or "a galaxy", error)
+        measurement = Measurement(
+            name=name,
+            flags=int(flags),
+            reason=str(error),
+            model=self.name,
+            observation=observation,
+        )
+        return Posterior.failed(measurement, num_samples, self.model.image_size)

@@ -1,0 +1,123 @@
+"""The short way: plain dictionaries of numbers, as text and as a figure."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.inference import results
+from deeplegato_pp.inference.images import Image, with_psf
+from deeplegato_pp.inference.posterior import Posterior
+
+
+class DictionaryInterface(ABC):
+    """What a predictor of posteriors offers to those who want plain numbers."""
+
+    @abstractmethod
+    def posterior(
+        self,
+        observations: Image | Sequence[Image],
+        num_samples: int = 1000,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 64,
+    ) -> Posterior:
+        """Returns the posterior of one galaxy or of several."""
+
+    def predict(
+        self,
+        image: Image,
+        psf: Any = None,
+        num_samples: int = 1000,
+        return_samples: bool = False,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Measures one galaxy and returns plain numbers.
+
+        Args:
+            image: Observation, FITS file, or a bare array with shape (H, W).
+            psf: Image of the PSF for a bare array; None: the reference PSF, flagged.
+            num_samples: Draws.
+            return_samples: Add the draws.
+            seed: Of the draws.
+
+        Returns:
+            ``params``: for each parameter a dictionary of ``value``, ``std``, ``ci_lower``,
+            ``ci_upper`` (the central 95 %) and ``unit``. ``mean``, ``std``, ``ci_lower``,
+            ``ci_upper``: the same as arrays (1, 7). ``flags`` (names), ``quality`` and
+            ``posterior`` (the whole :class:`Posterior`, with a leading axis of one). ``samples``
+            (1, S, 7) if asked.
+
+        Raises:
+            InputError: If the galaxy cannot be measured, or a PSF is given beside an observation.
+        """
+        posterior = self.posterior(with_psf(image, psf), num_samples, seed)
+        return results.as_dictionary(posterior, return_samples)
+
+    def predict_batch(
+        self,
+        images: Sequence[Image],
+        psfs: Any = None,
+        num_samples: int = 1000,
+        batch_size: int = 64,
+        return_samples: bool = False,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Measures many galaxies; as :meth:`predict`, with arrays in place of numbers.
+
+        Args:
+            images: Observations or arrays (H, W), or one array (B, H, W).
+            psfs: A PSF for all, or one per bare image.
+            num_samples: Draws per galaxy.
+            batch_size: Galaxies that go through the network together.
+            return_samples: Add the draws.
+            seed: Of the draws.
+
+        Returns:
+            The dictionary of :meth:`predict`; each ``value``, ``std``, ... has shape (B,), each
+            array (B, 7). NaN for a galaxy that could not be measured.
+
+        Raises:
+            InputError: If there are not as many PSFs as images.
+        """
+        images = list(images)
+        per_image = [psfs] * len(images) if psfs is None or np.ndim(psfs) == 2 else list(psfs)
+        if len(per_image) != len(images):
+            raise InputError(
+                f"{len(images)} images came with {len(per_image)} PSFs. Give one PSF for all, or "
+                "one per image."
+            )
+        items = [with_psf(image, psf) for image, psf in zip(images, per_image, strict=True)]
+        posterior = self.posterior(items, num_samples, seed, batch_size)
+        return results.as_dictionary(posterior, return_samples)
+
+    @staticmethod
+    def print_results(result: dict[str, Any]) -> None:
+        """Writes what :meth:`predict` returned to the standard output, a line per parameter."""
+        sys.stdout.write(results.as_text(result))
+
+    @staticmethod
+    def plot_posterior(
+        result: Posterior | dict[str, Any], save_path: str | Path | None = None
+    ) -> Any:
+        """Draws image, model, residual and the corner plot of one galaxy.
+
+        Args:
+            result: A single posterior, or what :meth:`predict` returned.
+            save_path: Where to write the figure; its suffix chooses the format.
+
+        Returns:
+            The ``matplotlib.figure.Figure``.
+
+        Raises:
+            InputError: If the result is of more than one galaxy, or of none.
+        """
+        from deeplegato_pp.inference.plots import plot_posterior
+
+        posterior = result["posterior"] if isinstance(result, dict) else result
+        return plot_posterior(posterior, save_path)

@@ -1,0 +1,75 @@
+"""The graphs of docs/architecture.md are drawn from the code.
+
+`python tests/test_module_graph.py` writes them anew.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # to run as a script
+
+from arrows import imports_of
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "deeplegato_pp"
+PAGE = ROOT / "docs" / "architecture.md"
+ROOMS = ("cli", "training", "inference", "data", "models")
+DRAWN = ("rooms", "training")
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "base"
+
+
+def room_edges() -> set[tuple[str, str]]:
+    """Which rooms import from which."""
+    arrows = [a for a in imports_of(PACKAGE) if a.target.startswith("deeplegato_pp")]
+    pairs = {(room_of(a.importer), room_of(a.target)) for a in arrows if "." in a.importer}
+    return {(a, b) for a, b in pairs if a != b}
+
+
+def module_edges(room: str) -> set[tuple[str, str]]:
+    """Which modules of a room import one another, the shop window left out."""
+    prefix = f"deeplegato_pp.{room}."
+    return {
+        (a.importer.removeprefix(prefix), a.target.removeprefix(prefix))
+        for a in imports_of(PACKAGE)
+        if a.importer.startswith(prefix) and a.target.startswith(prefix)
+    }
+
+
+def drawing(name: str) -> str:
+    edges = room_edges() if name == "rooms" else module_edges(name)
+    lines = [f"  {a} --> {b}" for a, b in sorted(edges)]
+    return "\n".join(["```mermaid", "graph LR", *lines, "```"])
+
+
+def marked(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<=<!-- graph: {name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_page_shows_the_code(name):
+    found = marked(name).search(PAGE.read_text(encoding="utf-8"))
+    assert found, f"no graph {name} on the page"
+    assert found.group() == drawing(name), "run: python tests/test_module_graph.py"
+
+
+def test_the_graph_of_the_rooms_points_one_way():
+    edges = room_edges()
+    assert ("training", "inference") not in edges
+    assert ("cli", "training") in edges
+    assert not {(b, a) for a, b in edges} & edges
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text(encoding="utf-8")
+    for graph in DRAWN:
+        text = marked(graph).sub(lambda _, g=graph: drawing(g), text)
+    PAGE.write_text(text, encoding="utf-8")
