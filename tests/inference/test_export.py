@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import deeplegato_pp
 from deeplegato_pp.config import load_config
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.detector_units import stamp_batch, user_box
@@ -25,6 +28,7 @@ runtime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 SIZE, DRAWS = 64, 64
+EXAMPLE = Path(deeplegato_pp.__file__).with_name("examples") / "hst_galaxy.fits"
 SMALLER = [
     "model.backbone.depths=[1]",
     "model.backbone.num_heads=[2]",
@@ -78,7 +82,8 @@ def session(model, tmp_path_factory):
 
 def expected(model: DeepLeGAToPP, observation: Observation) -> np.ndarray:
     """What the package says, by the way that predictions go."""
-    prepared = prepare(observation, SIZE)
+    # Centres from the stamp's centre, not from that of an image which is larger or smaller.
+    prepared = replace(prepare(observation, model.image_size), offset_x=0.0, offset_y=0.0)
     context = model.encode(stamp_batch([prepared]))
     w, _ = model.sample(context, DRAWS, torch.tensor([0]))
     samples = user_box(model.prior, prepared).to_physical(w[0]).numpy()
@@ -179,3 +184,14 @@ def test_what_cannot_be_exported(model, tmp_path, monkeypatch):
     with pytest.raises(DeepLegatoError, match=r"onnx and onnxscript.*deeplegato-pp\[export\]"):
         export_onnx(model, tmp_path / "m.onnx", galaxy())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_packaged_network(tmp_path):
+    model = DeepLeGAToPP.from_pretrained()
+    observation = Observation.from_fits(EXAMPLE)
+    path = export_onnx(model, tmp_path / "default.onnx", observation, num_samples=DRAWS)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    result = run(session, onnx_stamp(observation, model.image_size))[0]
+    np.testing.assert_allclose(result, expected(model, observation), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,126 @@
+"""The model card: what a folder of weights says about itself to whoever finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deeplegato_pp.config import Config
+from deeplegato_pp.parameters import NAMES, PARAMETERS
+from deeplegato_pp.prior import PriorBox
+
+CARD = "README.md"
+BEGIN, END = "<!-- model: begin -->", "<!-- model: end -->"
+
+_FRONT = """---
+library_name: deeplegato-pp
+pipeline_tag: image-feature-extraction
+tags: [astronomy, galaxies, simulation-based-inference, normalizing-flows]
+---
+"""
+"""What the Hugging Face hub reads."""
+
+
+def model_card(name: str, config: Config, card: Mapping[str, Any], weights: int) -> str:
+    """Returns what is known about a model, in Markdown.
+
+    Args:
+        name: Of the model.
+        config: Its configuration.
+        card: Its training record, as stored with the weights.
+        weights: How many numbers it has.
+    """
+    parts = [
+        f"# The model `{name}`",
+        f"{_network(config)}: {weights / 1e6:.2f} million weights. It takes stamps of "
+        f"{config.data.image_size} px with noise map, mask and PSF, and returns the posterior of "
+        f"{len(NAMES)} Sérsic parameters.",
+        "```python\nfrom deeplegato_pp import Predictor\n\n"
+        'predictor = Predictor.from_pretrained("this folder, or owner/model@revision")\n```',
+        "## Prior\n\n" + "\n".join(_prior_table(config)),
+        "## Training\n\n" + "\n".join(_table(_training(config, card))),
+        "## What the stamps looked like\n\n"
+        + "\n".join(_table(_entries(config.to_dict()["data"]["conditions"]))),
+        "`config.json` has all of the configuration. Outside these ranges the network has seen "
+        "nothing; `deeplegato predict` flags what is unfamiliar, and refines by the exact "
+        "likelihood.",
+    ]
+    return "\n\n".join(parts)
+
+
+def write_model_card(folder: Path, text: str) -> Path | None:
+    """Writes the card, or renews the part between its marks.
+
+    A card that somebody has written by hand, without the marks, is left as it is.
+
+    Returns:
+        The file, or None if it was left.
+    """
+    path = folder / CARD
+    marked = f"{BEGIN}\n{text}\n{END}"
+    before = path.read_text(encoding="utf-8") if path.is_file() else f"{_FRONT}{BEGIN}{END}\n"
+    if BEGIN not in before or END not in before:
+        return None
+    head, rest = before.split(BEGIN, 1)
+    part = path.with_name(f"{CARD}.part")
+    part.write_text(head + marked + rest.split(END, 1)[1], encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _network(config: Config) -> str:
+    backbone, npe = config.model.backbone, config.model.npe
+    image = "A compact Swin V2" if backbone.type == "compact" else f"`{backbone.type}`"
+    return (
+        f"{image} on two views of the stamp, a PSF encoder, and a "
+        f"{'whitened ' if npe.whitening else ''}flow (`{npe.type}`, {npe.num_flow_layers} layers)"
+    )
+
+
+def _prior_table(config: Config) -> Iterator[str]:
+    data = config.data
+    box = PriorBox.from_mapping(data.priors)
+    yield (
+        f"At {data.pixel_scale:g} arcsec/px, one background sigma per pixel at magnitude "
+        f"{data.zero_point:g}; it shifts with an image's pixel scale and depth."
+    )
+    yield ""
+    yield "| parameter | unit | lower | upper | density |"
+    yield "|---|---|---|---|---|"
+    for p in PARAMETERS:
+        lower, upper = getattr(box, p.name)
+        density = "log-uniform" if p.scale == "log" else "uniform"
+        yield f"| {p.name} | {p.unit} | {lower:g} | {upper:g} | {density} |"
+
+
+def _training(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
+    training = config.training
+    if not card.get("training"):
+        return {"record": "none was kept"}
+    return {
+        **_entries(card["training"]),
+        "optimizer": f"{training.optimizer}, learning rate {training.learning_rate:g}, "
+        f"schedule {training.scheduler}, batch {training.batch_size} x "
+        f"{training.accumulation_steps}, {training.precision}",
+        "weights it began with": config.model.init or "random",
+    }
+
+
+def _entries(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested entries under dotted names."""
+    entries: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            entries |= _entries(value, f"{prefix}{key}.")
+        else:
+            entries[f"{prefix}{key}"] = value
+    return entries
+
+
+def _table(entries: Mapping[str, Any]) -> Iterator[str]:
+    yield "| | |"
+    yield "|---|---|"
+    for key, value in entries.items():
+        shown = " to ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        yield f"| {key.replace('|', '/')} | {shown} |"
