@@ -3,7 +3,9 @@
     python benchmarks/exact_chains.py -o runs/chains            # all 20, some minutes each
     python benchmarks/exact_chains.py -o runs/chains --only 3   # one of them
 
-Twenty galaxies spread over S/N 5-1000, R_e 0.5-20 px and n 0.5-7. The chains are emcee's, 64
+Twenty galaxies spread over S/N 5-1000, R_e 0.5-20 px and n 0.5-7, on stamps of 64 px, which the
+network sees with masked pixels about them; --stand-in has a Gaussian in the network's place. The
+chains are emcee's, 64
 walkers with differential evolution, started from the Gauss-Newton covariance about the truth (so
 not from the refined draws), likelihoods rendered and not interpolated, until the effective size
 reaches 5,000 over 50 autocorrelation times. Refined with an effective size of 10,000. Compared:
@@ -25,7 +27,7 @@ from pathlib import Path
 import emcee
 import numpy as np
 import torch
-from exact import problem_of, stand_in
+from exact import Network, problem_of, stand_in
 from torch import Tensor, nn
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
@@ -34,8 +36,10 @@ from deeplegato_pp.inference.likelihood import ExactProblem
 from deeplegato_pp.inference.optimize import maximize
 from deeplegato_pp.inference.refined import RefinedGalaxy
 from deeplegato_pp.inference.targets import log_posterior_row
+from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.parameters import INDEX
 from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.stamps import StampBatch
 
 GALAXIES = 20
 WALKERS = 64
@@ -86,6 +90,29 @@ def observe(problem: ExactProblem, truth: Tensor, generator: torch.Generator) ->
     s.image[:] = model + noise + s.sky_sigma * torch.randn(1, **options)
 
 
+def network_of(problem: ExactProblem, draws: int, seed: int) -> Network:
+    """Returns the packaged network's draws, their density and the density itself."""
+    model = DeepLeGAToPP.from_pretrained()
+    with torch.no_grad():
+        context = model.encode(padded(problem.stamps, model.image_size))
+        w, log_q = model.sample(context, draws, torch.tensor([seed]))
+    return w, log_q, lambda rows, points: model.log_prob(context[rows], points)
+
+
+def padded(stamps: StampBatch, size: int) -> StampBatch:
+    """Returns stamps with masked pixels about them, as small cutouts reach the network."""
+    edge = (size - stamps.image.shape[-1]) // 2
+    pad = (edge, edge, edge, edge)
+    return StampBatch(
+        nn.functional.pad(stamps.image, pad).float(),
+        nn.functional.pad(stamps.sigma, pad, value=1.0).float(),
+        nn.functional.pad(stamps.mask, pad, value=True),
+        stamps.psf.float(),
+        stamps.gain.float(),
+        stamps.sky_sigma.float(),
+    )
+
+
 def run_chain(
     problem: ExactProblem, truth: Tensor, seed: int, ess: float, most: int
 ) -> tuple[np.ndarray, float, float]:
@@ -99,7 +126,7 @@ def run_chain(
         7,
         lambda p: log_posterior_row(problem, 0, torch.from_numpy(p)).numpy(),
         vectorize=True,
-        moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)],
+        moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.StretchMove(), 0.2)],
     )
     sampler.random_state = np.random.RandomState(seed % 2**32).get_state()
     state, steps, effective, tau = start.numpy(), 0, 0.0, math.inf
@@ -163,7 +190,10 @@ def compare(index: int, args: argparse.Namespace) -> dict[str, object]:
     """Runs both on one galaxy."""
     problem, truth, snr = chosen_scene(index, args.size)
     generator = torch.Generator().manual_seed(SEED + 100 + index)
-    network = stand_in(problem, truth, generator, draws=3 * args.ess)
+    if args.stand_in:
+        network = stand_in(problem, truth, generator, draws=3 * args.ess)
+    else:
+        network = network_of(problem, 3 * args.ess, SEED + index)
     start = time.perf_counter()
     galaxy = refine_batch(
         problem,
@@ -219,6 +249,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
     parser.add_argument("--only", type=int, default=None, help="one galaxy of the 20")
     parser.add_argument("--shard", default="0/1", help="I/N: galaxies I, I + N, ...")
+    parser.add_argument("--stand-in", action="store_true", help="no network")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--ess", type=int, default=10_000)
     parser.add_argument("--chain-ess", type=float, default=5000.0)
