@@ -200,8 +200,8 @@ def test_the_last_resort_is_a_chain(galaxies):
         log_q[:1],
         network.log_prob,
         ess=2000,
-        max_draws=100,
-        options=RefineOptions(chain_steps=5),
+        max_draws=30,
+        options=RefineOptions(chain_steps=100),
     )
     galaxy = result[0]
     assert galaxy.method == "mcmc"
@@ -212,14 +212,14 @@ def test_the_last_resort_is_a_chain(galaxies):
 
 def test_a_galaxy_whose_weights_fail_is_no_star(galaxies):
     _, problem, network, w, log_q = galaxies
-    options = RefineOptions(chain_steps=5, star_odds=1.0)
+    options = RefineOptions(chain_steps=100, star_odds=1.0)
     result = refine_batch(
         problem.select([0]),
         w[:1],
         log_q[:1],
         network.log_prob,
         ess=2000,
-        max_draws=100,
+        max_draws=30,
         options=options,
     )
     assert result[0].method == "mcmc"

@@ -9,6 +9,7 @@ from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.effective_psf import moffat_psf
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import verdicts
+from deeplegato_pp.inference.amortized import AmortizedMeasurer
 from deeplegato_pp.preparation import prepare
 from fake_model import TRUTH, FakeModel, truth_image
 
@@ -115,7 +116,11 @@ def test_the_visible_side_has_a_range_too():
 def test_features_unlike_those_of_training_images(monkeypatch):
     model = FakeModel(TRUTH)
     predictor = Predictor(model, "cpu")
-    monkeypatch.setattr(predictor, "_unfamiliarity", lambda context, n: ([3.0] * n, [1e-5] * n))
+    monkeypatch.setattr(
+        AmortizedMeasurer,
+        "_unfamiliarity",
+        lambda self, context, number: ([3.0] * number, [1e-5] * number),
+    )
     row = predictor.posterior(observe(), 100)
     assert row.flag_names == ["unfamiliar"]
     assert row.quality == "bad"

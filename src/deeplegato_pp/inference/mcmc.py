@@ -84,8 +84,11 @@ def sample_chain(
         block = min(200, max_steps - steps)
         position = sampler.run_mcmc(position, block, skip_initial_state_check=True)
         steps += block
-        # Of a few steps, emcee's estimate can fall below one or under zero; NaN stays NaN.
-        tau = float(np.max(np.maximum(sampler.get_autocorr_time(tol=0, quiet=True), 1.0)))
+        # Of a few steps, emcee's estimate can fall below one or under zero; it is NaN where a
+        # walker has not moved yet, and stays so.
+        with np.errstate(invalid="ignore"):
+            times = sampler.get_autocorr_time(tol=0, quiet=True)
+        tau = float(np.max(np.maximum(times, 1.0)))
         if math.isfinite(tau) and steps > 50 * tau and _effective(steps, tau, walkers) >= ess:
             break
     if not math.isfinite(tau):
