@@ -11,20 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from deeplegato_pp.cli import options
+
 EVERY = 60.0
 """Time between lines of progress where the standard error is no terminal. [s]"""
 
 
 def calibrate(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME",
-            help="Packaged model, folder or hub id (owner/model).",
-            show_default="default",
-        ),
-    ] = None,
+    model: options.ModelName = None,
     number: Annotated[
         int, typer.Option("-n", "--number", metavar="N", help="Simulated galaxies.")
     ] = 10_000,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deeplegato_pp.cli import options
 from deeplegato_pp.cli.measuring import as_number
-from deeplegato_pp.cli.predict import EvenPSF, NoiseType, RefineMethod, RefineRule
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference import Predictor
@@ -47,57 +47,24 @@ def catalog(
             help="An image, a cube with positions or a PSFEx model; once, or once per image.",
         ),
     ] = None,
-    psf_fwhm: Annotated[
-        float | None,
-        typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
-    ] = None,
-    psf_oversampling: Annotated[
-        int, typer.Option("--psf-oversampling", metavar="S", help="Samples of the PSF per pixel.")
-    ] = 1,
-    psf_includes_pixel: Annotated[
-        bool,
-        typer.Option(
-            "--psf-includes-pixel/--psf-without-pixel",
-            help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
-        ),
-    ] = True,
-    psf_even: Annotated[
-        EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")
-    ] = EvenPSF.refuse,
+    psf_fwhm: options.PSFWidth = None,
+    psf_oversampling: options.PSFOversampling = 1,
+    psf_includes_pixel: options.PSFIncludesPixel = True,
+    psf_even: options.PSFEven = options.EvenPSF.refuse,
     noise: Annotated[
         list[str] | None,
         typer.Option(
             "--noise", metavar="FILE|NUMBER", help="Noise per pixel; once, or once per image."
         ),
     ] = None,
-    noise_type: Annotated[
-        NoiseType, typer.Option("--noise-type", help="What the noise is given as.")
-    ] = NoiseType.sigma,
-    gain: Annotated[
-        float | None,
-        typer.Option(
-            "--gain",
-            metavar="G",
-            help="Electrons per image unit; declares the noise to be the background's alone.",
-        ),
-    ] = None,
-    sky_sigma: Annotated[
-        float | None,
-        typer.Option(
-            "--sky-sigma",
-            metavar="SIGMA",
-            help="Standard deviation of a constant sky left in the image, in its units.",
-            show_default="0.02 of the noise",
-        ),
-    ] = None,
+    noise_type: options.NoiseKind = options.NoiseType.sigma,
+    gain: options.Gain = None,
+    sky_sigma: options.SkySigma = None,
     mask: Annotated[
         list[str] | None,
         typer.Option("--mask", metavar="FILE", help="Non-zero = ignore; once, or once per image."),
     ] = None,
-    mask_bits: Annotated[
-        int | None,
-        typer.Option("--mask-bits", metavar="B", help="The mask's bits that mean ignore, summed."),
-    ] = None,
+    mask_bits: options.MaskBits = None,
     segmentation: Annotated[
         list[str] | None,
         typer.Option(
@@ -131,13 +98,8 @@ def catalog(
         float,
         typer.Option("--detect-contrast", metavar="C", help="Of deblending; 1 switches it off."),
     ] = 0.005,
-    pixel_scale: Annotated[
-        float | None, typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel.")
-    ] = None,
-    zero_point: Annotated[
-        float | None,
-        typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit."),
-    ] = None,
+    pixel_scale: options.PixelScale = None,
+    zero_point: options.ZeroPoint = None,
     samples: Annotated[
         int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per source.")
     ] = 1000,
@@ -149,25 +111,12 @@ def catalog(
         bool,
         typer.Option("--refine/--no-refine", help="Weigh the network's draws by the likelihood."),
     ] = False,
-    refine_method: Annotated[
-        RefineMethod,
-        typer.Option(
-            "--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."
-        ),
-    ] = RefineMethod.exact,
+    refine_method: options.Method = options.RefineMethod.exact,
     refine_rule: Annotated[
-        RefineRule,
+        options.RefineRule,
         typer.Option("--refine-rule", help="Which sources: all, or those that gain by it (auto)."),
-    ] = RefineRule.all,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME",
-            help="Packaged model, folder or hub id (owner/model).",
-            show_default="default",
-        ),
-    ] = None,
+    ] = options.RefineRule.all,
+    model: options.ModelName = None,
     output: Annotated[
         Path | None,
         typer.Option(

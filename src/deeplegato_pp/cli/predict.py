@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from deeplegato_pp.cli import options
 from deeplegato_pp.cli.measuring import (
     Measuring,
     Outputs,
@@ -17,36 +17,6 @@ from deeplegato_pp.cli.measuring import (
 )
 
 
-class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
-    """What a noise map holds."""
-
-    sigma = "sigma"
-    variance = "variance"
-    ivar = "ivar"
-    weight = "weight"
-
-
-class EvenPSF(str, Enum):  # noqa: UP042
-    """What to do with an even-sized PSF."""
-
-    refuse = "refuse"
-    shift = "shift"
-
-
-class RefineMethod(str, Enum):  # noqa: UP042
-    """How draws are refined."""
-
-    exact = "exact"
-    laplace = "laplace"
-
-
-class RefineRule(str, Enum):  # noqa: UP042
-    """Which galaxies are refined."""
-
-    all = "all"
-    auto = "auto"
-
-
 def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="FITS files, one galaxy each.")
@@ -54,60 +24,22 @@ def predict(
     psf: Annotated[
         str | None, typer.Option("--psf", metavar="FILE", help="Image of the effective PSF.")
     ] = None,
-    psf_fwhm: Annotated[
-        float | None,
-        typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
-    ] = None,
-    psf_oversampling: Annotated[
-        int, typer.Option("--psf-oversampling", metavar="S", help="Samples of the PSF per pixel.")
-    ] = 1,
-    psf_includes_pixel: Annotated[
-        bool,
-        typer.Option(
-            "--psf-includes-pixel/--psf-without-pixel",
-            help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
-        ),
-    ] = True,
-    psf_even: Annotated[
-        EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")
-    ] = EvenPSF.refuse,
+    psf_fwhm: options.PSFWidth = None,
+    psf_oversampling: options.PSFOversampling = 1,
+    psf_includes_pixel: options.PSFIncludesPixel = True,
+    psf_even: options.PSFEven = options.EvenPSF.refuse,
     noise: Annotated[
         str | None, typer.Option("--noise", metavar="FILE|NUMBER", help="Noise per pixel.")
     ] = None,
-    noise_type: Annotated[
-        NoiseType, typer.Option("--noise-type", help="What the noise is given as.")
-    ] = NoiseType.sigma,
-    gain: Annotated[
-        float | None,
-        typer.Option(
-            "--gain",
-            metavar="G",
-            help="Electrons per image unit; declares the noise to be the background's alone.",
-        ),
-    ] = None,
-    sky_sigma: Annotated[
-        float | None,
-        typer.Option(
-            "--sky-sigma",
-            metavar="SIGMA",
-            help="Standard deviation of a constant sky left in the image, in its units.",
-            show_default="0.02 of the noise",
-        ),
-    ] = None,
+    noise_type: options.NoiseKind = options.NoiseType.sigma,
+    gain: options.Gain = None,
+    sky_sigma: options.SkySigma = None,
     mask: Annotated[
         str | None, typer.Option("--mask", metavar="FILE", help="Mask; non-zero = ignore.")
     ] = None,
-    mask_bits: Annotated[
-        int | None,
-        typer.Option("--mask-bits", metavar="B", help="The mask's bits that mean ignore, summed."),
-    ] = None,
-    pixel_scale: Annotated[
-        float | None, typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel.")
-    ] = None,
-    zero_point: Annotated[
-        float | None,
-        typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit."),
-    ] = None,
+    mask_bits: options.MaskBits = None,
+    pixel_scale: options.PixelScale = None,
+    zero_point: options.ZeroPoint = None,
     samples: Annotated[
         int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per galaxy.")
     ] = 1000,
@@ -118,19 +50,14 @@ def predict(
             help="Turn the network's posterior into the exact one by weighing its draws.",
         ),
     ] = True,
-    refine_method: Annotated[
-        RefineMethod,
-        typer.Option(
-            "--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."
-        ),
-    ] = RefineMethod.exact,
+    refine_method: options.Method = options.RefineMethod.exact,
     refine_rule: Annotated[
-        RefineRule,
+        options.RefineRule,
         typer.Option(
             "--refine-rule",
             help="Which galaxies: all, or those above S/N 10 or badly fitted (auto).",
         ),
-    ] = RefineRule.all,
+    ] = options.RefineRule.all,
     recalibrated: Annotated[
         bool,
         typer.Option(
@@ -155,15 +82,7 @@ def predict(
             help="Prior odds of a point source against a galaxy, behind star_probability.",
         ),
     ] = 1.0,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="NAME",
-            help="Packaged model, folder or hub id (owner/model).",
-            show_default="default",
-        ),
-    ] = None,
+    model: options.ModelName = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -200,7 +119,7 @@ def predict(
         raise InputError(
             "--recalibrated is for the bare network: exact posteriors need none. Add --no-refine."
         )
-    options: dict[str, Any] = {
+    reading: dict[str, Any] = {
         "psf": psf,
         "psf_fwhm": psf_fwhm,
         "psf_oversampling": psf_oversampling,
@@ -225,11 +144,11 @@ def predict(
         samples,
         seed,
         refine_method.value if refine else None,
-        refine_rule is RefineRule.auto,
+        refine_rule is options.RefineRule.auto,
         fixed,
         star_odds,
     )
-    posterior, rows = measure_files(predictor, images, options, how)
+    posterior, rows = measure_files(predictor, images, reading, how)
     outputs.write(posterior, rows, images)
     from deeplegato_pp.cli.display import print_rows
 

@@ -1,0 +1,108 @@
+"""Options that several commands share, said once."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
+    """What a noise map holds."""
+
+    sigma = "sigma"
+    variance = "variance"
+    ivar = "ivar"
+    weight = "weight"
+
+
+class EvenPSF(str, Enum):  # noqa: UP042
+    """What to do with an even-sized PSF."""
+
+    refuse = "refuse"
+    shift = "shift"
+
+
+class RefineMethod(str, Enum):  # noqa: UP042
+    """How draws are refined."""
+
+    exact = "exact"
+    laplace = "laplace"
+
+
+class RefineRule(str, Enum):  # noqa: UP042
+    """Which galaxies are refined."""
+
+    all = "all"
+    auto = "auto"
+
+
+PSFWidth = Annotated[
+    float | None,
+    typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
+]
+
+PSFOversampling = Annotated[
+    int, typer.Option("--psf-oversampling", metavar="S", help="Samples of the PSF per pixel.")
+]
+
+PSFIncludesPixel = Annotated[
+    bool,
+    typer.Option(
+        "--psf-includes-pixel/--psf-without-pixel",
+        help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
+    ),
+]
+
+PSFEven = Annotated[EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")]
+
+NoiseKind = Annotated[NoiseType, typer.Option("--noise-type", help="What the noise is given as.")]
+
+Gain = Annotated[
+    float | None,
+    typer.Option(
+        "--gain",
+        metavar="G",
+        help="Electrons per image unit; declares the noise to be the background's alone.",
+    ),
+]
+
+SkySigma = Annotated[
+    float | None,
+    typer.Option(
+        "--sky-sigma",
+        metavar="SIGMA",
+        help="Standard deviation of a constant sky left in the image, in its units.",
+        show_default="0.02 of the noise",
+    ),
+]
+
+MaskBits = Annotated[
+    int | None,
+    typer.Option("--mask-bits", metavar="B", help="The mask's bits that mean ignore, summed."),
+]
+
+PixelScale = Annotated[
+    float | None, typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel.")
+]
+
+ZeroPoint = Annotated[
+    float | None,
+    typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit."),
+]
+
+Method = Annotated[
+    RefineMethod,
+    typer.Option("--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."),
+]
+
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Packaged model, folder or hub id (owner/model).",
+        show_default="default",
+    ),
+]
