@@ -200,15 +200,24 @@ def _science_index(
     hdus: "HDUList", extension: Extension | None, path: str | os.PathLike[str]
 ) -> int:
     if extension is not None:
-        try:
-            return int(hdus.index_of(extension)) if hdus[extension] is not None else 0
-        except (KeyError, IndexError):
-            names = ", ".join(f"{i}:{hdu.name or 'unnamed'}" for i, hdu in enumerate(hdus))
-            raise FormatError(
-                f"{path}: no extension {extension!r}, the file has {names}. Choose one of them."
-            ) from None
+        return chosen_index(hdus, extension, path)
     hdu = _find(hdus, SCIENCE_NAMES, None, None)
     return _first_image(hdus, path) if hdu is None else hdus.index(hdu)
+
+
+def chosen_index(hdus: "HDUList", extension: Extension, path: str | os.PathLike[str]) -> int:
+    """Returns the place of the extension that was asked for.
+
+    Raises:
+        FormatError: If the file has no such extension.
+    """
+    try:
+        return int(hdus.index_of(extension)) if hdus[extension] is not None else 0
+    except (KeyError, IndexError):
+        names = ", ".join(f"{i}:{hdu.name or 'unnamed'}" for i, hdu in enumerate(hdus))
+        raise FormatError(
+            f"{path}: no extension {extension!r}, the file has {names}. Choose one of them."
+        ) from None
 
 
 def _has_pixels(hdu: Any) -> bool:

@@ -206,13 +206,7 @@ def opened(path: str | Path) -> Iterator[HDUList]:
 
 def _science_index(hdus: HDUList, extension: fits_io.Extension | None, path: str | Path) -> int:
     if extension is not None:
-        try:
-            return int(hdus.index_of(extension)) if hdus[extension] is not None else 0
-        except (KeyError, IndexError):
-            names = ", ".join(f"{i}:{hdu.name or 'unnamed'}" for i, hdu in enumerate(hdus))
-            raise FormatError(
-                f"{path}: no extension {extension!r}, the file has {names}. Choose one of them."
-            ) from None
+        return fits_io.chosen_index(hdus, extension, path)
     index = _find(hdus, fits_io.SCIENCE_NAMES, None, None)
     return _first_image(hdus, path) if index is None else index
 
