@@ -34,6 +34,8 @@ class TrainingConfig:
         gradient_clip: Largest norm of the gradient.
         precision: Lightning's precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``, or
             short ``"fp32"``, ``"bf16"``, ``"fp16"``. The flow stays float32.
+        compile: Compile the image network with ``torch.compile``: a minute at the start, which
+            needs a C++ compiler, for faster steps.
         ema_decay: Decay of the averaged weights that are validated and kept.
         gaussian_weight: Weight of the Gaussian term beside the flow's.
         reconstruction_weight: Weight of the reconstruction of hidden pixels beside the posterior.
@@ -73,6 +75,7 @@ class TrainingConfig:
     restart_factor: int = 2
     gradient_clip: float = 1.0
     precision: str = "bf16-mixed"
+    compile: bool = False
     ema_decay: float = 0.998
     gaussian_weight: float = 1.0
     reconstruction_weight: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -13,6 +14,7 @@ from torch.distributions import Distribution
 
 from deeplegato_pp.config import NPEConfig
 from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.models.coupling_splines import push
 from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS
 
 # zuko switches torch's argument checks off for the whole process; they are the user's to choose.
@@ -81,6 +83,7 @@ class NPEHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_parameters = num_parameters
+        self.kind = config.type
         self.trunk = nn.Sequential(
             nn.LayerNorm(in_features),
             nn.Linear(in_features, config.trunk_dim),
@@ -117,15 +120,14 @@ class NPEHead(nn.Module):
         with torch.autocast(w.device.type, enabled=False):
             mean, log_sigma = context.mean[:, None], context.log_sigma[:, None]
             z = ((w - mean) * (-log_sigma).exp()).float()
-            flow = self.flow(context.embedding[:, None])
-            return flow.log_prob(z) - context.log_sigma.sum(-1)[:, None]
+            end, ladj = self._push(context, z, inverse=False)
+            return _standard_normal(end) + ladj - context.log_sigma.sum(-1)[:, None]
 
     def gaussian_log_prob(self, context: Context, w: Float[Tensor, "b 7"]) -> Float[Tensor, " b"]:
         """Returns the whitening Gaussian's own log-density at w, with shape (B,)."""
         with torch.autocast(w.device.type, enabled=False):
             z = ((w - context.mean) * (-context.log_sigma).exp()).float()
-            constant = 0.5 * self.num_parameters * 1.8378770664093453  # ln 2 pi
-            return -0.5 * (z**2).sum(-1) - context.log_sigma.sum(-1) - constant
+            return _standard_normal(z) - context.log_sigma.sum(-1)
 
     def draws(self, context: Context, noise: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s 7"]:
         """Returns the draws of `from_noise` alone, float32: what can be traced and exported."""
@@ -143,11 +145,26 @@ class NPEHead(nn.Module):
             Draws w, with shape (B, S, 7), and their log-density, with shape (B, S).
         """
         with torch.autocast(noise.device.type, enabled=False):
-            flow = self.flow(context.embedding[:, None])
-            z, ladj = flow.transform.inv.call_and_ladj(noise)
-            log_f = flow.base.log_prob(noise) - ladj
+            z, ladj = self._push(context, noise, inverse=True)
+            log_f = _standard_normal(noise) - ladj
             w = context.mean[:, None].double() + context.log_sigma[:, None].double().exp() * z
             return w, log_f.double() - context.log_sigma.double().sum(-1)[:, None]
+
+    def _push(self, context: Context, points: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Sends points from data to noise or back; returns their ends and log-determinants."""
+        if self.kind == "coupling_nsf":
+            layers = self.flow.transform.transforms
+            return push(layers, context.embedding, points, inverse=inverse)
+        transform = self.flow.transform(context.embedding[:, None])
+        ends: tuple[Tensor, Tensor] = (transform.inv if inverse else transform).call_and_ladj(
+            points
+        )
+        return ends
+
+
+def _standard_normal(z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+    """Returns the log-density of N(0, I)."""
+    return -0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2.0 * math.pi)
 
 
 def _build_flow(config: NPEConfig, num_parameters: int) -> zuko.flows.Flow:

@@ -61,6 +61,11 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         stamps, w = batch
         return stamps.to(device), w.to(device)
 
+    def on_fit_start(self) -> None:
+        """Compiles the image network, if that is asked for; the weights' names stay."""
+        if self.config.training.compile:
+            self.model.backbone.compile()
+
     def on_train_epoch_start(self) -> None:
         """Takes up the count of forward passes where the run stands."""
         self._forward_passes = self.global_step * self.config.training.accumulation_steps
