@@ -130,7 +130,7 @@ def goodness(
         fit.improve()
     fraction, error = fit.residual_fraction()
     background = fit.background()
-    ratios = noise_ratios(fit.residual(), background)
+    ratios = noise_ratios(fit.residual, background)
     remarks = noise_remarks(ratios, int(background.sum()))
     granted = _granted(ratios)
     return Goodness(
@@ -139,7 +139,7 @@ def goodness(
         step=float(((fit.w - fit.center).abs() / fit.width).max()),
         residual_fraction=fraction,
         residual_error=error,
-        residual=fit.residual(),
+        residual=fit.residual,
         model=fit.model,
         inside=fit.inside(),
         noise=remarks,
@@ -181,13 +181,12 @@ class _Fit:
         self.w, self.model = w, model
         self.variance = model_variance(model, self.sigma, self.gain)
         self.floored = self.variance + (MODEL_FLOOR * model) ** 2
-
-    def residual(self) -> Tensor:
-        """Residual in sigma, the floor counted as noise."""
-        weight = torch.where(self.good, 1.0 / self.floored, 0.0)
-        residual = torch.where(self.good, self.data - self.model, 0.0)
-        sky = self._sky(weight, residual)
-        return torch.where(self.good, (residual - sky) * weight.sqrt(), 0.0)
+        self.weight = torch.where(self.good, 1.0 / self.floored, 0.0)
+        self.difference = torch.where(self.good, self.data - model, 0.0)
+        self.sky = self._sky(self.weight, self.difference)
+        self.residual = (self.difference - self.sky * self.good) * self.weight.sqrt()
+        params = self.box.to_physical(w.clamp(-7.9, 7.9)[None])
+        self.columns = instrument.renderer_columns(params, self.prepared)
 
     def _sky(self, weight: Tensor, residual: Tensor) -> float:
         """The sky's best value under its prior."""
@@ -199,20 +198,17 @@ class _Fit:
         tau2 = self.prepared.sky_sigma**2
         if tau2 == 0.0:
             return 0.0
-        weight = torch.where(self.good, 1.0 / self.floored, 0.0)
-        residual = torch.where(self.good, self.data - self.model, 0.0)
-        information = tau2 * float(weight.sum())
+        information = tau2 * float(self.weight.sum())
         granted = max(tau2, SKY_FLOOR**2)
         spread = math.sqrt(granted * information / (1.0 + information))
-        return abs(self._sky(weight, residual)) / spread
+        return abs(self.sky) / spread
 
     def chi2_per_pixel(self) -> float:
         _, chi2, _ = instrument.residual_in_sigma(self.model, self.prepared)
         return chi2
 
     def detection(self) -> float:
-        weight = torch.where(self.good, 1.0 / self.floored, 0.0)
-        gained = (weight * self.model * (2.0 * self.data - self.model)).sum()
+        gained = (self.weight * self.model * (2.0 * self.data - self.model)).sum()
         return math.copysign(math.sqrt(abs(float(gained))), float(gained))
 
     # --- towards the best -------------------------------------------------------------------
@@ -237,7 +233,7 @@ class _Fit:
     def _objective(self) -> float:
         variance = self.floored.log() - self.sigma.log() * 2.0
         return float(
-            (self.residual() ** 2).sum()
+            (self.residual**2).sum()
             + torch.where(self.good, variance, 0.0).sum()
             + (self._whitened() ** 2).sum()
         )
@@ -250,9 +246,7 @@ class _Fit:
 
     def _step(self, jacobian: Tensor) -> bool:
         """Takes one step, shortened if need be; corrects the Jacobian by what it did."""
-        weight = torch.where(self.good, 1.0 / self.floored, 0.0).flatten()
-        residual = (self.data - self.model).flatten()
-        residual = torch.where(self.good.flatten(), residual, 0.0)
+        weight, residual = self.weight.flatten(), self.difference.flatten()
         u = self._whitened()
         ones = (jacobian * weight).sum(1)
         tau2 = self.prepared.sky_sigma**2
@@ -281,7 +275,7 @@ class _Fit:
 
     def misfits(self, granted: tuple[float, float] = (1.0, 1.0)) -> dict[str, float]:
         """Excess chi-squares, the noise of pixels and blocks being so many times the map's."""
-        residual, (pixels, blocks) = self.residual(), granted
+        residual, (pixels, blocks) = self.residual, granted
         found = [_excess(residual / pixels, self.inside())]
         for side, where in zip(BLOCKS, (self.inside(2.0), self.good), strict=True):
             found.append(_excess(*block_sums(residual * where / blocks, where, side)))
@@ -293,7 +287,7 @@ class _Fit:
     def residual_fraction(self) -> tuple[float, float]:
         used = self.inside()
         sigma = self.variance.sqrt()
-        residual = (self.residual() * self.floored.sqrt())[used].abs().sum()
+        residual = (self.residual * self.floored.sqrt())[used].abs().sum()
         # The absolute value of normal noise has mean 0.80 and standard deviation 0.60.
         light = float(self.model[used].abs().sum().clamp_min(1e-9))
         noise = math.sqrt(2.0 / math.pi) * float(sigma[used].sum())
@@ -302,8 +296,7 @@ class _Fit:
 
     def inside(self, scale: float = 1.0) -> Bool[Tensor, "n n"]:
         """Unmasked pixels in the ellipse of the galaxy's own, or in one so many times as large."""
-        params = self.box.to_physical(self.w.clamp(-7.9, 7.9)[None])
-        _, radius, _, q, angle, x, y = instrument.renderer_columns(params, self.prepared)
+        _, radius, _, q, angle, x, y = self.columns
         size = len(self.data)
         grid = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
         dx, dy = grid - x, grid[:, None] - y
