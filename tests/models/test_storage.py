@@ -16,6 +16,7 @@ import torch
 
 from deeplegato_pp.errors import FormatError, ModelNotFoundError
 from deeplegato_pp.models import storage
+from deeplegato_pp.models.card import CALIBRATION
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 
 
@@ -129,6 +130,7 @@ def ask_for_hub_model(**environment: str) -> tuple[str, float]:
 import time
 from deeplegato_pp.errors import ModelNotFoundError
 from deeplegato_pp.models import storage
+from deeplegato_pp.models.card import CALIBRATION
 start = time.monotonic()
 try:
     storage.find("nobody/nothing")
@@ -264,3 +266,25 @@ def test_a_card_written_by_hand_stays(model, folder):
     model.save_pretrained(folder)
     assert (folder / "README.md").read_text() == "# Mine\n"
     assert not list(folder.glob("*.part"))
+
+
+def test_measurements_of_other_weights_go(model, make_model, folder):
+    """What tells familiar images, moves quantiles and heads the card belongs to its weights."""
+    measured = [storage.REFERENCE, storage.RECALIBRATION, storage.FIGURES]
+    for name in measured:
+        (folder / name).write_text("{}")
+    begin, end = CALIBRATION
+    (folder / "README.md").write_text(f"# Mine\n{begin}\nold figures\n{end}\n")
+    model.save_pretrained(folder)
+    assert all((folder / name).is_file() for name in measured)
+    assert "old figures" in (folder / "README.md").read_text()
+    make_model(spread=0.5).save_pretrained(folder)
+    assert not any((folder / name).exists() for name in measured)
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# Mine\n")
+    assert "old figures" not in text
+
+
+def test_weights_can_be_read_by_whoever_reads_the_rest(model, folder):
+    modes = {(folder / name).stat().st_mode for name in (storage.WEIGHTS, storage.CONFIG)}
+    assert len(modes) == 1

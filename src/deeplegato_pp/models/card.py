@@ -11,7 +11,10 @@ from deeplegato_pp.parameters import NAMES, PARAMETERS
 from deeplegato_pp.prior import PriorBox
 
 CARD = "README.md"
-BEGIN, END = "<!-- model: begin -->", "<!-- model: end -->"
+
+MODEL = ("<!-- model: begin -->", "<!-- model: end -->")
+CALIBRATION = ("<!-- calibration: begin -->", "<!-- calibration: end -->")
+"""Marks about the card's parts that are written by the code."""
 
 _FRONT = """---
 library_name: deeplegato-pp
@@ -58,15 +61,38 @@ def write_model_card(folder: Path, text: str) -> Path | None:
         The file, or None if it was left.
     """
     path = folder / CARD
-    marked = f"{BEGIN}\n{text}\n{END}"
-    before = path.read_text(encoding="utf-8") if path.is_file() else f"{_FRONT}{BEGIN}{END}\n"
-    if BEGIN not in before or END not in before:
+    before = path.read_text(encoding="utf-8") if path.is_file() else f"{_FRONT}{''.join(MODEL)}\n"
+    after = with_part(before, MODEL, text)
+    if after is None:
         return None
-    head, rest = before.split(BEGIN, 1)
-    part = path.with_name(f"{CARD}.part")
-    part.write_text(head + marked + rest.split(END, 1)[1], encoding="utf-8")
-    part.replace(path)
+    _write(path, after)
     return path
+
+
+def without_calibration(folder: Path) -> None:
+    """Takes the figures of other weights out of a card."""
+    path = folder / CARD
+    if path.is_file():
+        before = path.read_text(encoding="utf-8")
+        after = with_part(before, CALIBRATION, "Not calibrated yet: `deeplegato calibrate`.")
+        if after is not None:
+            _write(path, after)
+
+
+def with_part(card: str, marks: tuple[str, str], text: str) -> str | None:
+    """Returns a card with new text between two marks; None if it does not have them."""
+    begin, end = marks
+    if begin not in card or end not in card:
+        return None
+    head, rest = card.split(begin, 1)
+    return f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _network(config: Config) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import deeplegato_pp
 from deeplegato_pp.config import Config, load_config
 from deeplegato_pp.errors import ConfigError, FormatError, ModelNotFoundError
-from deeplegato_pp.models.card import CARD, model_card, write_model_card
+from deeplegato_pp.models.card import CARD, model_card, without_calibration, write_model_card
 from deeplegato_pp.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -43,7 +45,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -> Path:
-    """Writes weights, configuration and card; each file appears whole or not at all."""
+    """Writes weights, configuration and card; each file appears whole or not at all.
+
+    What was measured on other weights in the same folder is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     text = json.dumps(
@@ -61,8 +66,15 @@ def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -
         indent=1,
         allow_nan=False,
     )
-    save_file(weights, folder / f"{WEIGHTS}.part")
     (folder / f"{CONFIG}.part").write_text(text + "\n")
+    save_file(weights, folder / f"{WEIGHTS}.part")
+    # Tensors are written for their owner's eyes only; a model is there to be shared.
+    shutil.copymode(folder / f"{CONFIG}.part", folder / f"{WEIGHTS}.part")
+    before = folder / WEIGHTS
+    if before.is_file() and not filecmp.cmp(before, folder / f"{WEIGHTS}.part", shallow=False):
+        for name in (REFERENCE, RECALIBRATION, FIGURES):
+            (folder / name).unlink(missing_ok=True)
+        without_calibration(folder)
     for name in (WEIGHTS, CONFIG):
         os.replace(folder / f"{name}.part", folder / name)
     count = sum(p.numel() for p in model.parameters())
@@ -109,6 +121,7 @@ def save_reference(folder: Path, tensors: dict[str, Tensor]) -> Path:
     """Writes what was fitted to the features of a model's training images, whole or not at all."""
     part = folder / f"{REFERENCE}.part"
     save_file(tensors, part)
+    shutil.copymode(folder / CONFIG, part)
     os.replace(part, folder / REFERENCE)
     return folder / REFERENCE
 

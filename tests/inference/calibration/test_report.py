@@ -90,7 +90,7 @@ def test_the_card_gets_one_section(content, study, tmp_path):
         card.write_card(tmp_path, page)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("# Mine\n\nKept.\n")
-    assert text.count("## Calibration") == text.count(card.BEGIN) == 1
+    assert text.count("## Calibration") == text.count(card.CALIBRATION[0]) == 1
     assert "`neighbours`" in text
     figures = card.read_figures(tmp_path)
     assert set(figures) == {"network", "studies"}

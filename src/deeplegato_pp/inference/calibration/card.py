@@ -18,11 +18,9 @@ from deeplegato_pp.inference.calibration.report import (
     table,
 )
 from deeplegato_pp.inference.tables import written_whole
+from deeplegato_pp.models.card import CALIBRATION, CARD, with_part
+from deeplegato_pp.models.storage import FIGURES
 from deeplegato_pp.parameters import NAMES
-
-FIGURES = "figures.json"
-CARD = "README.md"
-BEGIN, END = "<!-- calibration: begin -->", "<!-- calibration: end -->"
 
 NETWORK, REFINED, STUDIES = "network", "refined", "studies"
 """Sections of ``figures.json``: the model's own simulations, bare and refined; and the studies."""
@@ -192,8 +190,9 @@ def _covers(entry: Mapping[str, Any]) -> str:
 
 
 def _with_section(text: str, new: str) -> str:
-    marked = f"{BEGIN}\n{new}\n{END}"
-    if BEGIN in text and END in text:
-        before, rest = text.split(BEGIN, 1)
-        return before + marked + rest.split(END, 1)[1]
-    return f"{text.rstrip()}\n\n{marked}\n"
+    """Returns a card with a new section, at its end if it had none."""
+    renewed = with_part(text, CALIBRATION, new)
+    if renewed is None:
+        begin, end = CALIBRATION
+        renewed = f"{text.rstrip()}\n\n{begin}\n{new}\n{end}\n"
+    return renewed

@@ -10,9 +10,7 @@ from deeplegato_pp.inference.calibration.figures import draw_figures
 from deeplegato_pp.inference.calibration.galaxies import Galaxies
 from deeplegato_pp.inference.calibration.mending import fit_recalibration
 from deeplegato_pp.inference.tables import written_whole
-
-RECALIBRATION = "recalibration.json"
-"""The map of quantiles, see `inference.recalibration`; beside the weights if it is in the card."""
+from deeplegato_pp.models.storage import RECALIBRATION
 
 
 def publish(
