@@ -22,7 +22,7 @@ from deeplegato_pp.inference.importance import (
     effective_sample_size,
     split_counts,
 )
-from deeplegato_pp.inference.pareto import reliable
+from deeplegato_pp.inference.pareto import pareto_khat, reliable
 
 LogDensity = Callable[[list[int], list[Tensor]], list[Tensor]]
 """From targets' numbers and draws of each (S_i, D) to their log-densities (S_i,)."""
@@ -36,13 +36,16 @@ class Budget:
         ess: Effective sample size at which a target is done.
         max_draws: Draws evaluated per target at most, the pilot included.
         adaptations: Times the proposal may be refitted.
-        good_efficiency: A round at least this efficient needs no further adaptation.
+        good_efficiency: A round at least this efficient needs no further adaptation,
+        good_khat: if the tail of its weights is no heavier than this too: a proposal can be
+            efficient and yet miss a tail of the target, whose rare draws then weigh too much.
     """
 
     ess: float = 400.0
     max_draws: int = 4000
     adaptations: int = 7
     good_efficiency: float = 0.45
+    good_khat: float = 0.4
 
     def round_size(self, adaptations: int) -> int:
         """Draws of a round: all that a good proposal needs, or fewer to learn from."""
@@ -151,7 +154,7 @@ class TargetSampler:
             self.done = True
             return
         exhausted = self.adaptations >= self.budget.adaptations
-        if exhausted or self._recent_efficiency() >= self.budget.good_efficiency:
+        if exhausted or self._proposal_is_good():
             return
         if self.budget.max_draws - len(self.pool) < self.budget.round_size(1) // 2:
             return
@@ -168,6 +171,10 @@ class TargetSampler:
         self.base_share = min(max(share, 0.05), 0.9)
         self.pool.freeze()
         self.set_mixture(mixture)
+
+    def _proposal_is_good(self) -> bool:
+        efficient = self._recent_efficiency() >= self.budget.good_efficiency
+        return efficient and pareto_khat(self.pool.recent_log_weights()) <= self.budget.good_khat
 
     def _recent_efficiency(self) -> float:
         """Efficiency of the draws since the last adaptation, weighted by their own mixture."""
