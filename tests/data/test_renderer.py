@@ -200,7 +200,7 @@ def test_even_psfs_are_refused(shape):
 
 @pytest.mark.parametrize("shape", [(11,), (2, 11, 11), (1, 1, 11, 11)])
 def test_psfs_that_do_not_match_the_batch_are_refused(shape):
-    with pytest.raises(ShapeError, match=r"\(Py, Px\) or \(1, Py, Px\), got"):
+    with pytest.raises(ShapeError, match=r"\(Py, Px\) or \(1, Py, Px\), or"):
         render(galaxies(GALAXIES["disc"]), torch.ones(shape, dtype=torch.float64))
 
 
@@ -252,3 +252,18 @@ def test_gradients_are_finite_for_a_batch_on_pixel_centres():
     render(columns).pow(2).sum().backward()
     for name, column in zip(Galaxies._fields, columns, strict=True):
         assert bool(column.grad.isfinite().all()), name
+
+
+def test_galaxies_may_share_psfs():
+    rows = galaxies(*GALAXIES.values())
+    psfs = torch.stack([AnalyticPSF("moffat", fwhm, 2.5).samples(1, 40) for fwhm in (2.0, 4.0)])
+    index = torch.arange(len(rows.radius)) % 2
+    shared = render(rows, psfs, psf_index=index)
+    assert difference(shared, render(rows, psfs[index])) < 1e-12
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_index_that_does_not_match_the_batch_is_refused(number):
+    psfs, index = torch.ones(2, 11, 11).double(), torch.zeros(number).long()
+    with pytest.raises(ShapeError, match=r"psf_index has shape \(2,\)"):
+        render(galaxies(GALAXIES["disc"], GALAXIES["disc"]), psfs, psf_index=index)

@@ -37,7 +37,7 @@ def draws(offset: float = 0.0, width: float = 0.02, number: int = 400) -> torch.
 
 
 def judge(w, prepared):
-    return goodness(w, BOX.to_physical(w.mean(0, keepdim=True))[0], prepared, BOX)
+    return goodness([w], w.mean(0, keepdim=True), [prepared], BOX)[0]
 
 
 def test_a_right_posterior_fits():
@@ -123,3 +123,37 @@ def test_shot_noise_belongs_to_the_noise():
     right = judge(draws(0.0, 1e-4), stamp(image.numpy(), gain=2.0))
     wrong = judge(draws(0.0, 1e-4), replace(stamp(image.numpy(), gain=2.0), gain=20.0))
     assert right.p_value > 1e-3 > 1e-6 > wrong.p_value
+
+
+def test_galaxies_do_not_mind_each_other():
+    """Alike or not: PSFs of other shapes, brightness that asks for float64, some that fit."""
+    image = truth_image().numpy()
+    cases = [
+        (draws(1.0, 0.05), stamp()),
+        (draws(0.0, 1e-4), stamp()),
+        (draws(2.0, 0.05), stamp(psf_fwhm=4.0)),
+        (draws(0.5, 0.03, 90), stamp(noise=0.01)),
+        (draws(1.0, 0.05), stamp(image + 0.2, sky_sigma=0.3, gain=5.0)),
+    ]
+    together = goodness([w for w, _ in cases], torch.stack([w.mean(0) for w, _ in cases]),
+                        [s for _, s in cases], BOX)  # fmt: skip
+    for fit, (w, s) in zip(together, cases, strict=True):
+        alone = judge(w, s)
+        assert fit.renders == alone.renders
+        assert fit.chi2 == pytest.approx(alone.chi2, rel=1e-5)
+        assert fit.step == pytest.approx(alone.step, rel=1e-3)
+        assert fit.misfits == pytest.approx(alone.misfits, rel=1e-3, abs=1e-3)
+        assert fit.residual_fraction == pytest.approx(alone.residual_fraction, rel=1e-3, abs=1e-6)
+        assert fit.detection == pytest.approx(alone.detection, rel=1e-5)
+
+
+def test_another_instrument():
+    """The prior is shifted with the instrument: what is rendered is what the row says."""
+    options = {"pixel_scale": 0.1, "zero_point": 26.0, "noise": 2.0}
+    prepared = stamp(2.0 * truth_image().numpy(), **options)
+    box = instrument.user_box(BOX, prepared)
+    fit = judge(draws(0.0, 1e-4), prepared)
+    mean = box.to_physical(draws(0.0, 1e-4).mean(0, keepdim=True))
+    torch.testing.assert_close(
+        fit.model, instrument.render(mean, prepared)[0].double(), rtol=1e-4, atol=1e-4
+    )

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 BAND_FLOOR = {torch.float32: 3e-7, torch.float64: 1e-8}
@@ -44,10 +44,8 @@ class Band:
     length: int
     oversampling: int
 
-    def at(self, rows: slice) -> Band:
-        """Returns the bands of some of the galaxies; one shared by all stays as it is."""
-        if self.transfer.dim() == 2:
-            return self
+    def at(self, rows: Int[Tensor, " n"]) -> Band:
+        """Returns the bands of some of the PSFs."""
         return Band(
             self.transfer[rows], self.ky, self.kx, self.first, self.length, self.oversampling
         )

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.data.fourier import Band, psf_band, shift_phases, to_stamp
@@ -77,6 +77,7 @@ def render_sersic(
     *,
     oversampling: int = 1,
     psf_includes_pixel: bool = True,
+    psf_index: Int[Tensor, " b"] | None = None,
     plan: Plan | None = None,
     negligible: float = 0.0,
 ) -> Float[Tensor, "b size size"]:
@@ -92,11 +93,14 @@ def render_sersic(
         position_angle: Counter-clockwise from +y, with shape (B,). [deg]
         x: Column of the centre from the stamp's centre, with shape (B,). [px]
         y: Row of the centre from the stamp's centre, with shape (B,). [px]
-        psf: One PSF (Py, Px) or one per galaxy (B, Py, Px), odd-sided, used as given.
+        psf: One PSF (Py, Px), one per galaxy (B, Py, Px), or a few that galaxies share (see
+            `psf_index`), odd-sided, used as given.
         size: Side of the stamp. [px]
         oversampling: PSF samples per pixel.
         psf_includes_pixel: Whether the detector's pixel is in the PSF already; if not, a box of
             one pixel is convolved in.
+        psf_index: Which of the PSFs each galaxy has, with shape (B,); its own if None. PSFs that
+            are shared are transformed once.
         plan: Render every galaxy by this plan instead of by its own class.
         negligible: Light of periodic copies that need not be subtracted; below 1e-6 of the peak
             pixel it never is. [flux per pixel]
@@ -109,29 +113,46 @@ def render_sersic(
         RangeError: If n lies outside the tables, or a centre far outside the stamp.
     """
     check_sersic_index(sersic_index)
-    _check_psf(psf, radius.shape[0])
+    batch = radius.shape[0]
+    _check_psf(psf, batch, psf_index)
     _check_centres(x, y, size)
     psf = psf.to(radius.dtype)
+    if psf_index is not None:
+        psf, psf_index = _used(psf, psf_index)
+    elif psf.dim() == 3:
+        psf_index = torch.arange(batch, device=psf.device)
     options = (size, oversampling, psf_includes_pixel, negligible)
     galaxies = Galaxies(flux, radius, sersic_index, axis_ratio, position_angle, x, y)
     if plan is not None:
-        return _render_chunks(galaxies, psf, *options, plan)
+        return _render_chunks(galaxies, psf, psf_index, *options, plan)
     chosen = choose_plans(radius.detach(), axis_ratio.detach(), size)
     present = chosen.unique().tolist()
     if len(present) == 1:
-        return _render_chunks(galaxies, psf, *options, PLANS[present[0]])
+        return _render_chunks(galaxies, psf, psf_index, *options, PLANS[present[0]])
     parts, rows = [], []
-    for index in present:
-        row = (chosen == index).nonzero()[:, 0]
-        part_psf = psf if psf.dim() == 2 else psf[row]
-        parts.append(_render_chunks(galaxies.at(row), part_psf, *options, PLANS[index]))
+    for number in present:
+        row = (chosen == number).nonzero()[:, 0]
+        own, index = (psf, None) if psf_index is None else _used(psf, psf_index[row])
+        parts.append(_render_chunks(galaxies.at(row), own, index, *options, PLANS[number]))
         rows.append(row)
     return torch.cat(parts)[torch.argsort(torch.cat(rows))]
 
 
-def _check_psf(psf: Tensor, batch: int) -> None:
-    if psf.dim() not in (2, 3) or (psf.dim() == 3 and psf.shape[0] != batch):
-        raise ShapeError(f"psf has shape (Py, Px) or ({batch}, Py, Px), got {tuple(psf.shape)}.")
+def _used(psf: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the PSFs that are used, and the index among those."""
+    used, inverse = index.unique(return_inverse=True)
+    return psf[used], inverse
+
+
+def _check_psf(psf: Tensor, batch: int, index: Tensor | None) -> None:
+    own = index is None and psf.dim() == 3 and psf.shape[0] != batch
+    if psf.dim() not in (2, 3) or own or (index is not None and psf.dim() == 2):
+        raise ShapeError(
+            f"psf has shape (Py, Px) or ({batch}, Py, Px), or with psf_index (P, Py, Px), got "
+            f"{tuple(psf.shape)}."
+        )
+    if index is not None and index.shape != (batch,):
+        raise ShapeError(f"psf_index has shape ({batch},), got {tuple(index.shape)}.")
     if psf.shape[-1] % 2 == 0 or psf.shape[-2] % 2 == 0:
         raise ShapeError(
             f"psf must be odd-sided, with its centre on a sample, got {tuple(psf.shape[-2:])}. "
@@ -152,7 +173,14 @@ def _check_centres(x: Tensor, y: Tensor, size: int) -> None:
 
 
 def _render_chunks(
-    galaxies: Galaxies, psf: Tensor, size: int, s: int, pixel: bool, negligible: float, plan: Plan
+    galaxies: Galaxies,
+    psf: Tensor,
+    index: Tensor | None,
+    size: int,
+    s: int,
+    pixel: bool,
+    negligible: float,
+    plan: Plan,
 ) -> Tensor:
     """Renders galaxies of one plan, a cache-sized number at a time."""
     length = period_length(size, psf.shape[-2:], s, plan)
@@ -164,8 +192,9 @@ def _render_chunks(
     parts = []
     for rows in _slices(len(galaxies.flux), chunk):
         part = galaxies.at(rows)
-        image = _periodic_image(part, band.at(rows), size, pixel)
-        seen = moments if psf.dim() == 2 else moments[rows]
+        own = band if index is None else band.at(index[rows])
+        image = _periodic_image(part, own, size, pixel)
+        seen = moments if index is None else moments[index[rows]]
         parts.append(_without_wings(image, part, seen, size, length, negligible, plan))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

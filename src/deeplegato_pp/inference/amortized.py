@@ -87,15 +87,17 @@ class AmortizedMeasurer:
                 part = pending[start : start + batch_size]
                 own = seed if isinstance(seed, int) else [seed[p.place] for p in part]
                 drawn = self._draw([p.prepared for p in part], num_samples, own)
-                for (i, observation, _), result in zip(part, drawn, strict=True):
+                measured: list[tuple[Pending, _Drawn]] = []
+                for one, result in zip(part, drawn, strict=True):
                     if isinstance(result, NumericalError):
-                        yield i, self.failed(observation, result, num_samples)
+                        yield one.place, self.failed(one.observation, result, num_samples)
                         continue
-                    coarser = self._coarser(observation, result)
+                    coarser = self._coarser(one.observation, result)
                     if coarser is not None and round_ < binning.MAX_ROUNDS:
-                        again.append(Pending(i, observation, coarser))
+                        again.append(one._replace(prepared=coarser))
                     else:
-                        yield i, self._finish(observation, result)
+                        measured.append((one, result))
+                yield from self._finish(measured)
             pending = again
 
     def _draw(
@@ -144,14 +146,29 @@ class AmortizedMeasurer:
         except InputError:  # every binned pixel is masked
             return None
 
-    def _finish(self, observation: Observation, drawn: _Drawn) -> Posterior:
-        """Makes the row of one galaxy: physical units, flags, goodness of fit."""
+    def _finish(self, measured: list[tuple[Pending, _Drawn]]) -> Iterator[tuple[int, Posterior]]:
+        """Makes galaxies' rows: physical units, flags, goodness of fit."""
+        good = []
+        for one, drawn in measured:
+            if bool(torch.isfinite(drawn.w).all() and torch.isfinite(drawn.log_q).all()):
+                good.append((one.place, self._row(one.observation, drawn), drawn))
+            else:
+                error = NumericalError("the network's draws are not finite. Mask bad pixels.")
+                yield one.place, self.failed(one.observation, error, len(drawn.w))
+        if not good:
+            return
+        found = verdicts.judge(
+            [_case(row, drawn) for _, row, drawn in good],
+            self.model.prior,
+            self.model.card.get("training_ranges"),
+        )
+        for (place, row, drawn), verdict in zip(good, found, strict=True):
+            yield place, replace(row, measurements=[self._judged(row, drawn, verdict)])
+
+    def _row(self, observation: Observation, drawn: _Drawn) -> Posterior:
+        """Makes the row of one galaxy, without verdicts."""
         prepared = drawn.prepared
-        if not bool(torch.isfinite(drawn.w).all() and torch.isfinite(drawn.log_q).all()):
-            error = NumericalError("the network's draws are not finite. Mask bad pixels.")
-            return self.failed(observation, error, len(drawn.w))
         box = instrument.user_box(self.model.prior, prepared)
-        samples = box.to_physical(drawn.w)
         measurement = Measurement(
             name=observation.name,
             flags=int(prepared.flags),
@@ -162,29 +179,20 @@ class AmortizedMeasurer:
             prepared=prepared,
             box=box,
         )
-        row = Posterior(
-            samples[None],
+        return Posterior(
+            box.to_physical(drawn.w)[None],
             drawn.w[None],
             (drawn.log_q + box.log_jacobian(drawn.w))[None],
             [measurement],
             drawn.stamps,
         )
-        return replace(row, measurements=[self._judge(row, measurement, drawn)])
 
-    def _judge(self, row: Posterior, measurement: Measurement, drawn: _Drawn) -> Measurement:
+    def _judged(self, row: Posterior, drawn: _Drawn, verdict: verdicts.Verdict) -> Measurement:
         """Adds the verdicts that follow from a galaxy's draws."""
-        assert measurement.box is not None  # noqa: S101  # it was measured
-        mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
-        verdict = verdicts.judge(
-            drawn.w,
-            mean,
-            drawn.prepared,
-            measurement.box,
-            measurement.psf_fwhm,
-            self.model.card.get("training_ranges"),
-        )
+        measurement = row.measurements[0]
         flags = measurement.flags | verdict.flags
-        if self._median_radius(drawn) > binning.LARGEST_RADIUS:
+        radius = row.batch_samples[0][:, RADIUS] / drawn.prepared.pixel_scale
+        if float(radius.median()) > binning.LARGEST_RADIUS:
             flags |= Flag.TOO_LARGE
         if drawn.ood_p < verdicts.IMPROBABLE:
             flags |= Flag.UNFAMILIAR
@@ -211,3 +219,11 @@ class AmortizedMeasurer:
             observation=observation,
         )
         return Posterior.failed(measurement, num_samples, self.model.image_size)
+
+
+def _case(row: Posterior, drawn: _Drawn) -> verdicts.Case:
+    """Returns what is judged of a row."""
+    m = row.measurements[0]
+    assert m.box is not None  # noqa: S101  # it was measured
+    mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
+    return verdicts.Case(drawn.w, mean, drawn.prepared, m.box, m.psf_fwhm)

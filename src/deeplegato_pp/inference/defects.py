@@ -34,17 +34,17 @@ _SATURATED_RANGE = 3.0
 
 
 def block_sums(
-    residual: Float[Tensor, "n n"], good: Bool[Tensor, "n n"], side: int
+    residual: Float[Tensor, "*b n n"], good: Bool[Tensor, "*b n n"], side: int
 ) -> tuple[Tensor, Tensor]:
     """Returns sums over blocks in units of their own noise, and which are mostly unmasked.
 
     Args:
-        residual: In sigma, 0 where masked, with shape (N, N).
-        good: Unmasked pixels, with shape (N, N).
+        residual: In sigma, 0 where masked, with shape (*, N, N).
+        good: Unmasked pixels, with shape (*, N, N).
         side: Of a block. [px]
     """
-    share = avg_pool2d(good.double()[None], side)[0]
-    sums = avg_pool2d(residual[None], side)[0] * side
+    share = avg_pool2d(good.double().unsqueeze(-3), side).squeeze(-3)
+    sums = avg_pool2d(residual.unsqueeze(-3), side).squeeze(-3) * side
     return sums / share.clamp_min(1e-9).sqrt(), share > 0.5
 
 

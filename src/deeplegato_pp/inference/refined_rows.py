@@ -62,6 +62,7 @@ def rivals_of(
 def refined_row(
     network: Posterior,
     galaxy: RefinedGalaxy,
+    prior: PriorBox,
     card: Mapping[str, object],
     mask: Bool[np.ndarray, "n n"],
     rivals: Rivals | None,
@@ -71,6 +72,7 @@ def refined_row(
     Args:
         network: The network's posterior of the galaxy.
         galaxy: Its refined draws.
+        prior: The network's, at the reference instrument.
         card: Of the network, with the ranges it was trained on.
         mask: Pixels that refining ignored, with shape (N, N).
         rivals: How the galaxy fares against point source and blank sky.
@@ -87,7 +89,7 @@ def refined_row(
         network.stamps,
         galaxy.log_weights[None],
     )
-    judged = _judged(row, m, replace(m.prepared, mask=mask), galaxy, card)
+    judged = _judged(row, m, replace(m.prepared, mask=mask), galaxy, prior, card)
     judged = replace(judged, prepared=m.prepared, mask=mask)
     return replace(row, measurements=[_with_rivals(judged, rivals)])
 
@@ -118,18 +120,16 @@ def _judged(
     m: Measurement,
     prepared: PreparedStamp,
     galaxy: RefinedGalaxy,
+    prior: PriorBox,
     card: Mapping[str, object],
 ) -> Measurement:
     assert m.box is not None  # noqa: S101  # it was measured
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     ranges = card.get("training_ranges")
-    verdict = verdicts.judge(
-        equal,
-        mean,
-        prepared,
-        m.box,
-        m.psf_fwhm,
+    (verdict,) = verdicts.judge(
+        [verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)],
+        prior,
         ranges if isinstance(ranges, Mapping) else None,
     )
     kept, notes = m.flags & ~verdicts.FLAGS, verdict.notes

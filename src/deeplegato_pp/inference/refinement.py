@@ -131,8 +131,9 @@ class Refiner:
             return Posterior.concatenate(parts)
         rivals = self._rivals(posterior, draws, seed, fixed)
         masks = draws.problem.stamps.mask.cpu().numpy()
+        known = (self.model.prior, self.model.card)
         rows = [
-            refined_row(replace(posterior[i], single=False), galaxy, self.model.card, mask, rival)
+            refined_row(replace(posterior[i], single=False), galaxy, *known, mask, rival)
             for i, (galaxy, mask, rival) in enumerate(
                 zip(draws.galaxies, masks, rivals, strict=True)
             )

@@ -6,7 +6,7 @@ Which of them make a row ``caution`` or ``bad`` stands with each in :mod:`~deepl
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,30 +100,46 @@ class Verdict:
     chi2_p: float
 
 
-def judge(
-    w: Float[Tensor, "s 7"],
-    mean: Float[Tensor, "7"],
-    prepared: PreparedStamp,
-    box: PriorBox,
-    fwhm: float,
-    ranges: Mapping[str, Any] | None,
-) -> Verdict:
-    """Returns the verdict on a posterior and its image.
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A posterior and its image, to be judged.
 
-    Args:
+    Attributes:
         w: Equally weighted draws in the coordinates in which the prior is N(0, I).
         mean: Mean parameters in the user's units.
         prepared: The stamp.
         box: The prior in the user's units.
         fwhm: FWHM of the effective PSF. [px of the stamp]
+    """
+
+    w: Float[Tensor, "s 7"]
+    mean: Float[Tensor, "7"]
+    prepared: PreparedStamp
+    box: PriorBox
+    fwhm: float
+
+
+def judge(
+    cases: Sequence[Case], prior: PriorBox, ranges: Mapping[str, Any] | None
+) -> list[Verdict]:
+    """Returns the verdicts on posteriors and their images.
+
+    Args:
+        cases: Posteriors.
+        prior: The prior at the reference instrument, of which the cases' boxes are shifts.
         ranges: See :func:`outside_training`.
     """
-    center = prepared.center_from_user(float(mean[CENTER_X]), float(mean[CENTER_Y]))
-    radius = float(mean[RADIUS]) / prepared.pixel_scale
-    flags, notes = posterior_flags(w, center, radius, prepared, fwhm, ranges)
-    fit = goodness(w, mean, prepared, box)
-    more, remarks = image_flags(fit, prepared, len(w))
-    return Verdict(int(flags | more), (*notes, *remarks), fit.chi2, fit.p_value)
+    means = torch.cat([c.box.to_normal(c.mean.double()[None]) for c in cases])
+    fits = goodness([c.w for c in cases], means, [c.prepared for c in cases], prior)
+    verdicts = []
+    for case, fit in zip(cases, fits, strict=True):
+        prepared, mean = case.prepared, case.mean
+        center = prepared.center_from_user(float(mean[CENTER_X]), float(mean[CENTER_Y]))
+        radius = float(mean[RADIUS]) / prepared.pixel_scale
+        flags, notes = posterior_flags(case.w, center, radius, prepared, case.fwhm, ranges)
+        more, remarks = image_flags(fit, prepared, len(case.w))
+        verdicts.append(Verdict(int(flags | more), (*notes, *remarks), fit.chi2, fit.p_value))
+    return verdicts
 
 
 def image_flags(fit: Goodness, prepared: PreparedStamp, draws: int) -> tuple[int, tuple[str, ...]]:
