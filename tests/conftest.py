@@ -12,7 +12,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--check-shapes",
         action="store_true",
-        help="check jaxtyping's shapes and beartype's types at every call of the package",
+        help="check shapes and types at every call of the package; tests that pass wrong ones on "
+        "purpose then meet that check instead of the package's own",
     )
 
 
@@ -20,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--check-shapes"):
         from jaxtyping import install_import_hook
 
-        install_import_hook("deeplegato_pp", "beartype.beartype")
+        install_import_hook("deeplegato_pp", "shape_checks.checked")
 
 
 def torch_globals() -> dict[str, object]:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
-
-Array = np.ndarray[Any, Any]
 
 
 def as_real_array(array: Any, what: str) -> Array:

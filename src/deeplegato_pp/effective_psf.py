@@ -5,13 +5,11 @@ image's; its centre is the array's, ``((Px - 1) / 2, (Py - 1) / 2)``.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive, check_positive_integer
-
-Array = np.ndarray[Any, Any]
 
 MOFFAT_BETA = 4.765
 """Slope of the Moffat profile closest to atmospheric turbulence (Trujillo et al. 2001)."""

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_not_empty, check_two_dimensional
 from deeplegato_pp.errors import FormatError, InputError
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
 
-Array = np.ndarray[Any, Any]
 Extension = int | str | tuple[str, int]
 
 SCIENCE_NAMES = ("SCI", "IMAGE")

@@ -1,15 +1,13 @@
 """From what users give to what an observation holds: mask, noise and PSF, with flags and notes."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from deeplegato_pp import checks, effective_psf, noise_maps
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 
-Array = np.ndarray[Any, Any]
 ArrayLike = npt.ArrayLike
 
 

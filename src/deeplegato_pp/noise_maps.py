@@ -1,14 +1,12 @@
 """Noise maps: from every convention to 1-sigma, estimated where none is given, and distrusted."""
 
 import math
-from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.errors import InputError
-
-Array = np.ndarray[Any, Any]
 
 NOISE_TYPES = ("sigma", "variance", "ivar", "weight")
 """1-sigma; its square; the inverse of that; the same up to an unknown factor."""

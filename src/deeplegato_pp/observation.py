@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplegato_pp import checks, effective_psf, fits_io, header_keywords, inputs, noise_maps
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.flags import Flag
 
-Array = np.ndarray[Any, Any]
 ArrayLike = npt.ArrayLike
 Source = str | os.PathLike[str] | ArrayLike
 """A path to a FITS file, or an array."""

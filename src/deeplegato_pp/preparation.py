@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_finite, check_not_all_masked, check_positive_integer
 from deeplegato_pp.effective_psf import bin_psf
 from deeplegato_pp.effective_psf import psf_fwhm as psf_fwhm
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation import Observation
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ class Band:
     length: int
     oversampling: int
 
-    def at(self, rows: Int[Tensor, " n"]) -> Band:
+    def at(self, rows: Int[Tensor, " n"] | slice) -> Band:
         """Returns the bands of some of the PSFs."""
         return Band(
             self.transfer[rows], self.ky, self.kx, self.first, self.length, self.oversampling

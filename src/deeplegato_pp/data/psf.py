@@ -224,7 +224,7 @@ def convolve_pixel(psf: Float[Tensor, "b k k"], oversampling: int) -> Float[Tens
     return convolve_separable(psf, weights)
 
 
-def convolve_separable(images: Float[Tensor, "b k k"], weights: list[float]) -> Tensor:
+def convolve_separable(images: Float[Tensor, "b ny nx"], weights: list[float]) -> Tensor:
     """Convolves images with the same short symmetric kernel along both axes, edges repeated.
 
     Shifted sums: several times faster on a CPU than `conv2d` with one channel.

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.data.tables import load_tables
 from deeplegato_pp.errors import RangeError
 
 
-def compute_bn(sersic_index: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+def compute_bn(sersic_index: Float[Tensor, "*b"] | Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     r"""Returns :math:`b_n`, which makes :math:`R_e` enclose half of the total light.
 
     A Chebyshev series in 1/n fitted to the root of :math:`P(2n, b_n) = 1/2`: its relative error

@@ -56,7 +56,9 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         term = "nll" if self.config.training.task == "posterior" else "reconstruction"
         return f"val_full/{term}"
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch | list[Any], device: torch.device, _: int
+    ) -> Batch:
         """Moves stamps and coordinates."""
         stamps, w = batch
         return stamps.to(device), w.to(device)

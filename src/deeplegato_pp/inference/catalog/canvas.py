@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.catalog.disk import disk_full_named
 from deeplegato_pp.inference.tables import check_output, written_whole
-
-Array = np.ndarray[Any, Any]
 
 FITS_BLOCK = 2880
 BITPIX = {"int32": 32, "float32": -32}

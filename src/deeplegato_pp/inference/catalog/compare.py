@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.parameters import PARAMETERS, Parameter
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

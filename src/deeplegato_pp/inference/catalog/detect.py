@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deeplegato_pp import inputs, noise_maps
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive, check_positive_integer
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.catalog.canvas import fits_canvas
@@ -24,8 +24,6 @@ from deeplegato_pp.inference.catalog.mosaics import Mosaic
 from deeplegato_pp.inference.catalog.sources import SourceList, from_columns
 
 logger = logging.getLogger(__name__)
-
-Array = np.ndarray[Any, Any]
 
 TILE = 2048
 OVERLAP = 256

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.data.renderer import FARTHEST, render_sersic
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.catalog.canvas import fits_canvas
 from deeplegato_pp.inference.catalog.scene import Scene
-
-Array = np.ndarray[Any, Any]
 
 SIDES = (64, 128, 256, 512, 1024)
 """Sides of the squares on which models are rendered, the smallest that holds 16 R_e. [px]"""

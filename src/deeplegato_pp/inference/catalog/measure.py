@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ class Measurer:
     predictor: Predictor
     scene: Scene
     options: Options
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
         """Returns the rows of a chunk, one per source, in order."""
@@ -262,14 +262,14 @@ def _number(value: Any) -> float | None:
 class _timed:
     """Adds the seconds of a block to a counter."""
 
-    def __init__(self, seconds: Counter[str], what: str) -> None:
+    def __init__(self, seconds: defaultdict[str, float], what: str) -> None:
         self.seconds, self.what = seconds, what
 
     def __enter__(self) -> None:
         self.started = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds[self.what] += time.perf_counter() - self.started  # type: ignore[assignment]
+        self.seconds[self.what] += time.perf_counter() - self.started
 
 
 def as_failed(chunk: Chunk, reason: str, model: str) -> list[dict[str, Any]]:

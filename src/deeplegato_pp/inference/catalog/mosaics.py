@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplegato_pp import fits_io, header_keywords
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_two_dimensional
 from deeplegato_pp.errors import FormatError, InputError, ShapeError
 from deeplegato_pp.inference.catalog.planes import ArrayPlane, Plane, is_image, open_plane
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

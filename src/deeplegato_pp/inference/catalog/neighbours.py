@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import RangeError
-
-Array = np.ndarray[Any, Any]
 
 GROW = 2
 """Pixels by which neighbours' segments are grown before they are masked."""

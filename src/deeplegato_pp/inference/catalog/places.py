@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.inference.catalog.mosaics import Mosaic
 from deeplegato_pp.inference.catalog.sources import SourceList
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,17 +11,16 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_not_empty, check_two_dimensional
 from deeplegato_pp.errors import FormatError
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
-
-Array = np.ndarray[Any, Any]
 
 BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 """FITS's types of pixels, as numpy names them."""
@@ -33,6 +32,7 @@ CACHE_BYTES = 256 * 1024**2
 """What the decompressed blocks of one image may occupy."""
 
 
+@runtime_checkable
 class Plane(Protocol):
     """Pixels of which rectangles can be read, from several threads."""
 

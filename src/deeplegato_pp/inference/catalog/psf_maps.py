@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp import fits_io
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array
 from deeplegato_pp.errors import FormatError, InputError
 from deeplegato_pp.inference.catalog.mosaics import opened
 from deeplegato_pp.inference.catalog.planes import is_image
-
-Array = np.ndarray[Any, Any]
 
 CELL = 128
 """Side of the cells in which the PSF is taken to be constant. [px]"""

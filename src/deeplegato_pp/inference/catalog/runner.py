@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class Run:
     resume: bool = False
     overwrite: bool = False
     advance: Callable[[int, bool], None] = field(default=lambda rows, new: None)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __call__(self, backend: Callable[[], Backend]) -> Report:
         """Does what is left to do, and joins the parts.
@@ -118,7 +118,7 @@ class Run:
         for chunk, rows in backend()(self.plan.chunk(n) for n in numbers):
             started = time.perf_counter()
             work.store(self.plan, chunk.number, to_arrow(rows, table))
-            self.seconds["write"] += time.perf_counter() - started  # type: ignore[assignment]
+            self.seconds["write"] += time.perf_counter() - started
             self.advance(len(rows), True)
 
     def _join(self, work: WorkFolder, resumed: int, started: float) -> Report:
@@ -139,7 +139,7 @@ class Run:
             measured += len(flags) - (pc.sum(failed).as_py() or 0)
         about = {"configuration_hash": self.plan.hash, "rows": rows, "measured": measured}
         work.finish(self.plan, {**about, "files": [str(f) for f in files]})
-        self.seconds["join"] += time.perf_counter() - joining  # type: ignore[assignment]
+        self.seconds["join"] += time.perf_counter() - joining
         seconds = {**self.seconds, "wall": time.perf_counter() - started}
         return Report(rows, measured, resumed, files, seconds)
 

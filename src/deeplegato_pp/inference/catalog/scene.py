@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp import fits_io, inputs
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.catalog.inputs import Inputs
@@ -20,8 +21,6 @@ from deeplegato_pp.inference.catalog.planes import read_padded
 from deeplegato_pp.inference.catalog.psf_maps import PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.inference.catalog.sources import SourceList
 from deeplegato_pp.observation import Observation
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)

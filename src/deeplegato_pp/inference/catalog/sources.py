@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import FormatError, InputError
-
-Array = np.ndarray[Any, Any]
 
 ALIASES = {
     "id": ("id", "label", "source_id", "object_id", "objid", "objectid", "number", "name"),

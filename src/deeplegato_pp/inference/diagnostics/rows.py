@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.inference.statistics import normalised_weights
@@ -110,7 +110,7 @@ def check_level(level: float) -> float:
 
 
 def average(
-    values: Float[Array, "b s *p"], weights: Float[Array, "b s"] | None
+    values: Float[Array, "b s *p"] | Bool[Array, "b s *p"], weights: Float[Array, "b s"] | None
 ) -> Float[Array, "b *p"]:
     """Returns the weighted mean over the draws."""
     if weights is None and values.dtype == np.bool_:

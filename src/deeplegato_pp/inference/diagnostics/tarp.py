@@ -189,7 +189,7 @@ def _distances(
 
 
 def _differences(
-    values: Float[Array, "*b 7"], reference: Float[Array, "*b 7"]
+    values: Float[Array, "*b 7"], reference: Float[Array, "*#b 7"]
 ) -> Float[Array, "*b 7"]:
     difference = values - reference
     for j, p in enumerate(PARAMETERS):
