@@ -22,34 +22,23 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_not_empty, check_two_dimensional
 from deeplegato_pp.errors import FormatError, InputError
+from deeplegato_pp.fits_extensions import (
+    PSF_NAMES,
+    Extension,
+    find,
+    first_image,
+    is_image,
+    mask_index,
+    noise_index,
+    science_index,
+)
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
 
-Extension = int | str | tuple[str, int]
 
-SCIENCE_NAMES = ("SCI", "IMAGE")
-PSF_NAMES = ("PSFIMAGE", "PSF")
-MASK_NAMES = ("MASK", "DQ")
-NOISE_NAMES = {
-    "UNCERT": "sigma",
-    "ERR": "sigma",
-    "ERROR": "sigma",
-    "SIGMA": "sigma",
-    "VARIANCE": "variance",
-    "IVAR": "ivar",
-    "INVVAR": "ivar",
-    "WHT": "weight",
-    "WEIGHT": "weight",
-}
-"""Extensions that hold noise, best first, and what they hold unless their UTYPE says otherwise."""
-
-UNCERTAINTY_TYPES = {
-    "StdDevUncertainty": "sigma",
-    "VarianceUncertainty": "variance",
-    "InverseVariance": "ivar",
-}
-"""The UTYPE header of astropy's CCDData."""
+WEIGHTS = ("WHT", "WEIGHT")
+"""Noise maps whose zeros mean that there are no data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,28 +86,25 @@ def read_image(path: str | os.PathLike[str], extension: Extension | None = None)
         ShapeError: If the image is not 2-D.
     """
     with _opened(path) as hdus:
-        index = _science_index(hdus, extension, path)
+        index = science_index(hdus, extension, path)
         image = _pixels(hdus[index], "the image", path)
         header = {**dict(hdus[0].header), **dict(hdus[index].header)}
         version = hdus[index].ver
-        noise, noise_type, name = _read_noise(hdus, index, version, path)
-        weight = None if name in ("WHT", "WEIGHT") else _find(hdus, ("WHT",), index, version)
-        mask_hdu = _find(hdus, MASK_NAMES, index, version)
-        psf_hdu = _find(hdus, PSF_NAMES, index, None)
-        mask_bits = None
-        if mask_hdu is not None and mask_hdu.name == "DQ":
-            # JWST's DQ also marks harmless history (corrected jumps); bit 1 is the verdict.
-            mask_bits = 1 if str(header.get("TELESCOP", "")).strip() == "JWST" else None
-        wcs, wcs_scale, notes = _read_wcs(hdus[index].header, hdus)
+        noise, noise_type = noise_index(hdus, index, path)
+        beside = None if noise is not None and hdus[noise].name in WEIGHTS else ("WHT",)
+        weight = None if beside is None else find(hdus, beside, index, version)
+        mask, mask_bits = mask_index(hdus, index, header)
+        psf = find(hdus, PSF_NAMES, index)
+        wcs, wcs_scale, notes = read_wcs(hdus[index].header, hdus)
         return FitsImage(
             image=image,
             header=header,
-            noise=noise,
+            noise=None if noise is None else _pixels(hdus[noise], "the noise", path),
             noise_type=noise_type,
-            mask=None if mask_hdu is None else _pixels(mask_hdu, "the mask", path),
+            mask=None if mask is None else _pixels(hdus[mask], "the mask", path),
             mask_bits=mask_bits,
-            no_data=None if weight is None else _pixels(weight, "the weight map", path) <= 0,
-            psf=None if psf_hdu is None else _pixels(psf_hdu, "the PSF", path),
+            no_data=None if weight is None else _pixels(hdus[weight], "the weight map", path) <= 0,
+            psf=None if psf is None else _pixels(hdus[psf], "the PSF", path),
             wcs=wcs,
             wcs_scale=wcs_scale,
             notes=notes,
@@ -138,8 +124,8 @@ def read_array(path: str | os.PathLike[str], names: tuple[str, ...], what: str) 
         ShapeError: If it is not 2-D.
     """
     with _opened(path) as hdus:
-        hdu = _find(hdus, names, None, None)
-        return _pixels(hdus[_first_image(hdus, path)] if hdu is None else hdu, what, path)
+        index = find(hdus, names)
+        return _pixels(hdus[first_image(hdus, path) if index is None else index], what, path)
 
 
 @contextmanager
@@ -149,15 +135,21 @@ def _opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
         raise FormatError(f"{path}: no such file, expected a FITS image. Check the path.")
     from astropy.io import fits
 
+    with as_format_error(path), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with fits.open(_content(path), memmap=False, lazy_load_hdus=False) as hdus:
+            for hdu in hdus:
+                # Read now, so that damage shows here.
+                _ = hdu.data if hdu.is_image else None
+            refuse_damage([str(item.message) for item in caught], path)
+            yield hdus
+
+
+@contextmanager
+def as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what astropy raises over a file that it cannot read into ``FormatError``."""
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with fits.open(_content(path), memmap=False, lazy_load_hdus=False) as hdus:
-                for hdu in hdus:
-                    # Read now, so that damage shows here.
-                    _ = hdu.data if hdu.is_image else None
-                _refuse_damage([str(item.message) for item in caught], path)
-                yield hdus
+        yield
     except InputError:
         raise
     except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, IndexError) as error:
@@ -183,8 +175,13 @@ def _first_sentence(message: object) -> str:
     return " ".join(str(message).split()).split(". ")[0][:120].rstrip(".")
 
 
-def _refuse_damage(messages: list[str], path: str | os.PathLike[str]) -> None:
-    """Raises if astropy only warned about what makes a file unusable."""
+def refuse_damage(messages: list[str], path: str | os.PathLike[str]) -> None:
+    """Raises ``FormatError`` if astropy only warned about what makes a file unusable.
+
+    Args:
+        messages: Its warnings.
+        path: The file.
+    """
     for message in messages:
         sizes = re.search(r"actual file length \((\d+)\).*expected size \((\d+)\)", message)
         # Up to one block may be missing: some writers leave out the padding after the last one.
@@ -196,56 +193,9 @@ def _refuse_damage(messages: list[str], path: str | os.PathLike[str]) -> None:
             )
 
 
-def _science_index(
-    hdus: "HDUList", extension: Extension | None, path: str | os.PathLike[str]
-) -> int:
-    if extension is not None:
-        return chosen_index(hdus, extension, path)
-    hdu = _find(hdus, SCIENCE_NAMES, None, None)
-    return _first_image(hdus, path) if hdu is None else hdus.index(hdu)
-
-
-def chosen_index(hdus: "HDUList", extension: Extension, path: str | os.PathLike[str]) -> int:
-    """Returns the place of the extension that was asked for.
-
-    Raises:
-        FormatError: If the file has no such extension.
-    """
-    try:
-        return int(hdus.index_of(extension)) if hdus[extension] is not None else 0
-    except (KeyError, IndexError):
-        names = ", ".join(f"{i}:{hdu.name or 'unnamed'}" for i, hdu in enumerate(hdus))
-        raise FormatError(
-            f"{path}: no extension {extension!r}, the file has {names}. Choose one of them."
-        ) from None
-
-
-def _has_pixels(hdu: Any) -> bool:
-    return bool(hdu.is_image and hdu.data is not None)
-
-
-def _first_image(hdus: "HDUList", path: str | os.PathLike[str]) -> int:
-    for index, hdu in enumerate(hdus):
-        if _has_pixels(hdu):
-            return index
-    raise FormatError(f"{path}: no image in the file, expected pixels in one of its extensions.")
-
-
-def _find(
-    hdus: "HDUList", names: tuple[str, ...], but: int | None, version: int | None
-) -> Any | None:
-    """The first extension with pixels of the first name that is there."""
-    for name in names:
-        for index, hdu in enumerate(hdus):
-            right = version is None or hdu.ver == version
-            if hdu.name == name and index != but and right and _has_pixels(hdu):
-                return hdu
-    return None
-
-
 def _pixels(hdu: Any, what: str, path: str | os.PathLike[str]) -> Array:
     """A native float64 copy of an extension's pixels."""
-    if not _has_pixels(hdu):
+    if not is_image(hdu):
         raise FormatError(f"{path}: {what} (extension {hdu.name or 'unnamed'}) has no pixels.")
     label = f"{what} in {path}"
     array = as_real_array(hdu.data, label)
@@ -254,27 +204,11 @@ def _pixels(hdu: Any, what: str, path: str | os.PathLike[str]) -> Array:
     return array
 
 
-def _read_noise(
-    hdus: "HDUList", index: int, version: int, path: str | os.PathLike[str]
-) -> tuple[Array | None, str | None, str]:
-    """The noise map, its type (None where UNCERT does not say) and its extension's name."""
-    hdu = _find(hdus, tuple(NOISE_NAMES), index, version)
-    if hdu is None:
-        return None, None, ""
-    noise_type: str | None = NOISE_NAMES[hdu.name]
-    if hdu.name == "UNCERT":
-        stated = str(hdu.header.get("UTYPE", "")).strip()
-        if stated and stated not in UNCERTAINTY_TYPES:
-            raise FormatError(
-                f"{path}: UTYPE of UNCERT must be one of {', '.join(UNCERTAINTY_TYPES)}, "
-                f"got {stated!r}. Give the noise separately (noise=, --noise)."
-            )
-        noise_type = UNCERTAINTY_TYPES.get(stated)
-    return _pixels(hdu, "the noise", path), noise_type, hdu.name
+def read_wcs(header: "Header", hdus: "HDUList") -> tuple[Any, float | None, list[str]]:
+    """Returns the celestial WCS, its scale in arcsec/px (Nones without one), and remarks.
 
-
-def _read_wcs(header: "Header", hdus: "HDUList") -> tuple[Any, float | None, list[str]]:
-    """The celestial WCS and its scale in arcsec/px, or Nones; a broken one becomes a note."""
+    A broken one becomes a remark.
+    """
     if "CTYPE1" not in header:
         return None, None, []
     from astropy.wcs import WCS

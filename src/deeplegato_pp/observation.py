@@ -8,7 +8,15 @@ from typing import Any, Literal, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
-from deeplegato_pp import checks, effective_psf, fits_io, header_keywords, inputs, noise_maps
+from deeplegato_pp import (
+    checks,
+    effective_psf,
+    fits_extensions,
+    fits_io,
+    header_keywords,
+    inputs,
+    noise_maps,
+)
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.flags import Flag
 
@@ -198,7 +206,7 @@ class Observation:
         psf_includes_pixel: bool = True,
         psf_even: Literal["refuse", "shift"] = "refuse",
         sky_sigma: float | None = None,
-        extension: fits_io.Extension | None = None,
+        extension: fits_extensions.Extension | None = None,
     ) -> "Observation":
         """Reads an observation from FITS: one file with everything, or an image and its companions.
 
@@ -234,14 +242,14 @@ class Observation:
         if noise is None and found.noise is not None:
             noise, noise_type = found.noise, found.noise_type or noise_type
         elif _is_path(noise):
-            noise = fits_io.read_array(noise, tuple(fits_io.NOISE_NAMES), "the noise")
+            noise = fits_io.read_array(noise, tuple(fits_extensions.NOISE_NAMES), "the noise")
         if mask is None:
             mask = found.mask
             mask_bits = found.mask_bits if mask_bits is None else mask_bits
         elif _is_path(mask):
-            mask = fits_io.read_array(mask, fits_io.MASK_NAMES, "the mask")
+            mask = fits_io.read_array(mask, fits_extensions.MASK_NAMES, "the mask")
         if _is_path(psf):
-            psf = fits_io.read_array(psf, fits_io.PSF_NAMES, "the PSF")
+            psf = fits_io.read_array(psf, fits_extensions.PSF_NAMES, "the PSF")
         elif psf is None and psf_fwhm is None:
             psf = found.psf
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplegato_pp import fits_io
+from deeplegato_pp import fits_extensions
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.catalog.mosaics import (
     Mosaic,
@@ -96,12 +96,16 @@ class Inputs:
         noise = self.of("noise", i)
         if noise is not None:
             number = isinstance(noise, int | float)
-            plane = None if number else open_companion(noise, tuple(fits_io.NOISE_NAMES), "noise")
+            plane = (
+                None
+                if number
+                else open_companion(noise, tuple(fits_extensions.NOISE_NAMES), "noise")
+            )
             mosaic = replace(mosaic, noise=None, noise_type=self.noise_type)
             mosaic = mosaic.with_planes(noise=plane)
         if self.of("mask", i) is not None:
             mosaic = replace(mosaic, mask_bits=None).with_planes(
-                mask=open_companion(self.of("mask", i), fits_io.MASK_NAMES, "mask")
+                mask=open_companion(self.of("mask", i), fits_extensions.MASK_NAMES, "mask")
             )
         if self.mask_bits is not None:
             mosaic = replace(mosaic, mask_bits=self.mask_bits)

@@ -101,7 +101,7 @@ def _images(images: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if images.mask is not None:
         taken["mask"] = (np.asarray(images.mask),)
     if images.uncertainty is not None:
-        from deeplegato_pp.fits_io import UNCERTAINTY_TYPES
+        from deeplegato_pp.fits_extensions import UNCERTAINTY_TYPES
 
         kind = type(images.uncertainty).__name__
         taken["noise"] = (np.asarray(images.uncertainty.array),)

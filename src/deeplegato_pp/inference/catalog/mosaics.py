@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeplegato_pp import fits_io, header_keywords
+from deeplegato_pp import fits_extensions, fits_io, header_keywords
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_two_dimensional
-from deeplegato_pp.errors import FormatError, InputError, ShapeError
-from deeplegato_pp.inference.catalog.planes import ArrayPlane, Plane, is_image, open_plane
+from deeplegato_pp.errors import ShapeError
+from deeplegato_pp.inference.catalog.planes import ArrayPlane, Plane, open_plane
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -98,7 +97,7 @@ class ShiftedWCS:
         return world
 
 
-def open_mosaic(path: str | Path, extension: fits_io.Extension | None = None) -> Mosaic:
+def open_mosaic(path: str | Path, extension: fits_extensions.Extension | None = None) -> Mosaic:
     """Opens a FITS file as a mosaic, reading headers only.
 
     Noise, mask and data quality are found in the same file by their names, as for single images
@@ -114,29 +113,26 @@ def open_mosaic(path: str | Path, extension: fits_io.Extension | None = None) ->
         ShapeError: If the image is not 2-D.
     """
     with opened(path) as hdus:
-        index = _science_index(hdus, extension, path)
-        version = hdus[index].ver
+        index = fits_extensions.science_index(hdus, extension, path)
         header = {**dict(hdus[0].header), **dict(hdus[index].header)}
-        wcs, wcs_scale, notes = fits_io._read_wcs(hdus[index].header, hdus)
+        wcs, wcs_scale, notes = fits_io.read_wcs(hdus[index].header, hdus)
         scale = header_keywords.find_pixel_scale(header, wcs_scale)
         pixel_scale = None if scale is None else scale[0]
         zero_point = header_keywords.find_zero_point(header, pixel_scale)
         for what, found in (("pixel scale", scale), ("zero point", zero_point)):
             if found is not None:
                 notes.append(f"{what} {found[0]:.6g} from {found[1]}")
-        noise, noise_type = _noise(hdus, index, version)
-        mask = _find(hdus, fits_io.MASK_NAMES, index, version)
-        psf = _find(hdus, fits_io.PSF_NAMES, index, None)
+        noise, noise_type = fits_extensions.noise_index(hdus, index, path)
+        mask, mask_bits = fits_extensions.mask_index(hdus, index, header)
+        psf = fits_extensions.find(hdus, fits_extensions.PSF_NAMES, index)
         if psf is not None and len(hdus[psf].shape) != 2:
             psf = None  # a cube: it has to be given, with its positions
-        jwst = mask is not None and str(header.get("TELESCOP", "")).strip() == "JWST"
         mosaic = Mosaic(
             name=Path(path).name,
             image=open_plane(hdus, index, path, "the image"),
-            noise_type=noise_type,
-            # JWST's DQ also marks harmless history; bit 1 is the verdict.
+            noise_type=noise_type or "sigma",
+            mask_bits=mask_bits,
             psf=None if psf is None else as_real_array(hdus[psf].data, f"the PSF in {path}"),
-            mask_bits=1 if jwst and hdus[mask].name == "DQ" else None,
             wcs=wcs,
             pixel_scale=pixel_scale,
             zero_point=None if zero_point is None else zero_point[0],
@@ -166,8 +162,8 @@ def open_companion(source: Any, names: tuple[str, ...], what: str) -> Plane:
     if str(source).endswith(".npy"):
         return ArrayPlane(np.load(source, mmap_mode="r"))
     with opened(source) as hdus:
-        index = _find(hdus, names, None, None)
-        index = _first_image(hdus, source) if index is None else index
+        index = fits_extensions.find(hdus, names)
+        index = fits_extensions.first_image(hdus, source) if index is None else index
         return open_plane(hdus, index, source, what)
 
 
@@ -184,56 +180,9 @@ def opened(path: str | Path) -> Iterator[HDUList]:
     """Opens a FITS file without reading pixels; what is wrong becomes one ``FormatError``."""
     from astropy.io import fits
 
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
-                messages = [str(item.message) for item in caught]
-                if any(re.search(r"END card|validating header", m) for m in messages):
-                    raise FormatError(
-                        f"{path}: the file is damaged or incomplete. Fetch or write it again."
-                    )
-                yield hdus
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, TypeError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
-        raise FormatError(
-            f"{path}: cannot be read as FITS ({reason}). Is it a FITS image, and complete?"
-        ) from error
-
-
-def _science_index(hdus: HDUList, extension: fits_io.Extension | None, path: str | Path) -> int:
-    if extension is not None:
-        return fits_io.chosen_index(hdus, extension, path)
-    index = _find(hdus, fits_io.SCIENCE_NAMES, None, None)
-    return _first_image(hdus, path) if index is None else index
-
-
-def _first_image(hdus: HDUList, path: str | Path) -> int:
-    for index, hdu in enumerate(hdus):
-        if is_image(hdu):
-            return index
-    raise FormatError(f"{path}: no image in the file, expected pixels in one of its extensions.")
-
-
-def _find(
-    hdus: HDUList, names: tuple[str, ...], but: int | None, version: int | None
-) -> int | None:
-    for name in names:
-        for index, hdu in enumerate(hdus):
-            right = version is None or hdu.ver == version
-            if hdu.name == name and index != but and right and is_image(hdu):
-                return index
-    return None
-
-
-def _noise(hdus: HDUList, index: int, version: int) -> tuple[int | None, str]:
-    found = _find(hdus, tuple(fits_io.NOISE_NAMES), index, version)
-    if found is None:
-        return None, "sigma"
-    noise_type = fits_io.NOISE_NAMES[hdus[found].name]
-    if hdus[found].name == "UNCERT":
-        stated = str(hdus[found].header.get("UTYPE", "")).strip()
-        noise_type = fits_io.UNCERTAINTY_TYPES.get(stated, noise_type)
-    return found, noise_type
+    with fits_io.as_format_error(path), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:
+            messages = [str(item.message) for item in caught]
+            fits_io.refuse_damage(messages, path)
+            yield hdus

@@ -18,6 +18,7 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_not_empty, check_two_dimensional
 from deeplegato_pp.errors import FormatError
+from deeplegato_pp.fits_extensions import is_image
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -186,11 +187,6 @@ def open_plane(hdus: HDUList, index: int, path: str | Path, what: str) -> Plane:
     if not _mappable(path):
         return ArrayPlane(as_real_array(hdu.data, f"{what} in {path}"))
     return _mapped(hdu, path, (shape[0], shape[1]), what)
-
-
-def is_image(hdu: Any) -> bool:
-    """Returns whether an extension holds pixels, without reading them."""
-    return bool(hdu.is_image and hdu.header.get("NAXIS", 0) > 0 and hdu.shape)
 
 
 def read_padded(plane: Plane, bottom: int, left: int, side: int, fill: float) -> Array:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from deeplegato_pp import fits_io
+from deeplegato_pp import fits_extensions, fits_io
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array
 from deeplegato_pp.errors import FormatError, InputError
+from deeplegato_pp.fits_extensions import is_image
 from deeplegato_pp.inference.catalog.mosaics import opened
-from deeplegato_pp.inference.catalog.planes import is_image
 
 CELL = 128
 """Side of the cells in which the PSF is taken to be constant. [px]"""
@@ -187,7 +187,7 @@ def open_psf_map(source: Any, name: str = "the PSF") -> PSFMap:
             if is_image(hdu) and len(hdu.shape) == 3:
                 x, y = _positions(hdus, hdu.shape[0], source)
                 return cells(CubePSF(as_real_array(hdu.data, name), x, y))
-    return ConstantPSF(fits_io.read_array(source, fits_io.PSF_NAMES, name))
+    return ConstantPSF(fits_io.read_array(source, fits_extensions.PSF_NAMES, name))
 
 
 def cells(psf_map: PSFMap) -> PSFMap:

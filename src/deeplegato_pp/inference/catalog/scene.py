@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplegato_pp import fits_io, inputs
+from deeplegato_pp import fits_extensions, fits_io, inputs
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.flags import Flag
@@ -196,7 +196,7 @@ _STAND_IN_FWHM = 3.0
 
 @lru_cache(maxsize=256)
 def _psf_file(path: str) -> PSFAt:
-    return PSFAt(fits_io.read_array(path, fits_io.PSF_NAMES, "the PSF"))
+    return PSFAt(fits_io.read_array(path, fits_extensions.PSF_NAMES, "the PSF"))
 
 
 def open_scene(inputs: Inputs) -> Scene:
