@@ -272,3 +272,13 @@ def test_half_precision_is_bfloat16_on_a_cpu(tiny, tmp_path):
     model = train(tiny("training.precision=fp16", "training.max_steps=3"))
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert model.card["training"]["steps"] == 3
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_image_network_is_compiled_if_asked_for(tiny, monkeypatch, wanted):
+    """Not compiled here, for want of a compiler on every machine: asked to, once."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    model = train(tiny("training.max_steps=3", f"training.compile={str(wanted).lower()}"))
+    assert len(compiled) == wanted
+    assert all(type(module) is type(model.backbone) for module in compiled)
