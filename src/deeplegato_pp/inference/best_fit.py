@@ -107,17 +107,10 @@ class BestFits:
         self.renders = [0] * len(stamps)
         self.groups = _alike(stamps, self.data, self.good)
         self.w = torch.zeros_like(self.center)
-        for name in ("model", "variance", "floored", "weight", "difference", "residual"):
-            setattr(self, name, torch.zeros_like(self.data))
+        self.model, self.variance, self.floored = torch.zeros(3, *self.data.shape, **options)
+        self.weight, self.difference, self.residual = torch.zeros(3, *self.data.shape, **options)
         self.sky = torch.zeros_like(self.tau2)
         self.form = torch.zeros(len(stamps), 5, **options)
-
-    model: Tensor
-    variance: Tensor
-    floored: Tensor
-    weight: Tensor
-    difference: Tensor
-    residual: Tensor
 
     # --- the models -------------------------------------------------------------------------
 
