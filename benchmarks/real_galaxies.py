@@ -1,6 +1,7 @@
 """Real galaxies against published fits: every file of a folder, by one network.
 
-    python benchmarks/real_galaxies.py FOLDER [--refine exact|laplace] [--sheet sheet.png]
+    python benchmarks/real_galaxies.py FOLDER [--refine exact|laplace] [--model-error 0.1]
+        [--tier A] [--sheet sheet.png]
 
 FOLDER holds ``cases.ecsv`` with the columns file, tier, flags, has_psf, pixel_scale and ref_* in
 the project's conventions, and the files it names. Prints what became of each file, and the median
@@ -29,7 +30,9 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import instrument
 
 
-def measure(cases: Table, folder: Path, refine: str | None) -> tuple[list[int], Posterior]:
+def measure(
+    cases: Table, folder: Path, refine: str | None, model_error: float
+) -> tuple[list[int], Posterior]:
     """Returns the rows that could be read, and their posterior."""
     rows, observations = [], []
     for i, case in enumerate(cases):
@@ -44,7 +47,7 @@ def measure(cases: Table, folder: Path, refine: str | None) -> tuple[list[int], 
     print(f"{len(rows)} galaxies, {time.perf_counter() - started:.1f} s in the network")
     if refine:
         started = time.perf_counter()
-        posterior = predictor.refine(posterior, method=refine)
+        posterior = predictor.refine(posterior, method=refine, model_error=model_error)
         print(f"refined in {time.perf_counter() - started:.1f} s")
     return rows, posterior
 
@@ -112,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--refine", choices=("exact", "laplace"), default=None)
+    parser.add_argument("--model-error", type=float, default=0.0, help="while refining")
     parser.add_argument("--sheet", type=Path, default=None, help="picture of all galaxies")
     parser.add_argument("--tier", default="ABC", help="tiers to measure")
     options = parser.parse_args()
@@ -119,7 +123,7 @@ def main() -> None:
     torch.manual_seed(0)
     cases = Table.read(options.folder / "cases.ecsv")
     cases = cases[[c["tier"] in options.tier for c in cases]]
-    rows, posterior = measure(cases, options.folder, options.refine)
+    rows, posterior = measure(cases, options.folder, options.refine, options.model_error)
     report(cases[rows], posterior.summary())
     if options.sheet:
         contact_sheet(posterior, options.sheet)

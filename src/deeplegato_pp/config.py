@@ -49,7 +49,7 @@ class ConditionsConfig:
         neighbours_masked: Share of the neighbours that a detection has masked, imperfectly.
     """
 
-    psf_fwhm: tuple[float, float] = (1.5, 6.0)
+    psf_fwhm: tuple[float, float] = (1.0, 6.0)
     gain: tuple[float, float] = (1.0, 1e4)
     fixed_variance: float = 0.5
     source_in_map: float = 0.6

@@ -66,6 +66,28 @@ def test_a_folder_of_cutouts(tmp_path, capsys):
     assert "1 not measured" in capsys.readouterr().out
 
 
+def test_how_to_refine_reaches_every_source(monkeypatch):
+    seen = []
+
+    def refine(self, posterior, method, **options):
+        seen.append((method, len(posterior), options))
+        return posterior
+
+    monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
+    options = ["--refine", "--refine-method", "laplace", "--fix", "sersic_index=4"]
+    options += ["--star-odds", "3", "--noise-correlation", "2.5", "--model-error", "0.05"]
+    assert main([*LISTED, *options, "-o", "out.parquet"]) == 0
+    assert [(method, number) for method, number, _ in seen] == [("laplace", 4), ("laplace", 2)]
+    for _, number, given in seen:
+        assert len(given.pop("seed")) == number
+        assert given == {
+            "fixed": {"sersic_index": 4.0},
+            "star_odds": 3.0,
+            "noise_correlation": 2.5,
+            "model_error": 0.05,
+        }
+
+
 def test_two_catalogues_are_compared(capsys):
     for name, seed in (("old.parquet", "0"), ("new.ecsv", "1")):
         assert main([*LISTED, "-o", name, "--seed", seed]) == 0

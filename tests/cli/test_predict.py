@@ -174,10 +174,13 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
 
     monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
     options = ["--fix", "sersic_index=4", "--fix", "center_x=0.5", "--star-odds", "3"]
+    options += ["--noise-correlation", "2.5", "--model-error", "0.05"]
     assert main(["predict", "good.fits", "--psf-fwhm", "3", *options]) == 0
     assert seen["fixed"] == {"sersic_index": 4.0, "center_x": 0.5}
-    assert seen["star_odds"] == 3.0
+    assert (seen["star_odds"], seen["noise_correlation"], seen["model_error"]) == (3.0, 2.5, 0.05)
     capsys.readouterr()
     for wrong in (["--fix", "sersic=4"], ["--fix", "sersic_index"], [*options, "--no-refine"]):
         assert main(["predict", "good.fits", *wrong]) == 2
         assert "--fix" in capsys.readouterr().err
+    assert main(["predict", "good.fits", "--no-refine", "--model-error", "0.1"]) == 2
+    assert "--model-error" in capsys.readouterr().err

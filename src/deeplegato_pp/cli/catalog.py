@@ -10,6 +10,7 @@ import typer
 
 from deeplegato_pp.cli import options
 from deeplegato_pp.cli.measuring import as_number
+from deeplegato_pp.cli.refining import refining_from
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference import Predictor
@@ -116,6 +117,10 @@ def catalog(
         options.RefineRule,
         typer.Option("--refine-rule", help="Which sources: all, or those that gain by it (auto)."),
     ] = options.RefineRule.all,
+    fix: options.Fix = None,
+    star_odds: options.StarOdds = None,
+    noise_correlation: options.NoiseCorrelation = None,
+    model_error: options.ModelError = None,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -185,6 +190,15 @@ def catalog(
         raise InputError("--plot draws a comparison, which was not asked for. Add --compare.")
     if output is None:
         raise InputError("no output was given. Add -o FILE.parquet, .fits, .ecsv, or a folder.")
+    refining = refining_from(
+        refine,
+        refine_method.value,
+        refine_rule.value,
+        fix,
+        star_odds,
+        noise_correlation,
+        model_error,
+    )
     given: dict[str, Any] = {
         "images": tuple(images or ()),
         "extension": _extension(extension),
@@ -221,9 +235,7 @@ def catalog(
     request = Request(
         inputs=Inputs(**given),
         output=output,
-        options=Options(
-            samples, seed, refine_method.value if refine else None, refine_rule.value, draws
-        ),
+        options=Options(samples, seed, refining, draws),
         sources=sources,
         detection=found,
         subtract_background=subtract_background,

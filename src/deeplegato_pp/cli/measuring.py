@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference import Posterior, Predictor
+    from deeplegato_pp.inference.refining import Refining
     from deeplegato_pp.observation import Observation
 
 CHUNK = 64
@@ -26,51 +26,24 @@ class Measuring:
     Attributes:
         samples: Draws of the network per galaxy.
         seed: Of all random numbers.
-        refine: Method of refining, or None for the bare network.
-        only_worth_it: Refine only galaxies for which it changes much.
-        fixed: Parameters held at a value while refining.
-        star_odds: Prior odds of a point source against a galaxy.
+        refining: How they are refined, or None for the bare network.
     """
 
     samples: int
     seed: int
-    refine: str | None
-    only_worth_it: bool
-    fixed: Mapping[str, float] | None = None
-    star_odds: float = 1.0
+    refining: Refining | None = None
 
     @property
     def chunk(self) -> int:
         """Galaxies worked on together."""
-        return CHUNK if self.refine is None else REFINE_CHUNK
+        return CHUNK if self.refining is None else REFINE_CHUNK
 
     def measure(self, predictor: Predictor, observations: list[Observation]) -> Posterior:
         """Returns the posteriors of some observations."""
         network = predictor.posterior(observations, self.samples, self.seed)
-        if self.refine is None:
+        if self.refining is None:
             return network
-        if not self.only_worth_it:
-            return self._refine(predictor, network)
-        from deeplegato_pp.inference import Posterior
-        from deeplegato_pp.inference.refinement import worth_refining
-
-        chosen = worth_refining(network)
-        if not chosen:
-            return network
-        rest = [i for i in range(len(network)) if i not in chosen]
-        refined = self._refine(predictor, network[chosen])
-        order = [*chosen, *rest]
-        joined = Posterior.concatenate([refined, network[rest]]) if rest else refined
-        return joined[[order.index(i) for i in range(len(order))]]
-
-    def _refine(self, predictor: Predictor, network: Posterior) -> Posterior:
-        return predictor.refine(
-            network,
-            self.refine or "exact",
-            fixed=self.fixed,
-            seed=self.seed,
-            star_odds=self.star_odds,
-        )
+        return self.refining.apply(predictor, network, self.seed)
 
 
 @dataclass(frozen=True)
@@ -124,40 +97,6 @@ def as_number(text: str | None) -> str | float | None:
         return float(text)
     except ValueError:
         return text
-
-
-def fixed_values(texts: list[str], refine: bool) -> dict[str, float] | None:
-    """Returns the parameters to fix, from ``NAME=VALUE``; None if there are none.
-
-    Raises:
-        ConfigError: If a text is no assignment of a number, a name is unknown, or nothing is
-            refined.
-
-    Example:
-        >>> fixed_values(["sersic_index=4"], True)
-        {'sersic_index': 4.0}
-    """
-    from deeplegato_pp.errors import ConfigError
-    from deeplegato_pp.parameters import NAMES
-
-    fixed = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = None
-        if name not in NAMES or number is None:
-            raise ConfigError(
-                f"--fix {text}: expected NAME=VALUE with a number and one of {', '.join(NAMES)}, "
-                "e.g. --fix sersic_index=4."
-            )
-        fixed[name] = number
-    if fixed and not refine:
-        raise ConfigError(
-            "--fix conditions the exact posterior; the bare network cannot. Leave out --no-refine."
-        )
-    return fixed or None
 
 
 def measure_files(

@@ -97,6 +97,47 @@ Method = Annotated[
     typer.Option("--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."),
 ]
 
+Fix = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fix",
+        metavar="NAME=VALUE",
+        help="Hold a parameter at a value while refining, e.g. sersic_index=4; repeatable.",
+    ),
+]
+
+StarOdds = Annotated[
+    float | None,
+    typer.Option(
+        "--star-odds",
+        metavar="ODDS",
+        help="Prior odds of a point source against a galaxy, behind star_probability.",
+        show_default="1",
+    ),
+]
+
+NoiseCorrelation = Annotated[
+    float | None,
+    typer.Option(
+        "--noise-correlation",
+        metavar="C",
+        help="For drizzled images, while refining: variance of sums over many pixels, over that "
+        "of independent ones.",
+        show_default="1",
+    ),
+]
+
+ModelError = Annotated[
+    float | None,
+    typer.Option(
+        "--model-error",
+        metavar="F",
+        help="For bright galaxies that are no Sérsic profiles, while refining: error of the model "
+        "as a fraction of itself.",
+        show_default="0",
+    ),
+]
+
 ModelName = Annotated[
     str | None,
     typer.Option(

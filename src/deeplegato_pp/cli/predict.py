@@ -8,13 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from deeplegato_pp.cli import options
-from deeplegato_pp.cli.measuring import (
-    Measuring,
-    Outputs,
-    as_number,
-    fixed_values,
-    measure_files,
-)
+from deeplegato_pp.cli.measuring import Measuring, Outputs, as_number, measure_files
+from deeplegato_pp.cli.refining import refining_from
 
 
 def predict(
@@ -66,22 +61,10 @@ def predict(
             "--no-refine and a model that deeplegato calibrate has fitted it to.",
         ),
     ] = False,
-    fix: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fix",
-            metavar="NAME=VALUE",
-            help="Hold a parameter at a value while refining, e.g. sersic_index=4; repeatable.",
-        ),
-    ] = None,
-    star_odds: Annotated[
-        float,
-        typer.Option(
-            "--star-odds",
-            metavar="ODDS",
-            help="Prior odds of a point source against a galaxy, behind star_probability.",
-        ),
-    ] = 1.0,
+    fix: options.Fix = None,
+    star_odds: options.StarOdds = None,
+    noise_correlation: options.NoiseCorrelation = None,
+    model_error: options.ModelError = None,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -112,7 +95,15 @@ def predict(
     """
     outputs = Outputs(output, samples_output, plot)
     outputs.check()
-    fixed = fixed_values(fix or [], refine)
+    refining = refining_from(
+        refine,
+        refine_method.value,
+        refine_rule.value,
+        fix,
+        star_odds,
+        noise_correlation,
+        model_error,
+    )
     if recalibrated and refine:
         from deeplegato_pp.errors import InputError
 
@@ -140,15 +131,7 @@ def predict(
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
-    how = Measuring(
-        samples,
-        seed,
-        refine_method.value if refine else None,
-        refine_rule is options.RefineRule.auto,
-        fixed,
-        star_odds,
-    )
-    posterior, rows = measure_files(predictor, images, reading, how)
+    posterior, rows = measure_files(predictor, images, reading, Measuring(samples, seed, refining))
     outputs.write(posterior, rows, images)
     from deeplegato_pp.cli.display import print_rows
 

@@ -220,6 +220,8 @@ class Predictor(DictionaryInterface):
         *,
         refine: str | None = None,
         refine_rule: str = "all",
+        noise_correlation: float = 1.0,
+        model_error: float = 0.0,
         samples: int = 1000,
         draws: int = 0,
         seed: int = 0,
@@ -235,6 +237,8 @@ class Predictor(DictionaryInterface):
                 a file, an astropy or pandas table, a mapping, or photutils' ``SourceCatalog``.
             refine: ``"exact"``, ``"laplace"``, or None for the bare network.
             refine_rule: Which sources are refined: ``"all"``, or those that gain by it, ``"auto"``.
+            noise_correlation: See :meth:`refine`.
+            model_error: See :meth:`refine`.
             samples: Draws of the network per source.
             draws: Equally weighted draws kept in each row.
             seed: Of all random numbers, with each source's id and position.
@@ -259,6 +263,8 @@ class Predictor(DictionaryInterface):
             sources,
             refine=refine,
             refine_rule=refine_rule,
+            noise_correlation=noise_correlation,
+            model_error=model_error,
             samples=samples,
             draws=draws,
             seed=seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -38,9 +37,6 @@ Fixed = float | Sequence[float] | np.ndarray
 
 POINT_PARAMETERS = {"magnitude", "center_x", "center_y"}
 """What a point source has too; where one is fixed the two hypotheses are not compared."""
-
-FAINT = 10.0
-"""S/N below which the network's posterior is nearly as good as the exact one."""
 
 
 @dataclass(frozen=True)
@@ -247,23 +243,3 @@ def fixed_at_reference(fixed: Mapping[str, float], prepared: PreparedStamp) -> d
         "center_y": lambda v: prepared.center_from_user(0.0, v)[1],
     }
     return {k: float(convert.get(k, lambda v: v)(float(v))) for k, v in fixed.items()}
-
-
-def worth_refining(posterior: Posterior) -> list[int]:
-    """Returns the galaxies for which refining changes much: the rule ``auto``.
-
-    Those of a median S/N above 10, where the network is far wider than the exact posterior, and
-    those whose mean does not fit the image (chi-square more than 5 sigma too large).
-    """
-    rows = []
-    for i, m in enumerate(posterior.measurements):
-        if not m.measured or m.prepared is None or m.observation is None:
-            continue
-        pixels = int((~m.prepared.mask).sum())
-        misfit = m.chi2 - 1.0 > 5.0 * math.sqrt(2.0 / pixels)
-        if (
-            misfit
-            or instrument.median_snr(posterior.batch_samples[i], m.prepared, m.psf_fwhm) > FAINT
-        ):
-            rows.append(i)
-    return rows

@@ -16,6 +16,7 @@ from deeplegato_pp.inference.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Sha
 from deeplegato_pp.inference.catalog.runner import one_process
 from deeplegato_pp.inference.catalog.scene import open_scene
 from deeplegato_pp.inference.catalog.sources import SourceList, as_sources
+from deeplegato_pp.inference.refining import Refining
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.predictor import Predictor
@@ -61,6 +62,8 @@ def catalogue_rows(
     *,
     refine: str | None = None,
     refine_rule: str = "all",
+    noise_correlation: float = 1.0,
+    model_error: float = 0.0,
     samples: int = 1000,
     draws: int = 0,
     seed: int = 0,
@@ -80,7 +83,12 @@ def catalogue_rows(
     for name, value in taken.items():
         if not inputs.get(name):
             inputs[name] = value
-    options = Options(samples, seed, refine, refine_rule, draws, batch_size)
+    refining = None
+    if refine is not None:
+        refining = Refining(
+            refine, refine_rule, noise_correlation=noise_correlation, model_error=model_error
+        )
+    options = Options(samples, seed, refining, draws, batch_size)
     measurer = Measurer(predictor, open_scene(Inputs(found, **inputs)), options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)
     listed = as_sources(sources)

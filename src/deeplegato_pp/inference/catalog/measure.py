@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeplegato_pp.checks import check_choice, check_positive_integer
+from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.binning import GOAL_RADIUS
 from deeplegato_pp.inference.catalog.columns import DRAWS, draws_of
@@ -24,6 +24,7 @@ from deeplegato_pp.parameters import RADIUS
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.predictor import Predictor
+    from deeplegato_pp.inference.refining import Refining
 
 LARGEST_CUTOUT = 8
 """Side of the largest cutout, in stamps: what a galaxy too large for one is measured on."""
@@ -36,21 +37,18 @@ class Options:
     Attributes:
         samples: Draws of the network per source.
         seed: Of all random numbers, with each source's id and position.
-        refine: ``"exact"``, ``"laplace"``, or None for the bare network.
-        rule: Which sources are refined: ``"all"``, or those that gain by it, ``"auto"``.
+        refining: How sources are refined, or None for the bare network.
         draws: Equally weighted draws kept per source in the table; 0 for none.
         batch: Sources that go through the network together.
     """
 
     samples: int = 1000
     seed: int = 0
-    refine: str | None = None
-    rule: str = "all"
+    refining: Refining | None = None
     draws: int = 0
     batch: int = 64
 
     def __post_init__(self) -> None:
-        check_choice(self.rule, ("all", "auto"), "refine_rule")
         check_positive_integer(self.samples, "samples")
         check_positive_integer(self.batch, "batch")
 
@@ -111,10 +109,12 @@ class Measurer:
                 for i, row in zip(wide, again, strict=True):
                     found[i] = row
             posterior = Posterior.concatenate(found)
-        if self.options.refine is None:
+        refining = self.options.refining
+        if refining is None:
             return posterior
         with _timed(self.seconds, "refine"):
-            return self._refined(chunk, posterior)
+            seeds = [chunk.sources.seed(i, self.options.seed) for i in range(len(cutouts))]
+            return refining.apply(self.predictor, posterior, seeds)
 
     def finish(
         self, chunk: Chunk, cutouts: list[Cutout], posterior: Posterior
@@ -169,24 +169,6 @@ class Measurer:
                 cutouts[i] = wider
                 wide.append(i)
         return wide
-
-    def _refined(self, chunk: Chunk, posterior: Posterior) -> Posterior:
-        """Refines all sources, or those that gain by it; the order stays."""
-        from deeplegato_pp.inference.refinement import worth_refining
-
-        chosen = [i for i, m in enumerate(posterior.measurements) if m.measured]
-        if self.options.rule == "auto":
-            chosen = worth_refining(posterior)
-        if not chosen:
-            return posterior
-        seeds = [chunk.sources.seed(i, self.options.seed) for i in chosen]
-        refined = self.predictor.refine(posterior[chosen], str(self.options.refine), seed=seeds)
-        rest = [i for i in range(len(posterior)) if i not in set(chosen)]
-        if not rest:
-            return refined
-        joined = Posterior.concatenate([refined, posterior[rest]])
-        order = [*chosen, *rest]
-        return joined[[order.index(i) for i in range(len(order))]]
 
     # --- rows ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def describe(
         model: Fingerprint of the network.
     """
     found: dict[str, Any] = {"version": __version__, "model": model, "chunk": size}
-    found |= {f.name: getattr(options, f.name) for f in fields(options)}
+    found |= asdict(options)
     for f in fields(inputs):
         value = getattr(inputs, f.name)
         if isinstance(value, tuple):

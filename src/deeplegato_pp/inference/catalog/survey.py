@@ -146,7 +146,7 @@ def make_catalogue(request: Request, network: Network, progress: Progress) -> Re
     inputs, sources = _sources(request)
     scene = open_scene(inputs)
     _warn_of_positions(scene, sources)
-    size = request.chunk or (CHUNK if request.options.refine is None else REFINED_CHUNK)
+    size = request.chunk or (CHUNK if request.options.refining is None else REFINED_CHUNK)
     configuration = describe(inputs, request.options, sources, size, network.mark)
     plan = Plan(sources, size, request.shard, configuration)
     total = plan.total

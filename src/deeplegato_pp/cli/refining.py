@@ -1,0 +1,82 @@
+"""From the options of ``predict`` and ``catalog`` to how galaxies are refined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deeplegato_pp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.refining import Refining
+
+
+def refining_from(
+    wanted: bool,
+    method: str,
+    rule: str,
+    fix: list[str] | None,
+    star_odds: float | None,
+    noise_correlation: float | None,
+    model_error: float | None,
+) -> Refining | None:
+    """Returns how galaxies are refined; None if they are not.
+
+    Args:
+        wanted: Whether galaxies are refined.
+        method: ``exact`` or ``laplace``.
+        rule: ``all`` or ``auto``.
+        fix: Assignments ``NAME=VALUE``.
+        star_odds: None where the option was not given, as with the two that follow.
+        noise_correlation: See :meth:`Predictor.refine`.
+        model_error: See :meth:`Predictor.refine`.
+
+    Raises:
+        ConfigError: If an assignment cannot be understood, or an option that only refining heeds
+            is given and nothing is refined.
+    """
+    numbers = {
+        "star_odds": star_odds,
+        "noise_correlation": noise_correlation,
+        "model_error": model_error,
+    }
+    given = {name: value for name, value in numbers.items() if value is not None}
+    if not wanted:
+        named = [*(["fix"] if fix else []), *given]
+        if named:
+            raise ConfigError(
+                f"--{named[0].replace('_', '-')} belongs to the exact posterior; the bare network "
+                "does not heed it. Refine, with --refine, or leave it out."
+            )
+        return None
+    fixed = fixed_values(fix or [])
+    from deeplegato_pp.inference.refining import Refining
+
+    return Refining(method, rule, fixed or None, **given)
+
+
+def fixed_values(texts: list[str]) -> dict[str, Any]:
+    """Returns the parameters to fix, from ``NAME=VALUE``.
+
+    Raises:
+        ConfigError: If a text is no assignment of a number, or a name is unknown.
+
+    Example:
+        >>> fixed_values(["sersic_index=4"])
+        {'sersic_index': 4.0}
+    """
+    from deeplegato_pp.parameters import NAMES
+
+    fixed = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if name not in NAMES or number is None:
+            raise ConfigError(
+                f"--fix {text}: expected NAME=VALUE with a number and one of {', '.join(NAMES)}, "
+                "e.g. --fix sersic_index=4."
+            )
+        fixed[name] = number
+    return fixed
