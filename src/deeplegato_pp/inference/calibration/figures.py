@@ -113,6 +113,15 @@ def _grid(content: Content, what: str, **options: Any) -> tuple[Figure, list[Axe
     return figure, list(axes.flat[:7]), last
 
 
+def _label(axes: list[Axes], x: str, y: str) -> None:
+    """Names the axes of the grid's panels, at its lower and left edges only."""
+    for axis in axes[3:]:
+        axis.set_xlabel(x)
+        axis.tick_params(labelbottom=True)
+    for axis in (axes[0], axes[4]):
+        axis.set_ylabel(y)
+
+
 def _spelt(name: str) -> str:
     return name.replace("_", " ").replace("sersic", "Sérsic")
 
@@ -129,11 +138,7 @@ def draw_ranks(content: Content) -> Figure:
         if ranks["leaves_band"][name]:
             axis.set_title(f"{_spelt(name)}: leaves the band")
         axis.set_xlim(0, 1)
-    for axis in axes[3:]:
-        axis.set_xlabel("rank of the truth")
-        axis.tick_params(labelbottom=True)
-    for axis in (axes[0], axes[4]):
-        axis.set_ylabel("ECDF − uniform")
+    _label(axes, "rank of the truth", "ECDF − uniform")
     _key(key, [
         ("posterior", {"color": COLOURS[0]}),
         ("right posterior, 95 %", {"color": BAND, "linewidth": 8}),
@@ -157,11 +162,7 @@ def draw_coverage(content: Content) -> Figure:
         curve = np.array(coverage["curves"][name]) - levels
         axis.plot(100.0 * levels, 100.0 * curve, color=COLOURS[i])
         axis.set_xlim(0, 100)
-    for axis in axes[3:]:
-        axis.set_xlabel("nominal level [%]")
-        axis.tick_params(labelbottom=True)
-    for axis in (axes[0], axes[4]):
-        axis.set_ylabel("coverage − nominal [%]")
+    _label(axes, "nominal level [%]", "coverage − nominal [%]")
     _key(key, [
         ("posterior", {"color": COLOURS[0]}),
         ("right posterior, 95 %", {"color": BAND, "linewidth": 8}),
@@ -257,11 +258,7 @@ def draw_pulls(content: Content) -> Figure:
                   f"{100 * pulls['beyond_3'][name]:.2g} %", transform=axis.transAxes, va="top",
                   fontsize=7.5)  # fmt: skip
         axis.set_xlim(edges[0], edges[-1])
-    for axis in axes[3:]:
-        axis.set_xlabel("pull")
-        axis.tick_params(labelbottom=True)
-    for axis in (axes[0], axes[4]):
-        axis.set_ylabel("density")
+    _label(axes, "pull", "density")
     _key(key, [
         ("simulations", {"color": COLOURS[0], "alpha": 0.5, "linewidth": 8}),
         ("standard normal", {"color": INK, "linewidth": 0.9, "linestyle": (0, (4, 3))}),
