@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from deeplegato_pp import inputs
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.catalog.inputs import Inputs
@@ -110,6 +111,22 @@ def test_noise_masks_and_background_are_cut_with_the_image():
     assert cutout.observation.median_noise == 2.0
     expected = float(SKY.image[cutout.bottom, cutout.left]) - 7.0
     assert cutout.observation.image[0, 0] == pytest.approx(expected)
+
+
+def test_one_psf_for_all_is_looked_at_once_and_before_any_work(monkeypatch):
+    with pytest.raises(InputError, match="psf_even='shift'"):
+        scene(psf=(SKY.psf[1:, 1:],))
+    looked_at = []
+    usable = inputs.usable_psf
+
+    def counted(psf, *rest):
+        if psf is not None:
+            looked_at.append(psf)
+        return usable(psf, *rest)
+
+    monkeypatch.setattr(inputs, "usable_psf", counted)
+    assert all(c.observation is not None for c in cutouts(scene(), LIST))
+    assert len(looked_at) == 1
 
 
 def test_a_source_may_bring_its_own_psf(tmp_path):

@@ -55,11 +55,11 @@ PSFMap = Callable[[float, float], PSFAt]
 class ConstantPSF:
     """The same PSF everywhere."""
 
-    image: Array
+    psf: PSFAt
 
     def __call__(self, x: float, y: float) -> PSFAt:
-        """Returns the PSF."""
-        return PSFAt(self.image)
+        """Returns the PSF, the same object each time."""
+        return self.psf
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ def open_psf_map(source: Any, name: str = "the PSF") -> PSFMap:
     if callable(source):
         return cells(lambda x, y: PSFAt(np.asarray(source(x, y), dtype=np.float64)))
     if not isinstance(source, str | Path):
-        return ConstantPSF(as_real_array(source, name))
+        return ConstantPSF(PSFAt(as_real_array(source, name)))
     with opened(source) as hdus:
         for hdu in hdus:
             if hdu.name == "PSF_DATA":
@@ -187,7 +187,8 @@ def open_psf_map(source: Any, name: str = "the PSF") -> PSFMap:
             if is_image(hdu) and len(hdu.shape) == 3:
                 x, y = _positions(hdus, hdu.shape[0], source)
                 return cells(CubePSF(as_real_array(hdu.data, name), x, y))
-    return ConstantPSF(fits_io.read_array(source, fits_extensions.PSF_NAMES, name))
+    image = fits_io.read_array(source, fits_extensions.PSF_NAMES, name)
+    return ConstantPSF(PSFAt(image))
 
 
 def cells(psf_map: PSFMap) -> PSFMap:

@@ -18,7 +18,7 @@ from deeplegato_pp.inference.catalog.mosaics import Mosaic, ShiftedWCS
 from deeplegato_pp.inference.catalog.neighbours import neighbours_of
 from deeplegato_pp.inference.catalog.places import Place
 from deeplegato_pp.inference.catalog.planes import read_padded
-from deeplegato_pp.inference.catalog.psf_maps import PSFAt, PSFMap, open_psf_map
+from deeplegato_pp.inference.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.inference.catalog.sources import SourceList
 from deeplegato_pp.observation import Observation
 
@@ -59,6 +59,16 @@ class Scene:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_usable", lru_cache(maxsize=256)(self._usable_psf))
+
+    def check_psfs(self) -> None:
+        """Refuses a PSF that could not be used for any source.
+
+        Raises:
+            InputError: If it cannot be used. Those that vary are looked at where they are needed.
+        """
+        for psf_map in self.psfs:
+            if isinstance(psf_map, ConstantPSF):
+                self._usable(psf_map.psf)
 
     def cutout(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
         """Returns the observation of one source; an error becomes its reason.
@@ -214,4 +224,6 @@ def open_scene(inputs: Inputs) -> Scene:
         if source is not None and id(source) not in opened:
             opened[id(source)] = open_psf_map(source)
     psfs = [None if m is None else opened[id(m)] for m in maps]
-    return Scene(inputs, mosaics, psfs)
+    scene = Scene(inputs, mosaics, psfs)
+    scene.check_psfs()
+    return scene
