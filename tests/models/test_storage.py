@@ -252,7 +252,7 @@ def test_the_card_says_prior_and_record_and_is_renewed(model, folder):
     assert "# The model `mine`" in text
     assert "| sersic_index |  | 0.3 | 8 | log-uniform |" in text
     assert "| steps | 3 |" in text
-    assert "| psf_fwhm | 1.5 to 6.0 |" in text
+    assert "| psf_fwhm | 1.0 to 6.0 |" in text
     path.write_text(text + "\nWritten by hand.\n")
     model.save_pretrained(folder, {"training": {"steps": 4}})
     renewed = path.read_text()
