@@ -12,7 +12,6 @@ sources are measured by another).
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import signal
 import subprocess
@@ -134,15 +133,14 @@ def main() -> None:
         whole = time.perf_counter() - started
         print(f"uninterrupted: {whole:.1f} s")
         kill = kill_workers if options.workers else kill_parent
-        kills, good = 0, True
-        for attempt in itertools.count():
+        kills, attempt, good = 0, 0, True
+        while kills < options.kills:
+            attempt += 1
             name = f"killed_{attempt}.parquet"
             call = command(folder, name, options.workers)
             kills += kill(call, options.kills - kills, whole, rng)
             good &= agree(folder / "whole.parquet", folder / name, options.workers)
             print(f"{kills} kills so far", flush=True)
-            if kills >= options.kills:
-                break
         sys.exit(0 if good else 1)
 
 

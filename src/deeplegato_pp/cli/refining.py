@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deeplegato_pp.errors import ConfigError
 
@@ -54,7 +54,7 @@ def refining_from(
     return Refining(method, rule, fixed or None, **given)
 
 
-def fixed_values(texts: list[str]) -> dict[str, Any]:
+def fixed_values(texts: list[str]) -> dict[str, float]:
     """Returns the parameters to fix, from ``NAME=VALUE``.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.inference import instrument
@@ -28,7 +28,7 @@ class Refining:
         method: ``"exact"`` or ``"laplace"``.
         rule: Which galaxies: ``"all"``, or those that gain by it, ``"auto"``
             (:func:`worth_refining`).
-        fixed: Parameters held at a value, in the user's units.
+        fixed: Parameters held at a value, the same for all galaxies, in the user's units.
         star_odds: Prior odds of a point source against a galaxy.
         noise_correlation: Variance of sums over many pixels over that of independent ones.
         model_error: Error of the model as a fraction of itself.
@@ -39,7 +39,7 @@ class Refining:
 
     method: str = "exact"
     rule: str = "all"
-    fixed: Mapping[str, Any] | None = None
+    fixed: Mapping[str, float] | None = None
     star_odds: float | None = 1.0
     noise_correlation: float = 1.0
     model_error: float = 0.0
