@@ -43,6 +43,7 @@ VARIANTS: dict[str, list[str]] = {
         "model.npe.whitening=false",
         "training.gaussian_weight=0",
     ],
+    "one_view": ["model.backbone.views=1", "model.backbone.patch_size=8"],
     "pooled_only": ["model.backbone.layout_channels=0"],
     "adamw": ["training.optimizer=adamw", "training.learning_rate=1e-3"],
     "resnet18": ["model.backbone.type=resnet18"],
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--base", default="default", help="configuration that they differ from")
     parser.add_argument("-n", "--images", type=int, default=30_000, help="images seen by each")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS)[:6], choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS)[:7], choices=VARIANTS)
     parser.add_argument("--test", type=int, default=3000, help="galaxies to measure on")
     parser.add_argument("--full", action="store_true", help="masks and neighbours there too")
     options = parser.parse_intermixed_args()

@@ -159,6 +159,9 @@ class BackboneConfig:
         type: ``"compact"`` for a Swin V2 of the sizes below, or the name of a timm model, whose
             sizes are its own; a named Swin takes those that differ from the defaults here.
         pretrained: Start a named timm model from timm's weights.
+        views: 2 for the central half at full resolution beside the whole stamp binned 2 x 2, 1
+            for the whole stamp at full resolution, which has twice the side and asks for twice
+            the `patch_size` at the same cost.
         gradient_checkpointing: Trade time for memory.
         embed_dim: Channels of the first stage (compact).
         depths: Blocks per stage (compact).
@@ -172,6 +175,7 @@ class BackboneConfig:
 
     type: str = "compact"
     pretrained: bool = False
+    views: int = 2
     gradient_checkpointing: bool = False
     embed_dim: int = 64
     depths: tuple[int, ...] = (2, 2, 6)

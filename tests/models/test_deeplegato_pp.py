@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _circular_moments
 from deeplegato_pp.parameters import POSITION_ANGLE
 
@@ -107,3 +108,23 @@ def test_it_is_built_from_its_configuration(model):
     assert {k: v.shape for k, v in built.state_dict().items()} == {
         k: v.shape for k, v in model.state_dict().items()
     }
+
+
+def test_one_view_reads_the_whole_stamp_at_full_resolution(model, stamps):
+    config = copy.deepcopy(model.config)
+    config.model.backbone.views = 1
+    config.model.backbone.patch_size = 8
+    network = DeepLeGAToPP(config).eval()
+    one_pixel = stamps.image.clone()
+    one_pixel[:, 1, 2] += 100.0 * stamps.sigma[:, 1, 2]
+    seen = ~stamps.mask[:, 1, 2]
+    changed = network.image_features(replace(stamps, image=one_pixel))
+    change = changed - network.image_features(stamps)
+    assert bool((change.abs().amax(1) > 0).eq(seen).all())
+
+
+def test_another_number_of_views_is_refused(model):
+    config = copy.deepcopy(model.config)
+    config.model.backbone.views = 3
+    with pytest.raises(ConfigError, match="views"):
+        DeepLeGAToPP(config)

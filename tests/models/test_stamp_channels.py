@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from deeplegato_pp.errors import ShapeError
-from deeplegato_pp.models.stamp_channels import NUM_CHANNELS, two_views
+from deeplegato_pp.models.stamp_channels import (
+    NUM_CHANNELS,
+    ONE_VIEW_CHANNELS,
+    one_view,
+    two_views,
+)
 
 NEAR_SNR, NEAR_NOISE, NEAR_GOOD, FAR_SNR, FAR_NOISE, FAR_GOOD, X, Y = range(NUM_CHANNELS)
 
@@ -26,6 +31,13 @@ def flat(stamps, value: float, sigma: float):
 @pytest.mark.parametrize("size", [32, 64])
 def test_either_view_has_half_the_side(make_stamps, size):
     assert two_views(make_stamps(3, size)).shape == (3, NUM_CHANNELS, size // 2, size // 2)
+
+
+def test_one_view_is_the_whole_stamp(stamps):
+    views = one_view(flat(stamps, 6.0, 2.0))
+    assert views.shape == (len(stamps), ONE_VIEW_CHANNELS, *stamps.image.shape[1:])
+    torch.testing.assert_close(views[:, 0], torch.full_like(views[:, 0], math.asinh(3.0)))
+    assert views[0, 3, 5, 0] == views[0, 4, 0, 5] == -1.0
 
 
 def test_binning_doubles_the_signal_to_noise_of_a_flat_image(stamps):

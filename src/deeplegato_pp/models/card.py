@@ -99,7 +99,8 @@ def _network(config: Config) -> str:
     backbone, npe = config.model.backbone, config.model.npe
     image = "A compact Swin V2" if backbone.type == "compact" else f"`{backbone.type}`"
     return (
-        f"{image} on two views of the stamp, a PSF encoder, and a "
+        f"{image} on {'two views' if backbone.views == 2 else 'one view'} of the stamp, a PSF "
+        "encoder, and a "
         f"{'whitened ' if npe.whitening else ''}flow (`{npe.type}`, {npe.num_flow_layers} layers)"
     )
 

@@ -10,11 +10,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deeplegato_pp.config import Config
-from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models import storage
 from deeplegato_pp.models.npe_head import Context, NPEHead
 from deeplegato_pp.models.psf_encoder import PSFEncoder
-from deeplegato_pp.models.stamp_channels import NUM_CHANNELS, two_views
+from deeplegato_pp.models.stamp_channels import (
+    NUM_CHANNELS,
+    ONE_VIEW_CHANNELS,
+    one_view,
+    two_views,
+)
 from deeplegato_pp.models.swin_backbone import SwinBackbone
 from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS
 from deeplegato_pp.prior import PriorBox
@@ -50,7 +55,16 @@ class DeepLeGAToPP(nn.Module):
         self.image_size = config.data.image_size
         self.card: dict[str, Any] = {}
         self.reference: dict[str, Tensor] = {}
-        self.backbone = SwinBackbone(config.model.backbone, NUM_CHANNELS, self.image_size // 2)
+        if config.model.backbone.views not in (1, 2):
+            raise ConfigError(
+                f"model.backbone.views must be 1 or 2, got {config.model.backbone.views}."
+            )
+        halved = config.model.backbone.views == 2
+        self.backbone = SwinBackbone(
+            config.model.backbone,
+            NUM_CHANNELS if halved else ONE_VIEW_CHANNELS,
+            self.image_size // 2 if halved else self.image_size,
+        )
         self.psf_encoder = PSFEncoder(config.model.npe.psf_channels)
         features = self.backbone.num_features + self.psf_encoder.num_features
         self.head = NPEHead(config.model.npe, features)
@@ -123,9 +137,13 @@ class DeepLeGAToPP(nn.Module):
 
     def features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
         """Returns what the head reads of stamps: the image's features and the PSF's."""
-        return torch.cat(
-            [self.backbone(two_views(stamps)).float(), self.psf_encoder(stamps).float()], 1
-        )
+        return torch.cat([self.image_features(stamps), self.psf_encoder(stamps).float()], 1)
+
+    def image_features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
+        """Returns what the backbone makes of stamps, in float32."""
+        views = two_views if self.config.model.backbone.views == 2 else one_view
+        features: Tensor = self.backbone(views(stamps)).float()
+        return features
 
     def log_prob(self, context: Context, w: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s"]:
         """Returns the posterior's log-density in the coordinates w, with shape (B, S)."""

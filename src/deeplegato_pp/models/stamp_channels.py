@@ -1,4 +1,4 @@
-"""From a batch of stamps to what the image network reads: two views, stretched."""
+"""From a batch of stamps to what the image network reads: two views or one, stretched."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from deeplegato_pp.stamps import StampBatch
 
 NUM_CHANNELS = 8
 """Signal-to-noise, noise map and mask for either view, and the two coordinates."""
+
+ONE_VIEW_CHANNELS = 5
+"""The same of one view."""
+
+
+def one_view(stamps: StampBatch) -> Float[Tensor, "b 5 n n"]:
+    """Returns the whole stamp at full resolution, and coordinates, as channels.
+
+    Args:
+        stamps: Stamps of side N.
+    """
+    good = (~stamps.mask).float()
+    pixels = stamps.image.masked_fill(stamps.mask, 0.0)
+    noise = stamps.sigma.masked_fill(stamps.mask, 1.0)
+    return torch.stack([*_stretch(pixels, noise, good), *_coordinates(pixels)], 1)
 
 
 def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
@@ -43,9 +58,15 @@ def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
     variance = avg_pool2d((noise**2 * good)[:, None], 2)[:, 0] * 4 / filled
     sigma = torch.where(share > 0, variance, 4.0).sqrt()
     far = _stretch(image, sigma, (share > 0.5).float())
-    a = torch.linspace(-1.0, 1.0, size // 2, device=image.device, dtype=image.dtype)
-    x = a.expand(len(image), size // 2, -1)
-    return torch.stack([*near, *far, x, x.transpose(1, 2)], 1)
+    return torch.stack([*near, *far, *_coordinates(image)], 1)
+
+
+def _coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Column and row of every pixel, from -1 to 1."""
+    size = images.shape[-1]
+    a = torch.linspace(-1.0, 1.0, size, device=images.device, dtype=images.dtype)
+    x = a.expand(len(images), size, -1)
+    return x, x.transpose(1, 2)
 
 
 def _stretch(image: Tensor, sigma: Tensor, good: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -103,7 +103,7 @@ def _compact(config: BackboneConfig, in_channels: int, image_size: int) -> nn.Mo
     if image_size % config.patch_size:
         raise ConfigError(
             f"model.backbone.patch_size {config.patch_size} must divide the view's side "
-            f"{image_size}, which is half of data.image_size."
+            f"{image_size} (half of data.image_size with two views)."
         )
     return SwinTransformerV2(
         img_size=image_size,

@@ -12,7 +12,6 @@ from deeplegato_pp.config import Config
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.models.npe_head import Context
-from deeplegato_pp.models.stamp_channels import two_views
 from deeplegato_pp.parameters import NUM_PARAMETERS
 from deeplegato_pp.prior import PriorBox
 from deeplegato_pp.stamps import StampBatch
@@ -102,9 +101,9 @@ class Objective(nn.Module):
                 "training.reconstruction_weight."
             )
         seen, hidden = hide_cells(stamps, self.training_config.hidden_share)
-        features = model.backbone(two_views(seen)).float()
         images, mask = targets(stamps, hidden)
-        loss: Tensor = self.reconstruction(self.decoder(features).float(), images, mask)
+        drawn = self.decoder(model.image_features(seen)).float()
+        loss: Tensor = self.reconstruction(drawn, images, mask)
         return loss
 
     def _draws(self, model: DeepLeGAToPP, context: Context) -> Tensor:
