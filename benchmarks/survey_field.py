@@ -220,8 +220,13 @@ def matched(table: QTable, truth: Table, detect: bool) -> QTable:
             print(f"  {low:.0f}-{low + 1:.0f}: {found[inside].mean():.3f} of {inside.sum()}")
     print(f"detections {len(table)}, without a source within 3 px "
           f"{len(table) - len(set(nearest[found].tolist()))}")  # fmt: skip
-    kept = np.flatnonzero(found)
-    truth.remove_rows(np.flatnonzero(~found))
+    # Of sources blended into one detection the brightest is the one measured.
+    brightest: dict[int, int] = {}
+    for i in np.flatnonzero(found)[np.argsort(truth["magnitude"][found])]:
+        brightest.setdefault(int(nearest[i]), int(i))
+    print(f"sources blended with a brighter one {int(found.sum()) - len(brightest)}")
+    kept = np.array(sorted(brightest.values()))
+    truth.remove_rows(np.setdiff1d(np.arange(len(truth)), kept))
     return table[nearest[kept]]
 
 

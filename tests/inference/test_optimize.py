@@ -31,6 +31,28 @@ def test_finds_the_mode_from_a_distance(gain):
         assert float(values.max()) <= float(optima.log_posterior[i]) + 1e-2
 
 
+def test_steps_learn_the_derivatives_instead_of_rendering_them():
+    w = coordinates_of(magnitude=20.0)[None]
+    optima = maximize(simulate(w), torch.tensor([0]), w + 0.2)
+    assert bool(optima.converged[0])
+    assert int(optima.renders[0]) <= 40  # derivatives at every one of its steps would be 64
+
+
+def test_derivatives_in_single_precision_serve_a_search():
+    w = coordinates_of(magnitude=21.0)
+    problem = simulate(w[None])
+    _, gradient, information = problem.linearize(0, w + 0.01)
+    _, single, wider = problem.respond(0, *problem.jacobian(0, w + 0.01, torch.float32))
+    error = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(information), (single - gradient)[:, None], upper=False
+    )
+    assert 0.0 < float(error.norm()) < 0.1  # sigma
+    torch.testing.assert_close(
+        torch.linalg.inv(wider).diagonal(), torch.linalg.inv(information).diagonal(),
+        rtol=0.02, atol=0,
+    )  # fmt: skip
+
+
 def test_a_round_galaxy_leaves_its_shape_to_the_prior():
     w = coordinates_of(q=1.0, magnitude=24.0)
     problem = simulate(w[None])
@@ -60,7 +82,7 @@ def test_repeated_and_massless_modes_are_dropped():
         covariance=0.1 * torch.eye(2).double().expand(5, 2, 2),
         log_posterior=torch.tensor([0.0, -0.1, -1.0, -50.0, 3.0]).double(),
         converged=torch.ones(5, dtype=torch.bool),
-        iterations=torch.zeros(5, dtype=torch.long),
+        renders=torch.zeros(5, dtype=torch.long),
     )
     first, second = distinct_modes(optima)
     torch.testing.assert_close(first.u, u[[0, 2]])

@@ -30,6 +30,9 @@ _CHUNK_PIXELS = 2**19
 """Fourier pixels worked on at a time on a CPU: a few MB an array, so that they stay in cache."""
 
 
+Bands = dict[int, Band]
+"""A PSF's transforms by the length of the period."""
+
 FARTHEST = 0.61
 """Largest offset of a galaxy from the stamp's centre, over the stamp's side: farther out, its
 periodic copy would come too near to the opposite edge."""
@@ -80,6 +83,7 @@ def render_sersic(
     psf_index: Int[Tensor, " b"] | None = None,
     plan: Plan | None = None,
     negligible: float = 0.0,
+    bands: Bands | None = None,
 ) -> Float[Tensor, "b size size"]:
     """Renders galaxies on square stamps.
 
@@ -104,6 +108,8 @@ def render_sersic(
         plan: Render every galaxy by this plan instead of by its own class.
         negligible: Light of periodic copies that need not be subtracted; below 1e-6 of the peak
             pixel it never is. [flux per pixel]
+        bands: An empty dictionary at first, to be given again with this PSF, oversampling and
+            dtype: its transforms are then computed once. For one PSF (Py, Px) only.
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]
@@ -121,7 +127,9 @@ def render_sersic(
         psf, psf_index = _used(psf, psf_index)
     elif psf.dim() == 3:
         psf_index = torch.arange(batch, device=psf.device)
-    options = (size, oversampling, psf_includes_pixel, negligible)
+    if psf.dim() == 3:
+        bands = None
+    options = (size, oversampling, psf_includes_pixel, negligible, bands)
     galaxies = Galaxies(flux, radius, sersic_index, axis_ratio, position_angle, x, y)
     if plan is not None:
         return _render_chunks(galaxies, psf, psf_index, *options, plan)
@@ -180,11 +188,15 @@ def _render_chunks(
     s: int,
     pixel: bool,
     negligible: float,
+    bands: Bands | None,
     plan: Plan,
 ) -> Tensor:
     """Renders galaxies of one plan, a cache-sized number at a time."""
     length = period_length(size, psf.shape[-2:], s, plan)
-    band = psf_band(psf, length, s)
+    bands = {} if bands is None else bands
+    if length not in bands:
+        bands[length] = psf_band(psf, length, s)
+    band = bands[length]
     chunk = max(1, _CHUNK_PIXELS // (len(band.ky) * len(band.kx)))
     if psf.is_cuda:
         chunk *= 64

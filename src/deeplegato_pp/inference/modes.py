@@ -102,8 +102,8 @@ class ModeFinder:
     ) -> None:
         owner = torch.cat([torch.full((len(starts[i]),), i) for i in rows])
         optima = maximize(self.problem, owner, torch.cat([starts[i] for i in rows]))
-        for row, steps in zip(optima.rows.tolist(), optima.iterations.tolist(), strict=True):
-            self.renders[row] += (steps + 1) * (self.coordinates.dim + 1)
+        for row, renders in zip(optima.rows.tolist(), optima.renders.tolist(), strict=True):
+            self.renders[row] += renders
         for group in distinct_modes(optima):
             modes[int(group.rows[0])] = group
 

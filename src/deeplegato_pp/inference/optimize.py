@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,16 @@ _LONGEST_STEP = 1.5
 """Largest change of a coordinate in one step; the prior is one wide."""
 
 _DAMPING_LIMIT = 1e10
+
+_DAMPING_AFTER_FAILURE = 0.03
+"""Least damping of the step that follows one that did not keep its promise."""
+
+_DRIFT = 0.1
+"""Derivatives are taken anew before an optimum is believed if steps of a posterior sigma since have
+led to images farther than this from what was foretold, in sigmas of the noise."""
+
+_KEPT_PROMISE = 0.25
+"""Share of the promised gain below which derivatives are taken anew."""
 
 _CURVATURE_REACH = 0.1
 """Distance of the gradients that tell the curvature. [sigmas of the covariance to begin with]"""
@@ -40,7 +51,7 @@ class Optima:
         covariance: Inverse of Fisher information plus prior precision, with shape (M, F, F).
         log_posterior: ln L + ln prior at the optimum, with shape (M,).
         converged: Whether the last step was below 3 % of a posterior sigma, with shape (M,).
-        iterations: Steps tried, with shape (M,).
+        renders: Images rendered on the way, with shape (M,).
     """
 
     rows: Int[Tensor, " m"]
@@ -48,7 +59,7 @@ class Optima:
     covariance: Float[Tensor, "m f f"]
     log_posterior: Float[Tensor, " m"]
     converged: Bool[Tensor, " m"]
-    iterations: Int[Tensor, " m"]
+    renders: Int[Tensor, " m"]
 
     def __getitem__(self, index: Tensor) -> Optima:
         """Returns some of the rows."""
@@ -58,7 +69,7 @@ class Optima:
             self.covariance[index],
             self.log_posterior[index],
             self.converged[index],
-            self.iterations[index],
+            self.renders[index],
         )
 
     def log_mass(self) -> Float[Tensor, " m"]:
@@ -75,10 +86,13 @@ def maximize(
 ) -> Optima:
     """Climbs from each start to a mode of its galaxy's posterior.
 
-    Each step solves (H + damping diag H) step = gradient, with the exact gradient of the log
-    posterior and H its Fisher information plus the prior's precision (the identity). Where the
-    galaxy is round the image does not depend on its two shape coordinates to first order: H is
-    then the prior's, and so is the covariance returned.
+    Each step solves (H + damping diag H) step = gradient, with the gradient of the log posterior
+    and H its Fisher information plus the prior's precision (the identity). Every image that a step
+    renders corrects the image's derivatives by the least change, in units of the posterior's
+    widths, that foretells it (Broyden 1965); they are taken anew where a step does not keep its
+    promise, and at the end unless the corrections were negligible. Where the galaxy is round the
+    image does not depend on its two shape coordinates to first order: H is then the prior's, and
+    so is the covariance returned.
 
     Args:
         problem: Galaxies and hypothesis.
@@ -92,47 +106,109 @@ def maximize(
     References:
         | An algorithm for least-squares estimation of nonlinear parameters (Marquardt, 1963)
         | https://doi.org/10.1137/0111030
+        | A class of methods for solving nonlinear simultaneous equations (Broyden, 1965)
+        | https://doi.org/10.1090/S0025-5718-1965-0198670-6
     """
-    u = starts.double().clamp(-W_MAX, W_MAX).clone()
-    value, gradient, hessian = _expand(problem, rows, u)
-    damping = torch.full_like(value, 1e-3)
-    converged = torch.zeros_like(value, dtype=torch.bool)
-    iterations = torch.zeros_like(rows)
-    active = torch.arange(len(rows))
-    for _ in range(max_iterations):
-        newton = torch.linalg.solve(hessian[active], gradient[active])
-        near = (newton * gradient[active]).sum(-1) < _TOLERANCE
-        converged[active[near]] = True
-        active = active[~near & (damping[active] < _DAMPING_LIMIT)]
-        if active.numel() == 0:
-            break
-        step = _damped_step(gradient[active], hessian[active], damping[active])
-        trial = (u[active] + step).clamp(-W_MAX, W_MAX)
-        new = _expand(problem, rows[active], trial)
-        gain = new[0] - value[active]
-        better = gain > 0
-        moved = active[better]
-        u[moved] = trial[better]
-        value[moved], gradient[moved], hessian[moved] = (x[better] for x in new)
-        damping[active] = torch.where(better, damping[active] * 0.1, damping[active] * 8.0)
-        damping.clamp_(min=1e-9)
-        iterations[active] += 1
-        converged[active[better & (gain < _TOLERANCE)]] = True
-        active = active[~(better & (gain < _TOLERANCE))]
-    covariance = torch.linalg.inv(hessian)
-    covariance = 0.5 * (covariance + covariance.mT)
-    return Optima(rows, u, covariance, value, converged, iterations)
+    searches = [
+        _Search(problem, int(row), start).climb(max_iterations)
+        for row, start in zip(rows, starts.double().clamp(-W_MAX, W_MAX), strict=True)
+    ]
+    covariance = torch.linalg.inv(torch.stack([s.hessian for s in searches]))
+    return Optima(
+        rows,
+        torch.stack([s.u for s in searches]),
+        0.5 * (covariance + covariance.mT),
+        torch.stack([s.value for s in searches]),
+        torch.tensor([s.converged for s in searches]),
+        torch.tensor([s.renders for s in searches]),
+    )
 
 
-def _damped_step(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tensor:
-    scaled = hessian + torch.diag_embed(damping[:, None] * hessian.diagonal(dim1=-2, dim2=-1))
-    step = torch.linalg.solve(scaled, gradient)
-    longest = step.abs().amax(-1, keepdim=True).clamp_min(1e-300)
-    return step * (_LONGEST_STEP / longest).clamp_max(1.0)
+class _Search:
+    """One climb.
+
+    Attributes:
+        u: Where it is.
+        value: Log posterior there.
+        gradient: Its gradient.
+        hessian: Fisher information plus the prior's precision.
+        converged: Whether this is an optimum.
+        renders: Images rendered.
+    """
+
+    def __init__(self, problem: ExactProblem, row: int, start: Float[Tensor, " f"]) -> None:
+        self.problem, self.row, self.u = problem, row, start
+        self.dtype = problem.needed_dtype(row)
+        self.identity = torch.eye(len(start)).to(start)
+        self.damping = 1e-3
+        self.converged, self.renders = False, 0
+        self._differentiate()
+
+    def climb(self, max_iterations: int) -> _Search:
+        """Takes steps until none is worth it."""
+        for _ in range(max_iterations):
+            newton = torch.linalg.solve(self.hessian, self.gradient)
+            if float(newton @ self.gradient) < _TOLERANCE:
+                if self.drift < _DRIFT:
+                    self.converged = True
+                    break
+                self._differentiate()
+                continue
+            if self.damping > _DAMPING_LIMIT:
+                break
+            gain = self._step()
+            if 0.0 < gain < _TOLERANCE and self.drift < _DRIFT:
+                self.converged = True
+                break
+        return self
+
+    def _differentiate(self) -> None:
+        """Renders the image and all its derivatives where the search is."""
+        self.image, self.jacobian = self.problem.jacobian(self.row, self.u, self.dtype)
+        self.renders += len(self.u) + 1
+        self.drift = 0.0
+        response = self._respond(self.u, self.image, self.jacobian)
+        self.value, self.gradient, self.hessian = response
+
+    def _respond(self, u: Tensor, image: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, gradient, information = self.problem.respond(self.row, image, jacobian)
+        prior = self.problem.coordinates.log_prior(u)
+        return value + prior, gradient - u, information + self.identity
+
+    def _step(self) -> float:
+        """Tries a damped step; returns what it gained, 0 if it was not taken."""
+        scaled = self.hessian + self.damping * torch.diag(self.hessian.diagonal())
+        step = torch.linalg.solve(scaled, self.gradient)
+        step = step * (_LONGEST_STEP / step.abs().amax().clamp_min(1e-300)).clamp_max(1.0)
+        trial = (self.u + step).clamp(-W_MAX, W_MAX)
+        step = trial - self.u
+        slope = self.hessian @ step
+        length2 = max(float(step @ slope), 1e-300)
+        promised = float(step @ self.gradient) - 0.5 * length2
+        with torch.no_grad():
+            image = self.problem.render(self.row, trial[None], torch.float64)[0]
+        self.renders += 1
+        missed = (image - self.image).flatten() - step @ self.jacobian
+        updated = self.jacobian + torch.outer(slope / length2, missed)
+        value, gradient, hessian = self._respond(trial, image, updated)
+        gain = float(value - self.value)
+        if gain > 0:
+            surprise = self.problem.squared_distance(self.row, self.image, missed)
+            self.drift += math.sqrt(surprise / min(length2, 1.0))
+            self.u, self.image, self.jacobian = trial, image, updated
+            self.value, self.gradient, self.hessian = value, gradient, hessian
+        if gain > 0.75 * promised:
+            self.damping *= 0.1
+        elif gain < _KEPT_PROMISE * promised:
+            if self.drift > 0:
+                self._differentiate()
+            else:
+                self.damping = max(8.0 * self.damping, _DAMPING_AFTER_FAILURE)
+        return max(gain, 0.0)
 
 
 def _expand(problem: ExactProblem, rows: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log posterior, gradient and information plus prior precision, for many searches."""
+    """Log posterior, gradient and information plus prior precision, at many points."""
     parts = [problem.linearize(int(row), point) for row, point in zip(rows, u, strict=True)]
     value, gradient, information = (torch.stack(x) for x in zip(*parts, strict=True))
     identity = torch.eye(u.shape[-1]).to(u)
@@ -231,7 +307,7 @@ def use_full_curvature(problem: ExactProblem, optima: Optima) -> Optima:
     parts = [_curved(problem, optima[torch.tensor([i])]) for i in range(len(optima.rows))]
     columns = zip(*((p.rows, p.u, p.covariance, p.log_posterior) for p in parts), strict=True)
     rows, u, covariance, value = (torch.cat(c) for c in columns)
-    return Optima(rows, u, covariance, value, optima.converged, optima.iterations)
+    return Optima(rows, u, covariance, value, optima.converged, optima.renders)
 
 
 def _curved(problem: ExactProblem, mode: Optima) -> Optima:
@@ -252,4 +328,4 @@ def _curved(problem: ExactProblem, mode: Optima) -> Optima:
         if float(reached) <= float(best) + _TOLERANCE:
             break
         u, best = trial, reached
-    return Optima(mode.rows, u, (tril @ tril.T)[None], best, mode.converged, mode.iterations)
+    return Optima(mode.rows, u, (tril @ tril.T)[None], best, mode.converged, mode.renders)

@@ -46,6 +46,19 @@ def test_blended_sources_are_told_apart(tmp_path):
         assert len(detect(mosaic, how, tmp_path / f"{number}.fits")) == number
 
 
+def test_a_masked_core_does_not_shred_its_source(tmp_path):
+    rows, columns = np.indices((120, 120))
+    radius = np.hypot(columns - 58.3, rows - 61.8)
+    image = 300.0 * np.exp(-radius / 6.0) + np.random.default_rng(0).standard_normal((120, 120))
+    mask = (image > 80.0) | (columns == 56)
+    mosaic = Mosaic("saturated", array_plane(image, "image"), mask=array_plane(mask, "mask"))
+    sources = detect(mosaic, Detection(box=40), tmp_path / "segments.fits")
+    assert len(sources) == 1
+    assert np.hypot(sources.x[0] - 58.3, sources.y[0] - 61.8) < 0.5
+    segments = fits.getdata(tmp_path / "segments.fits")
+    assert segments[62, 58] == 1
+
+
 def test_seams_between_tiles_do_not_show(tmp_path, monkeypatch):
     whole, segmentation, _ = find(tmp_path)
     monkeypatch.setattr(

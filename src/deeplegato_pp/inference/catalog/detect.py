@@ -29,6 +29,9 @@ TILE = 2048
 OVERLAP = 256
 """Pixels by which a tile reaches over its inner part, on each side."""
 
+BRIDGE = 8
+"""Masked pixels this near to good ones are filled in before sources are looked for. [px]"""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -164,7 +167,7 @@ def _detect_tile(
         sigma = np.where(mask, sigma, stated)
     elif noise is not None:
         sigma = np.full_like(pixels, noise)
-    segments, x, y = _segment(pixels - level, sigma, mask, how)
+    segments, x, y = _segment(*_bridged(pixels - level, mask), sigma, how)
     if segments is None:
         return
     x, y = x + tile.left, y + tile.bottom
@@ -204,8 +207,26 @@ def _background(pixels: Array, mask: Array, box: int) -> tuple[Array, Array]:
         return np.full_like(pixels, median), np.full_like(pixels, sigma)
 
 
+def _bridged(pixels: Array, mask: Array) -> tuple[Array, Array]:
+    """Masked pixels near good ones, from those; returns the image and what is still masked.
+
+    A hole in a source, as a saturated core leaves, has no peak: the source would be shredded and
+    its centre lost.
+    """
+    from astropy.convolution import Gaussian2DKernel, convolve_fft, interpolate_replace_nans
+
+    if not mask.any():
+        return pixels, mask
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        filled = interpolate_replace_nans(
+            np.where(mask, np.nan, pixels), Gaussian2DKernel(BRIDGE / 4), convolve=convolve_fft
+        )
+    return np.nan_to_num(filled), np.isnan(filled)
+
+
 def _segment(
-    pixels: Array, sigma: Array, mask: Array, how: Detection
+    pixels: Array, mask: Array, sigma: Array, how: Detection
 ) -> tuple[Array | None, Array, Array]:
     """Labels (H, W) counted from 1 without gaps, or None, and the centroids of the sources."""
     from astropy.convolution import convolve_fft
