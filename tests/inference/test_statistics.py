@@ -71,14 +71,6 @@ def test_a_circular_summary_knows_no_seam():
     assert seam.quantiles[0] > 160.0 > 20.0 > seam.quantiles[-1]
 
 
-def test_weighted_circular_mean():
-    angles, weights = np.array([170.0, 10.0]), np.array([0.25, 0.75])
-    phase = 2 * np.deg2rad(angles)
-    x, y = (weights * np.cos(phase)).sum(), (weights * np.sin(phase)).sum()
-    expected = math.degrees(math.atan2(y, x)) / 2 % 180
-    assert st.circular_mean(angles, 180.0, weights) == pytest.approx(expected)
-
-
 def test_nan_draws_give_nan_and_not_a_number():
     summary = st.summarise(np.array([1.0, np.nan]))
     assert math.isnan(summary.value)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from deeplegato_pp.angles import angular_difference
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.inference import diagnostics, predictive
 from deeplegato_pp.inference.covariates import class_edges, class_of, of_draws, of_posterior
-from deeplegato_pp.inference.diagnostics.rows import angular_difference
 from deeplegato_pp.inference.posterior import Posterior
 from deeplegato_pp.parameters import NAMES, PARAMETERS
 

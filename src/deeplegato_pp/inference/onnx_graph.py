@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from deeplegato_pp.angles import tensor_circular_mean, unwrap
 from deeplegato_pp.inference.statistics import QUANTILES
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.noise_maps import MAD_TO_SIGMA
@@ -157,11 +158,8 @@ def summaries(draws: Float[Tensor, "s 7"]) -> Float[Tensor, "7 7"]:
     """Returns mean, standard deviation and quantiles per parameter, as `statistics.summarise`."""
     period = draws.new_tensor([p.period or 1.0 for p in PARAMETERS])
     circular = torch.tensor([p.period is not None for p in PARAMETERS], device=draws.device)
-    phase = draws * (2.0 * math.pi / period)
-    angle = torch.atan2(phase.sin().mean(0), phase.cos().mean(0)) * (period / (2.0 * math.pi))
-    centre = torch.where(circular, torch.remainder(angle, period), draws.mean(0))
-    unwrapped = centre + torch.remainder(draws - centre + period / 2, period) - period / 2
-    draws = torch.where(circular, unwrapped, draws)
+    centre = torch.where(circular, tensor_circular_mean(draws, period, 0), draws.mean(0))
+    draws = torch.where(circular, unwrap(draws, centre, period), draws)
     spread = ((draws - centre) ** 2).mean(0).sqrt()
     values = hazen_quantiles(draws, tuple(QUANTILES.values()))
     values = torch.where(circular, torch.remainder(values, period), values)

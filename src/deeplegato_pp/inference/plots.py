@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deeplegato_pp.angles import unwrap
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import statistics
@@ -209,7 +210,7 @@ def _unwrapped(posterior: Posterior) -> tuple[np.ndarray, list[str], list[str]]:
     labels, titles = [], []
     for i, (p, s) in enumerate(zip(PARAMETERS, parameter_summaries(posterior), strict=True)):
         if p.period is not None:
-            samples[:, i] = statistics.unwrap(samples[:, i], s.value, p.period)
+            samples[:, i] = unwrap(samples[:, i], s.value, p.period)
         lower, middle, upper = statistics.quantiles(samples[:, i], (0.16, 0.5, 0.84), weights)
         unit = f" [{_UNITS.get(p.unit, p.unit)}]" if p.unit else ""
         labels.append(f"{p.symbol}{unit}")

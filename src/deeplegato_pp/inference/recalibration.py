@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from scipy.special import ndtr, ndtri
 
+from deeplegato_pp.angles import angular_difference, circular_mean
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.errors import FormatError, InputError, ShapeError
 from deeplegato_pp.inference.covariates import class_edges, class_of, of_posterior
 from deeplegato_pp.inference.diagnostics.ranks import check_ranks
-from deeplegato_pp.inference.diagnostics.rows import angular_difference, circular_means
 from deeplegato_pp.parameters import NAMES, PARAMETERS
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Recalibration:
         number = self._class_numbers(values, len(samples))
         for j, p in enumerate(PARAMETERS):
             if p.period is not None:
-                center = circular_means(samples[..., j], p.period)[:, None]
+                center = circular_mean(samples[..., j], p.period)[:, None]
                 low, high = -0.5 * p.period, 0.5 * p.period
                 turned = angular_difference(samples[..., j] - center, p.period)
                 moved = self._moved(turned, low, high, number, j)

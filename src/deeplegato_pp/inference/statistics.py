@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.angles import circular_mean, unwrap
 from deeplegato_pp.errors import NumericalError, RangeError
 
 Array = np.ndarray
@@ -112,21 +113,6 @@ def quantiles(
     return np.interp(probabilities, np.cumsum(mass) - 0.5 * mass, ordered)
 
 
-def circular_mean(
-    angles: Float[Array, " s"], period: float, weights: Float[Array, " s"] | None = None
-) -> float:
-    """Returns the direction of the mean unit vector, in [0, period).
-
-    Example:
-        >>> round(circular_mean(np.array([170.0, 20.0]), 180.0), 6)
-        5.0
-    """
-    phase = 2.0 * math.pi * np.asarray(angles, dtype=np.float64) / period
-    x = float(np.average(np.cos(phase), weights=weights))
-    y = float(np.average(np.sin(phase), weights=weights))
-    return wrap(math.atan2(y, x) * period / (2.0 * math.pi), period)
-
-
 def wrap(angle: float, period: float) -> float:
     """Returns an angle brought into [0, period).
 
@@ -136,16 +122,6 @@ def wrap(angle: float, period: float) -> float:
     """
     wrapped = float(angle) % period
     return 0.0 if wrapped == period else wrapped  # -1e-20 % 180 rounds up to 180
-
-
-def unwrap(angles: Float[Array, " s"], center: float, period: float) -> Float[Array, " s"]:
-    """Returns angles shifted by whole periods to within half a period of `center`.
-
-    Example:
-        >>> unwrap(np.array([175.0, 3.0]), 2.0, 180.0).tolist()
-        [-5.0, 3.0]
-    """
-    return center + (np.asarray(angles) - center + 0.5 * period) % period - 0.5 * period
 
 
 def summarise(
@@ -171,7 +147,7 @@ def summarise(
         return Summary(
             float(mean(draws, weights)), float(std(draws, weights)), tuple(values.tolist())
         )
-    center = circular_mean(draws, period, weights)
+    center = float(circular_mean(draws, period, weights))
     turned = unwrap(draws, center, period)
     width = math.sqrt(float(np.average((turned - center) ** 2, weights=weights)))
     values = quantiles(turned, probabilities, weights)

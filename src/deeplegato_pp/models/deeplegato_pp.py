@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deeplegato_pp.angles import tensor_circular_mean, unwrap
 from deeplegato_pp.config import Config
 from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models import storage
@@ -226,10 +227,7 @@ def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = samples.mean(1), samples.std(1)
     for i, parameter in enumerate(PARAMETERS):
         if parameter.period is not None:
-            phase = samples[..., i] * (2 * torch.pi / parameter.period)
-            angle = torch.atan2(phase.sin().mean(1), phase.cos().mean(1))
-            centre = torch.remainder(angle * parameter.period / (2 * torch.pi), parameter.period)
-            half = parameter.period / 2
-            off = torch.remainder(samples[..., i] - centre[:, None] + half, parameter.period) - half
-            mean[:, i], std[:, i] = centre, off.std(1)
+            centre = tensor_circular_mean(samples[..., i], parameter.period, 1)
+            mean[:, i] = centre
+            std[:, i] = unwrap(samples[..., i], centre[:, None], parameter.period).std(1)
     return mean, std

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deeplegato_pp.angles import circular_mean
 from deeplegato_pp.errors import InputError, NumericalError, RangeError, ShapeError
 from deeplegato_pp.inference import statistics
 from deeplegato_pp.inference.diagnostics import rows
@@ -17,12 +18,12 @@ def test_rows_agree_with_the_statistics_of_one_galaxy():
     probabilities = (0.0, 0.025, 0.5, 0.84, 1.0)
     for w in (None, weights):
         found = rows.row_quantiles(draws, probabilities, w)
-        centers = rows.circular_means(50.0 * draws, 180.0, w)
+        centers = circular_mean(50.0 * draws, 180.0, w)
         for i, row in enumerate(draws):
             one = None if w is None else w[i]
             expected = statistics.quantiles(row, probabilities, one)
             np.testing.assert_allclose(found[i], expected, atol=1e-9)
-            center = statistics.circular_mean(50.0 * row, 180.0, one)
+            center = circular_mean(50.0 * row, 180.0, one)
             assert centers[i] == pytest.approx(center, abs=1e-9)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deeplegato_pp import __version__
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.catalog.detect import Detection, detect
 from deeplegato_pp.inference.catalog.disk import write_atomically
@@ -249,7 +250,8 @@ def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
     scene = open_scene(inputs)
     marks = [file_mark(f) for f in (*inputs.images, *inputs.noise, *inputs.mask)]
     key = fingerprint({"how": vars(request.detection), "files": marks, "ext": inputs.extension,
-                       "bits": inputs.mask_bits, "type": inputs.noise_type})  # fmt: skip
+                       "bits": inputs.mask_bits, "type": inputs.noise_type,
+                       "version": __version__})  # fmt: skip
     folder = work_folder(request.output) / f"detected-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     segmentation, background = folder / "segmentation.fits", folder / "background.fits"

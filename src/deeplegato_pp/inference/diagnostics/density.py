@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy.fft import irfft, rfft
 
+from deeplegato_pp.angles import angular_difference
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.inference.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.inference.diagnostics.rows import (
     Checked,
-    angular_difference,
     average,
     checked,
     effective_size,

@@ -8,14 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.angles import angular_difference, circular_mean
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.diagnostics.rows import (
     SET_ASIDE,
     Checked,
-    angular_difference,
     average,
     checked,
-    circular_means,
     effective_size,
     positions,
     spread_rank,
@@ -101,7 +100,7 @@ def _cut(
     aside = np.arange(number) % SET_ASIDE == 0
     kept = ~aside if number > 1 else aside
     first, rest = (None, None) if weights is None else (weights[:, aside], weights[:, kept])
-    center = circular_means(draws[:, aside], period, first)
+    center = circular_mean(draws[:, aside], period, first)
     turned = angular_difference(draws[:, kept] - center[:, None], period)
     value = angular_difference(value - center, period)
     if rest is None:

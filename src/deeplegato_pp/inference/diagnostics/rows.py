@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from deeplegato_pp.angles import circular_mean, unwrap
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.inference.statistics import normalised_weights
 from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS
@@ -125,20 +126,6 @@ def effective_size(weights: Float[Array, "b s"] | None, draws: int) -> Float[Arr
     return float(draws) if weights is None else 1.0 / np.square(weights).sum(axis=1)
 
 
-def circular_means(
-    angles: Float[Array, "b s"], period: float, weights: Float[Array, "b s"] | None = None
-) -> Float[Array, "b"]:
-    """Returns the direction of each row's mean unit vector, in [0, period]."""
-    phase = np.exp(2j * math.pi / period * angles)
-    mean = phase.mean(axis=1) if weights is None else (phase * weights).sum(axis=1)
-    return np.angle(mean) % (2.0 * math.pi) * (period / (2.0 * math.pi))
-
-
-def angular_difference(difference: Float[Array, "*b"], period: float) -> Float[Array, "*b"]:
-    """Returns differences of angles brought to within half a period of zero."""
-    return (difference + 0.5 * period) % period - 0.5 * period
-
-
 def unwrapped(
     samples: Float[Array, "b s 7"],
     truth: Float[Array, "b 7"] | None,
@@ -156,11 +143,9 @@ def unwrapped(
     turned = np.zeros((len(samples), samples.shape[2])) if truth is None else truth.copy()
     for j, p in enumerate(PARAMETERS):
         if p.period is not None:
-            center = circular_means(samples[..., j], p.period, weights)
-            value = center if truth is None else truth[:, j]
-            turned[:, j] = center + angular_difference(value - center, p.period)
-            spread = angular_difference(samples[..., j] - center[:, None], p.period)
-            samples[..., j] = center[:, None] + spread
+            center = circular_mean(samples[..., j], p.period, weights)
+            turned[:, j] = unwrap(center if truth is None else truth[:, j], center, p.period)
+            samples[..., j] = unwrap(samples[..., j], center[:, None], p.period)
     return samples, turned
 
 

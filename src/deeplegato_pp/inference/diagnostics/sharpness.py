@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.angles import angular_difference
 from deeplegato_pp.inference.diagnostics.intervals import equal_tailed_intervals
 from deeplegato_pp.inference.diagnostics.rows import (
     Checked,
-    angular_difference,
     average,
     check_level,
     checked,
