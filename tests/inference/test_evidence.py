@@ -6,9 +6,11 @@ import torch
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.inference.coordinates import PointSourceCoordinates
 from deeplegato_pp.inference.evidence import (
+    LOST,
     blank_log_evidence,
     compare,
     flux_upper_limit,
+    laplace_point_source,
     point_source_evidence,
     star_probability,
 )
@@ -67,6 +69,18 @@ def test_evidence_does_not_depend_on_the_start(compared):
     )
     difference = (first.log_evidence - second.log_evidence)[1:].abs()
     assert bool((difference < 5 * (first.error**2 + second.error**2).sqrt()[1:]).all())
+
+
+def test_hopeless_climbs_end_early_and_others_do_not(compared):
+    refined, _ = compared
+    start = torch.zeros(3, 1, 7, dtype=torch.float64)
+    start[:, 0, 0] = 0.3
+    free, modes = laplace_point_source(refined.problem, start)
+    galaxy = torch.tensor([g.log_evidence for g in refined.galaxies])
+    bound, shortened = laplace_point_source(refined.problem, start, galaxy - LOST)
+    assert int(shortened[0].renders[0]) < int(modes[0].renders[0])
+    assert float(bound[0]) < float(galaxy[0]) - LOST
+    assert torch.equal(bound[1:], free[1:])
 
 
 def test_blank_sky_is_the_likelihood_of_no_light(compared):

@@ -109,7 +109,7 @@ def point_source_evidence(
     star = problem.under(coordinates)
     batch = len(start)
     seeds = torch.arange(batch) if seeds is None else seeds
-    laplace, modes = laplace_point_source(problem, start)
+    laplace, modes = laplace_point_source(problem, start, None if rival is None else rival - LOST)
     values = torch.stack([laplace, torch.full_like(laplace, math.nan)], 1)
     worth_it = range(batch) if rival is None else (laplace > rival - LOST).nonzero()[:, 0].tolist()
     faint = laplace - blank_log_evidence(problem) < FAINT
@@ -130,20 +130,26 @@ def point_source_evidence(
 
 
 def laplace_point_source(
-    problem: ExactProblem, start: Float[Tensor, "b k 7"]
+    problem: ExactProblem,
+    start: Float[Tensor, "b k 7"],
+    out_of_reach: Float[Tensor, " b"] | None = None,
 ) -> tuple[Float[Tensor, " b"], list[Optima]]:
     """Returns Laplace's approximation to a point source's ln Z, and the modes it is taken at.
 
     Args:
         problem: Data.
         start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
+        out_of_reach: ln Z that is of no interest if it cannot be reached, with shape (B,). Where
+            that is plain the climb ends early, and ln Z is too low.
     """
     coordinates = PointSourceCoordinates(problem.box)
     points = coordinates.project(start.double())
     batch, count = points.shape[:2]
     owner = torch.arange(batch).repeat_interleave(count)
     star = problem.under(coordinates)
-    modes = distinct_modes(maximize(star, owner, points.reshape(-1, coordinates.dim)))
+    level = None if out_of_reach is None else out_of_reach.repeat_interleave(count)
+    points = points.reshape(-1, coordinates.dim)
+    modes = distinct_modes(maximize(star, owner, points, out_of_reach=level))
     mass = torch.stack([torch.logsumexp(m.log_mass(), 0) for m in modes])
     return mass + 0.5 * coordinates.dim * math.log(2.0 * math.pi), modes
 

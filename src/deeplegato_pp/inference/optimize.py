@@ -25,6 +25,9 @@ _DAMPING_LIMIT = 1e10
 _DAMPING_AFTER_FAILURE = 0.03
 """Least damping of the step that follows one that did not keep its promise."""
 
+_HOPE = 30.0
+"""Gains over the promised one that are thought possible at all."""
+
 _DRIFT = 0.1
 """Derivatives are taken anew before an optimum is believed if steps of a posterior sigma since have
 led to images farther than this from what was foretold, in sigmas of the noise."""
@@ -83,6 +86,7 @@ def maximize(
     starts: Float[Tensor, "m f"],
     *,
     max_iterations: int = 30,
+    out_of_reach: Float[Tensor, " m"] | None = None,
 ) -> Optima:
     """Climbs from each start to a mode of its galaxy's posterior.
 
@@ -99,6 +103,8 @@ def maximize(
         rows: Galaxy of each start, with shape (M,).
         starts: Coordinates to start from, with shape (M, F).
         max_iterations: Steps after which a search is given up.
+        out_of_reach: Log posterior per start, with shape (M,): a search is given up where thirty
+            times what the next step promises would not lead to it.
 
     Returns:
         The optima, in the order of the starts.
@@ -109,9 +115,11 @@ def maximize(
         | A class of methods for solving nonlinear simultaneous equations (Broyden, 1965)
         | https://doi.org/10.1090/S0025-5718-1965-0198670-6
     """
+    starts = starts.double().clamp(-W_MAX, W_MAX)
+    levels = torch.full((len(rows),), -torch.inf) if out_of_reach is None else out_of_reach
     searches = [
-        _Search(problem, int(row), start).climb(max_iterations)
-        for row, start in zip(rows, starts.double().clamp(-W_MAX, W_MAX), strict=True)
+        _Search(problem, int(row), start).climb(max_iterations, float(level))
+        for row, start, level in zip(rows, starts, levels, strict=True)
     ]
     covariance = torch.linalg.inv(torch.stack([s.hessian for s in searches]))
     return Optima(
@@ -144,11 +152,13 @@ class _Search:
         self.converged, self.renders = False, 0
         self._differentiate()
 
-    def climb(self, max_iterations: int) -> _Search:
+    def climb(self, max_iterations: int, out_of_reach: float) -> _Search:
         """Takes steps until none is worth it."""
         for _ in range(max_iterations):
-            newton = torch.linalg.solve(self.hessian, self.gradient)
-            if float(newton @ self.gradient) < _TOLERANCE:
+            distance2 = float(torch.linalg.solve(self.hessian, self.gradient) @ self.gradient)
+            if float(self.value) + _HOPE * 0.5 * distance2 < out_of_reach:
+                break
+            if distance2 < _TOLERANCE:
                 if self.drift < _DRIFT:
                     self.converged = True
                     break
