@@ -168,6 +168,20 @@ def test_trails_run_along_columns_beside_the_core():
     assert float(mask.any(1).float().mean()) < 8.5 / SIZE
 
 
+def test_saturation_masks_the_brightest_pixels_and_nothing_else():
+    made = scene(only(saturated=1.0), batch=64)
+    mask, model = made.stamps.mask, made.model
+    saturated = mask.flatten(1).any(1)
+    assert bool(saturated.any())
+    faint = model.flatten(1).amax(1) < 40.0
+    assert bool(faint.any())
+    assert not bool((saturated & faint).any())
+    hidden = torch.where(mask, model, torch.inf).flatten(1).amin(1)
+    shown = torch.where(mask, -torch.inf, model).flatten(1).amax(1)
+    noise = 8.0 * (1.0 + shown).sqrt()  # at gain 1 or more
+    assert bool((hidden > shown - noise)[saturated].all())
+
+
 def test_the_sky_has_an_offset_and_where_asked_a_gradient():
     tau = torch.full((4000,), 0.05)
     flat = draw_sky(draw(4000), tau, SIZE, only())

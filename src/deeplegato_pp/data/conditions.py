@@ -171,6 +171,17 @@ def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "
     return mask
 
 
+def draw_saturation(
+    draw: Draw, image: Float[Tensor, "b n n"], config: ConditionsConfig
+) -> Bool[Tensor, "b n n"]:
+    """Draws a level at which the detector is full, and masks the pixels above it, core or not."""
+    if not config.saturated:
+        return torch.zeros_like(image, dtype=torch.bool)
+    level = draw.log_uniform((50.0, 5e3))
+    level = torch.where(draw.chance(config.saturated), level, torch.inf)
+    return image > level[:, None, None]
+
+
 def draw_neighbours(
     draw: Draw, psf: DrawnPSF, size: int, config: ConditionsConfig
 ) -> tuple[Float[Tensor, "b n n"], Bool[Tensor, "b n n"]]:

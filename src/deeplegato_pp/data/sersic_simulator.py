@@ -16,6 +16,7 @@ from deeplegato_pp.data.conditions import (
     draw_mask,
     draw_neighbours,
     draw_psf,
+    draw_saturation,
     draw_sky,
     estimate_total_noise,
 )
@@ -212,6 +213,7 @@ class SersicSimulator:
         image = sky + draw_noise(
             model + light, background, noise_gain, read_fraction=read, generator=generator
         )
+        mask = mask | draw_saturation(draw, image, config)
         total = estimate_total_noise(image, background, gain)
         sigma = torch.where(estimated[:, None, None], total, background)
         scale = _median(sigma, mask)
