@@ -140,6 +140,7 @@ class _Search:
         value: Log posterior there.
         gradient: Its gradient.
         hessian: Fisher information plus the prior's precision.
+        drift: How far images were from what was foretold since derivatives were taken.
         converged: Whether this is an optimum.
         renders: Images rendered.
     """
@@ -198,8 +199,9 @@ class _Search:
         with torch.no_grad():
             image = self.problem.render(self.row, trial[None], torch.float64)[0]
         self.renders += 1
-        missed = (image - self.image).flatten() - step @ self.jacobian
-        updated = self.jacobian + torch.outer(slope / length2, missed)
+        # Images may be on another device than what is small.
+        missed = (image - self.image).flatten() - step.to(image) @ self.jacobian
+        updated = self.jacobian + torch.outer((slope / length2).to(image), missed)
         value, gradient, hessian = self._respond(trial, image, updated)
         gain = float(value - self.value)
         if gain > 0:
