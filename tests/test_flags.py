@@ -29,6 +29,14 @@ def test_flags_add_up_as_integers():
     assert Flag.NO_PSF in Flag(value)
 
 
+def test_some_flags_are_taken_away_and_the_others_stay():
+    everything = sum(int(flag) for flag in Flag)
+    for flag in Flag:
+        left = Flag.without(everything, flag)
+        assert left == everything - int(flag)
+        assert Flag.without(left, flag) == left
+
+
 @pytest.mark.parametrize("value", [1 << 40, -1])
 def test_unknown_bits_are_an_error(value):
     with pytest.raises(RangeError, match="known bits"):

@@ -113,7 +113,7 @@ def _reweight_row(
     result = reweight(galaxy, ratio, ess)
     independent = m.ess / len(w) if m.method == "mcmc" else 1.0
     size = independent * result.ess
-    flags = (m.flags & ~_VERDICTS) | result.flags | (Flag.LOW_ESS if size < ess else 0)
+    flags = Flag.without(m.flags, _VERDICTS) | result.flags | (Flag.LOW_ESS if size < ess else 0)
     judged = replace(
         m,
         flags=int(flags),

@@ -110,7 +110,7 @@ def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
     """Adds the comparison, which knows better than the network whether anything is there."""
     if rivals is None:
         return m
-    seen = m.flags & ~Flag.UNDETECTED
+    seen = Flag.without(m.flags, Flag.UNDETECTED)
     undetected = Flag.UNDETECTED if math.isfinite(rivals.flux_limit) else 0
     return replace(m, rivals=rivals, flags=int(seen | undetected))
 
@@ -132,7 +132,7 @@ def _judged(
         prior,
         ranges if isinstance(ranges, Mapping) else None,
     )
-    kept, notes = m.flags & ~verdicts.FLAGS, verdict.notes
+    kept, notes = Flag.without(m.flags, verdicts.FLAGS), verdict.notes
     if galaxy.masked_pixels:
         notes = (*notes, f"{galaxy.masked_pixels} pixels of neighbours masked")
     if math.isfinite(galaxy.star_log_odds):

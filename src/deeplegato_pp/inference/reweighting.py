@@ -57,7 +57,7 @@ def reweight(
         galaxy,
         log_weights=log_weights,
         log_evidence=galaxy.log_evidence + shift,
-        flags=galaxy.flags & ~_VERDICTS,
+        flags=Flag.without(galaxy.flags, _VERDICTS),
     )
     result.judge(ess_wanted)
     if result.ess > 0:

@@ -140,7 +140,7 @@ class Scene:
             unit=mosaic.unit,
             wcs=None if mosaic.wcs is None else ShiftedWCS(mosaic.wcs, left, bottom),
         )
-        flags = (observation.flags & ~Flag.PSF_FROM_FWHM) | psf_flags
+        flags = Flag.without(observation.flags, Flag.PSF_FROM_FWHM) | psf_flags
         flags |= Flag.IMAGE_EDGE if outside else 0
         flags |= Flag.NEIGHBOURS_MASKED if neighbours else 0
         observation = replace(
