@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from deeplegato_pp.arrays import Array
 
-ArrayLike = TypeVar("ArrayLike", Array, Tensor)
+if TYPE_CHECKING:  # arrays alone need not wait for torch
+    from torch import Tensor
+
+ArrayLike = TypeVar("ArrayLike", Array, "Tensor")
 
 
 def circular_mean(
@@ -44,8 +45,8 @@ def tensor_circular_mean(
 ) -> Float[Tensor, "*c"]:
     """Returns the same of a tensor, on its device; the period may differ along other dimensions."""
     phase = angles * (2.0 * math.pi / period)
-    angle = torch.atan2(phase.sin().mean(dim), phase.cos().mean(dim))
-    return torch.remainder(angle * (period / (2.0 * math.pi)), period)
+    angle = phase.sin().mean(dim).atan2(phase.cos().mean(dim))
+    return (angle * (period / (2.0 * math.pi))) % period
 
 
 def angular_difference(difference: ArrayLike, period: float | ArrayLike) -> ArrayLike:

@@ -109,9 +109,10 @@ def point_source_evidence(
     star = problem.under(coordinates)
     batch = len(start)
     seeds = torch.arange(batch) if seeds is None else seeds
-    laplace, modes = laplace_point_source(problem, start, None if rival is None else rival - LOST)
+    level = None if rival is None else rival - LOST
+    laplace, modes = laplace_point_source(problem, start, level)
     values = torch.stack([laplace, torch.full_like(laplace, math.nan)], 1)
-    worth_it = range(batch) if rival is None else (laplace > rival - LOST).nonzero()[:, 0].tolist()
+    worth_it = range(batch) if level is None else (laplace > level).nonzero()[:, 0].tolist()
     faint = laplace - blank_log_evidence(problem) < FAINT
     samplers = {
         i: _star_sampler(star, i, modes[i], int(seeds[i]), ess, bool(faint[i])) for i in worth_it

@@ -288,6 +288,9 @@ class ExactProblem:
 
         Returns:
             The image (N, N) and its derivatives (F, N * N), both float64.
+
+        Raises:
+            NumericalError: If a derivative is not finite.
         """
         dim = self.coordinates.dim
         steps = torch.cat([u.new_zeros(1, dim), _STEP[dtype] * torch.eye(dim).to(u)])
@@ -299,6 +302,10 @@ class ExactProblem:
             image = images[0]
             if dtype != torch.float64:
                 image = self.render(row, u[None], torch.float64)[0]
+        if not bool(torch.isfinite(derivatives).all()):
+            raise NumericalError(
+                f"The image of galaxy {row} has no finite derivative at {u.tolist()}."
+            )
         return image, derivatives
 
     def respond(
@@ -333,7 +340,7 @@ class ExactProblem:
         gradient = jacobian @ slope.flatten()
         information = self._information(data, image, jacobian)
         if not bool(torch.isfinite(information).all() and torch.isfinite(gradient).all()):
-            raise NumericalError(f"The image of galaxy {row} has no finite derivative.")
+            raise NumericalError(f"The likelihood of galaxy {row} has no finite derivative.")
         return value.detach().cpu(), gradient.cpu(), information.cpu()
 
     def squared_distance(

@@ -148,7 +148,6 @@ class _Search:
     def __init__(self, problem: ExactProblem, row: int, start: Float[Tensor, " f"]) -> None:
         self.problem, self.row, self.u = problem, row, start
         self.dtype = problem.needed_dtype(row)
-        self.identity = torch.eye(len(start)).to(start)
         self.damping = 1e-3
         self.converged, self.renders = False, 0
         self._differentiate()
@@ -178,13 +177,8 @@ class _Search:
         self.image, self.jacobian = self.problem.jacobian(self.row, self.u, self.dtype)
         self.renders += len(self.u) + 1
         self.drift = 0.0
-        response = self._respond(self.u, self.image, self.jacobian)
-        self.value, self.gradient, self.hessian = response
-
-    def _respond(self, u: Tensor, image: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value, gradient, information = self.problem.respond(self.row, image, jacobian)
-        prior = self.problem.coordinates.log_prior(u)
-        return value + prior, gradient - u, information + self.identity
+        response = self.problem.respond(self.row, self.image, self.jacobian)
+        self.value, self.gradient, self.hessian = _with_prior(self.problem, self.u, response)
 
     def _step(self) -> float:
         """Tries a damped step; returns what it gained, 0 if it was not taken."""
@@ -202,7 +196,8 @@ class _Search:
         # Images may be on another device than what is small.
         missed = (image - self.image).flatten() - step.to(image) @ self.jacobian
         updated = self.jacobian + torch.outer((slope / length2).to(image), missed)
-        value, gradient, hessian = self._respond(trial, image, updated)
+        response = self.problem.respond(self.row, image, updated)
+        value, gradient, hessian = _with_prior(self.problem, trial, response)
         gain = float(value - self.value)
         if gain > 0:
             surprise = self.problem.squared_distance(self.row, self.image, missed)
@@ -219,11 +214,12 @@ class _Search:
         return max(gain, 0.0)
 
 
-def _expand(problem: ExactProblem, rows: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log posterior, gradient and information plus prior precision, at many points."""
-    parts = [problem.linearize(int(row), point) for row, point in zip(rows, u, strict=True)]
-    value, gradient, information = (torch.stack(x) for x in zip(*parts, strict=True))
-    identity = torch.eye(u.shape[-1]).to(u)
+def _with_prior(
+    problem: ExactProblem, u: Tensor, response: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log posterior, gradient and information plus prior precision, from those of ln L at u."""
+    value, gradient, information = response
+    identity = torch.eye(len(u)).to(u)
     return value + problem.coordinates.log_prior(u), gradient - u, information + identity
 
 
@@ -327,7 +323,9 @@ def _curved(problem: ExactProblem, mode: Optima) -> Optima:
     tril = torch.linalg.cholesky(mode.covariance[0])
     for _ in range(_CURVATURE_STEPS):
         points = torch.cat([u, (u + _CURVATURE_REACH * tril.T).clamp(-W_MAX, W_MAX)])
-        _, gradient, _ = _expand(problem, mode.rows.expand(len(points)), points)
+        gradient = torch.stack(
+            [_with_prior(problem, p, problem.linearize(int(mode.rows[0]), p))[1] for p in points]
+        )
         slope = gradient @ tril  # along the covariance's own directions
         curvature = -(slope[1:] - slope[:1]) / _CURVATURE_REACH
         value, vectors = torch.linalg.eigh(0.5 * (curvature + curvature.T))

@@ -23,9 +23,7 @@ def one_view(stamps: StampBatch) -> Float[Tensor, "b 5 n n"]:
     Args:
         stamps: Stamps of side N.
     """
-    good = (~stamps.mask).float()
-    pixels = stamps.image.masked_fill(stamps.mask, 0.0)
-    noise = stamps.sigma.masked_fill(stamps.mask, 1.0)
+    pixels, noise, good = _cleaned(stamps)
     return torch.stack([*_stretch(pixels, noise, good), *_coordinates(pixels)], 1)
 
 
@@ -47,10 +45,7 @@ def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
         raise ShapeError(f"The stamp's side must be a multiple of 4, got {size}.")
     quarter = size // 4
     centre = slice(quarter, size - quarter)
-    good = (~stamps.mask).float()
-    # Whatever a masked pixel holds, infinities included, must not leak through 0 * inf.
-    pixels = stamps.image.masked_fill(stamps.mask, 0.0)
-    noise = stamps.sigma.masked_fill(stamps.mask, 1.0)
+    pixels, noise, good = _cleaned(stamps)
     near = _stretch(pixels[:, centre, centre], noise[:, centre, centre], good[:, centre, centre])
     share = avg_pool2d(good[:, None], 2)[:, 0]
     filled = share.clamp_min(0.25)
@@ -59,6 +54,16 @@ def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
     sigma = torch.where(share > 0, variance, 4.0).sqrt()
     far = _stretch(image, sigma, (share > 0.5).float())
     return torch.stack([*near, *far, *_coordinates(image)], 1)
+
+
+def _cleaned(stamps: StampBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Image and noise without what masked pixels hold, and where they are valid.
+
+    Whatever that is, infinities included, must not leak through 0 * inf.
+    """
+    pixels = stamps.image.masked_fill(stamps.mask, 0.0)
+    noise = stamps.sigma.masked_fill(stamps.mask, 1.0)
+    return pixels, noise, (~stamps.mask).float()
 
 
 def _coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
