@@ -3,8 +3,10 @@
     python benchmarks/network.py -n 500 -o network.json
 
 Prints, by class of estimated signal-to-noise: the error of the network's mean over that of the
-exact posterior's (root mean squares), and the median ratio of their widths. None of these galaxies
-has been trained or validated on. Coverage, ranks and all else: `deeplegato calibrate`.
+exact posterior's (root mean squares), the median ratio of their widths, and the mean of
+-ln p(truth) of both. The exact one's is the floor that no network goes below on average, so that
+the difference is how much training could still gain. None of these galaxies has been trained or
+validated on. Coverage, ranks and all else: `deeplegato calibrate`.
 """
 
 from __future__ import annotations
@@ -47,12 +49,18 @@ def table(network: Galaxies, exact: Galaxies) -> list[dict[str, object]]:
         inside = (snr >= low) & (snr < high)
         if not inside.any():
             continue
+        known = inside & np.isfinite(exact.nll)
+        gap = network.nll[known] - exact.nll[known]
         rms = [np.sqrt((g.error[inside] ** 2).mean(axis=0)) for g in (network, exact)]
         widths = np.median(network.width[inside] / exact.width[inside], axis=0)
         rows.append(
             {
                 "snr": [low, high if np.isfinite(high) else None],
                 "galaxies": int(inside.sum()),
+                "nll": float(network.nll[known].mean()),
+                "exact_nll": float(exact.nll[known].mean()),
+                "gap": float(gap.mean()),
+                "gap_error": float(gap.std() / np.sqrt(len(gap))),
                 "rmse_over_exact": dict(zip(NAMES, (rms[0] / rms[1]).tolist(), strict=True)),
                 "width_over_exact": dict(zip(NAMES, widths.tolist(), strict=True)),
             }
@@ -69,6 +77,10 @@ def show(rows: list[dict[str, object]]) -> None:
         for key in ("rmse_over_exact", "width_over_exact"):
             values = "".join(f"{v:10.2f}" for v in row[key].values())  # type: ignore[attr-defined]
             print(f"{name:>8s} {row['galaxies']:6d} {key:18s}{values}")
+        print(
+            f"{name:>8s} {'':6s} -ln p(truth): network {row['nll']:.2f}, exact "
+            f"{row['exact_nll']:.2f}, gap {row['gap']:.2f} +- {row['gap_error']:.2f}"
+        )
 
 
 def main() -> None:

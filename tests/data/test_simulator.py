@@ -201,19 +201,33 @@ def test_bad_pixels_are_few():
 def test_no_neighbours_no_light():
     d = draw()
     config = only()
-    light, mask = draw_neighbours(d, draw_psf(d, config), SIZE, config)
-    assert not bool(light.any())
-    assert not bool(mask.any())
+    found = draw_neighbours(d, draw_psf(d, config), SIZE, config)
+    assert not bool(found.light.any())
+    assert not bool(found.mask.any())
+    assert bool(found.nearest.isinf().all())
 
 
 def test_neighbours_add_light_and_masks_cover_where_it_is_bright():
     d = draw(64)
     config = only(neighbours=1.0, neighbours_masked=1.0)
-    light, mask = draw_neighbours(d, draw_psf(d, config), SIZE, config)
+    found = draw_neighbours(d, draw_psf(d, config), SIZE, config)
+    light, mask = found.light, found.mask
     assert bool((light.flatten(1).amax(1) > 0).float().mean() > 0.9)
     assert bool((light >= 0).all())
     assert not bool((mask & (light < 0.2)).any())
     assert bool(mask[light > 15.0 * config.max_neighbours].all())
+
+
+def test_the_nearest_neighbour_is_where_its_light_peaks():
+    d = draw(32)
+    config = only(neighbours=1.0, max_neighbours=1)
+    found = draw_neighbours(d, draw_psf(d, config), SIZE, config)
+    axis = torch.arange(SIZE) - (SIZE - 1) / 2
+    distance = (axis**2 + axis[:, None] ** 2).sqrt()
+    peak = found.light.flatten(1).argmax(1)
+    on_stamp = (found.nearest < SIZE / 2 - 4) & (found.light.flatten(1).amax(1) > 0)
+    assert int(on_stamp.sum()) >= 10
+    assert distance.flatten()[peak][on_stamp] == pytest.approx(found.nearest[on_stamp], abs=2.0)
 
 
 def test_backgrounds_vary_smoothly_within_their_bounds():

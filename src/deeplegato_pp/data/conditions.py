@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from deeplegato_pp.config import ConditionsConfig
 from deeplegato_pp.data.psf import convolve_separable, draw_psfs, normalise
@@ -182,15 +183,25 @@ def draw_saturation(
     return image > level[:, None, None]
 
 
-def draw_neighbours(
-    draw: Draw, psf: DrawnPSF, size: int, config: ConditionsConfig
-) -> tuple[Float[Tensor, "b n n"], Bool[Tensor, "b n n"]]:
-    """Draws neighbouring galaxies and stars, and the mask that a detection gives them.
+@dataclass(frozen=True)
+class Neighbours:
+    """Other galaxies and stars on the stamps of a batch.
 
-    Returns:
-        Their light and their masks (brighter than a drawn threshold, so that wings stay), each
-        with shape (B, N, N).
+    Attributes:
+        light: With shape (B, N, N). [background sigma]
+        mask: What a detection gives them, brighter than a drawn threshold, so that wings stay;
+            with shape (B, N, N).
+        nearest: Distance of the nearest one from the stamp's centre, infinite where there is
+            none, with shape (B,). [px]
     """
+
+    light: Float[Tensor, "b n n"]
+    mask: Bool[Tensor, "b n n"]
+    nearest: Float[Tensor, " b"]
+
+
+def draw_neighbours(draw: Draw, psf: DrawnPSF, size: int, config: ConditionsConfig) -> Neighbours:
+    """Draws neighbouring galaxies and stars, and the mask that a detection gives them."""
     light = torch.zeros(draw.batch, size, size, **_like(draw))
     mask = torch.zeros(draw.batch, size, size, dtype=torch.bool, device=light.device)
     count = (draw.uniform(0.0, 1.0) * config.max_neighbours).ceil() * draw.chance(config.neighbours)
@@ -222,7 +233,8 @@ def draw_neighbours(
         covered = images > threshold[present][:, None, None]
         for row, cover in zip(owner.tolist(), covered, strict=True):
             mask[row] |= cover
-    return light, mask
+    nearest = pad(torch.where(present, distance, math.inf), (0, 1), value=math.inf).amin(1)
+    return Neighbours(light, mask, nearest)
 
 
 def estimate_total_noise(

@@ -39,6 +39,8 @@ class Scene:
         psf: The PSFs, as rendered.
         model: Noiseless images of the target galaxies alone, with shape (B, N, N). [sigma]
         snr: Signal-to-noise ratios, with shape (B,).
+        nearest: Distance of the nearest neighbour from the stamp's centre, infinite where there is
+            none, with shape (B,). [px]
     """
 
     params: Float[Tensor, "b 7"]
@@ -46,6 +48,7 @@ class Scene:
     psf: DrawnPSF
     model: Float[Tensor, "b n n"]
     snr: Float[Tensor, " b"]
+    nearest: Float[Tensor, " b"]
 
 
 class SersicSimulator:
@@ -198,9 +201,9 @@ class SersicSimulator:
         model = psf.render(columns, size, owner)
         background = draw_background(draw, size, config)
         mask = draw_mask(draw, size, config)
-        light, neighbour_mask = draw_neighbours(draw, psf, size, config)
+        neighbours = draw_neighbours(draw, psf, size, config)
         # A detection never masks the core of the object it is looking at.
-        mask = mask | (neighbour_mask & ~_core(size, generator.device))
+        mask = mask | (neighbours.mask & ~_core(size, generator.device))
         background = background / _median(background, mask)[:, None, None]
         gain = draw.log_uniform(config.gain)
         read = draw.uniform(0.0, config.read_fraction)
@@ -211,7 +214,11 @@ class SersicSimulator:
         sky_sigma = draw.log_uniform(config.sky_sigma)
         sky = draw_sky(draw, sky_sigma, size, config)
         image = sky + draw_noise(
-            model + light, background, noise_gain, read_fraction=read, generator=generator
+            model + neighbours.light,
+            background,
+            noise_gain,
+            read_fraction=read,
+            generator=generator,
         )
         mask = mask | draw_saturation(draw, image, config)
         total = estimate_total_noise(image, background, gain)
@@ -227,7 +234,14 @@ class SersicSimulator:
             scale,
         )
         snr = signal_to_noise(columns.flux, columns.radius, columns.axis_ratio, psf.fwhm)
-        return Scene(self._rescaled(params, scale), stamps, psf, model / scale[:, None, None], snr)
+        return Scene(
+            self._rescaled(params, scale),
+            stamps,
+            psf,
+            model / scale[:, None, None],
+            snr,
+            neighbours.nearest,
+        )
 
     def _rescaled(self, params: Tensor, scale: Tensor) -> Tensor:
         """Returns the parameters in units of the stamp's own noise.

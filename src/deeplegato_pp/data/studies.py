@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.config import ConditionsConfig
-from deeplegato_pp.data.conditions import Draw, DrawnPSF, draw_neighbours
+from deeplegato_pp.data.conditions import Draw, DrawnPSF, Neighbours, draw_neighbours
 from deeplegato_pp.data.psf import convolve_separable, normalise
 from deeplegato_pp.data.sersic_simulator import Scene
 from deeplegato_pp.data.wings import Galaxies
@@ -107,15 +107,16 @@ def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) ->
         generator: Source of randomness, on the scene's device.
 
     Returns:
-        The scene; `params`, `model` and `snr` are the true ones.
+        The scene; `params`, `model`, `snr` and `nearest` are the true ones.
     """
     draw = Draw(len(scene.params), generator, scene.model.dtype)
     image = scene.stamps.image
     if study.noise_correlation > 0:
         image = scene.model + correlated(image - scene.model, study.noise_correlation, scene)
-    light = torch.zeros_like(image)
+    light, nearest = torch.zeros_like(image), scene.nearest
     if study.neighbours > 0:
-        light = light + _neighbours(draw, scene, study.neighbours)
+        crowd = _neighbours(draw, scene, study.neighbours)
+        light, nearest = light + crowd.light, torch.minimum(nearest, crowd.nearest)
     if study.spiral > 0:
         light = light + spiral_arms(draw, scene, study.spiral)
     if study.bar > 0:
@@ -132,7 +133,7 @@ def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) ->
         gain=scene.stamps.gain * study.gain_factor,
         psf=psf.fine[:, edge : edge + PSF_GRID, edge : edge + PSF_GRID].contiguous(),
     )
-    return replace(scene, stamps=stamps, psf=psf)
+    return replace(scene, stamps=stamps, psf=psf, nearest=nearest)
 
 
 def correlated(
@@ -240,9 +241,9 @@ def _projected(
     return values[:, 1].sqrt(), (values[:, 0].clamp_min(0.0) / values[:, 1]).sqrt(), turn
 
 
-def _neighbours(draw: Draw, scene: Scene, most: int) -> Tensor:
+def _neighbours(draw: Draw, scene: Scene, most: int) -> Neighbours:
     crowd = ConditionsConfig(neighbours=1.0, max_neighbours=most, neighbours_masked=0.0)
-    return draw_neighbours(draw, scene.psf, scene.model.shape[-1], crowd)[0]
+    return draw_neighbours(draw, scene.psf, scene.model.shape[-1], crowd)
 
 
 def _slope(draw: Draw, size: int, rise: float) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deeplegato_pp.inference.calibration.assess import CURVES, assess, plain
+from deeplegato_pp.inference.calibration.conditions import CONDITIONS, FEWEST, by_condition
 from deeplegato_pp.inference.calibration.galaxies import prior_width, shown_unit
 from deeplegato_pp.parameters import NAMES, PARAMETERS
 from deeplegato_pp.prior import PriorBox
@@ -49,6 +50,25 @@ def test_the_document_is_strict_and_counts_add_up(make_galaxies):
     low, high = content["snr_classes"][-1]["snr"]
     assert high is None or high > low
     assert content["refinement"] is None
+
+
+def test_conditions_sort_every_galaxy_once(make_galaxies):
+    galaxies = make_galaxies(2000, factor=1.4)
+    found = by_condition(galaxies)
+    for by in ("psf_fwhm", "gain", "masked", "nearest"):
+        own = [c for c in CONDITIONS if c.by == by]
+        values = getattr(galaxies, by)
+        assert (sum(c.holds(values).astype(int) for c in own) == 1).all()
+    ungiven = next(row for row in found if row["label"] == "no gain")
+    assert ungiven["galaxies"] == int(np.isinf(galaxies.gain).sum())
+    for row in found:
+        error = row["binomial_error"]["0.68"]
+        for name in NAMES:  # 1.4 times too wide: 68 % intervals hold 83.6 %
+            assert row["coverage"]["0.68"][name] == pytest.approx(0.836, abs=5.0 * error)
+
+
+def test_conditions_of_few_galaxies_are_left_out(make_galaxies):
+    assert by_condition(make_galaxies(FEWEST - 1)) == []
 
 
 def test_the_verdict_is_tabulated(make_galaxies):

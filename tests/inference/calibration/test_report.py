@@ -56,6 +56,7 @@ def test_the_page_tells_what_the_figures_say(content):
     assert "too narrow by" in text
     covered = content["overall"]["coverage"]["0.68"]["axis_ratio"]
     assert f"| {100 * covered:.1f} % |" in text
+    assert "| PSF narrower than 2 px |" in text
     assert "(coverage.png)" in text
     assert "(pulls.png)" not in text
     assert "recalibrated" in text

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.calibration.conditions import by_condition
 from deeplegato_pp.inference.calibration.galaxies import QUALITIES, Galaxies
 from deeplegato_pp.inference.calibration.reliability import reliability
 from deeplegato_pp.inference.diagnostics import (
@@ -68,6 +69,7 @@ def assess(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
         "coverage": _coverage(galaxies),
         "ranks": _ranks(galaxies),
         "reliability": reliability(galaxies, LEVELS),
+        "conditions": by_condition(galaxies),
         "pulls": _pulls(galaxies),
         "errors": _errors(galaxies),
         "verdict": _verdict(galaxies),
@@ -131,7 +133,7 @@ def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
         "pull_std": _by_name(_robust_std(galaxies.error / galaxies.width)),
         "nll": known.mean() if len(known) else None,
         "nll_median": np.median(known) if len(known) else None,
-        "truths_outside_the_prior": int((~np.isfinite(galaxies.nll)).sum()),
+        "truths_outside_the_prior": int(np.isinf(galaxies.nll).sum()),
         "gross_failures": (miss > GROSS).mean(),
     }
 

@@ -53,11 +53,16 @@ class Galaxies:
         crps: Continuous ranked probability score, with shape (B, 7). [shown units]
         hpd: Probability of the densest region that just holds the truth, with shape (B,).
         tarp: Posterior probability nearer to the reference point than the truth, with shape (B,).
-        nll: -ln q(truth) in the coordinates in which the prior is N(0, I), with shape (B,); NaN
-            for a truth outside the model's box, and for refined posteriors.
+        nll: -ln q(truth) in the coordinates in which the prior is N(0, I), with shape (B,);
+            infinite for a truth outside the model's box. A refined posterior's is normalised by
+            its evidence, and NaN where a Markov chain has none.
         estimates: Posterior medians of the :data:`ESTIMATES`, with shape (B, 4).
         snr: True signal-to-noise ratio, with shape (B,).
         psf_fwhm: Of the PSF that was given, with shape (B,). [px]
+        gain: Electrons per background sigma, infinite if none is given, with shape (B,).
+        masked: Share of the stamp that is masked or missing, with shape (B,).
+        nearest: Distance of the nearest neighbour from the stamp's centre, infinite if there is
+            none, with shape (B,). [px]
         bound: Square root of the Cramér-Rao bound, prior included, with shape (B, 7); NaN where it
             was not computed. [shown units]
         ess: Effective sample size of refined draws, NaN otherwise, with shape (B,).
@@ -82,6 +87,9 @@ class Galaxies:
     estimates: Float[Array, "b 4"]
     snr: Float[Array, " b"]
     psf_fwhm: Float[Array, " b"]
+    gain: Float[Array, " b"]
+    masked: Float[Array, " b"]
+    nearest: Float[Array, " b"]
     bound: Float[Array, "b 7"]
     ess: Float[Array, " b"]
     khat: Float[Array, " b"]

@@ -75,7 +75,7 @@ def measure_batch(
     true_w = box.to_normal(inside_box(scene.params, box))
     draws = _network_draws(predictor, scene, true_w, simulations.draw_seeds(step), settings.draws)
     draws.truth_log_density[~inside.numpy()] = -np.inf
-    draws.nll[~inside.numpy()] = np.nan
+    draws.nll[~inside.numpy()] = np.inf
     if settings.refine:
         draws = _refined(predictor, scene, draws, true_w, inside.numpy(), settings)
     columns = _columns(box, scene, draws)
@@ -181,7 +181,7 @@ def _refined(
         torch.where(padding, -1e300, density).numpy(),
         np.where(inside, at_truth, -np.inf),
         refined.log_weights.numpy(),
-        np.full(len(w), np.nan),
+        np.where(inside, refined.log_evidence.numpy() - at_truth, np.inf),
         refined.ess.numpy(),
         refined.khat.numpy(),
         np.array(refined.flags, dtype=np.int64),
@@ -208,6 +208,9 @@ def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
         "estimates": _estimates(samples, scene, draws.log_weights),
         "snr": scene.snr.double().numpy(),
         "psf_fwhm": scene.psf.fwhm.double().numpy(),
+        "gain": scene.stamps.gain.double().numpy(),
+        "masked": scene.stamps.mask.double().mean((1, 2)).numpy(),
+        "nearest": scene.nearest.double().numpy(),
         "ess": draws.ess,
         "khat": draws.khat,
     }

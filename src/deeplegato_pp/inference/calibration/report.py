@@ -52,6 +52,7 @@ def report(content: Content, figures: Sequence[str], baseline: Content | None = 
         _parameters(content),
         _classes(content),
         _cells(content),
+        _conditions(content),
     ]
     if not is_own(content):
         parts.append(_study(content, baseline))
@@ -179,19 +180,23 @@ def _parameters(content: Content) -> str:
     return "## Parameter by parameter\n\n" + table(headings, rows)
 
 
+def _covered(entry: Content) -> list[str]:
+    """Returns the cells of a class: what the 68 % intervals of the parameters cover, the 95 %."""
+    return [
+        " / ".join(f"{100 * entry['coverage'][level][name]:.0f}" for name in NAMES)
+        for level in ("0.68", "0.95")
+    ]
+
+
 def _classes(content: Content) -> str:
     rows = []
     for entry in content["snr_classes"]:
-        covered = [
-            " / ".join(f"{100 * entry['coverage'][level][name]:.0f}" for name in NAMES)
-            for level in ("0.68", "0.95")
-        ]
         sharp = " / ".join(number(entry["rmse_over_prior"][name]) for name in NAMES)
         rows.append(
             [
                 snr_range(entry["snr"]),
                 f"{entry['galaxies']:,}",
-                *covered,
+                *_covered(entry),
                 sharp,
                 number(entry["nll_median"]),
                 percent(entry["gross_failures"], 2),
@@ -237,6 +242,24 @@ def _cells(content: Content) -> str:
         f"of {worst['parameter']} is off by {percent(worst['difference'])} for {worst['by']} from "
         f"{number(worst['low'])} to {number(worst['high'])}."
     )
+
+
+def _conditions(content: Content) -> str:
+    if not content["conditions"]:
+        return ""
+    rows = [
+        [
+            entry["label"],
+            f"{entry['galaxies']:,}",
+            *_covered(entry),
+            " / ".join(percent(error) for error in entry["binomial_error"].values()),
+        ]
+        for entry in content["conditions"]
+    ]
+    headings = [
+        "", "galaxies", f"68 % covers ({' / '.join(SHORT)})", "95 % covers", "chance (1 sigma)",
+    ]  # fmt: skip
+    return "## By what the stamp is like\n\n" + table(headings, rows)
 
 
 def _study(content: Content, baseline: Content | None) -> str:
