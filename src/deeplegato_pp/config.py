@@ -40,7 +40,7 @@ class ConditionsConfig:
         bad_pixels: Share of stamps with dead pixels and columns.
         bleed_trails: Share of stamps crossed by the masked trail of a saturated star.
         saturated: Share of stamps whose pixels above a drawn level, 50 to 5,000 background sigmas,
-            are masked. The packaged network has not been trained on such.
+            are masked.
         spikes: Share of the diffraction-limited PSFs (one family in five) that show the spikes of
             a secondary mirror's vanes, four or six.
         aberrated: Share of the PSFs that coma and trefoil have made lopsided.
@@ -63,7 +63,7 @@ class ConditionsConfig:
     smallest_stamp: int = 32
     bad_pixels: float = 0.3
     bleed_trails: float = 0.05
-    saturated: float = 0.0
+    saturated: float = 0.1
     spikes: float = 0.5
     aberrated: float = 0.4
     psf_offset: float = 0.1

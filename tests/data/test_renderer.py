@@ -14,6 +14,7 @@ from deeplegato_pp.data.renderer import (
     FARTHEST,
     HUGE,
     WIDE,
+    Bands,
     choose_plans,
     period_length,
     render_sersic,
@@ -260,6 +261,11 @@ def test_galaxies_may_share_psfs():
     index = torch.arange(len(rows.radius)) % 2
     shared = render(rows, psfs, psf_index=index)
     assert difference(shared, render(rows, psfs[index])) < 1e-12
+    bands: Bands = {}
+    for _ in range(2):  # the second time with the transforms of the first
+        assert difference(shared, render(rows, psfs, psf_index=index, bands=bands)) < 1e-12
+    assert bands
+    assert all(len(band.transfer) == 2 for band in bands.values())
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -108,8 +108,8 @@ def render_sersic(
         plan: Render every galaxy by this plan instead of by its own class.
         negligible: Light of periodic copies that need not be subtracted; below 1e-6 of the peak
             pixel it never is. [flux per pixel]
-        bands: An empty dictionary at first, to be given again with this PSF, oversampling and
-            dtype: its transforms are then computed once. For one PSF (Py, Px) only.
+        bands: An empty dictionary at first, to be given again with these PSFs, oversampling and
+            dtype: their transforms are then computed once. For PSFs that galaxies share.
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]
@@ -123,25 +123,21 @@ def render_sersic(
     _check_psf(psf, batch, psf_index)
     _check_centres(x, y, size)
     psf = psf.to(radius.dtype)
-    if psf_index is not None:
-        psf, psf_index = _used(psf, psf_index)
-    elif psf.dim() == 3:
-        psf_index = torch.arange(batch, device=psf.device)
-    if psf.dim() == 3:
-        bands = None
+    if psf_index is None and psf.dim() == 3:
+        psf_index, bands = torch.arange(batch, device=psf.device), None
     options = (size, oversampling, psf_includes_pixel, negligible, bands)
     galaxies = Galaxies(flux, radius, sersic_index, axis_ratio, position_angle, x, y)
     if plan is not None:
-        return _render_chunks(galaxies, psf, psf_index, *options, plan)
+        return _render_plan(galaxies, psf, psf_index, *options, plan)
     chosen = choose_plans(radius.detach(), axis_ratio.detach(), size)
     present = chosen.unique().tolist()
     if len(present) == 1:
-        return _render_chunks(galaxies, psf, psf_index, *options, PLANS[present[0]])
+        return _render_plan(galaxies, psf, psf_index, *options, PLANS[present[0]])
     parts, rows = [], []
     for number in present:
         row = (chosen == number).nonzero()[:, 0]
-        own, index = (psf, None) if psf_index is None else _used(psf, psf_index[row])
-        parts.append(_render_chunks(galaxies.at(row), own, index, *options, PLANS[number]))
+        index = None if psf_index is None else psf_index[row]
+        parts.append(_render_plan(galaxies.at(row), psf, index, *options, PLANS[number]))
         rows.append(row)
     return torch.cat(parts)[torch.argsort(torch.cat(rows))]
 
@@ -180,7 +176,7 @@ def _check_centres(x: Tensor, y: Tensor, size: int) -> None:
         )
 
 
-def _render_chunks(
+def _render_plan(
     galaxies: Galaxies,
     psf: Tensor,
     index: Tensor | None,
@@ -193,7 +189,10 @@ def _render_chunks(
 ) -> Tensor:
     """Renders galaxies of one plan, a cache-sized number at a time."""
     length = period_length(size, psf.shape[-2:], s, plan)
-    bands = {} if bands is None else bands
+    if bands is None:
+        bands = {}
+        if index is not None:
+            psf, index = _used(psf, index)
     if length not in bands:
         bands[length] = psf_band(psf, length, s)
     band = bands[length]

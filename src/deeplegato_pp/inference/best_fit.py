@@ -10,7 +10,7 @@ there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeplegato_pp.data.noise import model_variance
-from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.data.renderer import Bands, render_sersic
 from deeplegato_pp.data.sersic_profile import ellipse_form
 from deeplegato_pp.inference.coordinates import SersicCoordinates
 from deeplegato_pp.inference.defects import block_sums
+from deeplegato_pp.inference.likelihood import NEGLIGIBLE_LIGHT
 from deeplegato_pp.preparation import PreparedStamp
 from deeplegato_pp.prior import PriorBox
 
@@ -139,6 +140,8 @@ class BestFits:
                     oversampling=group.oversampling,
                     psf_includes_pixel=group.includes_pixel,
                     psf_index=own[at],
+                    negligible=NEGLIGIBLE_LIGHT,
+                    bands=group.bands,
                 ).double()
         return images
 
@@ -289,12 +292,14 @@ class _Group:
         oversampling: PSF samples per pixel.
         includes_pixel: Whether the pixel is in the PSF already.
         place: Of every galaxy, the number of its PSF; -1 for those of other groups.
+        bands: The PSFs' transforms, once they are known.
     """
 
     psf: Float[Tensor, "p py px"]
     oversampling: int
     includes_pixel: bool
     place: Int[Tensor, " b"]
+    bands: Bands = field(default_factory=dict)
 
 
 def _alike(stamps: Sequence[PreparedStamp], data: Tensor, good: Tensor) -> list[_Group]:
