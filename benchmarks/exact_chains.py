@@ -111,6 +111,7 @@ def padded(stamps: StampBatch, size: int) -> StampBatch:
         stamps.psf.float(),
         stamps.gain.float(),
         stamps.sky_sigma.float(),
+        stamps.noise_correlation.float(),
     )
 
 

@@ -101,6 +101,7 @@ def simulate(simulator: SersicSimulator, odds: float, seed: int) -> Objects:
         to_network_grid(psf.fine, 2, True),
         gain,
         sky_sigma,
+        torch.ones_like(gain),
     )
     return Objects(stamps, psf, params, star, snr)
 
@@ -124,7 +125,13 @@ def network(model: DeepLeGAToPP, objects: Objects) -> tuple:
     """Returns the network's draws, their density and the density itself."""
     s = objects.stamps
     seen = StampBatch(
-        s.image.float(), s.sigma.float(), s.mask, s.psf.float(), s.gain.float(), s.sky_sigma.float()
+        s.image.float(),
+        s.sigma.float(),
+        s.mask,
+        s.psf.float(),
+        s.gain.float(),
+        s.sky_sigma.float(),
+        s.noise_correlation.float(),
     )
     with torch.no_grad():
         context = model.encode(seen)

@@ -78,6 +78,7 @@ def empty_problem(batch: int, gain: float, sky_sigma: float, size: int = SIZE) -
         torch.zeros(batch, 43, 43),
         torch.full((batch,), gain, dtype=torch.float64),
         torch.full((batch,), sky_sigma, dtype=torch.float64),
+        torch.ones(batch, dtype=torch.float64),
     )
     return ExactProblem(stamps, [make_psf()] * batch, [1] * batch, [True] * batch, BOX)
 

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -164,6 +165,8 @@ def test_psf_from_fwhm():
         ({"pixel_scale": -0.2}, RangeError, "pixel_scale must be positive"),
         ({"zero_point": np.nan}, RangeError, "zero_point must be finite"),
         ({"sky_sigma": -1}, RangeError, "sky_sigma must be positive"),
+        ({"noise_correlation": 0.9}, RangeError, "noise_correlation must be at least 1"),
+        ({"noise_correlation": math.inf}, RangeError, "noise_correlation must be finite"),
     ],
 )
 def test_unusable_input_is_refused(changes, error, message):

@@ -18,13 +18,14 @@ def observe(height, width, image=None, **changes):
 
 
 def test_the_right_size_is_only_scaled():
-    observation = observe(32, 32, gain=3.0, sky_sigma=0.1)
+    observation = observe(32, 32, gain=3.0, sky_sigma=0.1, noise_correlation=1.5)
     stamp = prepare(observation, size=32)
     assert stamp.scale == 2
     assert np.array_equal(stamp.image, observation.image / 2)
     assert (stamp.noise == 1).all()
     assert stamp.gain == pytest.approx(6)
     assert stamp.sky_sigma == pytest.approx(0.05)
+    assert stamp.noise_correlation == 1.5
     assert (stamp.offset_x, stamp.offset_y) == (0, 0)
     assert (stamp.pixel_scale, stamp.zero_point) == (0.2, 27)
     assert stamp.flags == 0

@@ -110,6 +110,14 @@ def check_positive(value: float, what: str, unit: str = "") -> float:
     return number
 
 
+def check_at_least_one(value: float, what: str) -> float:
+    """Returns ``value`` as a float if it is finite and at least 1."""
+    number = check_finite(value, what)
+    if number < 1:
+        raise RangeError(f"{what} must be at least 1, got {value!r}.")
+    return number
+
+
 def check_finite(value: float, what: str) -> float:
     """Returns ``value`` as a float if it is one finite number."""
     try:

@@ -32,6 +32,9 @@ class ConditionsConfig:
             from the smoothed noisy image; the others are flat backgrounds.
         read_fraction: Largest part of the background's variance that is read noise.
         sky_sigma: Range of the sky offset's standard deviation, log-uniform. [background sigma]
+        noise_correlation: Range of the variance of the noise of sums over many pixels, over that
+            of independent ones, log-uniform: above 1 for drizzled images. A network trained on a
+            range that is wider than 1 to 1 has the number as an input.
         sky_gradient: Share of stamps with a residual gradient of the sky; at the edge of the stamp
             it is as large as the sky's offset is in the middle.
         uneven_noise: Share of stamps whose background noise varies smoothly.
@@ -57,6 +60,7 @@ class ConditionsConfig:
     source_in_map: float = 0.6
     read_fraction: float = 0.5
     sky_sigma: tuple[float, float] = (0.005, 0.1)
+    noise_correlation: tuple[float, float] = (1.0, 1.0)
     sky_gradient: float = 0.3
     uneven_noise: float = 0.3
     small_stamps: float = 0.3

@@ -53,6 +53,8 @@ class Observation:
         zero_point: AB magnitude of one image unit.
         sky_sigma: 1-sigma of a constant sky offset, to be marginalised. [image units]
         gain: Electrons per image unit, or None: giving one declares the noise background-only.
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones: 1, or more for drizzled and resampled images.
         psf_oversampling: Samples of the PSF per pixel and axis.
         psf_includes_pixel: Whether the detector's pixel is in the PSF already.
         psf_sum: Sum of the PSF as given.
@@ -71,6 +73,7 @@ class Observation:
     zero_point: float
     sky_sigma: float
     gain: float | None = None
+    noise_correlation: float = 1.0
     psf_oversampling: int = 1
     psf_includes_pixel: bool = True
     psf_sum: float = 1.0
@@ -99,6 +102,7 @@ class Observation:
         mask_bits: int | None = None,
         name: str = "",
         *,
+        noise_correlation: float = 1.0,
         unit: str = "",
         wcs: Any = None,
     ) -> "Observation":
@@ -124,6 +128,8 @@ class Observation:
                 noise.
             mask_bits: The bits of ``mask`` that mean *ignore*. None: all.
             name: What to call it in tables.
+            noise_correlation: For drizzled or resampled images: variance of the noise of sums over
+                many pixels, over that of independent ones (R squared in Casertano et al. 2000).
             unit: Unit of the image.
             wcs: Celestial WCS of the stamp.
 
@@ -179,6 +185,7 @@ class Observation:
             zero_point=checks.check_finite(zero_point, "zero_point"),
             sky_sigma=float(sky_sigma),
             gain=gain,
+            noise_correlation=checks.check_at_least_one(noise_correlation, "noise_correlation"),
             psf_oversampling=oversampling,
             psf_includes_pixel=True if made else bool(psf_includes_pixel),
             psf_sum=psf_sum,
@@ -207,6 +214,7 @@ class Observation:
         psf_even: Literal["refuse", "shift"] = "refuse",
         sky_sigma: float | None = None,
         extension: fits_extensions.Extension | None = None,
+        noise_correlation: float = 1.0,
     ) -> "Observation":
         """Reads an observation from FITS: one file with everything, or an image and its companions.
 
@@ -232,6 +240,7 @@ class Observation:
             psf_even: What to do with an even-sized PSF.
             sky_sigma: 1-sigma of the constant sky offset. [image units]
             extension: Index, name or (name, version) of the image in its file.
+            noise_correlation: See ``from_array``.
 
         Raises:
             FormatError: If a file is missing, damaged, not FITS, or without image.
@@ -289,6 +298,7 @@ class Observation:
             sky_sigma=sky_sigma,
             mask_bits=mask_bits,
             name=_stem(path),
+            noise_correlation=noise_correlation,
             unit=str(found.header.get("BUNIT", "")).strip(),
             wcs=found.wcs,
         )

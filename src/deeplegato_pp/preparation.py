@@ -30,6 +30,7 @@ class PreparedStamp:
         scale: Median noise of the unmasked pixels. [image units per detector unit]
         gain: Electrons per detector unit; infinite if the observation gives none (fixed variance).
         sky_sigma: 1-sigma of the constant sky offset per (binned) pixel. [background sigma]
+        noise_correlation: The observation's.
         psf: PSF of sum 1, with shape (Py, Px), both odd.
         psf_oversampling: Samples of the PSF per pixel of the stamp.
         psf_includes_pixel: Whether the pixel of the stamp is in the PSF; if not, the box of
@@ -48,6 +49,7 @@ class PreparedStamp:
     scale: float
     gain: float
     sky_sigma: float
+    noise_correlation: float
     psf: Array
     psf_oversampling: int
     psf_includes_pixel: bool
@@ -153,6 +155,7 @@ def prepare(
         scale=scale,
         gain=math.inf if observation.gain is None else observation.gain * scale,
         sky_sigma=factor**2 * observation.sky_sigma / scale,
+        noise_correlation=observation.noise_correlation,
         psf=np.array(psf),
         psf_oversampling=observation.psf_oversampling * factor,
         psf_includes_pixel=includes_pixel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,6 +37,8 @@ class StampBatch:
         psf: PSF on the networks' grid, with shape (B, 43, 43); see :data:`PSF_GRID`.
         gain: Electrons per background sigma, with shape (B,); inf declares `sigma` total.
         sky_sigma: Width of the constant sky offset's prior, in sigmas, with shape (B,).
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones; 1 where pixels are independent. With shape (B,), >= 1.
     """
 
     image: Float[Tensor, "b n n"]
@@ -45,6 +47,7 @@ class StampBatch:
     psf: Float[Tensor, "b k k"]
     gain: Float[Tensor, " b"]
     sky_sigma: Float[Tensor, " b"]
+    noise_correlation: Float[Tensor, " b"]
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -57,6 +60,12 @@ class StampBatch:
         """Returns the batch on another device."""
         return StampBatch(
             *(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        )
+
+    def with_noise_correlation(self, value: float) -> StampBatch:
+        """Returns the same stamps with another noise correlation, the same for all."""
+        return replace(
+            self, noise_correlation=torch.full_like(self.noise_correlation, float(value))
         )
 
     def pin_memory(self) -> StampBatch:

@@ -71,6 +71,7 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
 
     def refine(self, posterior, method, **options):
         seen.append((method, len(posterior), options))
+        assert {m.observation.noise_correlation for m in posterior.measurements} == {2.5}
         return posterior
 
     monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
@@ -83,7 +84,6 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
         assert given == {
             "fixed": {"sersic_index": 4.0},
             "star_odds": 3.0,
-            "noise_correlation": 2.5,
             "model_error": 0.05,
         }
 

@@ -169,7 +169,7 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
     seen = {}
 
     def refine(self, posterior, method, **options):
-        seen.update(options)
+        seen.update(options, measurement=posterior.measurements[0])
         return posterior
 
     monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
@@ -177,7 +177,9 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
     options += ["--noise-correlation", "2.5", "--model-error", "0.05"]
     assert main(["predict", "good.fits", "--psf-fwhm", "3", *options]) == 0
     assert seen["fixed"] == {"sersic_index": 4.0, "center_x": 0.5}
-    assert (seen["star_odds"], seen["noise_correlation"], seen["model_error"]) == (3.0, 2.5, 0.05)
+    assert (seen["star_odds"], seen["model_error"]) == (3.0, 0.05)
+    assert "noise_correlation" not in seen  # each observation has its own
+    assert seen["measurement"].observation.noise_correlation == 2.5
     capsys.readouterr()
     for wrong in (["--fix", "sersic=4"], ["--fix", "sersic_index"], [*options, "--no-refine"]):
         assert main(["predict", "good.fits", *wrong]) == 2

@@ -136,7 +136,7 @@ def test_folders_that_are_none_of_chunks(tmp_path, stored):
     with pytest.raises(FormatError, match="as many as 5 galaxies"):
         DriveDataset(stored, 5)
     (tmp_path / "index.json").write_text(json.dumps({"format": 99, "chunks": [{}]}))
-    with pytest.raises(FormatError, match="no chunks of format 1"):
+    with pytest.raises(FormatError, match="no chunks of format 2"):
         DriveDataset(tmp_path, 2)
     with pytest.raises(RangeError, match="at least 1"):
         write_chunks(DATA, tmp_path, 0, seed=0)

@@ -115,7 +115,7 @@ def test_mirrored_images_belong_to_mirrored_parameters():
     ones = torch.ones(1, dtype=torch.float64)
     for case in range(8):
         flags = [torch.tensor([bool(case & bit)]) for bit in (1, 2, 4)]
-        stamps = StampBatch(image, image + 1, image > 1e9, psf, ones, ones)
+        stamps = StampBatch(image, image + 1, image > 1e9, psf, ones, ones, ones)
         turned, turned_w = mirrored(stamps, w, *flags)
         torch.testing.assert_close(
             turned.image, render(turned_w, turned.psf), atol=1e-6 * float(image.max()), rtol=0

@@ -8,7 +8,13 @@ import pytest
 import torch
 from scipy import stats
 
-from deeplegato_pp.data.noise import correlate, draw_noise, log_likelihood, model_variance
+from deeplegato_pp.data.noise import (
+    block_scatter,
+    correlate,
+    draw_noise,
+    log_likelihood,
+    model_variance,
+)
 from deeplegato_pp.errors import RangeError
 
 N = 6
@@ -157,6 +163,24 @@ def test_correlated_pixels_count_as_fewer():
     found = [log_likelihood(**x, noise_correlation=4.0) for x in (s, flat)]
     expected = [log_likelihood(**(x | wide)) for x in (s, flat)]
     torch.testing.assert_close(found[1] - found[0], expected[1] - expected[0])
+
+
+def test_each_image_may_have_its_own_correlation():
+    white = torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(4)).double()
+    c = torch.tensor([1.0, 2.0, 9.0])
+    together = correlate(white, c)
+    for i in range(3):
+        torch.testing.assert_close(together[i], correlate(white[i : i + 1], float(c[i]))[0])
+    s = scene()
+    apart = log_likelihood(**s, noise_correlation=torch.tensor([2.0]))
+    torch.testing.assert_close(apart, log_likelihood(**s, noise_correlation=2.0))
+
+
+@pytest.mark.parametrize("c", [1.5, 4.0])
+def test_blocks_scatter_as_foretold(c):
+    white = torch.randn(300, 64, 64, generator=torch.Generator().manual_seed(6)).double()
+    blocks = correlate(white, c).unfold(1, 4, 4).unfold(2, 4, 4).sum((-2, -1)) / 4.0
+    assert float(blocks.std()) == pytest.approx(block_scatter(c, 4), rel=0.02)
 
 
 @pytest.mark.parametrize("c", [1.0, 2.0, 9.0])

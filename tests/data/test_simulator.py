@@ -20,7 +20,7 @@ from deeplegato_pp.data.conditions import (
     estimate_total_noise,
 )
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
-from deeplegato_pp.data.noise import log_likelihood
+from deeplegato_pp.data.noise import block_scatter, log_likelihood
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.errors import RangeError, ShapeError
 from deeplegato_pp.stamps import PSF_GRID, StampBatch
@@ -228,6 +228,21 @@ def test_the_nearest_neighbour_is_where_its_light_peaks():
     on_stamp = (found.nearest < SIZE / 2 - 4) & (found.light.flatten(1).amax(1) > 0)
     assert int(on_stamp.sum()) >= 10
     assert distance.flatten()[peak][on_stamp] == pytest.approx(found.nearest[on_stamp], abs=2.0)
+
+
+def test_correlated_noise_is_drawn_and_told():
+    plain = scene(only())
+    assert bool((plain.stamps.noise_correlation == 1.0).all())
+    found = scene(only(noise_correlation=(2.0, 6.0)), batch=64)
+    c, sigma = found.stamps.noise_correlation, found.stamps.sigma
+    assert 2.0 <= float(c.min()) < 2.5
+    assert 5.0 < float(c.max()) <= 6.0
+    # Blocks at the stamp's edge, far from the galaxy, scatter as the correlation says.
+    noise = ((found.stamps.image - found.model) / sigma)[:, :8]
+    blocks = noise.unfold(1, 8, 8).unfold(2, 8, 8).sum((-2, -1)) / 8.0
+    scatter = 1.4826 * (blocks - blocks.median()).abs().median()
+    expected = sum(block_scatter(float(value), 8) for value in c) / len(c)
+    assert float(scatter) == pytest.approx(expected, rel=0.15)
 
 
 def test_backgrounds_vary_smoothly_within_their_bounds():

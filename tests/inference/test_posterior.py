@@ -34,7 +34,7 @@ def one_row(draws=200, seed=0, log_weights=None, name="a", **options) -> Posteri
     )  # fmt: skip
     stamps = StampBatch(
         torch.zeros(1, 32, 32), torch.ones(1, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool),
-        torch.zeros(1, 43, 43), torch.ones(1), torch.zeros(1),
+        torch.zeros(1, 43, 43), torch.ones(1), torch.zeros(1), torch.ones(1),
     )  # fmt: skip
     log_prob = -0.5 * (w**2).sum(-1) + box.log_jacobian(w)
     weights = None if log_weights is None else log_weights[None]

@@ -418,3 +418,12 @@ def test_correlated_noise_and_a_model_error_widen_the_exact_posterior(predictor)
     assert wrong > 1.2 * plain
     with pytest.raises(RangeError, match="noise_correlation"):
         predictor.refine(network, noise_correlation=0.0)
+
+
+def test_each_observation_brings_its_own_correlation(predictor):
+    both = predictor.posterior([observe(), observe(noise_correlation=4.0)], 150)
+    refined = predictor.refine(both, ess=80, star_odds=None)
+    plain, correlated = refined.summary()["magnitude_std"]
+    assert correlated > 1.4 * plain
+    assert [m.noise_correlation for m in refined.measurements] == [1.0, 4.0]
+    assert "noise correlation of 4" in refined.rows()[1]["notes"]

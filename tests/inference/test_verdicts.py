@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from deeplegato_pp import Observation, Predictor
+from deeplegato_pp.data.noise import correlate
 from deeplegato_pp.effective_psf import moffat_psf
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import verdicts
@@ -104,6 +106,19 @@ def test_a_narrow_psf_matters_to_small_galaxies_only():
     assert verdicts.outside_training(prepared, 3.0, 20.0, ranges) == []
     assert len(verdicts.outside_training(prepared, 3.0, 10.0, ranges)) == 1
     assert len(verdicts.outside_training(prepared, 9.0, 20.0, ranges)) == 1
+
+
+def test_correlated_noise_has_a_range_and_is_expected_where_it_is_told():
+    white = torch.randn(1, 128, 128, generator=torch.Generator().manual_seed(0))
+    image = (truth_image() - white + correlate(white, 4.0))[0].numpy()
+    told = observe(image, noise_correlation=4.0)
+    assert verdicts.outside_training(prepare(told), 3.0, 4.0, {}) == []
+    ranges = {"noise_correlation": [1.0, 1.0]}
+    (remark,) = verdicts.outside_training(prepare(told), 3.0, 4.0, ranges)
+    assert "noise_correlation 4" in remark
+    predictor = Predictor(FakeModel(TRUTH, 0.02), "cpu")
+    assert "noise_mismatch" in predictor.posterior(observe(image), 300).flag_names
+    assert "noise_mismatch" not in predictor.posterior(told, 300).flag_names
 
 
 def test_the_visible_side_has_a_range_too():

@@ -65,6 +65,7 @@ def made_up_stamps(batch: int = 6, size: int = 64, seed: int = 0) -> StampBatch:
         psf=psf / psf.sum((-2, -1), keepdim=True),
         gain=torch.where(torch.arange(batch) % 2 == 0, torch.inf, 50.0),
         sky_sigma=0.02 + 0.05 * uniform(batch),
+        noise_correlation=1.0 + uniform(batch),
     )
 
 

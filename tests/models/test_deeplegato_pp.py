@@ -11,6 +11,7 @@ import torch
 from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _circular_moments
 from deeplegato_pp.parameters import POSITION_ANGLE
+from models.conftest import small_config, small_model
 
 
 def test_samples_are_float64_with_their_density(any_model, stamps):
@@ -55,6 +56,23 @@ def test_densities_stay_float32_under_autocast(model, stamps):
     assert not torch.equal(context.mean, exact.mean)
     torch.testing.assert_close(again.double(), log_q, atol=1e-4, rtol=1e-5)
     assert torch.equal(same_context, model.log_prob(exact, w))
+
+
+@torch.no_grad()
+def test_correlation_is_an_input_where_training_has_it(stamps):
+    config = small_config()
+    independent = replace(stamps, noise_correlation=torch.ones(len(stamps)))
+    ignorant = small_model()
+    assert ignorant.correlation is None
+    assert torch.equal(ignorant.features(stamps), ignorant.features(independent))
+    config.data.conditions.noise_correlation = (1.0, 4.0)
+    model = DeepLeGAToPP(config).eval()
+    assert torch.equal(model.features(stamps), model.features(independent))  # zero at first
+    model.correlation.weight += 0.1
+    model.psf_encoder.load_state_dict(ignorant.psf_encoder.state_dict())
+    moved = model.features(stamps) - model.features(independent)
+    expected = 0.1 * stamps.noise_correlation.log()[:, None].expand_as(moved)
+    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_forward_speaks_of_physical_parameters(model, stamps):

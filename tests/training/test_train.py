@@ -10,6 +10,7 @@ import torch
 
 from deeplegato_pp.config import CONFIG_DIR, load_config
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
+from deeplegato_pp.data.loaders import training_set
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.training import DeepLeGAToPPTrainer, train
@@ -244,6 +245,20 @@ def test_it_starts_from_the_weights_of_another_model(tiny, tmp_path):
     assert same_weights(first, started)
     with pytest.raises(ConfigError, match=r"model\.init=.* does not fit .*of another shape"):
         initial_model(tiny(f"model.init={tmp_path / 'first' / 'model'}", "model.npe.context_dim=9"))
+
+
+def test_an_input_may_be_added_to_a_trained_network(tiny, tmp_path, caplog):
+    first = train(tiny("training.max_steps=3", folder="first"))
+    more = tiny(
+        f"model.init={tmp_path / 'first' / 'model'}", "data.conditions.noise_correlation=[1,4]"
+    )
+    started = initial_model(more)
+    assert "correlation.weight" in caplog.text
+    stamps, w = next(iter(training_set(more, 1)))
+    with torch.no_grad():
+        known, new = (m.eval().compute_loss(stamps, w.float())["flow"] for m in (first, started))
+    torch.testing.assert_close(new, known)
+    assert bool((stamps.noise_correlation > 1.0).all())
 
 
 def test_a_run_may_live_on_the_drive(tiny):

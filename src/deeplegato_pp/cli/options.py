@@ -117,13 +117,12 @@ StarOdds = Annotated[
 ]
 
 NoiseCorrelation = Annotated[
-    float | None,
+    float,
     typer.Option(
         "--noise-correlation",
         metavar="C",
-        help="For drizzled images, while refining: variance of sums over many pixels, over that "
-        "of independent ones.",
-        show_default="1",
+        help="For drizzled images: variance of the noise of sums over many pixels, over that of "
+        "independent ones.",
     ),
 ]
 

@@ -63,7 +63,7 @@ def predict(
     ] = False,
     fix: options.Fix = None,
     star_odds: options.StarOdds = None,
-    noise_correlation: options.NoiseCorrelation = None,
+    noise_correlation: options.NoiseCorrelation = 1.0,
     model_error: options.ModelError = None,
     model: options.ModelName = None,
     output: Annotated[
@@ -101,7 +101,6 @@ def predict(
         refine_rule.value,
         fix,
         star_odds,
-        noise_correlation,
         model_error,
     )
     if recalibrated and refine:
@@ -120,6 +119,7 @@ def predict(
         "noise_type": noise_type.value,
         "gain": gain,
         "sky_sigma": sky_sigma,
+        "noise_correlation": noise_correlation,
         "mask": mask,
         "mask_bits": mask_bits,
         "pixel_scale": pixel_scale,

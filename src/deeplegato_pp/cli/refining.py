@@ -16,7 +16,6 @@ def refining_from(
     rule: str,
     fix: list[str] | None,
     star_odds: float | None,
-    noise_correlation: float | None,
     model_error: float | None,
 ) -> Refining | None:
     """Returns how galaxies are refined; None if they are not.
@@ -26,8 +25,7 @@ def refining_from(
         method: ``exact`` or ``laplace``.
         rule: ``all`` or ``auto``.
         fix: Assignments ``NAME=VALUE``.
-        star_odds: None where the option was not given, as with the two that follow.
-        noise_correlation: See :meth:`Predictor.refine`.
+        star_odds: None where the option was not given, as with the one that follows.
         model_error: See :meth:`Predictor.refine`.
 
     Raises:
@@ -36,7 +34,6 @@ def refining_from(
     """
     numbers = {
         "star_odds": star_odds,
-        "noise_correlation": noise_correlation,
         "model_error": model_error,
     }
     given = {name: value for name, value in numbers.items() if value is not None}

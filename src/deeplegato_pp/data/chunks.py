@@ -29,7 +29,7 @@ from deeplegato_pp.errors import ConfigError, FormatError, RangeError
 from deeplegato_pp.stamps import StampBatch
 
 INDEX = "index.json"
-FORMAT = 1
+FORMAT = 2
 PART = 64
 """Galaxies simulated together while a chunk is written."""
 

@@ -172,6 +172,17 @@ def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "
     return mask
 
 
+def draw_noise_correlation(draw: Draw, config: ConditionsConfig) -> Float[Tensor, " b"] | None:
+    """Draws how much the noise of sums over many pixels exceeds that of independent ones.
+
+    Returns:
+        With shape (B,); None if pixels are independent, which takes no random number.
+    """
+    if config.noise_correlation[1] <= 1.0:
+        return None
+    return draw.log_uniform(config.noise_correlation)
+
+
 def draw_saturation(
     draw: Draw, image: Float[Tensor, "b n n"], config: ConditionsConfig
 ) -> Bool[Tensor, "b n n"]:

@@ -67,6 +67,9 @@ def stamp_batch(prepared: Sequence[PreparedStamp]) -> StampBatch:
         psf=torch.cat([network_psf(p) for p in prepared]),
         gain=torch.tensor([p.gain for p in prepared], dtype=torch.float32),
         sky_sigma=torch.tensor([p.sky_sigma for p in prepared], dtype=torch.float32),
+        noise_correlation=torch.tensor(
+            [p.noise_correlation for p in prepared], dtype=torch.float32
+        ),
     )
 
 

@@ -14,11 +14,12 @@ over what independent pixels would have, as drizzling leaves behind.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import conv1d, conv2d
+from torch.nn.functional import pad as functional_pad
 
 from deeplegato_pp.errors import RangeError
 
@@ -54,7 +55,7 @@ def log_likelihood(
     mask: Bool[Tensor, "*#b n n"],
     gain: Float[Tensor, "*#b"],
     sky_sigma: Float[Tensor, "*#b"],
-    noise_correlation: float = 1.0,
+    noise_correlation: float | Float[Tensor, "*#b"] = 1.0,
     model_error: float = 0.0,
 ) -> Float[Tensor, "*b"]:
     r"""Returns the Gaussian log-likelihood with a constant sky offset marginalised.
@@ -79,7 +80,7 @@ def log_likelihood(
         mask: True = ignore.
         gain: Electrons per unit; inf for fixed variance. Shape (*,).
         sky_sigma: tau, with shape (*,); 0 for a sky that is known.
-        noise_correlation: c, at least 1.
+        noise_correlation: c, at least 1; a number, or with shape (*,).
         model_error: f.
 
     Returns:
@@ -112,7 +113,7 @@ def draw_noise(
     gain: Float[Tensor, " b"],
     *,
     read_fraction: Float[Tensor, " b"] | float = 0.0,
-    noise_correlation: float = 1.0,
+    noise_correlation: float | Float[Tensor, " b"] = 1.0,
     model_error: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b n n"]:
@@ -127,8 +128,8 @@ def draw_noise(
         sigma: Background noise (total where the gain is infinite), with shape (B, N, N).
         gain: Electrons per unit, with shape (B,), or inf.
         read_fraction: Part of the background's variance that is read noise, in [0, 1].
-        noise_correlation: Variance of sums over many pixels over the independent one's, 1 to 50;
-            the noise of each pixel stays as it is.
+        noise_correlation: Variance of sums over many pixels over the independent one's, 1 to 50,
+            a number or with shape (B,); the noise of each pixel stays as it is.
         model_error: Error of the model as a fraction of itself, independent from pixel to pixel.
         generator: Source of randomness on the images' device.
 
@@ -156,13 +157,15 @@ def draw_noise(
     if model_error:
         more = torch.randn(model.shape, generator=generator, device=model.device, dtype=model.dtype)
         noisy = noisy + model_error * model * more
-    if noise_correlation == 1.0:
+    if isinstance(noise_correlation, float | int) and noise_correlation == 1.0:
         return noisy
     total = model_variance(model, sigma, gain, model_error).sqrt()
     return model + total * correlate((noisy - model) / total, noise_correlation)
 
 
-def correlate(white: Float[Tensor, "b n n"], noise_correlation: float) -> Float[Tensor, "b n n"]:
+def correlate(
+    white: Float[Tensor, "b n n"], noise_correlation: float | Float[Tensor, " b"]
+) -> Float[Tensor, "b n n"]:
     """Returns independent noise of variance one as noise correlated over neighbouring pixels.
 
     Smoothed, with periodic edges, by a Gaussian that leaves each pixel's variance at one and makes
@@ -170,32 +173,54 @@ def correlate(white: Float[Tensor, "b n n"], noise_correlation: float) -> Float[
 
     Args:
         white: Noise, with shape (B, N, N).
-        noise_correlation: c, from 1 to 50.
+        noise_correlation: c, from 1 to 50; a number, or with shape (B,).
+
+    Raises:
+        RangeError: If a correlation lies outside.
     """
-    half = min(12, (min(white.shape[-2:]) - 1) // 2)
-    line = _smoothing_line(noise_correlation, half).to(white)
-    for axis in (-1, -2):
-        shifted = (c * white.roll(k - half, axis) for k, c in enumerate(line.tolist()))
-        white = torch.stack(list(shifted)).sum(0)
-    return white
-
-
-@lru_cache(maxsize=16)
-def _smoothing_line(noise_correlation: float, half: int) -> Tensor:
-    """Gaussian weights of unit square sum whose sum squared is sqrt(c): one axis' share."""
-    if not 1.0 <= noise_correlation <= 50.0:
+    c = torch.as_tensor(noise_correlation, dtype=torch.float64, device=white.device)
+    if not bool(((c >= 1.0) & (c <= 50.0)).all()):
         raise RangeError(
-            f"noise_correlation must lie in [1, 50], got {noise_correlation:g}: it is the variance "
-            "of sums over many pixels over that of independent ones."
+            f"noise_correlation must lie in [1, 50], got {c.min():g} to {c.max():g}: it is the "
+            "variance of sums over many pixels over that of independent ones."
         )
-    k = torch.arange(-half, half + 1, dtype=torch.float64)
-    low, high = 1e-3, float(max(half, 1))
-    for _ in range(60):
+    half = min(12, (min(white.shape[-2:]) - 1) // 2)
+    lines = _smoothing_lines(c.expand(len(white)), half).to(white)
+    along_x, along_y = lines[:, None, None, :], lines[:, None, :, None]
+    rows = white[None]
+    for weights, pad in ((along_x, (half, half, 0, 0)), (along_y, (0, 0, half, half))):
+        rows = conv2d(functional_pad(rows, pad, mode="circular"), weights, groups=len(white))
+    return rows[0]
+
+
+def block_scatter(noise_correlation: float, side: int) -> float:
+    """Returns the standard deviation of sums over square blocks, over that of independent pixels.
+
+    Args:
+        noise_correlation: c of noise as :func:`correlate` makes it.
+        side: Of the blocks. [px]
+
+    Example:
+        >>> block_scatter(1.0, 4), round(block_scatter(4.0, 1000), 2)
+        (1.0, 2.0)
+    """
+    if noise_correlation == 1.0:
+        return 1.0
+    line = _smoothing_lines(torch.tensor([noise_correlation], dtype=torch.float64), 12)
+    reach = line.shape[1] - 1
+    correlation = conv1d(line[None], line[None], padding=reach)[0, 0]
+    lag = torch.arange(-reach, reach + 1).abs()
+    return float((correlation * (1.0 - lag / side).clamp_min(0.0)).sum())
+
+
+def _smoothing_lines(c: Float[Tensor, " b"], half: int) -> Float[Tensor, "b k"]:
+    """Gaussian weights of unit square sum whose sum is the fourth root of c: one axis' share."""
+    k = torch.arange(-half, half + 1, dtype=torch.float64, device=c.device)
+    low, high = torch.full_like(c, 1e-3), torch.full_like(c, max(half, 1))
+    for _ in range(60):  # bisection
         width = 0.5 * (low + high)
-        line = torch.exp(-0.5 * (k / width) ** 2)
-        line = line / line.norm()
-        if float(line.sum()) ** 4 < noise_correlation:
-            low = width
-        else:
-            high = width
-    return line
+        lines = torch.exp(-0.5 * (k / width[:, None]) ** 2)
+        lines = lines / lines.norm(dim=1, keepdim=True)
+        narrow = lines.sum(1) ** 4 < c
+        low, high = torch.where(narrow, width, low), torch.where(narrow, high, width)
+    return lines

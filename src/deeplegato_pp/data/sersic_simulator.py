@@ -15,6 +15,7 @@ from deeplegato_pp.data.conditions import (
     draw_background,
     draw_mask,
     draw_neighbours,
+    draw_noise_correlation,
     draw_psf,
     draw_saturation,
     draw_sky,
@@ -154,8 +155,8 @@ class SersicSimulator:
         """Draws galaxies from the prior and observes them, isolated and unmasked.
 
         The background's noise is one unit and the noise maps are total: each is the standard
-        deviation that its image was drawn with. The PSF given is the one rendered with, at the
-        pixels' sampling, however narrow.
+        deviation that its image was drawn with. The pixels' noise is independent. The PSF given is
+        the one rendered with, at the pixels' sampling, however narrow.
 
         Args:
             batch: Number of galaxies.
@@ -212,12 +213,14 @@ class SersicSimulator:
         # A flat map without gain declares that the source adds nothing.
         noise_gain = torch.where(fixed & ~estimated, torch.full_like(gain, torch.inf), gain)
         sky_sigma = draw.log_uniform(config.sky_sigma)
+        correlation = draw_noise_correlation(draw, config)
         sky = draw_sky(draw, sky_sigma, size, config)
         image = sky + draw_noise(
             model + neighbours.light,
             background,
             noise_gain,
             read_fraction=read,
+            noise_correlation=1.0 if correlation is None else correlation,
             generator=generator,
         )
         mask = mask | draw_saturation(draw, image, config)
@@ -231,6 +234,7 @@ class SersicSimulator:
             psf.fine,
             torch.where(fixed, torch.full_like(gain, torch.inf), gain),
             sky_sigma,
+            correlation,
             scale,
         )
         snr = signal_to_noise(columns.flux, columns.radius, columns.axis_ratio, psf.fwhm)
@@ -263,6 +267,7 @@ def _to_detector_units(
     fine: Tensor,
     gain: Tensor,
     sky_sigma: Tensor,
+    correlation: Tensor | None,
     scale: Tensor,
 ) -> StampBatch:
     """Divides a batch by each stamp's own noise and cuts the PSFs to the networks' grid."""
@@ -275,6 +280,7 @@ def _to_detector_units(
         fine[:, edge : edge + PSF_GRID, edge : edge + PSF_GRID].contiguous(),
         gain * scale,
         sky_sigma / scale,
+        torch.ones_like(scale) if correlation is None else correlation,
     )
 
 

@@ -331,7 +331,7 @@ class _Job:
         half = 0.5 * self.problem.num_pixels[row].cpu().double()
         galaxy.chi2 = float(chi2.min() / (2.0 * half - self.coordinates.dim).clamp_min(1.0))
         # Correlated pixels are fewer than they look.
-        share = 1.0 / self.problem.noise_correlation
+        share = 1.0 / self.problem.stamps.noise_correlation[row].cpu()
         tail = torch.special.gammaincc(share * half, share * 0.5 * chi2[-4:])
         galaxy.p_value = float(tail.mean())
 

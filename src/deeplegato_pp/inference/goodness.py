@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
+from deeplegato_pp.data.noise import block_scatter
 from deeplegato_pp.inference import instrument
 from deeplegato_pp.inference.best_fit import MISFITS, BestFits
-from deeplegato_pp.inference.defects import noise_ratios, noise_remarks
+from deeplegato_pp.inference.defects import BLOCK, noise_ratios, noise_remarks
 from deeplegato_pp.preparation import PreparedStamp
 from deeplegato_pp.prior import PriorBox
 
@@ -124,7 +125,7 @@ def _described(fits: BestFits, chi2: list[float]) -> list[Goodness]:
     gained = (fits.weight * fits.model * (2.0 * fits.data - fits.model)).sum((-2, -1))
     detection = gained.sign() * gained.abs().sqrt()
     found = []
-    for i in rows.tolist():
+    for i, stamp in enumerate(fits.stamps):
         fraction, error = _residual_fraction(fits, i, inside[i])
         found.append(
             Goodness(
@@ -136,7 +137,7 @@ def _described(fits: BestFits, chi2: list[float]) -> list[Goodness]:
                 residual=fits.residual[i],
                 model=fits.model[i],
                 inside=inside[i],
-                noise=noise_remarks(ratios[i], int(background[i].sum())),
+                noise=noise_remarks(_beyond_told(ratios[i], stamp), int(background[i].sum())),
                 granted=granted[i],
                 detection=float(detection[i]),
                 renders=fits.renders[i],
@@ -153,6 +154,11 @@ def _residual_fraction(fits: BestFits, row: int, used: Tensor) -> tuple[float, f
     noise = math.sqrt(2.0 / math.pi) * float(variance.sqrt().sum())
     error = math.sqrt((1.0 - 2.0 / math.pi) * float(variance.sum()))
     return (float(residual) - noise) / light, error / light
+
+
+def _beyond_told(ratios: tuple[float, float], stamp: PreparedStamp) -> tuple[float, float]:
+    """Returns the ratios over what the observation says of its noise's correlation."""
+    return ratios[0], ratios[1] / block_scatter(stamp.noise_correlation, BLOCK)
 
 
 def _granted(ratios: tuple[float, float]) -> tuple[float, float]:

@@ -6,7 +6,6 @@ nothing of either is written here a second time.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -73,7 +72,6 @@ class ExactProblem:
         box: PriorBox,
         *,
         coordinates: Coordinates | None = None,
-        noise_correlation: float = 1.0,
         model_error: float = 0.0,
     ) -> None:
         batch = len(stamps)
@@ -86,14 +84,15 @@ class ExactProblem:
                 raise ShapeError(
                     f"{name} must have one entry per stamp, {batch}, got {len(entries)}."
                 )
-        if not 1.0 <= noise_correlation < math.inf:
+        correlation = stamps.noise_correlation
+        if not bool(((correlation >= 1.0) & correlation.isfinite()).all()):
             raise RangeError(
                 f"noise_correlation must be at least 1 (independent pixels), got "
-                f"{noise_correlation}."
+                f"{float(correlation.min()):g}."
             )
         if not 0.0 <= model_error < 1.0:
             raise RangeError(f"model_error must lie in [0, 1), got {model_error}.")
-        self.noise_correlation, self.model_error = float(noise_correlation), float(model_error)
+        self.model_error = float(model_error)
         self.box = box
         self.coordinates = SersicCoordinates(box) if coordinates is None else coordinates
         # Copies that autograd may use even if the caller works in inference mode.
@@ -105,6 +104,7 @@ class ExactProblem:
                 stamps.psf,
                 stamps.gain.double().clone(),
                 stamps.sky_sigma.double().clone(),
+                correlation.double().clone(),
             )
             self.psfs = [p.to(stamps.image.device).double().clone() for p in psfs]
         self._faintest = torch.where(stamps.mask, torch.inf, stamps.sigma).amin((-2, -1))
@@ -135,7 +135,6 @@ class ExactProblem:
             self.includes_pixel,
             self.box,
             coordinates=coordinates,
-            noise_correlation=self.noise_correlation,
             model_error=self.model_error,
         )
 
@@ -144,13 +143,12 @@ class ExactProblem:
     ) -> ExactProblem:
         """Returns the same data under another noise correlation and model error."""
         return ExactProblem(
-            self.stamps,
+            self.stamps.with_noise_correlation(noise_correlation),
             self.psfs,
             self.oversampling,
             self.includes_pixel,
             self.box,
             coordinates=self.coordinates,
-            noise_correlation=noise_correlation,
             model_error=model_error,
         )
 
@@ -163,7 +161,6 @@ class ExactProblem:
             [self.includes_pixel[i] for i in rows],
             self.box,
             coordinates=self.coordinates,
-            noise_correlation=self.noise_correlation,
             model_error=self.model_error,
         )
 
@@ -410,6 +407,6 @@ class ExactProblem:
             s.mask[row],
             s.gain[row].to(dtype),
             s.sky_sigma[row],
-            self.noise_correlation,
+            s.noise_correlation[row],
             self.model_error,
         )

@@ -105,6 +105,7 @@ class StampMeasurer(nn.Module):
             psf=torch.where((own > 0).any(), own, self.psf[None]),
             gain=one * self.gain * (scale if math.isfinite(self.gain) else 1.0),
             sky_sigma=one * self.sky_sigma,
+            noise_correlation=one,
         )
         return stamps, scale
 

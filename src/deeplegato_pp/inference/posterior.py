@@ -259,7 +259,8 @@ class Posterior:
         psf[:, PSF_GRID // 2, PSF_GRID // 2] = 1.0
         infinite = torch.full((1,), math.inf)
         empty = torch.ones_like(unseen, dtype=torch.bool)
-        stamps = StampBatch(unseen, unseen + 1.0, empty, psf, infinite, torch.zeros(1))
+        zero = torch.zeros(1)
+        stamps = StampBatch(unseen, unseen + 1.0, empty, psf, infinite, zero, zero + 1.0)
         samples = torch.full((1, draws, NUM_PARAMETERS), math.nan, dtype=torch.float64)
         flagged = replace(measurement, flags=int(measurement.flags | Flag.FAILED))
         return cls(samples, samples.clone(), samples[..., 0].clone(), [flagged], stamps)

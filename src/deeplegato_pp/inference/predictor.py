@@ -158,7 +158,7 @@ class Predictor(DictionaryInterface):
         fixed: Mapping[str, Any] | None = None,
         seed: int | Sequence[int] = 0,
         star_odds: float | None = 1.0,
-        noise_correlation: float = 1.0,
+        noise_correlation: float | None = None,
         model_error: float = 0.0,
     ) -> Posterior:
         """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
@@ -178,7 +178,8 @@ class Predictor(DictionaryInterface):
             star_odds: Prior odds of a point source against a galaxy, behind ``star_probability``;
                 None saves the comparison. Only the exact method compares.
             noise_correlation: For drizzled images: variance of the noise of sums over many pixels,
-                over what independent pixels would have (at least 1).
+                over what independent pixels would have (at least 1); None: what the observations
+                say.
             model_error: Error of the model as a fraction of itself, added in quadrature to the
                 noise, for galaxies that are no Sérsic profiles.
 
@@ -220,7 +221,6 @@ class Predictor(DictionaryInterface):
         *,
         refine: str | None = None,
         refine_rule: str = "all",
-        noise_correlation: float = 1.0,
         model_error: float = 0.0,
         samples: int = 1000,
         draws: int = 0,
@@ -237,7 +237,6 @@ class Predictor(DictionaryInterface):
                 a file, an astropy or pandas table, a mapping, or photutils' ``SourceCatalog``.
             refine: ``"exact"``, ``"laplace"``, or None for the bare network.
             refine_rule: Which sources are refined: ``"all"``, or those that gain by it, ``"auto"``.
-            noise_correlation: See :meth:`refine`.
             model_error: See :meth:`refine`.
             samples: Draws of the network per source.
             draws: Equally weighted draws kept in each row.
@@ -245,7 +244,7 @@ class Predictor(DictionaryInterface):
             batch_size: Sources that go through the network together.
             chunk: Sources cut out together.
             **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,
-                ``zero_point`` and the other fields of
+                ``zero_point``, ``noise_correlation`` and the other fields of
                 :class:`~deeplegato_pp.inference.catalog.scene.Inputs`.
 
         Returns:
@@ -263,7 +262,6 @@ class Predictor(DictionaryInterface):
             sources,
             refine=refine,
             refine_rule=refine_rule,
-            noise_correlation=noise_correlation,
             model_error=model_error,
             samples=samples,
             draws=draws,

@@ -146,14 +146,14 @@ def _problem(row: Posterior, m: Measurement, factor: float, gain: float | None) 
     s = row.stamps
     mask = s.mask if m.mask is None else torch.from_numpy(np.array(m.mask))[None]
     own = s.gain if gain is None else torch.full_like(s.gain, gain * prepared.scale)
-    stamps = StampBatch(s.image, s.sigma * factor, mask, s.psf, own, s.sky_sigma)
+    correlation = torch.full_like(s.noise_correlation, m.noise_correlation)
+    stamps = StampBatch(s.image, s.sigma * factor, mask, s.psf, own, s.sky_sigma, correlation)
     return ExactProblem(
         stamps,
         [torch.from_numpy(np.asarray(prepared.psf, dtype=np.float64))],
         [prepared.psf_oversampling],
         [prepared.psf_includes_pixel],
         _reference_box(m),
-        noise_correlation=m.noise_correlation,
         model_error=m.model_error,
     )
 
@@ -191,5 +191,5 @@ def _goodness(
     chi2 = problem.chi_square(0, draws)
     pixels = problem.num_pixels[0].cpu().double()
     reduced = chi2[0] / (pixels - w.shape[1]).clamp_min(1.0)
-    half = 0.5 / problem.noise_correlation  # correlated pixels are fewer than they look
+    half = 0.5 / problem.stamps.noise_correlation[0]  # correlated pixels are fewer than they look
     return float(reduced), float(torch.special.gammaincc(half * pixels, half * chi2[1:]).mean())

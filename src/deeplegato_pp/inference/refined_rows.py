@@ -127,10 +127,10 @@ def _judged(
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     ranges = card.get("training_ranges")
+    known = dict(ranges) if isinstance(ranges, Mapping) else {}
+    known.pop("noise_correlation", None)  # which the likelihood heeds, whatever the network knows
     (verdict,) = verdicts.judge(
-        [verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)],
-        prior,
-        ranges if isinstance(ranges, Mapping) else None,
+        [verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)], prior, known
     )
     kept, notes = Flag.without(m.flags, verdicts.FLAGS), verdict.notes
     if galaxy.masked_pixels:

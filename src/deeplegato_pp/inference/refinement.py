@@ -52,7 +52,8 @@ class Refiner:
             per galaxy.
         seed: Of all random numbers; a sequence holds one per galaxy.
         star_odds: Prior odds of a point source against a galaxy; None: the two are not compared.
-        noise_correlation: Variance of sums over many pixels over that of independent ones.
+        noise_correlation: Variance of sums over many pixels over that of independent ones; None:
+            each observation's own.
         model_error: Error of the model as a fraction of itself.
 
     Raises:
@@ -67,7 +68,7 @@ class Refiner:
     fixed: Mapping[str, Fixed] | None = None
     seed: int | Sequence[int] = 0
     star_odds: float | None = STAR_ODDS
-    noise_correlation: float = 1.0
+    noise_correlation: float | None = None
     model_error: float = 0.0
 
     def __post_init__(self) -> None:
@@ -134,8 +135,13 @@ class Refiner:
                 zip(draws.galaxies, masks, rivals, strict=True)
             )
         ]
-        noise = (self.noise_correlation, self.model_error)
-        return Posterior.concatenate([with_noise(row, *noise) for row in rows])
+        correlations = draws.problem.stamps.noise_correlation.tolist()
+        return Posterior.concatenate(
+            [
+                with_noise(row, c, self.model_error)
+                for row, c in zip(rows, correlations, strict=True)
+            ]
+        )
 
     def _rivals(
         self,
@@ -170,13 +176,15 @@ class Refiner:
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> RefinedDraws:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
+        seen = posterior.stamps
+        if self.noise_correlation is not None:
+            seen = seen.with_noise_correlation(self.noise_correlation)
         problem = ExactProblem(
-            posterior.stamps,
+            seen,
             [torch.from_numpy(np.asarray(p.psf, dtype=np.float64)) for p in stamps],
             [p.psf_oversampling for p in stamps],
             [p.psf_includes_pixel for p in stamps],
             self.model.prior,
-            noise_correlation=self.noise_correlation,
             model_error=self.model_error,
         )
         jacobian = torch.stack(

@@ -30,7 +30,6 @@ class Refining:
             (:func:`worth_refining`).
         fixed: Parameters held at a value, the same for all galaxies, in the user's units.
         star_odds: Prior odds of a point source against a galaxy.
-        noise_correlation: Variance of sums over many pixels over that of independent ones.
         model_error: Error of the model as a fraction of itself.
 
     Raises:
@@ -41,7 +40,6 @@ class Refining:
     rule: str = "all"
     fixed: Mapping[str, float] | None = None
     star_odds: float | None = 1.0
-    noise_correlation: float = 1.0
     model_error: float = 0.0
 
     def __post_init__(self) -> None:
@@ -67,7 +65,6 @@ class Refining:
             fixed=self.fixed,
             seed=seed if isinstance(seed, int) else [seed[i] for i in chosen],
             star_odds=self.star_odds,
-            noise_correlation=self.noise_correlation,
             model_error=self.model_error,
         )
         rest = sorted(set(range(number)) - set(chosen))

@@ -237,14 +237,19 @@ def outside_training(
             one, as binned stamps do. [px of the stamp]
         ranges: (lower, upper) by name, as in the model's card: ``psf_fwhm`` before the pixel's
             broadening [px], ``gain`` [electrons per background sigma], ``sky_sigma`` [background
-            sigma], and one number, ``smallest_stamp``, the visible side [px]; None or a missing
-            name says nothing. A gain that is not given cannot lie outside.
+            sigma], ``noise_correlation``, and one number, ``smallest_stamp``, the visible side
+            [px]; None or a missing name says nothing. A gain that is not given cannot lie outside.
 
     Returns:
         One remark per quantity.
     """
     optical = math.sqrt(max(fwhm**2 - PIXEL_FWHM_SQUARED, 0.0))
-    found = {"psf_fwhm": optical, "gain": prepared.gain, "sky_sigma": prepared.sky_sigma}
+    found = {
+        "psf_fwhm": optical,
+        "gain": prepared.gain,
+        "sky_sigma": prepared.sky_sigma,
+        "noise_correlation": prepared.noise_correlation,
+    }
     remarks = []
     for name, value in found.items():
         bounds = (ranges or {}).get(name)

@@ -68,6 +68,11 @@ class DeepLeGAToPP(nn.Module):
         )
         self.psf_encoder = PSFEncoder(config.model.npe.psf_channels)
         features = self.backbone.num_features + self.psf_encoder.num_features
+        self.correlation: nn.Linear | None = None
+        if config.data.conditions.noise_correlation[1] > 1.0:
+            # Zero at first: a network that knew nothing of it goes on where it was.
+            self.correlation = nn.Linear(1, features, bias=False)
+            nn.init.zeros_(self.correlation.weight)
         self.head = NPEHead(config.model.npe, features)
 
     @classmethod
@@ -137,8 +142,14 @@ class DeepLeGAToPP(nn.Module):
         return context
 
     def features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
-        """Returns what the head reads of stamps: the image's features and the PSF's."""
-        return torch.cat([self.image_features(stamps), self.psf_encoder(stamps).float()], 1)
+        """Returns what the head reads of stamps: the image's features and the PSF's.
+
+        A network trained on correlated noise has them shifted by what the correlation says.
+        """
+        found = torch.cat([self.image_features(stamps), self.psf_encoder(stamps).float()], 1)
+        if self.correlation is not None:
+            found = found + self.correlation(stamps.noise_correlation.log()[:, None]).float()
+        return found
 
     def image_features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
         """Returns what the backbone makes of stamps, in float32."""

@@ -37,6 +37,8 @@ class Inputs:
         noise_type: What `noise` is given as.
         gain: Electrons per image unit; declares the noise to be the background's alone.
         sky_sigma: Standard deviation of the sky left in the image. [image units]
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones.
         mask: Files or arrays, non-zero = ignore.
         mask_bits: The bits that mean *ignore*.
         segmentation: Files or arrays: the number of the source that a pixel belongs to.
@@ -57,6 +59,7 @@ class Inputs:
     noise_type: str = "sigma"
     gain: float | None = None
     sky_sigma: float | None = None
+    noise_correlation: float = 1.0
     mask: tuple[Any, ...] = ()
     mask_bits: int | None = None
     segmentation: tuple[Any, ...] = ()

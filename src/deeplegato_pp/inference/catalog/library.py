@@ -62,7 +62,6 @@ def catalogue_rows(
     *,
     refine: str | None = None,
     refine_rule: str = "all",
-    noise_correlation: float = 1.0,
     model_error: float = 0.0,
     samples: int = 1000,
     draws: int = 0,
@@ -85,9 +84,7 @@ def catalogue_rows(
             inputs[name] = value
     refining = None
     if refine is not None:
-        refining = Refining(
-            refine, refine_rule, noise_correlation=noise_correlation, model_error=model_error
-        )
+        refining = Refining(refine, refine_rule, model_error=model_error)
     options = Options(samples, seed, refining, draws, batch_size)
     measurer = Measurer(predictor, open_scene(Inputs(found, **inputs)), options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)

@@ -110,6 +110,7 @@ class Scene:
             psf_even=given.psf_even,
             sky_sigma=given.sky_sigma,
             extension=given.extension,
+            noise_correlation=given.noise_correlation,
         )
         return replace(observation, name=sources.label(i))
 
@@ -137,6 +138,7 @@ class Scene:
             zero_point=mosaic.zero_point,
             sky_sigma=self.inputs.sky_sigma,
             name=sources.label(i),
+            noise_correlation=self.inputs.noise_correlation,
             unit=mosaic.unit,
             wcs=None if mosaic.wcs is None else ShiftedWCS(mosaic.wcs, left, bottom),
         )
