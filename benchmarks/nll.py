@@ -1,0 +1,79 @@
+"""The mean -ln q(truth) of networks on the same fresh simulations, by signal-to-noise.
+
+    python benchmarks/nll.py default runs/mine/model -n 1200
+    python benchmarks/nll.py default -n 1200 --mirrored
+
+Isolated and unmasked galaxies, and such as the first network was trained on. Differences between
+networks are known far better than each mean, which scatters with the choice of galaxies. With
+--mirrored each galaxy is also seen in its eight mirror images, whose posteriors, turned back, are
+averaged: what a network eight times as slow would gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from deeplegato_pp.data.datasets import stream_generator
+from deeplegato_pp.data.galaxies import mirrored
+from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.models import DeepLeGAToPP
+from deeplegato_pp.parameters import SNR_CLASSES
+
+BATCH = 100
+STREAM = 2**42
+"""Far from the streams of training, validation and calibration."""
+
+
+@torch.no_grad()
+def nll(model: DeepLeGAToPP, scene: Scene, mirror: bool) -> Tensor:
+    """Returns -ln q(truth) of each galaxy, (B,); with `mirror`, of the mean over mirror images."""
+    w = model.prior.to_normal(scene.params)
+    found = []
+    for turn in itertools.product((False, True), repeat=3 if mirror else 0):
+        stamps, turned = scene.stamps, w
+        if mirror:
+            stamps, turned = mirrored(stamps, w, *(torch.full((len(w),), t) for t in turn))
+        found.append(model.log_prob(model.encode(stamps), turned.float()[:, None])[:, 0])
+    return math.log(len(found)) - torch.stack(found).logsumexp(0)
+
+
+def show(name: str, snr: Tensor, values: Tensor) -> None:
+    """Prints the mean of each class."""
+    cells = []
+    for low, high in itertools.pairwise(SNR_CLASSES):
+        inside = values[(snr >= low) & (snr < high)]
+        cells.append(f"{float(inside.mean()):8.2f}" if len(inside) else f"{'-':>8s}")
+    print(f"{name:>32s} {float(values.mean()):8.3f}" + "".join(cells), flush=True)
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("models", nargs="+", help="names or folders")
+    parser.add_argument("-n", "--number", type=int, default=1200, help="galaxies, in hundreds")
+    parser.add_argument("--mirrored", action="store_true")
+    options = parser.parse_args()
+    models = {name: DeepLeGAToPP.from_pretrained(name) for name in options.models}
+    data = next(iter(models.values())).config.data
+    for kind in ("isolated", "as in training"):
+        simulator = SersicSimulator.from_config(data, clean=kind == "isolated")
+        scenes = [
+            simulator.sample_scene(BATCH, stream_generator(STREAM, step))
+            for step in range(-(-options.number // BATCH))
+        ]
+        snr = torch.cat([scene.snr for scene in scenes])
+        classes = "".join(f"{f'>= {low:g}':>8s}" for low in SNR_CLASSES[:-1])
+        print(f"\n{kind + f', {len(snr)} galaxies':>32s} {'all':>8s}{classes}")
+        for name, model in models.items():
+            for mirror in (False, True) if options.mirrored else (False,):
+                values = torch.cat([nll(model, scene, mirror) for scene in scenes])
+                show(name[-20:] + (" mirrored" if mirror else ""), snr, values)
+
+
+if __name__ == "__main__":
+    main()
