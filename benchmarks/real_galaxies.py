@@ -1,11 +1,12 @@
 """Real galaxies against published fits: every file of a folder, by one network.
 
     python benchmarks/real_galaxies.py FOLDER [--refine exact|laplace] [--model-error 0.1]
-        [--tier A] [--sheet sheet.png]
+        [--tier A] [--sources profit_kids profit_sdss galfits_jwst] [--sheet sheet.png]
 
-FOLDER holds ``cases.ecsv`` with the columns file, tier, flags, has_psf, pixel_scale and ref_* in
-the project's conventions, and the files it names. Prints what became of each file, and the median
-and 68 % scatter of the differences for tier A, cases marked degenerate left out.
+FOLDER holds ``cases.ecsv`` with the columns file, source, id, tier, flags, has_psf, pixel_scale and
+ref_* in the project's conventions, and the files it names. Prints what became of each file, the
+median and 68 % scatter of the differences for tier A, cases marked degenerate left out, and how
+far the images of the same galaxy, in other bands or by other cameras, agree.
 """
 
 from __future__ import annotations
@@ -81,6 +82,39 @@ def report(cases: Table, table: Table) -> None:
         print(f"  {name:7s} median {median:+.3f}, 68 % within {0.5 * (high - low):.3f} ({d.size})")
 
 
+def repeats(cases: Table, table: Table) -> None:
+    """Prints the scatter among images of the same galaxy, by where they come from."""
+    images: dict[str, list[int]] = {}
+    for i, case in enumerate(cases):
+        images.setdefault(str(case["id"]), []).append(i)
+    found: dict[str, list[list[float]]] = {}
+    for rows in images.values():
+        own = table[rows]
+        if len(rows) > 1 and np.isfinite(np.asarray(own["sersic_index"], float)).all():
+            angle = np.exp(2j * np.deg2rad(np.asarray(own["position_angle"].value, float)))
+            turned = np.rad2deg(np.angle(angle / angle.mean())) / 2
+            columns = (
+                np.log(np.asarray(own["effective_radius"].value, float)),
+                np.log(np.asarray(own["sersic_index"], float)),
+                np.asarray(own["axis_ratio"], float),
+                turned,
+            )
+            source = " + ".join(sorted({str(s) for s in cases["source"][rows]}))
+            spread = [len(rows), *(float(np.std(column, ddof=1)) for column in columns)]
+            found.setdefault(source, []).append(spread)
+    if found:
+        print("the same galaxies: standard deviation among their images, median over galaxies")
+    for source, spreads in found.items():
+        images_each, *median = np.median(np.array(spreads), axis=0)
+        values = ", ".join(
+            f"{name} {value:.{digits}f}"
+            for name, value, digits in zip(
+                ("ln R_e", "ln n", "q", "PA"), median, (3, 3, 3, 1), strict=True
+            )
+        )
+        print(f"  {source}: {len(spreads)} galaxies of {images_each:.0f} images, {values}")
+
+
 def contact_sheet(posterior: Posterior, path: Path) -> None:
     """Draws image, model and residual of every galaxy."""
     columns = 6
@@ -118,13 +152,19 @@ def main() -> None:
     parser.add_argument("--model-error", type=float, default=0.0, help="while refining")
     parser.add_argument("--sheet", type=Path, default=None, help="picture of all galaxies")
     parser.add_argument("--tier", default="ABC", help="tiers to measure")
+    parser.add_argument(
+        "--sources", nargs="+", default=None, help="sources to measure; default all"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     cases = Table.read(options.folder / "cases.ecsv")
-    cases = cases[[c["tier"] in options.tier for c in cases]]
+    wanted = options.sources or set(cases["source"])
+    cases = cases[[c["tier"] in options.tier and c["source"] in wanted for c in cases]]
     rows, posterior = measure(cases, options.folder, options.refine, options.model_error)
-    report(cases[rows], posterior.summary())
+    table = posterior.summary()
+    report(cases[rows], table)
+    repeats(cases[rows], table)
     if options.sheet:
         contact_sheet(posterior, options.sheet)
 
