@@ -4,7 +4,8 @@
 
 Galaxies come from the model's prior (n cut to GalSim's 0.3-6.2 and rounded to one of 60 values),
 noise from GalSim too. The PSFs are those of telescopes with aberrations, struts and jitter
-(``galsim.OpticalPSF``); with --stars, the PSFIMAGE extensions of the FITS files in FOLDER. Prints,
+(``galsim.OpticalPSF``, a second each); with --stars, the PSFIMAGE extensions of the FITS files in
+FOLDER and below. Prints,
 by signal-to-noise class, the error of the posterior mean over the prior's and how often central
 intervals hold the truth, for the network and for what was refined.
 """
@@ -156,7 +157,9 @@ def main() -> None:
     truth = predictor.model.prior.sample(options.number, generator).numpy()
     nearest = np.abs(np.log(truth[:, 2:3] / INDICES)).argmin(1)
     truth[:, 2] = INDICES[nearest]
-    psfs = [p for p in sorted(options.stars.glob("*.fits")) if _odd(p)] if options.stars else []
+    psfs = [p for p in sorted(options.stars.rglob("*.fits")) if _odd(p)] if options.stars else []
+    if options.stars and not psfs:
+        parser.error(f"no file in {options.stars} has an extension PSFIMAGE with odd sides")
     observations, snr = [], []
     for i, params in enumerate(truth):
         psf = star(psfs[i % len(psfs)]) if psfs else telescope(rng)

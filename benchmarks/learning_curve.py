@@ -60,7 +60,7 @@ def main() -> None:
     axis.set_ylabel(r"mean of $-\ln\,q(\mathrm{truth})$")
     axis.set_xlim(0, None)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.02, 0.06))
     figure.savefig(options.output, dpi=150)
     last = float(rows[-1]["val_clean/nll"])
     print(f"{len(rows)} epochs, the last at {last:.2f}: {options.output}")

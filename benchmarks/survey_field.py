@@ -258,6 +258,12 @@ def compare(folder: Path, detect: bool) -> None:
             inside = good & (truth[what] >= low) & (truth[what] < high)
             if inside.sum():
                 print(f"  {low:g}-{high:g}: {inside.sum()}; {figures(table, truth, inside)}")
+    masked = np.array(["masked_core" in str(n).split(",") for n in table["flag_names"]])
+    print("brighter than 22, by masked core")
+    for word, rows in (("masked", masked), ("whole", ~masked)):
+        inside = good & rows & (np.asarray(truth["magnitude"]) < 22)
+        if inside.sum():
+            print(f"  {word}: {inside.sum()}; {figures(table, truth, inside)}")
 
 
 def figures(table: QTable, truth: Table, inside: np.ndarray) -> str:
