@@ -16,6 +16,7 @@ from deeplegato_pp.data.conditions import (
     draw_mask,
     draw_neighbours,
     draw_psf,
+    draw_saturation,
     draw_sky,
     estimate_total_noise,
 )
@@ -180,6 +181,17 @@ def test_saturation_masks_the_brightest_pixels_and_nothing_else():
     shown = torch.where(mask, -torch.inf, model).flatten(1).amax(1)
     noise = 8.0 * (1.0 + shown).sqrt()  # at gain 1 or more
     assert bool((hidden > shown - noise)[saturated].all())
+
+
+def test_saturation_leaves_something_to_be_seen():
+    image = torch.zeros(8, SIZE, SIZE)
+    image[:4] = 1e4  # full everywhere
+    image[4:, :2] = 1e4
+    mask = torch.zeros(8, SIZE, SIZE, dtype=torch.bool)
+    mask[6:, 3:] = True  # a third of what is seen is not full
+    full = draw_saturation(draw(8), image, mask, only(saturated=1.0))
+    assert not bool(full[:4].any())
+    assert bool((full[4:] == (image[4:] > 0)).all())
 
 
 def test_the_sky_has_an_offset_and_where_asked_a_gradient():

@@ -184,14 +184,23 @@ def draw_noise_correlation(draw: Draw, config: ConditionsConfig) -> Float[Tensor
 
 
 def draw_saturation(
-    draw: Draw, image: Float[Tensor, "b n n"], config: ConditionsConfig
+    draw: Draw,
+    image: Float[Tensor, "b n n"],
+    mask: Bool[Tensor, "b n n"],
+    config: ConditionsConfig,
 ) -> Bool[Tensor, "b n n"]:
-    """Draws a level at which the detector is full, and masks the pixels above it, core or not."""
+    """Draws a level at which the detector is full, and masks the pixels above it, core or not.
+
+    A stamp of which that would leave less than a quarter of the pixels that `mask` spares stays as
+    it is: nobody would measure it.
+    """
     if not config.saturated:
         return torch.zeros_like(image, dtype=torch.bool)
     level = draw.log_uniform((50.0, 5e3))
     level = torch.where(draw.chance(config.saturated), level, torch.inf)
-    return image > level[:, None, None]
+    full = image > level[:, None, None]
+    left, seen = (~(mask | full)).sum((1, 2)), (~mask).sum((1, 2))
+    return full & (left > seen // 4)[:, None, None]
 
 
 @dataclass(frozen=True)

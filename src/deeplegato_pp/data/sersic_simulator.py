@@ -223,7 +223,7 @@ class SersicSimulator:
             noise_correlation=1.0 if correlation is None else correlation,
             generator=generator,
         )
-        mask = mask | draw_saturation(draw, image, config)
+        mask = mask | draw_saturation(draw, image, mask, config)
         total = estimate_total_noise(image, background, gain)
         sigma = torch.where(estimated[:, None, None], total, background)
         scale = _median(sigma, mask)
