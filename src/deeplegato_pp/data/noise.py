@@ -18,8 +18,7 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import conv1d, conv2d
-from torch.nn.functional import pad as functional_pad
+from torch.nn.functional import conv1d, conv2d, pad
 
 from deeplegato_pp.errors import RangeError
 
@@ -188,8 +187,8 @@ def correlate(
     lines = _smoothing_lines(c.expand(len(white)), half).to(white)
     along_x, along_y = lines[:, None, None, :], lines[:, None, :, None]
     rows = white[None]
-    for weights, pad in ((along_x, (half, half, 0, 0)), (along_y, (0, 0, half, half))):
-        rows = conv2d(functional_pad(rows, pad, mode="circular"), weights, groups=len(white))
+    for weights, edges in ((along_x, (half, half, 0, 0)), (along_y, (0, 0, half, half))):
+        rows = conv2d(pad(rows, edges, mode="circular"), weights, groups=len(white))
     return rows[0]
 
 
