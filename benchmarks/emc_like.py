@@ -26,7 +26,8 @@ import torch
 
 from deeplegato_pp import Observation, Posterior, Predictor, SersicSimulator
 from deeplegato_pp.data.noise import draw_noise
-from deeplegato_pp.data.psf import airy, convolve_pixel, gaussian, normalise, radial_grid
+from deeplegato_pp.data.psf import convolve_pixel, normalise
+from deeplegato_pp.data.telescope import telescope_psfs
 
 PIXEL_SCALE = 0.1
 FWHM = 0.16
@@ -58,10 +59,9 @@ def population(magnitude: float, number: int, rng: np.random.Generator) -> torch
 
 def vis_psf() -> torch.Tensor:
     """A PSF like VIS's at two samples a pixel, with shape (87, 87)."""
-    one = torch.ones(1, dtype=torch.float64)
-    r = radial_grid(87, 2, one, 0.0 * one)
+    one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, 8, dtype=torch.float64)
     width = FWHM / PIXEL_SCALE * one
-    core = 0.9 * airy(r, width, 0.35 * one) + 0.1 * gaussian(r, 1.3 * width)
+    core = telescope_psfs(87, 2, width, 0.35 * one, none, none[:, :3], 0.4 * width, none[:, :2])
     return normalise(convolve_pixel(core, 2))[0]
 
 

@@ -32,9 +32,10 @@ class ConditionsConfig:
             from the smoothed noisy image; the others are flat backgrounds.
         read_fraction: Largest part of the background's variance that is read noise.
         sky_sigma: Range of the sky offset's standard deviation, log-uniform. [background sigma]
-        noise_correlation: Range of the variance of the noise of sums over many pixels, over that
-            of independent ones, log-uniform: above 1 for drizzled images. A network trained on a
-            range that is wider than 1 to 1 has the number as an input.
+        correlated_noise: Share of stamps whose noise is correlated, as drizzling makes it. A
+            network trained with any has `noise_correlation` as an input.
+        noise_correlation: Range for those of the variance of the noise of sums over many pixels,
+            over that of independent ones, log-uniform.
         sky_gradient: Share of stamps with a residual gradient of the sky; at the edge of the stamp
             it is as large as the sky's offset is in the middle.
         uneven_noise: Share of stamps whose background noise varies smoothly.
@@ -44,9 +45,10 @@ class ConditionsConfig:
         bleed_trails: Share of stamps crossed by the masked trail of a saturated star.
         saturated: Share of stamps whose pixels above a drawn level, 50 to 5,000 background sigmas,
             are masked.
-        spikes: Share of the diffraction-limited PSFs (one family in five) that show the spikes of
-            a secondary mirror's vanes, four or six.
-        aberrated: Share of the PSFs that coma and trefoil have made lopsided.
+        spikes: Share of the telescopes' PSFs (a third of all) that show the spikes of a secondary
+            mirror's vanes, four or six.
+        aberrated: Share of those with aberrations in the wavefront, and of the other PSFs that
+            are lopsided and three-cornered.
         psf_offset: Standard deviation of a PSF's middle about its array's, along x and y. [px]
         masked_regions: Share of stamps with masked discs.
         neighbours: Share of stamps with neighbouring galaxies and stars.
@@ -60,7 +62,8 @@ class ConditionsConfig:
     source_in_map: float = 0.6
     read_fraction: float = 0.5
     sky_sigma: tuple[float, float] = (0.005, 0.1)
-    noise_correlation: tuple[float, float] = (1.0, 1.0)
+    correlated_noise: float = 0.2
+    noise_correlation: tuple[float, float] = (1.0, 5.0)
     sky_gradient: float = 0.3
     uneven_noise: float = 0.3
     small_stamps: float = 0.3
@@ -76,12 +79,20 @@ class ConditionsConfig:
     max_neighbours: int = 3
     neighbours_masked: float = 0.7
 
+    def ranges(self) -> dict[str, Any]:
+        """Returns what was met, by name: noise that was never correlated had c = 1."""
+        met = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.correlated_noise:
+            met["noise_correlation"] = [1.0, 1.0]
+        return met
+
     def clean(self) -> ConditionsConfig:
         """Returns the same instruments without masks, neighbours or partial stamps."""
         return ConditionsConfig(
             **{
                 **asdict(self),
                 "source_in_map": 0.0,
+                "correlated_noise": 0.0,
                 "sky_gradient": 0.0,
                 "bleed_trails": 0.0,
                 "saturated": 0.0,

@@ -9,10 +9,7 @@ import torch
 
 from deeplegato_pp.data import psf as module
 from deeplegato_pp.data.psf import (
-    FAMILIES,
-    airy,
     convolve_separable,
-    diffraction_spikes,
     draw_psfs,
     gaussian,
     kolmogorov,
@@ -56,13 +53,6 @@ def test_width_of_a_rectangle_and_of_an_even_array():
     assert float(widths(gaussian(r, 4 * ONE)[:, :-1, :-1], 2)) == pytest.approx(4.0, rel=0.02)
 
 
-def test_unobscured_airy_has_its_width_and_an_obscured_one_is_narrower():
-    r = round_grid(87, 2)
-    open_, obscured = (widths(airy(r, 4 * ONE, e * ONE), 2) for e in (0.0, 0.3))
-    assert float(open_) == pytest.approx(4.0, rel=0.02)
-    assert 0.92 < float(obscured / open_) < 0.98
-
-
 @pytest.mark.parametrize("oversampling", [1, 2, 3])
 def test_drawn_psfs_are_normalised_centred_and_near_their_width(oversampling):
     fwhm = torch.linspace(2.5, 6.0, 60, dtype=torch.float64)
@@ -85,29 +75,12 @@ def test_drawn_psfs_repeat_with_the_generator_and_hold_every_family():
     assert float(outer.max() / outer.min().clamp_min(1e-30)) > 1e6
 
 
-@pytest.mark.parametrize("arms", [2, 3])
-def test_spikes_stand_where_the_vanes_are(arms):
-    size, fwhm = 61, torch.tensor([2.0])
-    light = diffraction_spikes(size, 1, fwhm, torch.tensor([0.0]), torch.tensor([arms]))[0]
-    c = size // 2
-    assert float(light[c, c]) == pytest.approx(1.0)
-    ring = torch.tensor(
-        [
-            float(light[round(c + 20 * math.sin(t)), round(c + 20 * math.cos(t))])
-            for t in torch.arange(0, 2 * math.pi, math.pi / 180).tolist()
-        ]
-    )
-    on = ring > 0.5 * ring.max()
-    starts = int((on & ~on.roll(1)).sum())
-    assert starts == 2 * arms
-
-
-def test_only_the_diffraction_limited_get_spikes_and_only_when_asked():
+def test_only_telescopes_get_spikes_and_only_when_asked():
     fwhm = torch.full((400,), 2.0)
     plain = draw_psfs(fwhm, 43, 1, torch.Generator().manual_seed(0))
     spiky = draw_psfs(fwhm, 43, 1, torch.Generator().manual_seed(0), spikes=1.0)
     share = float(((plain - spiky).abs().amax((1, 2)) > 1e-6).float().mean())
-    assert share == pytest.approx(1 / len(FAMILIES), abs=0.06)
+    assert share == pytest.approx(1 / 3, abs=0.06)
     assert torch.isfinite(spiky).all()
     torch.testing.assert_close(spiky.sum((1, 2)), torch.ones(400))
 
@@ -128,7 +101,7 @@ def test_aberrations_are_lopsided_and_stay_positive():
     round_ones = draw_psfs(fwhm, 61, 1, torch.Generator().manual_seed(0))
     aberrated = draw_psfs(fwhm, 61, 1, torch.Generator().manual_seed(0), aberrated=0.5)
     assert float(aberrated.min()) >= 0.0
-    changed = (aberrated - round_ones).abs().amax((1, 2)) > 1e-4
+    changed = (aberrated - round_ones).abs().amax((1, 2)) > 1e-7
     assert float(changed.float().mean()) == pytest.approx(0.5, abs=0.1)
     moved = centroids(aberrated).norm(dim=1)
     assert float(moved[~changed].max()) < 1e-3

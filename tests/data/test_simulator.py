@@ -245,7 +245,7 @@ def test_the_nearest_neighbour_is_where_its_light_peaks():
 def test_correlated_noise_is_drawn_and_told():
     plain = scene(only())
     assert bool((plain.stamps.noise_correlation == 1.0).all())
-    found = scene(only(noise_correlation=(2.0, 6.0)), batch=64)
+    found = scene(only(correlated_noise=1.0, noise_correlation=(2.0, 6.0)), batch=64)
     c, sigma = found.stamps.noise_correlation, found.stamps.sigma
     assert 2.0 <= float(c.min()) < 2.5
     assert 5.0 < float(c.max()) <= 6.0
@@ -255,6 +255,18 @@ def test_correlated_noise_is_drawn_and_told():
     scatter = 1.4826 * (blocks - blocks.median()).abs().median()
     expected = sum(block_scatter(float(value), 8) for value in c) / len(c)
     assert float(scatter) == pytest.approx(expected, rel=0.15)
+
+
+def test_a_share_of_the_noise_is_correlated_and_the_rest_as_if_none_were():
+    plain, some = (scene(only(correlated_noise=share), batch=200) for share in (0.0, 0.3))
+    correlated = some.stamps.noise_correlation > 1.0
+    assert float(correlated.float().mean()) == pytest.approx(0.3, abs=0.1)
+    assert bool((some.stamps.noise_correlation[~correlated] == 1.0).all())
+    noise = some.stamps.image - some.model
+    neighbours = (noise[:, :8, 1:] * noise[:, :8, :-1]).mean((1, 2))
+    assert float(neighbours[correlated].median()) > 0.1
+    assert abs(float(neighbours[~correlated].median())) < 0.05
+    assert bool((plain.stamps.noise_correlation == 1.0).all())
 
 
 def test_backgrounds_vary_smoothly_within_their_bounds():

@@ -129,7 +129,7 @@ def test_shipped_studies_load_and_spoil_something(path):
 def test_all_studies_ship():
     assert {p.stem for p in SHIPPED} == {
         "neighbours", "wide_psf", "correlated_noise", "wrong_gain", "sky_gradient", "spiral",
-        "bar", "high_index",
+        "bar", "high_index", "drizzled",
     }  # fmt: skip
 
 

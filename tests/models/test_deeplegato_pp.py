@@ -62,10 +62,11 @@ def test_densities_stay_float32_under_autocast(model, stamps):
 def test_correlation_is_an_input_where_training_has_it(stamps):
     config = small_config()
     independent = replace(stamps, noise_correlation=torch.ones(len(stamps)))
-    ignorant = small_model()
+    config.data.conditions.correlated_noise = 0.0
+    ignorant = DeepLeGAToPP(config).eval()
     assert ignorant.correlation is None
     assert torch.equal(ignorant.features(stamps), ignorant.features(independent))
-    config.data.conditions.noise_correlation = (1.0, 4.0)
+    config.data.conditions.correlated_noise = 0.5
     model = DeepLeGAToPP(config).eval()
     assert torch.equal(model.features(stamps), model.features(independent))  # zero at first
     model.correlation.weight += 0.1

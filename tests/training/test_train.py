@@ -249,9 +249,7 @@ def test_it_starts_from_the_weights_of_another_model(tiny, tmp_path):
 
 def test_an_input_may_be_added_to_a_trained_network(tiny, tmp_path, caplog):
     first = train(tiny("training.max_steps=3", folder="first"))
-    more = tiny(
-        f"model.init={tmp_path / 'first' / 'model'}", "data.conditions.noise_correlation=[1,4]"
-    )
+    more = tiny(f"model.init={tmp_path / 'first' / 'model'}", "data.conditions.correlated_noise=1")
     started = initial_model(more)
     assert "correlation.weight" in caplog.text
     stamps, w = next(iter(training_set(more, 1)))

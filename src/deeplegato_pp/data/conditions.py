@@ -176,11 +176,12 @@ def draw_noise_correlation(draw: Draw, config: ConditionsConfig) -> Float[Tensor
     """Draws how much the noise of sums over many pixels exceeds that of independent ones.
 
     Returns:
-        With shape (B,); None if pixels are independent, which takes no random number.
+        With shape (B,); None if all pixels are independent, which takes no random number.
     """
-    if config.noise_correlation[1] <= 1.0:
+    if not config.correlated_noise:
         return None
-    return draw.log_uniform(config.noise_correlation)
+    c = draw.log_uniform(config.noise_correlation)
+    return torch.where(draw.chance(config.correlated_noise), c, 1.0)
 
 
 def draw_saturation(

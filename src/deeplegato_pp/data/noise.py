@@ -156,10 +156,13 @@ def draw_noise(
     if model_error:
         more = torch.randn(model.shape, generator=generator, device=model.device, dtype=model.dtype)
         noisy = noisy + model_error * model * more
-    if isinstance(noise_correlation, float | int) and noise_correlation == 1.0:
+    c = torch.as_tensor(noise_correlation, device=model.device).expand(len(model))
+    rows = (c != 1.0).nonzero()[:, 0]
+    if not len(rows):
         return noisy
-    total = model_variance(model, sigma, gain, model_error).sqrt()
-    return model + total * correlate((noisy - model) / total, noise_correlation)
+    total = model_variance(model, sigma, gain, model_error).sqrt()[rows]
+    white = (noisy[rows] - model[rows]) / total
+    return noisy.index_copy(0, rows, model[rows] + total * correlate(white, c[rows]))
 
 
 def correlate(

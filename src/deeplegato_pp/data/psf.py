@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.data.telescope import ZERNIKES, telescope_psfs
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.stamps import PSF_GRID, PSF_GRID_OVERSAMPLING
 
-FAMILIES = ("gaussian", "moffat", "kolmogorov", "airy", "core_halo")
-"""Names of the radial profiles in `draw_psfs`."""
+FAMILIES = ("gaussian", "moffat", "kolmogorov", "core_halo", "telescope")
+"""Names of the profiles in `draw_psfs`, the last twice as frequent as each other one."""
 
 
 def pixel_grid(size: int, oversampling: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,46 +73,6 @@ def kolmogorov(r: Tensor, fwhm: Tensor) -> Tensor:
     return 0.86 * moffat(r, fwhm, 7.0) + 0.14 * moffat(r, fwhm, 2.0)
 
 
-def airy(r: Tensor, fwhm: Tensor, obscuration: Tensor) -> Tensor:
-    """Diffraction pattern of a circular aperture with a central obscuration, of unit peak.
-
-    The width is that of the unobscured pattern, 1.029 lambda/D; an obscuration of 0.3 narrows
-    the core by some 5 %.
-    """
-    x = math.pi * 1.029 * r / fwhm
-
-    def jinc(z: Tensor) -> Tensor:
-        z = z.clamp_min(1e-3)
-        return 2.0 * torch.special.bessel_j1(z) / z
-
-    e2 = obscuration**2
-    return ((jinc(x) - e2 * jinc(obscuration * x)) / (1.0 - e2)) ** 2
-
-
-def diffraction_spikes(
-    size: int, oversampling: int, fwhm: Tensor, angle: Tensor, arms: Tensor
-) -> Float[Tensor, "b size size"]:
-    """Light that the vanes of a secondary mirror scatter into straight spikes, 1 at the centre.
-
-    Args:
-        size: Side of the array, odd. [samples]
-        oversampling: Samples per pixel.
-        fwhm: Width of the core, with shape (B,); a spike is 0.7 times as wide and falls with
-            the power -1.5 of the distance in units of it. [px]
-        angle: Of one spike, with shape (B,). [deg]
-        arms: Number of vanes, 2 or 3, each with a spike to either side, with shape (B,).
-    """
-    x, y = pixel_grid(size, oversampling, fwhm)
-    width = fwhm[:, None, None]
-    light = torch.zeros(len(fwhm), size, size, dtype=fwhm.dtype, device=fwhm.device)
-    for arm in range(int(arms.max()) if len(arms) else 0):
-        t = (torch.deg2rad(angle) + math.pi * arm / arms)[:, None, None]
-        across, along = x * t.sin() - y * t.cos(), x * t.cos() + y * t.sin()
-        spike = gaussian(across, 0.7 * width) * (1.0 + along.abs() / width) ** -1.5
-        light = light + spike * (arm < arms)[:, None, None] / arms[:, None, None]
-    return light
-
-
 def lopsided(
     size: int, oversampling: int, fwhm: Tensor, coma: Tensor, trefoil: Tensor
 ) -> Float[Tensor, "b size size"]:
@@ -143,18 +104,22 @@ def draw_psfs(
 ) -> Float[Tensor, "b size size"]:
     """Draws PSFs of given widths from all families, elliptical, with the pixel included.
 
-    Families are equally likely; Moffat's beta is uniform in 2-5, the obscuration in 0-0.4, the
-    halo holds up to 30 % of the peak at 2 to 4 times the width; b/a is 1 down to 0.8. Spikes
-    start at 1 to 10 % of the peak.
+    A third are telescopes: obscuration uniform in 0-0.4, jitter of 0.1 to 0.6 of the width; the
+    aberrated ones with amplitudes of up to 0.06 waves rms for each of eight Zernike modes (a
+    normal deviate times what is uniform up to there), so 0 to 0.17 in all; those with vanes have
+    two or three across the pupil, 0.5 to 5 % of it thick. The others are equally likely, with
+    b/a 1 down to 0.8: Moffat's beta is uniform in 2-5, the halo holds up to 30 % of the peak at 2
+    to 4 times the width.
 
     Args:
-        fwhm: Full width at half maximum of the optical profile, with shape (B,). [px]
+        fwhm: Full width at half maximum of the optical profile without aberrations, with shape
+            (B,). [px]
         size: Side of the arrays, odd. [samples]
         oversampling: Samples per pixel.
         generator: Source of randomness on the device of `fwhm`.
-        spikes: Share of the diffraction-limited ones that have spikes.
-        aberrated: Share that coma and trefoil have made lopsided; the centroid then moves by some
-            twentieth to a tenth of the width.
+        spikes: Share of the telescopes with vanes, whose diffraction makes spikes.
+        aberrated: Share of the telescopes with aberrations, and of the others that are lopsided;
+            the centroid then moves by some twentieth to a tenth of the width.
         offset: Standard deviation of the middle's x and y about the array's. [px]
 
     Returns:
@@ -178,33 +143,36 @@ def draw_psfs(
     axis_ratio, angle = 1.0 - 0.2 * uniform(0.0, 1.0) ** 2, uniform(0.0, 180.0)
     r = radial_grid(size, oversampling, axis_ratio, angle, centre)
     width = fwhm[:, None, None]
-    beta, obscuration, halo, spread = (
-        u[:, None, None]
-        for u in (uniform(2.0, 5.0), uniform(0.0, 0.4), uniform(0.0, 0.3), uniform(2.0, 4.0))
+    beta, halo, spread = (
+        u[:, None, None] for u in (uniform(2.0, 5.0), uniform(0.0, 0.3), uniform(2.0, 4.0))
     )
-    family = (uniform(0.0, 1.0) * len(FAMILIES)).long().clamp_max(len(FAMILIES) - 1)
+    chosen = (uniform(0.0, 1.0) < aberrated)[:, None]
+    factors = lopsided(size, oversampling, fwhm, chosen * pair(0.25), chosen * pair(0.15))
+    normal = torch.randn(
+        batch, len(ZERNIKES), generator=generator, device=fwhm.device, dtype=fwhm.dtype
+    )
+    waves = chosen * uniform(0.0, 0.06)[:, None] * normal
+    has_vanes = uniform(0.0, 1.0) < spikes
+    number = has_vanes * (2 + (uniform(0.0, 1.0) < 0.5).long())
+    vanes = torch.stack([number, 0.005 * 10.0 ** uniform(0.0, 1.0), uniform(0.0, 180.0)], 1)
+    obscuration, jitter = uniform(0.0, 0.4), fwhm * uniform(0.1, 0.6)
+    family = (uniform(0.0, 1.0) * (len(FAMILIES) + 1)).long().clamp_max(len(FAMILIES) - 1)
     psf = torch.empty_like(r)
     makers = (
-        lambda k: gaussian(r[k], width[k]),
-        lambda k: moffat(r[k], width[k], beta[k]),
-        lambda k: kolmogorov(r[k], width[k]),
-        # A little jitter, so that dark rings are filled as in real exposures.
-        lambda k: 0.9 * airy(r[k], width[k], obscuration[k]) + 0.1 * gaussian(r[k], 1.3 * width[k]),
+        lambda k: gaussian(r[k], width[k]) * factors[k],
+        lambda k: moffat(r[k], width[k], beta[k]) * factors[k],
+        lambda k: kolmogorov(r[k], width[k]) * factors[k],
         lambda k: (
-            moffat(r[k], width[k], 3.5) + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5)
+            (moffat(r[k], width[k], 3.5) + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5))
+            * factors[k]
+        ),
+        lambda k: telescope_psfs(
+            size, oversampling, fwhm[k], obscuration[k], waves[k], vanes[k], jitter[k], centre[k]
         ),
     )
     for index, make in enumerate(makers):
         rows = (family == index).nonzero()[:, 0]
         psf[rows] = make(rows)
-    chosen = (uniform(0.0, 1.0) < aberrated)[:, None]
-    psf = psf * lopsided(size, oversampling, fwhm, chosen * pair(0.25), chosen * pair(0.15))
-    strength = 0.01 * 10.0 ** uniform(0.0, 1.0)
-    angle, arms = uniform(0.0, 180.0), 2 + (uniform(0.0, 1.0) < 0.5).long()
-    with_spikes = (family == FAMILIES.index("airy")) & (uniform(0.0, 1.0) < spikes)
-    rows = with_spikes.nonzero()[:, 0]
-    light = diffraction_spikes(size, oversampling, fwhm[rows], angle[rows], arms[rows])
-    psf[rows] += strength[rows][:, None, None] * light
     return normalise(convolve_pixel(psf, oversampling))
 
 

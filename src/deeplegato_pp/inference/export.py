@@ -53,8 +53,8 @@ def export_onnx(
     Args:
         model: The network.
         path: The file.
-        like: An observation of the survey. Its PSF, pixel scale, zero point, gain, and sky sigma
-            in units of the noise hold for every stamp.
+        like: An observation of the survey. Its PSF, pixel scale, zero point, gain, noise
+            correlation, and sky sigma in units of the noise hold for every stamp.
         num_samples: Posterior draws behind the numbers; their noise is in the file, so that the
             same stamp always gives the same numbers.
         seed: Of that noise. The draws are those of `DeepLeGAToPP.sample` with this seed.
@@ -88,6 +88,7 @@ def export_onnx(
         zero_point=like.zero_point,
         gain=math.inf if like.gain is None else like.gain,
         sky_sigma=prepared.sky_sigma,
+        noise_correlation=like.noise_correlation,
     )
     was_training = model.training
     example = torch.from_numpy(_channels(prepared))
@@ -153,4 +154,5 @@ def _metadata(model: DeepLeGAToPP, like: Observation, prepared: PreparedStamp) -
         "zero_point": repr(float(like.zero_point)),
         "gain": "none" if like.gain is None else repr(float(like.gain)),
         "sky_sigma": f"{prepared.sky_sigma:g} of the noise",
+        "noise_correlation": repr(float(like.noise_correlation)),
     }

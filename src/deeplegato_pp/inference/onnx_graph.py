@@ -52,6 +52,8 @@ class StampMeasurer(nn.Module):
         zero_point: Magnitude of one image unit.
         gain: Electrons per image unit; inf declares the noise total.
         sky_sigma: Standard deviation of the sky's offset. [median noise]
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones.
     """
 
     psf: Tensor
@@ -68,11 +70,13 @@ class StampMeasurer(nn.Module):
         zero_point: float,
         gain: float,
         sky_sigma: float,
+        noise_correlation: float = 1.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.pixel_scale, self.zero_point = pixel_scale, zero_point
         self.gain, self.sky_sigma = gain, sky_sigma
+        self.noise_correlation = noise_correlation
         self.register_buffer("psf", psf.float())
         self.register_buffer("noise", noise[None])
         width = max(2, round(model.image_size / 10))
@@ -105,7 +109,7 @@ class StampMeasurer(nn.Module):
             psf=torch.where((own > 0).any(), own, self.psf[None]),
             gain=one * self.gain * (scale if math.isfinite(self.gain) else 1.0),
             sky_sigma=one * self.sky_sigma,
-            noise_correlation=one,
+            noise_correlation=one * self.noise_correlation,
         )
         return stamps, scale
 

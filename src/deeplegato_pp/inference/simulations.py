@@ -50,8 +50,9 @@ class SimulatedStamp:
 def file_simulator(config: DataConfig, *, clean: bool) -> SersicSimulator:
     """Returns a simulator whose stamps say everything about themselves in a file.
 
-    Noise maps are total (a gain has no place in the layout), and PSFs sampled well enough that
-    their image at the pixels' sampling is all there is to know (FWHM of 2.5 px or more).
+    Noise maps are total and pixels independent (neither a gain nor a correlation has a place in
+    the layout), and PSFs sampled well enough that their image at the pixels' sampling is all there
+    is to know (FWHM of 2.5 px or more).
 
     Args:
         config: The data section of a configuration.
@@ -70,6 +71,7 @@ def file_simulator(config: DataConfig, *, clean: bool) -> SersicSimulator:
     conditions = replace(
         conditions,
         fixed_variance=1.0,
+        correlated_noise=0.0,
         source_in_map=config.conditions.source_in_map,
         psf_fwhm=(max(lower, WELL_SAMPLED), upper),
     )

@@ -69,7 +69,7 @@ class DeepLeGAToPP(nn.Module):
         self.psf_encoder = PSFEncoder(config.model.npe.psf_channels)
         features = self.backbone.num_features + self.psf_encoder.num_features
         self.correlation: nn.Linear | None = None
-        if config.data.conditions.noise_correlation[1] > 1.0:
+        if config.data.conditions.correlated_noise:
             # Zero at first: a network that knew nothing of it goes on where it was.
             self.correlation = nn.Linear(1, features, bias=False)
             nn.init.zeros_(self.correlation.weight)

@@ -131,7 +131,7 @@ def _card(
     """Returns the record that is stored with the weights."""
     card: dict[str, object] = {
         "training": record.card(trainer, module),
-        "training_ranges": config.to_dict()["data"]["conditions"],
+        "training_ranges": config.data.conditions.ranges(),
     }
     if config.model.name:
         card["name"] = config.model.name
