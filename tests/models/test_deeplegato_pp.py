@@ -11,7 +11,7 @@ import torch
 from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _circular_moments
 from deeplegato_pp.parameters import POSITION_ANGLE
-from models.conftest import small_config, small_model
+from models.conftest import small_config
 
 
 def test_samples_are_float64_with_their_density(any_model, stamps):

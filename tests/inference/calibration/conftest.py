@@ -47,6 +47,7 @@ def known_galaxies(number: int = 2000, factor: float = 1.0, seed: int = 0) -> Ga
         snr=np.exp(rng.normal(size=number) * 2.0 + 3.0),
         psf_fwhm=np.exp(rng.uniform(0.0, 1.8, number)),
         gain=np.where(rng.uniform(size=number) < 0.5, np.inf, 10 ** rng.uniform(0, 4, number)),
+        noise_correlation=np.maximum(rng.uniform(0.0, 4.0, number), 1.0),
         masked=np.maximum(rng.uniform(-0.5, 0.5, number), 0.0),
         nearest=np.where(rng.uniform(size=number) < 0.5, np.inf, rng.uniform(6, 77, number)),
         bound=np.where(np.arange(number)[:, None] < 500, sigma, np.nan),

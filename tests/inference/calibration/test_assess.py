@@ -55,7 +55,7 @@ def test_the_document_is_strict_and_counts_add_up(make_galaxies):
 def test_conditions_sort_every_galaxy_once(make_galaxies):
     galaxies = make_galaxies(2000, factor=1.4)
     found = by_condition(galaxies)
-    for by in ("psf_fwhm", "gain", "masked", "nearest"):
+    for by in ("psf_fwhm", "gain", "noise_correlation", "masked", "nearest"):
         own = [c for c in CONDITIONS if c.by == by]
         values = getattr(galaxies, by)
         assert (sum(c.holds(values).astype(int) for c in own) == 1).all()

@@ -11,6 +11,7 @@ import numpy as np
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.calibration.conditions import by_condition
 from deeplegato_pp.inference.calibration.galaxies import QUALITIES, Galaxies
+from deeplegato_pp.inference.calibration.naming import by_name, coverage_by_name
 from deeplegato_pp.inference.calibration.reliability import reliability
 from deeplegato_pp.inference.diagnostics import (
     central_levels,
@@ -101,10 +102,6 @@ def levels_of(galaxies: Galaxies) -> Array:
     return np.concatenate([central_levels(galaxies.ranks), joint], axis=1)
 
 
-def _by_name(values: Array, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
-    return dict(zip(names, np.asarray(values).tolist(), strict=True))
-
-
 def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
     """The headline figures of a set of galaxies."""
     levels = levels_of(galaxies)
@@ -117,20 +114,18 @@ def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
     miss = galaxies.miss.max(axis=1)
     return {
         "galaxies": number,
-        "coverage": {
-            level: _by_name(expected_coverage(levels, (level,))[0], CURVES) for level in LEVELS
-        },
-        "largest_difference": _by_name(difference[worst, np.arange(len(CURVES))], CURVES),
-        "at_level": _by_name(np.array(CURVE)[worst], CURVES),
-        "rank_p_value": _by_name(rank_test(galaxies.ranks).p_value),
-        "rmse": _by_name(rmse),
-        "rmse_over_prior": _by_name(rmse / prior_width),
-        "crps": _by_name(galaxies.crps.mean(axis=0)),
-        "width": _by_name(np.median(galaxies.width, axis=0)),
-        "width_over_bound": _by_name(_median(galaxies.width / galaxies.bound)),
+        "coverage": coverage_by_name(levels, LEVELS, CURVES),
+        "largest_difference": by_name(difference[worst, np.arange(len(CURVES))], CURVES),
+        "at_level": by_name(np.array(CURVE)[worst], CURVES),
+        "rank_p_value": by_name(rank_test(galaxies.ranks).p_value),
+        "rmse": by_name(rmse),
+        "rmse_over_prior": by_name(rmse / prior_width),
+        "crps": by_name(galaxies.crps.mean(axis=0)),
+        "width": by_name(np.median(galaxies.width, axis=0)),
+        "width_over_bound": by_name(_median(galaxies.width / galaxies.bound)),
         "bounds": int(np.isfinite(galaxies.bound).all(axis=1).sum()),
-        "bias": _by_name(galaxies.error.mean(axis=0)),
-        "pull_std": _by_name(_robust_std(galaxies.error / galaxies.width)),
+        "bias": by_name(galaxies.error.mean(axis=0)),
+        "pull_std": by_name(_robust_std(galaxies.error / galaxies.width)),
         "nll": known.mean() if len(known) else None,
         "nll_median": np.median(known) if len(known) else None,
         "truths_outside_the_prior": int(np.isinf(galaxies.nll).sum()),
@@ -149,10 +144,10 @@ def _coverage(galaxies: Galaxies) -> dict[str, Any]:
         "levels": CURVE,
         "curves": {name: curve[:, i] for i, name in enumerate(CURVES)},
         "band": {"probability": 0.95, "lower": lower, "upper": upper},
-        "meets_goal": _by_name(
+        "meets_goal": by_name(
             np.abs(curve - np.array(CURVE)[:, None]).max(axis=0) <= GOAL_OVERALL, CURVES
         ),
-        "within_goal_and_band": _by_name(within.all(axis=0), CURVES),
+        "within_goal_and_band": by_name(within.all(axis=0), CURVES),
     }
 
 
@@ -163,7 +158,7 @@ def _ranks(galaxies: Galaxies) -> dict[str, Any]:
         "points": band.points,
         "ecdf": {name: shares[:, i] for i, name in enumerate(NAMES)},
         "band": {"probability": 0.95, "lower": band.lower, "upper": band.upper},
-        "leaves_band": _by_name(band.outside(galaxies.ranks)),
+        "leaves_band": by_name(band.outside(galaxies.ranks)),
     }
 
 
@@ -176,10 +171,10 @@ def _pulls(galaxies: Galaxies) -> dict[str, Any]:
     return {
         "edges": PULL_EDGES,
         "density": histograms,
-        "mean": _by_name(pulls.mean(axis=0)),
-        "std": _by_name(_robust_std(pulls)),
-        "beyond_3": _by_name((np.abs(pulls) > 3.0).mean(axis=0)),
-        "beyond_5": _by_name((np.abs(pulls) > 5.0).mean(axis=0)),
+        "mean": by_name(pulls.mean(axis=0)),
+        "std": by_name(_robust_std(pulls)),
+        "beyond_3": by_name((np.abs(pulls) > 3.0).mean(axis=0)),
+        "beyond_5": by_name((np.abs(pulls) > 5.0).mean(axis=0)),
     }
 
 
@@ -195,11 +190,11 @@ def _errors(galaxies: Galaxies) -> dict[str, Any]:
             {
                 "snr": float(np.exp(np.log(inside.snr).mean())),
                 "galaxies": len(inside),
-                "error": _by_name(_robust_std(inside.error, 0.0)),
-                "rmse": _by_name(np.sqrt((inside.error**2).mean(axis=0))),
-                "width": _by_name(np.median(inside.width, axis=0)),
+                "error": by_name(_robust_std(inside.error, 0.0)),
+                "rmse": by_name(np.sqrt((inside.error**2).mean(axis=0))),
+                "width": by_name(np.median(inside.width, axis=0)),
                 "bounds": int(bounded.sum()),
-                "bound": _by_name(_median(inside.bound)) if bounded.sum() >= 5 else None,
+                "bound": by_name(_median(inside.bound)) if bounded.sum() >= 5 else None,
             }
         )
     return {"bins": rows}

@@ -1,6 +1,6 @@
-"""Coverage by what a stamp is like: width of the PSF, gain, masked pixels, neighbours.
+"""Coverage by what a stamp is like: width of the PSF, gain, noise, masked pixels, neighbours.
 
-PSF, gain and mask are part of the data, so that a right posterior covers nominally in each of their
+All but the last are part of the data, so that a right posterior covers nominally in each of their
 classes. Where the neighbours are is not; but they are drawn without regard to the galaxy, and a
 posterior that is right about them covers nominally there too, unless their light is taken for the
 galaxy's.
@@ -15,12 +15,8 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.inference.calibration.galaxies import Galaxies
-from deeplegato_pp.inference.diagnostics import (
-    binomial_error,
-    central_levels,
-    expected_coverage,
-)
-from deeplegato_pp.parameters import NAMES
+from deeplegato_pp.inference.calibration.naming import coverage_by_name
+from deeplegato_pp.inference.diagnostics import binomial_error, central_levels
 
 Array = np.ndarray
 
@@ -63,6 +59,9 @@ CONDITIONS = (
     Condition("gain of 100-1,000", "gain", 100.0, 1e3),
     Condition("gain above 1,000", "gain", 1e3, math.inf),
     Condition("no gain", "gain", math.inf, math.inf),
+    Condition("independent noise", "noise_correlation", 1.0, 1.0),
+    Condition("noise correlated by less than 2", "noise_correlation", 1.0 + 1e-9, 2.0),
+    Condition("noise correlated by 2 and more", "noise_correlation", 2.0, math.inf),
     Condition("nothing masked", "masked", 0.0, 0.0),
     Condition("less than 3 % masked", "masked", 1e-9, 0.03),
     Condition("3-20 % masked", "masked", 0.03, 0.2),
@@ -73,7 +72,8 @@ CONDITIONS = (
     Condition("nearest neighbour beyond 60 px", "nearest", 60.0, math.inf),
     Condition("no neighbour", "nearest", math.inf, math.inf),
 )
-"""PSFs by the FWHM of their optics, gains in electrons per background sigma."""
+"""PSFs by the FWHM of their optics, gains in electrons per background sigma, noise by the variance
+of its sums over many pixels over that of independent ones."""
 
 
 def by_condition(galaxies: Galaxies) -> list[dict[str, Any]]:
@@ -90,16 +90,12 @@ def by_condition(galaxies: Galaxies) -> list[dict[str, Any]]:
         number = int(rows.sum())
         if number < FEWEST:
             continue
-        covered = expected_coverage(levels[rows], LEVELS)
         found.append(
             {
                 "label": condition.label,
                 "by": condition.by,
                 "galaxies": number,
-                "coverage": {
-                    str(level): dict(zip(NAMES, row.tolist(), strict=True))
-                    for level, row in zip(LEVELS, covered, strict=True)
-                },
+                "coverage": coverage_by_name(levels[rows], LEVELS),
                 "binomial_error": {str(level): binomial_error(level, number) for level in LEVELS},
             }
         )

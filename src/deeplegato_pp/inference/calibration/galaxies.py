@@ -60,6 +60,8 @@ class Galaxies:
         snr: True signal-to-noise ratio, with shape (B,).
         psf_fwhm: Of the PSF that was given, with shape (B,). [px]
         gain: Electrons per background sigma, infinite if none is given, with shape (B,).
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones, with shape (B,).
         masked: Share of the stamp that is masked or missing, with shape (B,).
         nearest: Distance of the nearest neighbour from the stamp's centre, infinite if there is
             none, with shape (B,). [px]
@@ -88,6 +90,7 @@ class Galaxies:
     snr: Float[Array, " b"]
     psf_fwhm: Float[Array, " b"]
     gain: Float[Array, " b"]
+    noise_correlation: Float[Array, " b"]
     masked: Float[Array, " b"]
     nearest: Float[Array, " b"]
     bound: Float[Array, "b 7"]

@@ -210,6 +210,7 @@ def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
         "snr": scene.snr.double().numpy(),
         "psf_fwhm": scene.psf.fwhm.double().numpy(),
         "gain": scene.stamps.gain.double().numpy(),
+        "noise_correlation": scene.stamps.noise_correlation.double().numpy(),
         "masked": scene.stamps.mask.double().mean((1, 2)).numpy(),
         "nearest": scene.nearest.double().numpy(),
         "ess": draws.ess,

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.inference.calibration.galaxies import ESTIMATES, Galaxies
-from deeplegato_pp.inference.diagnostics import (
-    central_levels,
-    expected_coverage,
-    simultaneous_binomial_band,
-)
+from deeplegato_pp.inference.calibration.naming import coverage_by_name
+from deeplegato_pp.inference.diagnostics import central_levels, simultaneous_binomial_band
 from deeplegato_pp.parameters import NAMES
 
 Array = np.ndarray
@@ -61,17 +58,13 @@ def _cell(
     galaxies: Galaxies, by: str, decile: int, values: Array, levels: tuple[float, ...]
 ) -> dict[str, Any]:
     held = np.concatenate([central_levels(galaxies.ranks), galaxies.hpd[:, None]], axis=1)
-    covered = expected_coverage(held, levels)
     return {
         "by": by,
         "decile": decile + 1,
         "low": float(values.min()),
         "high": float(values.max()),
         "galaxies": len(galaxies),
-        "coverage": {
-            str(level): dict(zip(COLUMNS, covered[i].tolist(), strict=True))
-            for i, level in enumerate(levels)
-        },
+        "coverage": coverage_by_name(held, levels, COLUMNS),
     }
 
 
