@@ -43,6 +43,13 @@ def test_dictionaries_round_trip():
     assert load_config(changed.to_dict()) == changed
 
 
+def test_ranges_say_what_training_met():
+    met = ConditionsConfig(noise_correlation=(2.0, 4.0), correlated_noise=0.1).ranges()
+    assert met["noise_correlation"] == [2.0, 4.0]
+    assert met["psf_fwhm"] == [1.0, 6.0]
+    assert ConditionsConfig(correlated_noise=0.0).ranges()["noise_correlation"] == [1.0, 1.0]
+
+
 def test_overrides_come_last(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("training: {batch_size: 3, seed: 5}\n")

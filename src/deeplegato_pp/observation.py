@@ -19,6 +19,7 @@ from deeplegato_pp import (
 )
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.noise_correlation import given_or_measured
 
 ArrayLike = npt.ArrayLike
 Source = str | os.PathLike[str] | ArrayLike
@@ -102,7 +103,7 @@ class Observation:
         mask_bits: int | None = None,
         name: str = "",
         *,
-        noise_correlation: float = 1.0,
+        noise_correlation: float | Literal["measure"] = 1.0,
         unit: str = "",
         wcs: Any = None,
     ) -> "Observation":
@@ -130,6 +131,8 @@ class Observation:
             name: What to call it in tables.
             noise_correlation: For drizzled or resampled images: variance of the noise of sums over
                 many pixels, over that of independent ones (R squared in Casertano et al. 2000).
+                ``"measure"``: :func:`~deeplegato_pp.noise_correlation.measure_noise_correlation`
+                finds it where the stamp has no source, and a note says it.
             unit: Unit of the image.
             wcs: Celestial WCS of the stamp.
 
@@ -150,6 +153,8 @@ class Observation:
         pixels = np.where(np.isfinite(pixels), pixels, 0.0)
         flags |= noise_flags
         notes += noise_notes
+        correlation, remarks = given_or_measured(noise_correlation, pixels, sigma, ignore)
+        notes += remarks
         median = float(np.median(sigma[~ignore]))
         if noise_maps.noise_follows_data(pixels, sigma, ignore):
             flags |= Flag.NOISE_FROM_DATA
@@ -185,7 +190,7 @@ class Observation:
             zero_point=checks.check_finite(zero_point, "zero_point"),
             sky_sigma=float(sky_sigma),
             gain=gain,
-            noise_correlation=checks.check_at_least_one(noise_correlation, "noise_correlation"),
+            noise_correlation=correlation,
             psf_oversampling=oversampling,
             psf_includes_pixel=True if made else bool(psf_includes_pixel),
             psf_sum=psf_sum,
@@ -214,7 +219,7 @@ class Observation:
         psf_even: Literal["refuse", "shift"] = "refuse",
         sky_sigma: float | None = None,
         extension: fits_extensions.Extension | None = None,
-        noise_correlation: float = 1.0,
+        noise_correlation: float | Literal["measure"] = 1.0,
     ) -> "Observation":
         """Reads an observation from FITS: one file with everything, or an image and its companions.
 

@@ -180,7 +180,12 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
     assert (seen["star_odds"], seen["model_error"]) == (3.0, 0.05)
     assert "noise_correlation" not in seen  # each observation has its own
     assert seen["measurement"].observation.noise_correlation == 2.5
-    capsys.readouterr()
+    options[options.index("2.5")] = "measure"
+    assert main(["predict", "good.fits", "--psf-fwhm", "3", *options]) == 0
+    assert seen["measurement"].observation.noise_correlation < 1.3
+    assert "measured on the stamp" in " ".join(seen["measurement"].observation.notes)
+    assert main(["predict", "good.fits", "--noise-correlation", "much"]) == 2
+    assert "noise_correlation must be one number, got 'much'" in capsys.readouterr().err
     for wrong in (["--fix", "sersic=4"], ["--fix", "sersic_index"], [*options, "--no-refine"]):
         assert main(["predict", "good.fits", *wrong]) == 2
         assert "--fix" in capsys.readouterr().err

@@ -129,8 +129,9 @@ def test_beyond_the_edge_of_an_image_are_zeros(model, session):
 
 
 @torch.no_grad()
-def test_the_graph_with_a_gain(model):
-    observation = galaxy(gain=50.0)
+@pytest.mark.parametrize("correlation", [1.0, 3.0])
+def test_the_graph_with_a_gain_and_correlated_noise(model, correlation):
+    observation = galaxy(gain=50.0, noise_correlation=correlation)
     prepared = prepare(observation, SIZE)
     graph = onnx_graph.StampMeasurer(
         model,
@@ -139,6 +140,7 @@ def test_the_graph_with_a_gain(model):
         **CAMERA,
         gain=50.0,
         sky_sigma=prepared.sky_sigma,
+        noise_correlation=correlation,
     )
     result = graph(torch.from_numpy(onnx_stamp(observation, SIZE)))[0].numpy()
     np.testing.assert_allclose(result, expected(model, observation), rtol=1e-4, atol=1e-4)

@@ -117,12 +117,12 @@ StarOdds = Annotated[
 ]
 
 NoiseCorrelation = Annotated[
-    float,
+    str,
     typer.Option(
         "--noise-correlation",
-        metavar="C",
+        metavar="C|measure",
         help="For drizzled images: variance of the noise of sums over many pixels, over that of "
-        "independent ones.",
+        "independent ones; or 'measure' it where a stamp has no source.",
     ),
 ]
 

@@ -63,7 +63,7 @@ def predict(
     ] = False,
     fix: options.Fix = None,
     star_odds: options.StarOdds = None,
-    noise_correlation: options.NoiseCorrelation = 1.0,
+    noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
     model: options.ModelName = None,
     output: Annotated[
@@ -119,7 +119,7 @@ def predict(
         "noise_type": noise_type.value,
         "gain": gain,
         "sky_sigma": sky_sigma,
-        "noise_correlation": noise_correlation,
+        "noise_correlation": as_number(noise_correlation),
         "mask": mask,
         "mask_bits": mask_bits,
         "pixel_scale": pixel_scale,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Inputs:
         gain: Electrons per image unit; declares the noise to be the background's alone.
         sky_sigma: Standard deviation of the sky left in the image. [image units]
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones.
+            ones; ``"measure"`` finds it on each stamp.
         mask: Files or arrays, non-zero = ignore.
         mask_bits: The bits that mean *ignore*.
         segmentation: Files or arrays: the number of the source that a pixel belongs to.
@@ -59,7 +59,7 @@ class Inputs:
     noise_type: str = "sigma"
     gain: float | None = None
     sky_sigma: float | None = None
-    noise_correlation: float = 1.0
+    noise_correlation: float | Literal["measure"] = 1.0
     mask: tuple[Any, ...] = ()
     mask_bits: int | None = None
     segmentation: tuple[Any, ...] = ()
