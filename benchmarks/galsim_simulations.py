@@ -1,14 +1,15 @@
-"""Coverage on galaxies that GalSim drew, through PSFs that training never saw.
+"""Coverage on galaxies that GalSim drew, through PSFs that training never drew.
 
     python benchmarks/galsim_simulations.py -n 300 --refine 30 [--stars FOLDER] [-o table.json]
 
 Galaxies come from the model's prior (n cut to GalSim's 0.3-6.2 and rounded to one of 60 values),
-noise from GalSim too. The PSFs are those of 50 telescopes with aberrations, struts and jitter
-(``galsim.OpticalPSF``), cut at 43 px as if they ended there; with --stars, the PSFIMAGE extensions
-of the FITS files in FOLDER and below. Prints, by signal-to-noise class, how often central intervals
-hold the truth, for the network and for what was refined, and how many of those that miss by more
-than three standard deviations the verdict does not call good. GalSim's transforms of the largest
-galaxies take up to 14 GB, which the more galaxies are drawn the more often are met.
+noise from GalSim too. The PSFs are those of 50 telescopes with aberrations (0.12 waves rms, Noll's
+4 to 15, of which training has those to 11), struts and jitter (``galsim.OpticalPSF``), cut at 43 px
+as if they ended there; with --stars, the PSFIMAGE extensions of the FITS files in FOLDER and below.
+Prints, by signal-to-noise class, how often central intervals hold the truth, for the network and
+for what was refined, and how many of those that miss by more than three standard deviations the
+verdict does not call good. GalSim's transforms of the largest galaxies take up to 14 GB, which the
+more galaxies are drawn the more often are met.
 """
 
 from __future__ import annotations
@@ -72,8 +73,7 @@ class GivenPSF:
 def telescope(rng: np.random.Generator) -> GivenPSF:
     """An aberrated, obscured, slightly jittering telescope, 1.6 to 5 px wide."""
     width = math.exp(rng.uniform(math.log(1.6), math.log(5.0)))
-    names = ("defocus", "astig1", "astig2", "coma1", "coma2", "trefoil1", "trefoil2", "spher")
-    waves = {name: 0.04 * rng.normal() for name in names}
+    waves = [*(0.04 * rng.normal(size=8)), *(0.02 * rng.normal(size=4))]
     optics = galsim.OpticalPSF(
         lam_over_diam=width / 1.05,
         obscuration=rng.uniform(0.05, 0.4),
@@ -81,7 +81,7 @@ def telescope(rng: np.random.Generator) -> GivenPSF:
         strut_thick=0.02,
         strut_angle=rng.uniform(0.0, 180.0) * galsim.degrees,
         oversampling=2.0,
-        **waves,
+        aberrations=[0.0] * 4 + waves,
     )
     whole = galsim.Convolve(optics, galsim.Gaussian(fwhm=0.3 * width), galsim.Pixel(1.0))
     array = whole.drawImage(nx=87, ny=87, scale=0.5, method="no_pixel", dtype=float).array
