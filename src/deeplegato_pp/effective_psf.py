@@ -7,6 +7,7 @@ image's; its centre is the array's, ``((Px - 1) / 2, (Py - 1) / 2)``.
 import math
 
 import numpy as np
+from scipy import fft
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive, check_positive_integer
@@ -180,12 +181,11 @@ def _half_maximum_diameter(psf: Array) -> float:
 
 def _upsample(image: Array, factor: int) -> Array:
     """Interpolates by zero-padding the spectrum; zeros around keep the two edges apart."""
-    image = np.pad(image, [(0, 3 - size % 2) for size in image.shape])
-    spectrum = np.fft.fftshift(np.fft.fft2(image))
-    low = [size * factor // 2 - size // 2 for size in image.shape]
-    high = [size * (factor - 1) - first for size, first in zip(image.shape, low, strict=True)]
-    spectrum = np.pad(spectrum, list(zip(low, high, strict=True)))
-    fine: Array = np.fft.ifft2(np.fft.ifftshift(spectrum)).real * factor**2
+    # Odd sizes, so that no frequency is its own mirror.
+    fine: Array = np.pad(image, [(0, 3 - size % 2) for size in image.shape])
+    for axis, size in enumerate(fine.shape):
+        spectrum = fft.rfft(fine, axis=axis)
+        fine = factor * fft.irfft(spectrum, n=size * factor, axis=axis)
     return fine
 
 

@@ -190,10 +190,13 @@ def _start(center: float, side: int) -> int:
 def _window(array: Array, bottom: int, left: int, side: int, fill: float | bool) -> Array:
     """Cuts side x side pixels, which may reach beyond the array and hold ``fill`` there."""
     window = np.full((side, side), fill, dtype=array.dtype)
-    rows, columns = np.arange(bottom, bottom + side), np.arange(left, left + side)
-    inside_y = (rows >= 0) & (rows < array.shape[0])
-    inside_x = (columns >= 0) & (columns < array.shape[1])
-    window[np.ix_(inside_y, inside_x)] = array[np.ix_(rows[inside_y], columns[inside_x])]
+    overlap = [
+        (max(start, 0), min(start + side, length))
+        for start, length in zip((bottom, left), array.shape, strict=True)
+    ]
+    if all(first < last for first, last in overlap):
+        (y0, y1), (x0, x1) = overlap
+        window[y0 - bottom : y1 - bottom, x0 - left : x1 - left] = array[y0:y1, x0:x1]
     return window
 
 

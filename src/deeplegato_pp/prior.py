@@ -235,7 +235,9 @@ class PriorBox:
         columns[POSITION_ANGLE] = torch.where(angle < 180.0, angle, angle - 180.0)
         return torch.stack(columns, -1)
 
-    def log_jacobian(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b"]:
+    def log_jacobian(
+        self, w: Float[Tensor, "*b 7"], physical: Float[Tensor, "*b 7"] | None = None
+    ) -> Float[Tensor, "*b"]:
         r"""Returns :math:`\ln |\det \partial w / \partial p|`, the density's change of units.
 
         A density in w becomes one in physical units (per mag, arcsec, degree, ...) by
@@ -243,12 +245,13 @@ class PriorBox:
 
         Args:
             w: Coordinates, with shape (*, 7).
+            physical: What `to_physical` makes of them, if it is known already.
 
         Returns:
             The logarithm of the determinant, with shape (*,), float64.
         """
         w = w.double()
-        physical = self.to_physical(w)
+        physical = self.to_physical(w) if physical is None else physical
         total = torch.zeros_like(w[..., 0])
         for i in _BOXED:
             lower, upper = self._scaled_bounds(i)

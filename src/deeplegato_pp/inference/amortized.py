@@ -132,8 +132,9 @@ class AmortizedMeasurer:
     def _median_radius(self, drawn: _Drawn) -> float:
         """Posterior median R_e. [px of the stamp]"""
         box = instrument.user_box(self.model.prior, drawn.prepared)
-        radius = box.to_physical(drawn.w)[:, RADIUS] / drawn.prepared.pixel_scale
-        return float(radius.median())
+        # It grows with its coordinate, so that the median of one belongs to that of the other.
+        middle = drawn.w.median(0, keepdim=True).values
+        return float(box.to_physical(middle)[0, RADIUS]) / drawn.prepared.pixel_scale
 
     def _coarser(self, observation: Observation, drawn: _Drawn) -> PreparedStamp | None:
         """Returns the stamp on which to measure a large galaxy again, if there is one."""
@@ -179,10 +180,11 @@ class AmortizedMeasurer:
             prepared=prepared,
             box=box,
         )
+        samples = box.to_physical(drawn.w)
         return Posterior(
-            box.to_physical(drawn.w)[None],
+            samples[None],
             drawn.w[None],
-            (drawn.log_q + box.log_jacobian(drawn.w))[None],
+            (drawn.log_q + box.log_jacobian(drawn.w, samples))[None],
             [measurement],
             drawn.stamps,
         )

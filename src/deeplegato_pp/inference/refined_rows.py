@@ -80,11 +80,11 @@ def refined_row(
     m = network.measurements[0]
     assert m.box is not None  # noqa: S101  # it was measured
     assert m.prepared is not None  # noqa: S101
-    w = galaxy.w
+    w, samples = galaxy.w, m.box.to_physical(galaxy.w)
     row = Posterior(
-        m.box.to_physical(w)[None],
+        samples[None],
         w[None],
-        (galaxy.log_proposal + m.box.log_jacobian(w))[None],
+        (galaxy.log_proposal + m.box.log_jacobian(w, samples))[None],
         [m],
         network.stamps,
         galaxy.log_weights[None],
