@@ -2,11 +2,13 @@
 
     python benchmarks/real_galaxies.py FOLDER [--refine exact|laplace] [--model-error 0.1]
         [--tier A] [--sources profit_kids profit_sdss galfits_jwst] [--sheet sheet.png]
+        [--measure-correlation]
 
 FOLDER holds ``cases.ecsv`` with the columns file, source, id, tier, flags, has_psf, pixel_scale and
 ref_* in the project's conventions, and the files it names. Prints what became of each file, the
 median and 68 % scatter of the differences for tier A, cases marked degenerate left out, and how
-far the images of the same galaxy, in other bands or by other cameras, agree.
+far the images of the same galaxy, in other bands or by other cameras, agree. With
+--measure-correlation the noise's correlation is measured wherever a stamp has room for that.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -29,10 +32,11 @@ from deeplegato_pp import Observation, Posterior, Predictor
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import instrument
+from deeplegato_pp.noise_correlation import measure_noise_correlation
 
 
 def measure(
-    cases: Table, folder: Path, refine: str | None, model_error: float
+    cases: Table, folder: Path, refine: str | None, model_error: float, correlated: bool
 ) -> tuple[list[int], Posterior]:
     """Returns the rows that could be read, and their posterior."""
     rows, observations = [], []
@@ -42,6 +46,10 @@ def measure(
             rows.append(i)
         except InputError as error:
             print(f"refused: {case['file']}: {error}")
+    if correlated:
+        observations = [_correlated(observation) for observation in observations]
+        found = [o.noise_correlation for o in observations if o.noise_correlation > 1.0]
+        print(f"noise correlation of {len(found)}: {np.percentile(found, [16, 50, 84]).round(1)}")
     predictor = Predictor.from_pretrained()
     started = time.perf_counter()
     posterior = predictor.posterior(observations)
@@ -51,6 +59,15 @@ def measure(
         posterior = predictor.refine(posterior, method=refine, model_error=model_error)
         print(f"refined in {time.perf_counter() - started:.1f} s")
     return rows, posterior
+
+
+def _correlated(observation: Observation) -> Observation:
+    """Returns an observation with its noise's correlation, where there is room to measure it."""
+    try:
+        c = measure_noise_correlation(observation.image, observation.noise, observation.mask)
+    except InputError:
+        return observation
+    return replace(observation, noise_correlation=c)
 
 
 def report(cases: Table, table: Table) -> None:
@@ -151,6 +168,7 @@ def main() -> None:
     parser.add_argument("--refine", choices=("exact", "laplace"), default=None)
     parser.add_argument("--model-error", type=float, default=0.0, help="while refining")
     parser.add_argument("--sheet", type=Path, default=None, help="picture of all galaxies")
+    parser.add_argument("--measure-correlation", action="store_true")
     parser.add_argument("--tier", default="ABC", help="tiers to measure")
     parser.add_argument(
         "--sources", nargs="+", default=None, help="sources to measure; default all"
@@ -161,7 +179,9 @@ def main() -> None:
     cases = Table.read(options.folder / "cases.ecsv")
     wanted = options.sources or set(cases["source"])
     cases = cases[[c["tier"] in options.tier and c["source"] in wanted for c in cases]]
-    rows, posterior = measure(cases, options.folder, options.refine, options.model_error)
+    rows, posterior = measure(
+        cases, options.folder, options.refine, options.model_error, options.measure_correlation
+    )
     table = posterior.summary()
     report(cases[rows], table)
     repeats(cases[rows], table)
