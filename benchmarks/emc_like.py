@@ -27,7 +27,7 @@ import torch
 from deeplegato_pp import Observation, Posterior, Predictor, SersicSimulator
 from deeplegato_pp.data.noise import draw_noise
 from deeplegato_pp.data.psf import convolve_pixel, normalise
-from deeplegato_pp.data.telescope import telescope_psfs
+from deeplegato_pp.data.telescope import Telescopes, telescope_psfs
 
 PIXEL_SCALE = 0.1
 FWHM = 0.16
@@ -61,7 +61,8 @@ def vis_psf() -> torch.Tensor:
     """A PSF like VIS's at two samples a pixel, with shape (87, 87)."""
     one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, 8, dtype=torch.float64)
     width = FWHM / PIXEL_SCALE * one
-    core = telescope_psfs(87, 2, width, 0.35 * one, none, none[:, :3], 0.4 * width, none[:, :2])
+    optics = Telescopes(width, 0.35 * one, none, none[:, :3], 0.4 * width, none[:, :2])
+    core = telescope_psfs(optics, 87, 2)
     return normalise(convolve_pixel(core, 2))[0]
 
 

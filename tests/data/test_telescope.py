@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deeplegato_pp.data.psf import normalise
-from deeplegato_pp.data.telescope import ZERNIKES, telescope_psfs
+from deeplegato_pp.data.telescope import ZERNIKES, Telescopes, telescope_psfs
 from deeplegato_pp.effective_psf import psf_fwhm
 
 GALSIM_NAMES = ("defocus", "astig1", "astig2", "coma1", "coma2", "trefoil1", "trefoil2", "spher")
@@ -25,9 +25,7 @@ def telescope(
     def row(*values: float) -> torch.Tensor:
         return torch.tensor([values], dtype=torch.float64)
 
-    psf = telescope_psfs(
-        SIDE,
-        2,
+    telescopes = Telescopes(
         row(fwhm)[0],
         row(obscuration)[0],
         row(*waves),
@@ -35,7 +33,7 @@ def telescope(
         row(jitter)[0],
         row(*centre),
     )
-    return psf[0]
+    return telescope_psfs(telescopes, SIDE, 2)[0]
 
 
 def by_galsim(obscuration: float, **waves: float) -> torch.Tensor:

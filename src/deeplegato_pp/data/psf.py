@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.data.telescope import ZERNIKES, telescope_psfs
+from deeplegato_pp.data.telescope import draw_telescopes, telescope_psfs
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.stamps import PSF_GRID, PSF_GRID_OVERSAMPLING
 
@@ -102,14 +102,11 @@ def draw_psfs(
     aberrated: float = 0.0,
     offset: float = 0.0,
 ) -> Float[Tensor, "b size size"]:
-    """Draws PSFs of given widths from all families, elliptical, with the pixel included.
+    """Draws PSFs of given widths from all families, with the pixel included.
 
-    A third are telescopes: obscuration uniform in 0-0.4, jitter of 0.1 to 0.6 of the width; the
-    aberrated ones with amplitudes of up to 0.06 waves rms for each of eight Zernike modes (a
-    normal deviate times what is uniform up to there), so 0 to 0.17 in all; those with vanes have
-    two or three across the pupil, 0.5 to 5 % of it thick. The others are equally likely, with
-    b/a 1 down to 0.8: Moffat's beta is uniform in 2-5, the halo holds up to 30 % of the peak at 2
-    to 4 times the width.
+    A third are telescopes, see `draw_telescopes`. The others are equally likely, elliptical with
+    b/a 1 down to 0.8: Moffat's beta is uniform in 2-5, the halo has up to 9 % of the core's peak
+    at 2 to 4 times its width.
 
     Args:
         fwhm: Full width at half maximum of the optical profile without aberrations, with shape
@@ -146,16 +143,10 @@ def draw_psfs(
     beta, halo, spread = (
         u[:, None, None] for u in (uniform(2.0, 5.0), uniform(0.0, 0.3), uniform(2.0, 4.0))
     )
-    chosen = (uniform(0.0, 1.0) < aberrated)[:, None]
-    factors = lopsided(size, oversampling, fwhm, chosen * pair(0.25), chosen * pair(0.15))
-    normal = torch.randn(
-        batch, len(ZERNIKES), generator=generator, device=fwhm.device, dtype=fwhm.dtype
-    )
-    waves = chosen * uniform(0.0, 0.06)[:, None] * normal
-    has_vanes = uniform(0.0, 1.0) < spikes
-    number = has_vanes * (2 + (uniform(0.0, 1.0) < 0.5).long())
-    vanes = torch.stack([number, 0.005 * 10.0 ** uniform(0.0, 1.0), uniform(0.0, 180.0)], 1)
-    obscuration, jitter = uniform(0.0, 0.4), fwhm * uniform(0.1, 0.6)
+    chosen = uniform(0.0, 1.0) < aberrated
+    coma, trefoil = chosen[:, None] * pair(0.25), chosen[:, None] * pair(0.15)
+    factors = lopsided(size, oversampling, fwhm, coma, trefoil)
+    telescopes = draw_telescopes(fwhm, centre, chosen, spikes, generator)
     family = (uniform(0.0, 1.0) * (len(FAMILIES) + 1)).long().clamp_max(len(FAMILIES) - 1)
     psf = torch.empty_like(r)
     makers = (
@@ -166,9 +157,7 @@ def draw_psfs(
             (moffat(r[k], width[k], 3.5) + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5))
             * factors[k]
         ),
-        lambda k: telescope_psfs(
-            size, oversampling, fwhm[k], obscuration[k], waves[k], vanes[k], jitter[k], centre[k]
-        ),
+        lambda k: telescope_psfs(telescopes.at(k), size, oversampling),
     )
     for index, make in enumerate(makers):
         rows = (family == index).nonzero()[:, 0]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 AIRY_FWHM = 1.029
@@ -34,24 +35,10 @@ References:
 """
 
 
-def telescope_psfs(
-    size: int,
-    oversampling: int,
-    fwhm: Float[Tensor, " b"],
-    obscuration: Float[Tensor, " b"],
-    waves: Float[Tensor, "b 8"],
-    vanes: Float[Tensor, "b 3"],
-    jitter: Float[Tensor, " b"],
-    centre: Float[Tensor, "b 2"],
-) -> Float[Tensor, "b size size"]:
-    """Diffraction patterns of aberrated pupils in monochromatic light, blurred by jitter.
+class Telescopes(NamedTuple):
+    """What the PSFs of a batch come from.
 
-    The Fourier transform from pupil to image is a product with two matrices, so that each PSF is
-    sampled where it is wanted whatever its width.
-
-    Args:
-        size: Side of the arrays, odd. [samples]
-        oversampling: Samples per pixel.
+    Attributes:
         fwhm: Width of the pattern of a clear pupil without aberrations, with shape (B,). [px]
         obscuration: Diameter of the secondary's shadow, with shape (B,). [pupil diameter]
         waves: Amplitudes of `ZERNIKES`, with shape (B, 8). [wavelength rms]
@@ -59,15 +46,80 @@ def telescope_psfs(
             of one [pupil diameter] and the angle of the spike of one [deg], with shape (B, 3).
         jitter: FWHM of the Gaussian blur, with shape (B,). [px]
         centre: x and y of the middle, with shape (B, 2). [px]
+    """
+
+    fwhm: Float[Tensor, " b"]
+    obscuration: Float[Tensor, " b"]
+    waves: Float[Tensor, "b 8"]
+    vanes: Float[Tensor, "b 3"]
+    jitter: Float[Tensor, " b"]
+    centre: Float[Tensor, "b 2"]
+
+    def at(self, rows: Tensor) -> Telescopes:
+        """Returns some of them."""
+        return Telescopes(*(column[rows] for column in self))
+
+
+def draw_telescopes(
+    fwhm: Float[Tensor, " b"],
+    centre: Float[Tensor, "b 2"],
+    aberrated: Bool[Tensor, " b"],
+    spikes: float,
+    generator: torch.Generator | None,
+) -> Telescopes:
+    """Draws telescopes to PSFs of given widths and middles.
+
+    Obscuration is uniform in 0-0.4, jitter in 0.1 to 0.6 of the width. The amplitude of each of
+    the eight aberrations is a normal deviate times what is uniform up to 0.06 waves, so 0 to 0.17
+    rms in all. Vanes are two or three, 0.5 to 5 % of the pupil thick.
+
+    Args:
+        fwhm: With shape (B,). [px]
+        centre: With shape (B, 2). [px]
+        aberrated: Which ones have aberrations, with shape (B,).
+        spikes: Share of those with vanes.
+        generator: Source of randomness on the device of `fwhm`.
+    """
+    options: dict[str, Any] = {
+        "generator": generator,
+        "device": fwhm.device,
+        "dtype": fwhm.dtype,
+    }
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(len(fwhm), **options)
+
+    normal = torch.randn(len(fwhm), len(ZERNIKES), **options)
+    waves = aberrated[:, None] * uniform(0.0, 0.06)[:, None] * normal
+    has_vanes = uniform(0.0, 1.0) < spikes
+    number = has_vanes * (2 + (uniform(0.0, 1.0) < 0.5).long())
+    vanes = torch.stack([number, 0.005 * 10.0 ** uniform(0.0, 1.0), uniform(0.0, 180.0)], 1)
+    obscuration, jitter = uniform(0.0, 0.4), fwhm * uniform(0.1, 0.6)
+    return Telescopes(fwhm, obscuration, waves, vanes, jitter, centre)
+
+
+def telescope_psfs(
+    telescopes: Telescopes, size: int, oversampling: int
+) -> Float[Tensor, "b size size"]:
+    """Diffraction patterns of aberrated pupils in monochromatic light, blurred by jitter.
+
+    The Fourier transform from pupil to image is a product with two matrices, so that each PSF is
+    sampled where it is wanted whatever its width.
+
+    Args:
+        telescopes: B of them.
+        size: Side of the arrays, odd. [samples]
+        oversampling: Samples per pixel.
 
     Returns:
-        PSFs with peaks of about 1, with shape (B, size, size).
+        PSFs, with shape (B, size, size), in units of the peak without aberrations and jitter.
 
     References:
         | Fast computation of Lyot-style coronagraph propagation (Soummer et al., 2007)
         | https://arxiv.org/abs/0711.0368
     """
-    pupil = _pupil(fwhm, obscuration, waves, vanes)
+    fwhm, centre = telescopes.fwhm, telescopes.centre
+    pupil = _pupil(telescopes)
     a = torch.arange(size, dtype=fwhm.dtype, device=fwhm.device) - size // 2
     u = _cells(fwhm)
     resolution = (fwhm / AIRY_FWHM)[:, None, None]
@@ -80,7 +132,7 @@ def telescope_psfs(
     field = wave(centre[:, 1]) @ pupil @ wave(centre[:, 0]).mT
     light = field.real**2 + field.imag**2
     light = light / pupil.abs().sum((1, 2), keepdim=True) ** 2
-    sigma = oversampling * jitter / math.sqrt(8.0 * math.log(2.0))
+    sigma = oversampling * telescopes.jitter / math.sqrt(8.0 * math.log(2.0))
     blur = (-0.5 * ((a[:, None] - a) / sigma[:, None, None]) ** 2).exp()
     blur = blur / blur.sum(2, keepdim=True)
     return blur @ light @ blur.mT
@@ -92,24 +144,22 @@ def _cells(like: Tensor) -> Tensor:
     return (a + 0.5) / PUPIL_CELLS - 0.5
 
 
-def _pupil(
-    fwhm: Tensor, obscuration: Tensor, waves: Tensor, vanes: Tensor
-) -> Complex[Tensor, "b cells cells"]:
+def _pupil(telescopes: Telescopes) -> Complex[Tensor, "b cells cells"]:
     """Returns the complex amplitude in the pupil, edges as soft as a cell is wide."""
-    u = _cells(fwhm)
+    u = _cells(telescopes.fwhm)
     y, x = torch.meshgrid(u, u, indexing="ij")
     radius, theta = (x**2 + y**2).sqrt(), torch.atan2(y, x)
 
     def within(depth: Tensor) -> Tensor:
         return (depth * PUPIL_CELLS + 0.5).clamp(0.0, 1.0)
 
-    light = within(0.5 - radius) * within(radius - 0.5 * obscuration[:, None, None])
-    number, thickness, angle = vanes[:, :, None, None].unbind(1)
+    light = within(0.5 - radius) * within(radius - 0.5 * telescopes.obscuration[:, None, None])
+    number, thickness, angle = telescopes.vanes[:, :, None, None].unbind(1)
     for arm in range(int(number.max()) if len(number) else 0):
         t = torch.deg2rad(angle) + math.pi * arm / number.clamp_min(1.0)
         across = (x * t.cos() + y * t.sin()).abs()  # a vane lies square to its spike
         shadow = within(0.5 * thickness - across).minimum(thickness * PUPIL_CELLS)
         light = light * (1.0 - shadow * (arm < number))
     modes = torch.stack([mode(2.0 * radius, theta) for mode in ZERNIKES.values()])
-    phase = 2.0 * math.pi * torch.einsum("bk,kyx->byx", waves, modes)
+    phase = 2.0 * math.pi * torch.einsum("bk,kyx->byx", telescopes.waves, modes)
     return torch.complex(light * phase.cos(), light * phase.sin())
