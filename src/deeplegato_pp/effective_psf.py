@@ -7,7 +7,6 @@ image's; its centre is the array's, ``((Px - 1) / 2, (Py - 1) / 2)``.
 import math
 
 import numpy as np
-from scipy import fft
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive, check_positive_integer
@@ -184,8 +183,8 @@ def _upsample(image: Array, factor: int) -> Array:
     # Odd sizes, so that no frequency is its own mirror.
     fine: Array = np.pad(image, [(0, 3 - size % 2) for size in image.shape])
     for axis, size in enumerate(fine.shape):
-        spectrum = fft.rfft(fine, axis=axis)
-        fine = factor * fft.irfft(spectrum, n=size * factor, axis=axis)
+        spectrum = np.fft.rfft(fine, axis=axis)
+        fine = factor * np.fft.irfft(spectrum, n=size * factor, axis=axis)
     return fine
 
 

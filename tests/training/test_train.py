@@ -248,7 +248,8 @@ def test_it_starts_from_the_weights_of_another_model(tiny, tmp_path):
 
 
 def test_an_input_may_be_added_to_a_trained_network(tiny, tmp_path, caplog):
-    first = train(tiny("training.max_steps=3", folder="first"))
+    independent = "data.conditions.correlated_noise=0"
+    first = train(tiny("training.max_steps=3", independent, folder="first"))
     more = tiny(f"model.init={tmp_path / 'first' / 'model'}", "data.conditions.correlated_noise=1")
     started = initial_model(more)
     assert "correlation.weight" in caplog.text

@@ -64,6 +64,12 @@ def test_the_page_tells_what_the_figures_say(content):
     assert "None" not in text
 
 
+def test_correlated_noise_that_is_told_is_nothing_wrong(predictor, make_galaxies):
+    drizzled = Simulations.of(predictor.model, "studies/drizzled", 0)
+    page = report(document(predictor.model, drizzled, Settings(number=64), make_galaxies(64)), [])
+    assert "nothing: noise correlated by 1.5 to 4 on every stamp, and told" in page
+
+
 def test_a_study_is_told_beside_the_models_own(content, study):
     alone = report(study, [])
     assert "up to 3 unmasked neighbours on every stamp" in alone

@@ -106,6 +106,10 @@ def knobs_in_words(content: Content) -> str:
         for name, text in KNOBS.items()
         if study[name] != neutral.get(name, 0)
     ]
+    conditions = content["simulator"]["data"]["conditions"]
+    if conditions.get("correlated_noise") == 1.0:
+        low, high = conditions["noise_correlation"]
+        found.append(f"nothing: noise correlated by {low:g} to {high:g} on every stamp, and told")
     for name, (low, high) in content["simulator"]["prior"].items():
         if [low, high] != content["model"]["prior"][name]:
             found.append(f"{name} drawn between {low:g} and {high:g}")
