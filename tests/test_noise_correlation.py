@@ -74,6 +74,11 @@ def test_a_noise_map_that_is_far_too_low_is_told():
         measured(noise(1.0), 0.1)
 
 
+def test_an_image_without_noise_is_told():
+    with pytest.raises(InputError, match="no noise where no source is"):
+        measured(np.zeros((128, 128)))
+
+
 def test_an_observation_measures_it_when_asked():
     image = noise(3.0)
     observation = Observation.from_array(

@@ -8,7 +8,7 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_at_least_one
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.noise_maps import MAD_TO_SIGMA
+from deeplegato_pp.noise_maps import MAD_TO_SIGMA, clipped_mad
 
 BLOCK = 8
 """Side of the blocks whose sums are compared, well beyond the reach of drizzling. [px]"""
@@ -70,7 +70,8 @@ def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
         the outskirts of galaxies, raise it: by 0.1 if they leave most of the stamp empty.
 
     Raises:
-        InputError: If there are fewer than 100 pairs of blocks without a source, or c exceeds 50.
+        InputError: If there are fewer than 100 pairs of blocks without a source, no noise in
+            them, or c exceeds 50.
 
     References:
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
@@ -90,8 +91,13 @@ def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
     empty = np.kron(blocks.good, np.ones((BLOCK, BLOCK), dtype=bool))
     rows, columns = empty.shape
     single = _Blocks(relative[:rows, :columns], good[:rows, :columns] & empty)
-    pixel = _clipped_variance(_differences(single, BLOCK))
-    c = pixel * _extrapolated(_clipped_variance(pairs) / pixel)
+    pixel = clipped_mad(_differences(single, BLOCK), _CLIP) ** 2
+    if pixel == 0.0:
+        raise InputError(
+            "the noise's correlation cannot be measured: there is no noise where no source is. "
+            "Give a number."
+        )
+    c = pixel * _extrapolated(clipped_mad(pairs, _CLIP) ** 2 / pixel)
     if c > _LIMIT:
         raise InputError(
             f"the noise's correlation cannot be measured: sums over pixels vary {c:.0f} times as "
@@ -141,17 +147,6 @@ def _differences(blocks: _Blocks, lag: int) -> Array:
         found.append(change - np.median(change) if change.size else change)  # the sky's slope
     joined: Array = np.concatenate(found) / math.sqrt(2.0)
     return joined
-
-
-def _clipped_variance(values: Array) -> float:
-    """Variance of a normal distribution's core, outliers clipped."""
-    for _ in range(20):
-        sigma = MAD_TO_SIGMA * float(np.median(np.abs(values)))
-        kept = values[np.abs(values) <= _CLIP * sigma]
-        if kept.size == values.size or kept.size == 0:
-            break
-        values = kept
-    return sigma**2
 
 
 def _extrapolated(ratio: float) -> float:

@@ -88,18 +88,29 @@ def border_sigma(image: Array, mask: Array) -> float:
     border[width:-width, width:-width] = False
     good = border & ~mask
     values = image[good] if good.sum() >= 16 else image[~mask]
-    for _ in range(10):
-        median = np.median(values)
-        sigma = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
-        kept = values[np.abs(values - median) <= 3 * sigma]
-        if sigma == 0 or kept.size == values.size:
-            break
-        values = kept
+    sigma = clipped_mad(values, 3.0)
     if not sigma > 0:
         raise InputError(
             "the noise cannot be estimated: the pixels at the image's border are all equal, and no "
             "noise was given. Give it as a number or a map (noise=, --noise FILE|NUMBER)."
         )
+    return sigma
+
+
+def clipped_mad(values: Array, clip: float) -> float:
+    """Returns the median absolute deviation, outliers clipped, as a standard deviation.
+
+    Args:
+        values: At least one, with shape (N,).
+        clip: Standard deviations from the median beyond which a value is left out.
+    """
+    for _ in range(10):
+        offset = np.abs(values - np.median(values))
+        sigma = MAD_TO_SIGMA * float(np.median(offset))
+        kept = values[offset <= clip * sigma]
+        if sigma == 0 or kept.size == values.size:
+            break
+        values = kept
     return sigma
 
 
