@@ -31,7 +31,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from deeplegato_pp.data.conditions import Draw, DrawnPSF, draw_psf
+from deeplegato_pp.data.conditions import DrawnPSF, draw_psf
+from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.noise import draw_noise
 from deeplegato_pp.data.psf import to_network_grid
 from deeplegato_pp.data.sersic_simulator import SersicSimulator

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from deeplegato_pp.config import ConditionsConfig, DataConfig
 from deeplegato_pp.data.conditions import (
-    Draw,
     draw_background,
     draw_mask,
     draw_neighbours,
@@ -21,6 +20,7 @@ from deeplegato_pp.data.conditions import (
     estimate_total_noise,
 )
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
+from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.noise import block_scatter, log_likelihood
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.errors import RangeError, ShapeError

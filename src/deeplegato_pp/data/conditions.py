@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from deeplegato_pp.config import ConditionsConfig
+from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.psf import convolve_separable, draw_psfs, normalise
 from deeplegato_pp.data.renderer import render_sersic
 from deeplegato_pp.data.wings import Galaxies
@@ -25,36 +26,6 @@ PSF_SIDE = 87
 
 WELL_SAMPLED = 2.5
 """FWHM below which a PSF is rendered oversampled, so that aliasing is as in real images. [px]"""
-
-
-class Draw:
-    """Random numbers for one batch, from one generator on one device."""
-
-    def __init__(self, batch: int, generator: torch.Generator, dtype: torch.dtype) -> None:
-        self.batch = batch
-        self.generator = generator
-        self.options: dict[str, Any] = {
-            "generator": generator,
-            "device": generator.device,
-            "dtype": dtype,
-        }
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform numbers with shape (B, *shape)."""
-        u = torch.rand(self.batch, *shape, **self.options)
-        return low + (high - low) * u
-
-    def log_uniform(self, bounds: tuple[float, float], *shape: int) -> Tensor:
-        """Log-uniform numbers with shape (B, *shape)."""
-        return self.uniform(math.log(bounds[0]), math.log(bounds[1]), *shape).exp()
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        """True with a probability, with shape (B, *shape)."""
-        return self.uniform(0.0, 1.0, *shape) < probability
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard-normal numbers with shape (B, *shape)."""
-        return torch.randn(self.batch, *shape, **self.options)
 
 
 @dataclass(frozen=True)

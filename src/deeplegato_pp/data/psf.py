@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.telescope import draw_telescopes, telescope_psfs
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.stamps import PSF_GRID, PSF_GRID_OVERSAMPLING
@@ -127,11 +128,8 @@ def draw_psfs(
     """
     if size % 2 == 0:
         raise RangeError(f"A PSF's side must be odd, got {size}.")
-    batch = fwhm.shape[0]
-
-    def uniform(low: float, high: float) -> Tensor:
-        u = torch.rand(batch, generator=generator, device=fwhm.device, dtype=fwhm.dtype)
-        return low + (high - low) * u
+    draw = Draw(len(fwhm), generator, fwhm.dtype, fwhm.device)
+    uniform = draw.uniform
 
     def pair(half_width: float) -> Tensor:
         return torch.stack([uniform(-half_width, half_width), uniform(-half_width, half_width)], 1)
@@ -143,25 +141,25 @@ def draw_psfs(
     beta, halo, spread = (
         u[:, None, None] for u in (uniform(2.0, 5.0), uniform(0.0, 0.3), uniform(2.0, 4.0))
     )
-    chosen = uniform(0.0, 1.0) < aberrated
+    chosen = draw.chance(aberrated)
     coma, trefoil = chosen[:, None] * pair(0.25), chosen[:, None] * pair(0.15)
     factors = lopsided(size, oversampling, fwhm, coma, trefoil)
-    telescopes = draw_telescopes(fwhm, centre, chosen, spikes, generator)
+    telescopes = draw_telescopes(draw, fwhm, centre, chosen, spikes)
     family = (uniform(0.0, 1.0) * (len(FAMILIES) + 1)).long().clamp_max(len(FAMILIES) - 1)
     psf = torch.empty_like(r)
-    makers = (
-        lambda k: gaussian(r[k], width[k]) * factors[k],
-        lambda k: moffat(r[k], width[k], beta[k]) * factors[k],
-        lambda k: kolmogorov(r[k], width[k]) * factors[k],
+    profiles = (
+        lambda k: gaussian(r[k], width[k]),
+        lambda k: moffat(r[k], width[k], beta[k]),
+        lambda k: kolmogorov(r[k], width[k]),
         lambda k: (
-            (moffat(r[k], width[k], 3.5) + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5))
-            * factors[k]
+            moffat(r[k], width[k], 3.5) + halo[k] ** 2 * moffat(r[k], width[k] * spread[k], 2.5)
         ),
-        lambda k: telescope_psfs(telescopes.at(k), size, oversampling),
     )
-    for index, make in enumerate(makers):
+    for index, profile in enumerate(profiles):
         rows = (family == index).nonzero()[:, 0]
-        psf[rows] = make(rows)
+        psf[rows] = profile(rows) * factors[rows]
+    rows = (family == len(profiles)).nonzero()[:, 0]
+    psf[rows] = telescope_psfs(telescopes.at(rows), size, oversampling)
     return normalise(convolve_pixel(psf, oversampling))
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from deeplegato_pp.config import ConditionsConfig, DataConfig
 from deeplegato_pp.data.conditions import (
-    Draw,
     DrawnPSF,
     draw_background,
     draw_mask,
@@ -21,6 +20,7 @@ from deeplegato_pp.data.conditions import (
     draw_sky,
     estimate_total_noise,
 )
+from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.noise import draw_noise
 from deeplegato_pp.data.renderer import render_sersic
 from deeplegato_pp.data.wings import Galaxies

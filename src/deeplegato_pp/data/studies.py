@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.config import ConditionsConfig
-from deeplegato_pp.data.conditions import Draw, DrawnPSF, Neighbours, draw_neighbours
+from deeplegato_pp.data.conditions import DrawnPSF, Neighbours, draw_neighbours
+from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.psf import convolve_separable, normalise
 from deeplegato_pp.data.sersic_simulator import Scene
 from deeplegato_pp.data.wings import Galaxies

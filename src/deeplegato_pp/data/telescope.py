@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
+
+from deeplegato_pp.data.drawing import Draw
 
 AIRY_FWHM = 1.029
 """Width of the pattern of a clear circular pupil. [lambda/D]"""
@@ -61,11 +63,11 @@ class Telescopes(NamedTuple):
 
 
 def draw_telescopes(
+    draw: Draw,
     fwhm: Float[Tensor, " b"],
     centre: Float[Tensor, "b 2"],
     aberrated: Bool[Tensor, " b"],
     spikes: float,
-    generator: torch.Generator | None,
 ) -> Telescopes:
     """Draws telescopes to PSFs of given widths and middles.
 
@@ -74,25 +76,17 @@ def draw_telescopes(
     rms in all. Vanes are two or three, 0.5 to 5 % of the pupil thick.
 
     Args:
+        draw: Source of randomness for B rows.
         fwhm: With shape (B,). [px]
         centre: With shape (B, 2). [px]
         aberrated: Which ones have aberrations, with shape (B,).
         spikes: Share of those with vanes.
-        generator: Source of randomness on the device of `fwhm`.
     """
-    options: dict[str, Any] = {
-        "generator": generator,
-        "device": fwhm.device,
-        "dtype": fwhm.dtype,
-    }
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(len(fwhm), **options)
-
-    normal = torch.randn(len(fwhm), len(ZERNIKES), **options)
+    uniform = draw.uniform
+    normal = draw.normal(len(ZERNIKES))
     waves = aberrated[:, None] * uniform(0.0, 0.06)[:, None] * normal
-    has_vanes = uniform(0.0, 1.0) < spikes
-    number = has_vanes * (2 + (uniform(0.0, 1.0) < 0.5).long())
+    has_vanes = draw.chance(spikes)
+    number = has_vanes * (2 + draw.chance(0.5).long())
     vanes = torch.stack([number, 0.005 * 10.0 ** uniform(0.0, 1.0), uniform(0.0, 180.0)], 1)
     obscuration, jitter = uniform(0.0, 0.4), fwhm * uniform(0.1, 0.6)
     return Telescopes(fwhm, obscuration, waves, vanes, jitter, centre)
