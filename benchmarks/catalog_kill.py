@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from astropy.io import fits
 
 from deeplegato_pp.data import SersicSimulator
-from deeplegato_pp.effective_psf import moffat_psf
+from deeplegato_pp.observation.effective_psf import moffat_psf
 
 SIDE = 1000
 CALL = [sys.executable, "-c", "import sys; from deeplegato_pp.cli.app import main; "

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplegato_pp.inference import diagnostics
-from deeplegato_pp.parameters import NUM_PARAMETERS, POSITION_ANGLE
+from deeplegato_pp import diagnostics
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS, POSITION_ANGLE
 
 LEVEL = 0.01
 PERIOD = 180.0

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from deeplegato_pp import Observation, Posterior, Predictor, SersicSimulator
-from deeplegato_pp.data.noise import draw_noise
-from deeplegato_pp.data.psf import convolve_pixel, normalise
 from deeplegato_pp.data.telescope import Telescopes, telescope_psfs
+from deeplegato_pp.scene.noise import draw_noise
+from deeplegato_pp.scene.psf_grid import convolve_pixel, normalise
 
 PIXEL_SCALE = 0.1
 FWHM = 0.16

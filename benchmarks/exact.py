@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
-from deeplegato_pp.inference.exact import RefineOptions, refine_batch
-from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.inference.optimize import laplace_widths
-from deeplegato_pp.inference.pareto import khat_threshold
-from deeplegato_pp.inference.refined import RefinedGalaxy
+from deeplegato_pp.inference.fit.optimize import laplace_widths
+from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import SNR_CLASSES
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.parameters import SNR_CLASSES
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.stats.pareto import khat_threshold
 
 BATCH = 20
 DRAWS = 1000

@@ -32,15 +32,15 @@ from exact import Network, problem_of, stand_in
 from torch import Tensor, nn
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.exact import RefineOptions, refine_batch
-from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.inference.optimize import maximize
-from deeplegato_pp.inference.refined import RefinedGalaxy
-from deeplegato_pp.inference.targets import log_posterior_row
+from deeplegato_pp.inference.fit.optimize import maximize
+from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import INDEX
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.parameters import INDEX
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
+from deeplegato_pp.scene.targets import log_posterior_row
 
 GALAXIES = 20
 WALKERS = 64
@@ -81,7 +81,7 @@ def chosen_scene(index: int, size: int) -> tuple[ExactProblem, Tensor, float]:
 
 def observe(problem: ExactProblem, truth: Tensor, generator: torch.Generator) -> None:
     """Replaces the image by that of the truth, with Gaussian noise of its variance and a sky."""
-    from deeplegato_pp.data.noise import model_variance
+    from deeplegato_pp.scene.noise import model_variance
 
     s = problem.stamps
     model = problem.render(0, truth, torch.float64)

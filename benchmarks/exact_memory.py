@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.exact import RefineOptions, refine_batch
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.scene.prior import PriorBox
 
 WIDTH = 0.05
 GOAL = 4.0  # GB

@@ -26,10 +26,10 @@ import torch
 from exact import network_draws, problem_of, weighted_ranks
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.exact import RefineOptions, refine_batch
-from deeplegato_pp.inference.pareto import khat_threshold
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import NAMES, SNR_CLASSES
+from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
+from deeplegato_pp.stats.pareto import khat_threshold
 
 BATCH = 10
 LEVELS = (0.5, 0.68, 0.95)

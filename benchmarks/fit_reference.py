@@ -12,7 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
-from deeplegato_pp.inference.novelty import fit_novelty
+from deeplegato_pp.calibration.novelty_reference import fit_novelty
 from deeplegato_pp.models import DeepLeGAToPP, storage
 
 

@@ -29,12 +29,12 @@ import torch
 from astropy.io import fits
 
 from deeplegato_pp import Observation, Posterior, Predictor
-from deeplegato_pp.effective_psf import psf_fwhm
-from deeplegato_pp.inference.calibration.assess import GROSS
-from deeplegato_pp.inference.calibration.measure import largest_miss
-from deeplegato_pp.inference.diagnostics import binomial_error, central_coverage, truth_ranks
-from deeplegato_pp.parameters import NAMES, SNR_CLASSES, signal_to_noise
-from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE
+from deeplegato_pp.calibration.assess import GROSS
+from deeplegato_pp.calibration.measure import largest_miss
+from deeplegato_pp.diagnostics import binomial_error, central_coverage, truth_ranks
+from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES, signal_to_noise
+from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE
 
 SIZE = 128
 TELESCOPES = 50

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from deeplegato_pp import Observation, Predictor
-from deeplegato_pp.data.renderer import render_sersic
-from deeplegato_pp.effective_psf import moffat_psf
-from deeplegato_pp.parameters import AXIS_RATIO, RADIUS, SERSIC_INDEX
+from deeplegato_pp.observation.effective_psf import moffat_psf
+from deeplegato_pp.scene.parameters import AXIS_RATIO, RADIUS, SERSIC_INDEX
+from deeplegato_pp.scene.render.renderer import render_sersic
 
 SIDE = 420
 PIXEL_SCALE = 0.25

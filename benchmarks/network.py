@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.measure import measure_batch
+from deeplegato_pp.calibration.report import snr_range
+from deeplegato_pp.calibration.settings import BATCH, Settings, Simulations
 from deeplegato_pp.inference import Predictor
-from deeplegato_pp.inference.calibration.galaxies import Galaxies
-from deeplegato_pp.inference.calibration.measure import measure_batch
-from deeplegato_pp.inference.calibration.report import snr_range
-from deeplegato_pp.inference.calibration.settings import BATCH, Settings, Simulations
-from deeplegato_pp.parameters import NAMES, SNR_CLASSES
+from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
 
 SEED = 77  # not the one that calibrations start from
 

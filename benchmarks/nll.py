@@ -22,7 +22,7 @@ from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.galaxies import mirrored
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.models import DeepLeGAToPP
-from deeplegato_pp.parameters import SNR_CLASSES
+from deeplegato_pp.scene.parameters import SNR_CLASSES
 
 BATCH = 100
 STREAM = 2**42

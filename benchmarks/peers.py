@@ -162,7 +162,7 @@ def simulate(number: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray,
     import torch
 
     from deeplegato_pp.data import SersicSimulator
-    from deeplegato_pp.effective_psf import moffat_psf
+    from deeplegato_pp.observation.effective_psf import moffat_psf
 
     rng = np.random.default_rng(seed)
     psf, _ = moffat_psf(FWHM)

@@ -17,8 +17,8 @@ from collections import Counter
 import torch
 
 from deeplegato_pp import Observation, Posterior, Predictor, SersicSimulator
-from deeplegato_pp.inference.instrument import stamp_batch
-from deeplegato_pp.preparation import prepare
+from deeplegato_pp.observation.preparation import prepare
+from deeplegato_pp.scene.images import stamp_batch
 
 
 def simulate(number: int) -> list[Observation]:

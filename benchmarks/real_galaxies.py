@@ -31,8 +31,8 @@ from astropy.table import Table
 from deeplegato_pp import Observation, Posterior, Predictor
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference import instrument
-from deeplegato_pp.noise_correlation import measure_noise_correlation
+from deeplegato_pp.observation.noise_correlation import measure_noise_correlation
+from deeplegato_pp.scene import images as instrument
 
 
 def measure(

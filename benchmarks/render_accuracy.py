@@ -20,8 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from data.galsim_reference import draw_galaxies, draw_psfs, galsim_image
-from deeplegato_pp.data.renderer import PLANS, choose_plans, render_sersic
+from deeplegato_pp.scene.render.renderer import PLANS, choose_plans, render_sersic
+from scene.render.galsim_reference import draw_galaxies, draw_psfs, galsim_image
 
 SIZE = 128
 EDGES = {

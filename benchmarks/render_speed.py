@@ -19,11 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from data.galsim_reference import N_RANGE, AnalyticPSF, galsim_image
 from deeplegato_pp.data.psf import draw_psfs
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.data.wings import Galaxies
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.render.wings import Galaxies
+from scene.render.galsim_reference import N_RANGE, AnalyticPSF, galsim_image
 
 FWHM = (2.5, 6.0)
 
@@ -61,7 +61,7 @@ def renderer_rate(size: int, number: int, repetitions: int = 5) -> float:
 
 def galsim_rate(size: int, number: int, folding_threshold: float) -> float:
     """Prior draws with the indices that GalSim can do; a new index costs it a new table."""
-    import data.galsim_reference as reference
+    import scene.render.galsim_reference as reference
 
     params = galsim.GSParams(folding_threshold=folding_threshold, maximum_fft_size=32768)
     kept, reference.ACCURATE = reference.ACCURATE, params

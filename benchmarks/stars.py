@@ -33,17 +33,17 @@ from torch import Tensor
 
 from deeplegato_pp.data.conditions import DrawnPSF, draw_psf
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.noise import draw_noise
-from deeplegato_pp.data.psf import to_network_grid
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.coordinates import POINT_RADIUS
-from deeplegato_pp.inference.evidence import compare
-from deeplegato_pp.inference.exact import RefineOptions, refine_batch
-from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.inference.optimize import laplace_widths
+from deeplegato_pp.inference.fit.optimize import laplace_widths
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.evidence import compare
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import RADIUS, SNR_CLASSES, signal_to_noise
-from deeplegato_pp.stamps import REFERENCE_PIXEL_SCALE, StampBatch
+from deeplegato_pp.scene.components import POINT_RADIUS
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.noise import draw_noise
+from deeplegato_pp.scene.parameters import RADIUS, SNR_CLASSES, signal_to_noise
+from deeplegato_pp.scene.psf_grid import to_network_grid
+from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, StampBatch
 
 BATCH = 10
 DRAWS = 600

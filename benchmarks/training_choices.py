@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deeplegato_pp.config import Config, load_config
+from deeplegato_pp.config.schema import Config, load_config
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import SNR_CLASSES
+from deeplegato_pp.scene.parameters import SNR_CLASSES
 from deeplegato_pp.training import train
 
 VARIANTS: dict[str, list[str]] = {

@@ -20,10 +20,10 @@ from astropy import units as u
 from astropy.table import QTable, Table
 from training_choices import measure
 
-from deeplegato_pp.config import load_config
+from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data.galaxies import GalaxyDataset
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import NAMES
+from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.training import train
 
 DRAWS = 1000

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from deeplegato_pp.config import Config, load_config
+from deeplegato_pp.config.schema import Config, load_config
 from deeplegato_pp.data.datasets import Batch
 from deeplegato_pp.data.loaders import training_set
 from deeplegato_pp.training.trainer import DeepLeGAToPPTrainer

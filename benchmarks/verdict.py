@@ -25,15 +25,15 @@ import torch
 import yaml
 
 from deeplegato_pp import Observation, Posterior, Predictor
-from deeplegato_pp.config import CONFIG_DIR, DataConfig
+from deeplegato_pp.calibration.measure import largest_miss, observations_of
+from deeplegato_pp.config.schema import CONFIG_DIR, DataConfig
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.sersic_simulator import Scene
 from deeplegato_pp.data.studies import StudyConfig, apply_study
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.calibration.measure import largest_miss, observations_of
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.prior import PriorBox
 
 GROSS = 3.0
 SEED = 77_000_001

@@ -10,13 +10,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the module that does it, what it names, and when it happens."""
+    """One import, wherever it stands: at the top, in a function, or for type checkers only."""
 
     importer: str
     target: str
     line: int
-    at_import: bool
-    """True if it runs when the importer is imported: not in a function, not for type checkers."""
 
     def __str__(self) -> str:
         return f"{self.importer}:{self.line} imports {self.target}"
@@ -35,19 +33,18 @@ def imports_of(package: Path) -> list[Import]:
     """Every import of every module of a package, the names inside the package resolved."""
     modules = modules_of(package)
     return [
-        Import(name, target, line, at_import)
+        Import(name, target, line)
         for name, path in modules.items()
-        for target, line, at_import in _module_imports(name, path, set(modules))
+        for target, line in _module_imports(name, path, set(modules))
     ]
 
 
-def _module_imports(name: str, path: Path, modules: set[str]) -> Iterator[tuple[str, int, bool]]:
+def _module_imports(name: str, path: Path, modules: set[str]) -> Iterator[tuple[str, int]]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node, at_import in _walk(tree, True):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node.lineno, at_import
+                yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -56,30 +53,14 @@ def _module_imports(name: str, path: Path, modules: set[str]) -> Iterator[tuple[
                 base = ".".join([*parts, base]) if base else ".".join(parts)
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                yield full if full in modules else base, node.lineno, at_import
-
-
-def _walk(node: ast.AST, at_import: bool) -> Iterator[tuple[ast.AST, bool]]:
-    for child in ast.iter_child_nodes(node):
-        yield child, at_import
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from _walk(child, False)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for part in child.body:
-                yield part, False
-                yield from _walk(part, False)
-            for part in child.orelse:
-                yield part, at_import
-                yield from _walk(part, at_import)
-        else:
-            yield from _walk(child, at_import)
+                yield full if full in modules else base, node.lineno
 
 
 def find_cycle(imports: list[Import]) -> list[str]:
-    """A cycle among the imports that run at import time, or an empty list."""
+    """A cycle among the imports, or an empty list."""
     graph: dict[str, set[str]] = {}
     for arrow in imports:
-        if arrow.at_import and arrow.importer != arrow.target:
+        if arrow.importer != arrow.target:
             graph.setdefault(arrow.importer, set()).add(arrow.target)
     done: set[str] = set()
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
 
 
 class FakeModel(torch.nn.Module):
@@ -61,7 +61,7 @@ TRUTH = torch.tensor([21.0, 1.0, 2.5, 0.6, 179.0, 0.5, -1.0], dtype=torch.float6
 def truth_image(size: int = 128, seed: int = 0) -> Tensor:
     """The noisy image of `TRUTH` with noise 1 and the PSF of FWHM 3 px, with shape (N, N)."""
     from deeplegato_pp.data import SersicSimulator
-    from deeplegato_pp.effective_psf import moffat_psf
+    from deeplegato_pp.observation.effective_psf import moffat_psf
 
     psf, _ = moffat_psf(3.0)
     model = SersicSimulator(size).render(TRUTH[None], torch.from_numpy(psf))[0]

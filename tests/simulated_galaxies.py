@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from deeplegato_pp.data.noise import draw_noise
 from deeplegato_pp.data.psf import gaussian, radial_grid
-from deeplegato_pp.inference.coordinates import SersicCoordinates
-from deeplegato_pp.inference.likelihood import ExactProblem
-from deeplegato_pp.inference.optimize import laplace_widths
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.inference.fit.optimize import laplace_widths
+from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.noise import draw_noise
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
 
 SIZE = 24
 BOX = PriorBox()

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from deeplegato_pp.data import SersicSimulator
-from deeplegato_pp.effective_psf import moffat_psf
+from deeplegato_pp.observation.effective_psf import moffat_psf
 from fake_model import TRUTH, FakeModel
 
 SIDE = 300

@@ -18,8 +18,8 @@ from arrows import imports_of
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deeplegato_pp"
 PAGE = ROOT / "docs" / "architecture.md"
-ROOMS = ("cli", "training", "inference", "data", "models")
-DRAWN = ("rooms", "training")
+ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
+DRAWN = ("rooms", "inference", "training")
 
 
 def room_of(module: str) -> str:
@@ -34,6 +34,20 @@ def room_edges() -> set[tuple[str, str]]:
     return {(a, b) for a, b in pairs if a != b}
 
 
+def subroom_edges(room: str) -> set[tuple[str, str]]:
+    """Which sub-rooms of a room import from which; its own modules count as one."""
+    prefix = f"deeplegato_pp.{room}."
+
+    def place(module: str) -> str:
+        parts = module.removeprefix(prefix).split(".")
+        return parts[0] if len(parts) > 1 or (PACKAGE / room / parts[0]).is_dir() else room
+
+    arrows = imports_of(PACKAGE)
+    own = [a for a in arrows if a.importer.startswith(prefix) and a.target.startswith(prefix)]
+    pairs = {(place(a.importer), place(a.target)) for a in own}
+    return {(a, b) for a, b in pairs if a != b}
+
+
 def module_edges(room: str) -> set[tuple[str, str]]:
     """Which modules of a room import one another, the shop window left out."""
     prefix = f"deeplegato_pp.{room}."
@@ -45,7 +59,9 @@ def module_edges(room: str) -> set[tuple[str, str]]:
 
 
 def drawing(name: str) -> str:
-    edges = room_edges() if name == "rooms" else module_edges(name)
+    edges = {"rooms": room_edges, "inference": lambda: subroom_edges("inference")}.get(
+        name, lambda: module_edges(name)
+    )()
     lines = [f"  {a} --> {b}" for a, b in sorted(edges)]
     return "\n".join(["```mermaid", "graph LR", *lines, "```"])
 

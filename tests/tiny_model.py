@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from deeplegato_pp.config import Config, load_config
+from deeplegato_pp.config.schema import Config, load_config
 from deeplegato_pp.models import DeepLeGAToPP
 
 TINY = {

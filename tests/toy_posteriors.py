@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deeplegato_pp.parameters import POSITION_ANGLE
+from deeplegato_pp.scene.parameters import POSITION_ANGLE
 
 PRIOR = 3.0
 """Width of the prior of all but the angle, in units of the errors."""

@@ -6,8 +6,7 @@ The names below are imported when first used, so that ``import deeplegato_pp`` c
 from typing import TYPE_CHECKING
 
 from ._lazy import lazy_exports
-
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .data import SersicSimulator as SersicSimulator
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from .inference import Predictor as Predictor
     from .models import DeepLeGAToPP as DeepLeGAToPP
     from .observation import Observation as Observation
-    from .parameters import PARAMETERS as PARAMETERS
-    from .parameters import SersicParams as SersicParams
+    from .scene import PARAMETERS as PARAMETERS
+    from .scene import SersicParams as SersicParams
     from .training import train as train
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -27,10 +26,10 @@ else:
             "DeepLeGAToPP": ".models",
             "Flag": ".flags",
             "Observation": ".observation",
-            "PARAMETERS": ".parameters",
+            "PARAMETERS": ".scene",
             "Posterior": ".inference",
             "Predictor": ".inference",
-            "SersicParams": ".parameters",
+            "SersicParams": ".scene",
             "SersicSimulator": ".data",
             "compute_bn": ".data",
             "train": ".training",

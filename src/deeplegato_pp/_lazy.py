@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ class _Window(ModuleType):
 
 
 def lazy_exports(
-    module_name: str, exports: Mapping[str, str]
+    module_name: str, exports: Mapping[str, str], *, moved: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Makes the module attributes that let a package export names without importing them.
 
@@ -32,6 +33,8 @@ def lazy_exports(
         module_name: The package's ``__name__``.
         exports: For each exported name the module that defines it, relative to the package
             (``".predictor"``, ``"..parameters"``).
+        moved: Names that another package exports now, with its full name: they still work, with a
+            ``DeprecationWarning``, and are not listed.
 
     Returns:
         The package's ``__getattr__``, ``__dir__`` (PEP 562) and ``__all__``.
@@ -46,6 +49,8 @@ def lazy_exports(
         sys.modules[module_name].__class__ = _Window
 
     def __getattr__(name: str) -> Any:
+        if moved and name in moved:
+            return moved_name(module_name, name, moved[name])
         if name not in exports:
             raise AttributeError(f"module {module_name!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(exports[name], module_name), name)
@@ -56,3 +61,44 @@ def lazy_exports(
         return sorted({*vars(sys.modules[module_name]), *names})
 
     return __getattr__, __dir__, names
+
+
+def moved_module(old: str, new: str) -> Callable[[str], Any]:
+    """Makes the ``__getattr__`` of a module that stays behind under the name of a moved one.
+
+    Args:
+        old: The old module's full name.
+        new: The full name of the module that holds its names now.
+
+    Returns:
+        A function that hands out the new module's names with a ``DeprecationWarning``.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        return moved_name(old, name, new)
+
+    return __getattr__
+
+
+def moved_name(old: str, name: str, new: str) -> Any:
+    """Returns what stands under a name in another module now, with a ``DeprecationWarning``.
+
+    Args:
+        old: Where the name stood: a module's or a class's full name.
+        name: The name.
+        new: The full name of the module that holds it now.
+
+    Raises:
+        AttributeError: If the new module has no such name.
+    """
+    target = importlib.import_module(new)
+    if not hasattr(target, name):
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{old}.{name} has moved: import it from {new}. The old name goes with version 0.3.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return getattr(target, name)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import deeplegato_pp
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.cli.info import flatten
-from deeplegato_pp.config import Config
+from deeplegato_pp.config.schema import Config
 from deeplegato_pp.models import DeepLeGAToPP
-from deeplegato_pp.parameters import PARAMETERS
+from deeplegato_pp.scene.parameters import PARAMETERS
 
 
 def test_info_tells_version_prior_and_card(tmp_path, capsys):

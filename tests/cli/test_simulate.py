@@ -7,13 +7,13 @@ from astropy.table import QTable
 
 from deeplegato_pp import Observation
 from deeplegato_pp.cli.app import main
-from deeplegato_pp.config import load_config
+from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data.chunks import DriveDataset
-from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.data.simulated_files import file_simulator, simulate_stamps
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.simulations import file_simulator, simulate_stamps
-from deeplegato_pp.parameters import NAMES
+from deeplegato_pp.scene.parameters import NAMES
+from deeplegato_pp.scene.render.renderer import render_sersic
 
 
 def test_stamps_are_read_back_whole(tmp_path, capsys):

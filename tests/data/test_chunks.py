@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from deeplegato_pp.config import load_config
+from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data import chunks
 from deeplegato_pp.data.chunks import DriveDataset, read_index, write_chunks
 from deeplegato_pp.data.datasets import Share

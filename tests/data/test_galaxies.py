@@ -10,14 +10,14 @@ import torch
 from astropy import units as u
 from astropy.table import QTable, Table
 
-from deeplegato_pp.config import load_config
+from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data.galaxies import GalaxyDataset, find_cutouts, mirrored
-from deeplegato_pp.data.renderer import render_sersic
+from deeplegato_pp.data.simulated_files import file_simulator, write_simulation
 from deeplegato_pp.errors import FormatError, InputError
-from deeplegato_pp.inference.simulations import file_simulator, write_simulation
-from deeplegato_pp.parameters import AXIS_RATIO, CENTER_X, NAMES, POSITION_ANGLE, RADIUS
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, NAMES, POSITION_ANGLE, RADIUS
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.render.renderer import render_sersic
+from deeplegato_pp.scene.stamps import StampBatch
 
 BOX = PriorBox()
 

@@ -8,14 +8,14 @@ from dataclasses import fields
 import pytest
 import torch
 
-from deeplegato_pp.config import load_config
+from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data import create_dataloaders
 from deeplegato_pp.data.chunks import write_chunks
 from deeplegato_pp.data.datasets import Share
 from deeplegato_pp.data.loaders import training_set
+from deeplegato_pp.data.simulated_files import file_simulator, write_simulation
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.inference.simulations import file_simulator, write_simulation
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.stamps import StampBatch
 
 SMALL = [
     "data.image_size=32",

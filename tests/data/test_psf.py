@@ -19,9 +19,9 @@ from deeplegato_pp.data.psf import (
     radial_grid,
     to_network_grid,
 )
-from deeplegato_pp.effective_psf import psf_fwhm
 from deeplegato_pp.errors import RangeError
-from deeplegato_pp.stamps import PSF_GRID, PSF_GRID_OVERSAMPLING
+from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene.stamps import PSF_GRID, PSF_GRID_OVERSAMPLING
 
 ONE = torch.ones(1, dtype=torch.float64)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from deeplegato_pp.config import ConditionsConfig, DataConfig
+from deeplegato_pp.config.schema import ConditionsConfig, DataConfig
 from deeplegato_pp.data.conditions import (
     draw_background,
     draw_mask,
@@ -21,10 +21,10 @@ from deeplegato_pp.data.conditions import (
 )
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.noise import block_scatter, log_likelihood
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.errors import RangeError, ShapeError
-from deeplegato_pp.stamps import PSF_GRID, StampBatch
+from deeplegato_pp.scene.noise import block_scatter, log_likelihood
+from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
 
 SIZE = 48
 

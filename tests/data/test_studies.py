@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from deeplegato_pp.config import CONFIG_DIR, ConditionsConfig, DataConfig, merge_configs
+from deeplegato_pp.calibration.settings import SimulatorConfig
+from deeplegato_pp.config.schema import CONFIG_DIR, ConditionsConfig, DataConfig, merge_configs
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.data.studies import StudyConfig, _projected, apply_study
-from deeplegato_pp.effective_psf import psf_fwhm
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.inference.calibration.settings import SimulatorConfig
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene.prior import PriorBox
 
 SHIPPED = sorted((CONFIG_DIR / "studies").glob("*.yaml"))
 

@@ -6,9 +6,9 @@ import galsim
 import pytest
 import torch
 
-from deeplegato_pp.data.psf import normalise
 from deeplegato_pp.data.telescope import ZERNIKES, Telescopes, telescope_psfs
-from deeplegato_pp.effective_psf import psf_fwhm
+from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene.psf_grid import normalise
 
 GALSIM_NAMES = ("defocus", "astig1", "astig2", "coma1", "coma2", "trefoil1", "trefoil2", "spher")
 SIDE, FWHM, JITTER = 87, 4.0, 1.2

@@ -8,8 +8,9 @@ import pytest
 
 from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
-from deeplegato_pp.inference import Posterior, UncertaintyAnalyzer, covariates
-from deeplegato_pp.parameters import NAMES, SNR_CLASSES
+from deeplegato_pp.inference import Posterior, UncertaintyAnalyzer
+from deeplegato_pp.inference.posterior import covariates
+from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
 from fake_model import TRUTH, FakeModel, truth_image
 from toy_posteriors import Toy, toy
 

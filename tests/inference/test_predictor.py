@@ -9,7 +9,6 @@ import torch
 
 import deeplegato_pp
 from deeplegato_pp import Observation, Predictor
-from deeplegato_pp.effective_psf import moffat_psf
 from deeplegato_pp.errors import (
     ConfigError,
     InputError,
@@ -18,11 +17,13 @@ from deeplegato_pp.errors import (
     ShapeError,
 )
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference import binning, verdicts
-from deeplegato_pp.inference.instrument import user_box
-from deeplegato_pp.parameters import NAMES
-from deeplegato_pp.preparation import prepare
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.observation import binning
+from deeplegato_pp.observation.effective_psf import moffat_psf
+from deeplegato_pp.observation.preparation import prepare
+from deeplegato_pp.scene.images import user_box
+from deeplegato_pp.scene.parameters import NAMES
+from deeplegato_pp.scene.prior import PriorBox
 from fake_model import TRUTH, FakeModel, truth_image
 
 PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained") / "default"
@@ -354,8 +355,8 @@ def test_a_bright_star_is_called_one_and_costs_no_chain(monkeypatch):
     def chain(*_, **__):
         raise LookupError("a chain")
 
-    monkeypatch.setattr("deeplegato_pp.inference.last_resort.sample_chain", chain)
-    monkeypatch.setattr("deeplegato_pp.inference.exact.weights_failed", lambda *_: True)
+    monkeypatch.setattr("deeplegato_pp.inference.refine.fallback.sample_chain", chain)
+    monkeypatch.setattr("deeplegato_pp.inference.refine.engine.weights_failed", lambda *_: True)
     brilliant = torch.tensor([18.0, 0.15, 1.0, 0.9, 0.0, 0.5, 0.5], dtype=torch.float64)
     predictor = Predictor(FakeModel(brilliant, 0.05), "cpu")
     predictor.model.image_size = 48

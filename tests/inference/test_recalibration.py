@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from deeplegato_pp import Observation, Predictor
+from deeplegato_pp.diagnostics import central_coverage, crps, rank_test, truth_ranks
 from deeplegato_pp.errors import FormatError, InputError, ShapeError
-from deeplegato_pp.inference.diagnostics import central_coverage, crps, rank_test, truth_ranks
 from deeplegato_pp.inference.recalibration import SCORES, Recalibration
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.prior import PriorBox
 from fake_model import TRUTH, FakeModel, truth_image
 
 BOX = PriorBox()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deeplegato_pp.config import (
+from deeplegato_pp.config.schema import (
     BackboneConfig,
     Config,
     DataConfig,
@@ -13,7 +13,7 @@ from deeplegato_pp.config import (
     NPEConfig,
 )
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.stamps import PSF_GRID, StampBatch
+from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
 
 FLOWS = ("coupling_nsf", "realnvp", "nsf", "maf")
 

@@ -10,7 +10,7 @@ import torch
 
 from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _circular_moments
-from deeplegato_pp.parameters import POSITION_ANGLE
+from deeplegato_pp.scene.parameters import POSITION_ANGLE
 from models.conftest import small_config
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.distributions import Distribution
 
-from deeplegato_pp.config import NPEConfig
+from deeplegato_pp.config.schema import NPEConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.npe_head import DEFAULT_BOUNDS, Context, NPEHead
-from deeplegato_pp.parameters import PARAMETERS, POSITION_ANGLE
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.parameters import PARAMETERS, POSITION_ANGLE
+from deeplegato_pp.scene.prior import PriorBox
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deeplegato_pp.models.psf_encoder import NUM_SCALARS, PSFEncoder, observing_scalars
-from deeplegato_pp.stamps import PSF_GRID
+from deeplegato_pp.scene.stamps import PSF_GRID
 
 WIDTH, _, GAIN, HAS_GAIN, SKY, VISIBLE, EXTENT = range(NUM_SCALARS)
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from deeplegato_pp.config import BackboneConfig
+from deeplegato_pp.config.schema import BackboneConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.swin_backbone import SwinBackbone
 
@@ -147,7 +147,7 @@ def test_a_model_without_gradient_checkpointing_says_so(monkeypatch):
 
 def test_pretrained_weights_that_cannot_be_had_offline():
     code = """
-from deeplegato_pp.config import BackboneConfig
+from deeplegato_pp.config.schema import BackboneConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.swin_backbone import SwinBackbone
 try:

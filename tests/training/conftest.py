@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deeplegato_pp.config import Config, load_config
+from deeplegato_pp.config.schema import Config, load_config
 
 TINY = {
     "model": {

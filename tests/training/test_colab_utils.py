@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 
-from deeplegato_pp.config import CONFIG_DIR, load_config
+from deeplegato_pp.config.schema import CONFIG_DIR, load_config
 from deeplegato_pp.errors import DeepLegatoError, FormatError
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.training import (

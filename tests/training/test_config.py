@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import deeplegato_pp
-from deeplegato_pp import config as config_module
-from deeplegato_pp import config_training
-from deeplegato_pp.config import CONFIG_DIR, Config, load_config
+from deeplegato_pp.config import schema as config_module
+from deeplegato_pp.config import training as config_training
+from deeplegato_pp.config.schema import CONFIG_DIR, Config, load_config
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.prior import PriorBox
 
 PACKAGE = Path(deeplegato_pp.__file__).parent
 SCHEMA = [

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from deeplegato_pp.config import LoggingConfig
+from deeplegato_pp.config.schema import LoggingConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.training import loggers, train
 from deeplegato_pp.training.loggers import create_loggers, pictures

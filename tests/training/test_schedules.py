@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deeplegato_pp.config import TrainingConfig
+from deeplegato_pp.config.schema import TrainingConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.training.schedules import learning_rate_factor
 

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from deeplegato_pp.config import CONFIG_DIR, load_config
+from deeplegato_pp.config.schema import CONFIG_DIR, load_config
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
 from deeplegato_pp.data.loaders import training_set
 from deeplegato_pp.errors import ConfigError

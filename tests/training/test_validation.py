@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deeplegato_pp.parameters import NAMES
+from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.training.validation import validation_metrics
 
 

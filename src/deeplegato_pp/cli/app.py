@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from deeplegato_pp import __version__
+from deeplegato_pp._version import __version__
 from deeplegato_pp.cli.calibrate import calibrate
 from deeplegato_pp.cli.catalog import catalog
 from deeplegato_pp.cli.info import info

@@ -86,8 +86,8 @@ def calibrate(
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
-    from deeplegato_pp.inference.calibration.run import check_folder
-    from deeplegato_pp.inference.calibration.settings import Settings, Simulations
+    from deeplegato_pp.calibration.run import check_folder
+    from deeplegato_pp.calibration.settings import Settings, Simulations
 
     settings = Settings(number, seed, draws, detailed, refine, ess)
     check_folder(output)
@@ -95,12 +95,12 @@ def calibrate(
 
     predictor = Predictor.from_pretrained(folder)
     simulations = Simulations.of(predictor.model, simulator, seed)
-    from deeplegato_pp.inference.calibration.run import measure
+    from deeplegato_pp.calibration.run import measure
 
     with _progress(number) as advance:
         galaxies = measure(predictor, simulations, settings, output, resume=resume, advance=advance)
-    from deeplegato_pp.inference.calibration.document import document
-    from deeplegato_pp.inference.calibration.publish import publish
+    from deeplegato_pp.calibration.document import document
+    from deeplegato_pp.calibration.publish import publish
 
     content = document(predictor.model, simulations, settings, galaxies)
     for path in publish(content, galaxies, output, folder, write_card=write_card):
@@ -164,8 +164,8 @@ class _Lines:
 
 def _tell(content: dict[str, Any]) -> None:
     """Prints the headline."""
-    from deeplegato_pp.inference.calibration.document import headline
-    from deeplegato_pp.inference.calibration.report import percent
+    from deeplegato_pp.calibration.document import headline
+    from deeplegato_pp.calibration.report import percent
 
     found = headline(content)
     worst, cell = found["largest_difference"], found["worst_cell"]

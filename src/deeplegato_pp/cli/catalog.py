@@ -218,14 +218,14 @@ def catalog(
         "pixel_scale": pixel_scale,
         "zero_point": zero_point,
     }
-    from deeplegato_pp.inference.catalog.inputs import Inputs
-    from deeplegato_pp.inference.catalog.plan import Shard
+    from deeplegato_pp.catalog.inputs import Inputs
+    from deeplegato_pp.catalog.plan import Shard
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
-    from deeplegato_pp.inference.catalog.detect import Detection
-    from deeplegato_pp.inference.catalog.measure import Options
-    from deeplegato_pp.inference.catalog.survey import Request
+    from deeplegato_pp.catalog.measure import Options
+    from deeplegato_pp.catalog.pipeline import Request
+    from deeplegato_pp.catalog.segmentation import Detection
 
     found = None
     if detect:
@@ -264,9 +264,9 @@ def load_predictor(folder: str, device: str | None) -> Predictor:
 
 
 def _make(request: Any, folder: Path) -> int:
+    from deeplegato_pp.catalog.pipeline import Network, make_catalogue
+    from deeplegato_pp.catalog.plan import model_mark
     from deeplegato_pp.cli.catalog_display import ProgressLines, print_report, warnings_shown
-    from deeplegato_pp.inference.catalog.plan import model_mark
-    from deeplegato_pp.inference.catalog.survey import Network, make_catalogue
 
     name = _model_name(folder)
     network = Network(partial(load_predictor, str(folder)), name, model_mark(folder, name))
@@ -289,11 +289,11 @@ def _model_name(folder: Path) -> str:
 
 
 def _compare(old: Path, new: Path, plot: Path | None) -> int:
+    from deeplegato_pp.catalog.compare import compare
+    from deeplegato_pp.catalog.output import read_catalogue
+    from deeplegato_pp.catalog.plots import SUFFIXES, plot_comparison
     from deeplegato_pp.cli.catalog_display import print_comparison
-    from deeplegato_pp.inference.catalog.compare import compare
-    from deeplegato_pp.inference.catalog.output import read_catalogue
-    from deeplegato_pp.inference.catalog.plots import SUFFIXES, plot_comparison
-    from deeplegato_pp.inference.tables import check_output
+    from deeplegato_pp.io.files import check_output
 
     if plot is not None:
         check_output(plot, SUFFIXES, "plot")

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deeplegato_pp.inference.catalog.compare import Comparison
-    from deeplegato_pp.inference.catalog.runner import Report
+    from deeplegato_pp.catalog.compare import Comparison
+    from deeplegato_pp.catalog.runner import Report
 
 EVERY = 30.0
 """Seconds between lines of progress where there is no terminal."""
@@ -90,7 +90,7 @@ def warnings_shown() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("deeplegato: %(message)s"))
-    logger = logging.getLogger("deeplegato_pp.inference.catalog")
+    logger = logging.getLogger("deeplegato_pp.catalog")
     logger.addHandler(handler)
     try:
         yield

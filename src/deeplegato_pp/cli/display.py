@@ -72,8 +72,8 @@ def _print_one(console: Any, row: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from deeplegato_pp.inference.derived import DERIVED
-    from deeplegato_pp.parameters import PARAMETERS
+    from deeplegato_pp.inference.posterior.derived import DERIVED
+    from deeplegato_pp.scene.parameters import PARAMETERS
 
     if row["method"] is None:
         return

@@ -21,7 +21,7 @@ def info(
     """Print the version, the parameters, and a model's prior and training record."""
     from rich.console import Console
 
-    from deeplegato_pp import __version__
+    from deeplegato_pp._version import __version__
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
@@ -48,7 +48,7 @@ def info(
 
 def _calibration(folder: Path) -> list[str]:
     """Returns the headline figures of a model's calibration, or how to get them."""
-    from deeplegato_pp.inference.calibration.card import headline_lines, read_figures
+    from deeplegato_pp.calibration.card import headline_lines, read_figures
 
     lines = headline_lines(read_figures(folder))
     if not lines:
@@ -76,7 +76,7 @@ def flatten(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _parameter_table(prior: Any) -> Table:
     from rich.table import Table
 
-    from deeplegato_pp.parameters import PARAMETERS
+    from deeplegato_pp.scene.parameters import PARAMETERS
 
     table = Table(box=None, pad_edge=False)
     for heading in ("parameter", "unit", "lower", "upper", "prior", "meaning"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference import Posterior, Predictor
-    from deeplegato_pp.inference.refining import Refining
-    from deeplegato_pp.observation import Observation
+    from deeplegato_pp.inference.refine.policy import Refining
+    from deeplegato_pp.observation.observation import Observation
 
 CHUNK = 64
 """Galaxies read and measured together."""
@@ -56,7 +56,8 @@ class Outputs:
 
     def check(self) -> None:
         """Refuses, before any work, what could not be written after it."""
-        from deeplegato_pp.inference.tables import SAMPLE_SUFFIXES, TABLE_SUFFIXES, check_output
+        from deeplegato_pp.inference.posterior.tables import SAMPLE_SUFFIXES, TABLE_SUFFIXES
+        from deeplegato_pp.io.files import check_output
 
         figures = (".png", ".pdf", ".svg", ".jpg")
         for path, suffixes, what in (
@@ -69,7 +70,7 @@ class Outputs:
 
     def write(self, posterior: Posterior, rows: list[dict[str, Any]], images: list[str]) -> None:
         """Writes what was asked for."""
-        from deeplegato_pp.inference.tables import write_samples, write_table
+        from deeplegato_pp.inference.posterior.tables import write_samples, write_table
 
         if self.table is not None:
             write_table(rows, self.table)
@@ -77,7 +78,7 @@ class Outputs:
             write_samples(posterior, self.samples)
         if self.plot is None:
             return
-        from deeplegato_pp.inference.plots import plot_posterior
+        from deeplegato_pp.inference.posterior.plots import plot_posterior
 
         for i, row in enumerate(posterior):
             if row.measurements[0].measured:
@@ -127,8 +128,8 @@ def _measure_chunk(
     """Reads and measures some files; one that fails keeps its place."""
     from deeplegato_pp.errors import DeepLegatoError
     from deeplegato_pp.inference import Posterior
-    from deeplegato_pp.inference.posterior import Measurement
-    from deeplegato_pp.observation import Observation
+    from deeplegato_pp.inference.posterior.posterior import Measurement
+    from deeplegato_pp.observation.observation import Observation
 
     read: list[tuple[int, Observation]] = []
     rows: list[Posterior | None] = [None] * len(paths)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deeplegato_pp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from deeplegato_pp.inference.refining import Refining
+    from deeplegato_pp.inference.refine.policy import Refining
 
 
 def refining_from(
@@ -46,7 +46,7 @@ def refining_from(
             )
         return None
     fixed = fixed_values(fix or [])
-    from deeplegato_pp.inference.refining import Refining
+    from deeplegato_pp.inference.refine.policy import Refining
 
     return Refining(method, rule, fixed or None, **given)
 
@@ -61,7 +61,7 @@ def fixed_values(texts: list[str]) -> dict[str, float]:
         >>> fixed_values(["sersic_index=4"])
         {'sersic_index': 4.0}
     """
-    from deeplegato_pp.parameters import NAMES
+    from deeplegato_pp.scene.parameters import NAMES
 
     fixed = {}
     for text in texts:

@@ -57,12 +57,12 @@ def simulate(
     if chunks:
         _write_chunks(output, number, config, seed, chunk_size, clean=isolated is True)
         return
-    from deeplegato_pp.inference.simulations import check_simulation_output
+    from deeplegato_pp.data.simulated_files import check_simulation_output
 
     check_simulation_output(output)
     from deeplegato_pp.cli.display import progress
-    from deeplegato_pp.config import load_config
-    from deeplegato_pp.inference.simulations import file_simulator, write_simulation
+    from deeplegato_pp.config.schema import load_config
+    from deeplegato_pp.data.simulated_files import file_simulator, write_simulation
 
     simulator = file_simulator(load_config(config).data, clean=isolated is not False)
     with progress("simulating", number) as advance:
@@ -74,7 +74,7 @@ def _write_chunks(
     output: Path, number: int, config: str | None, seed: int, chunk_size: int, *, clean: bool
 ) -> None:
     from deeplegato_pp.cli.display import progress
-    from deeplegato_pp.config import load_config
+    from deeplegato_pp.config.schema import load_config
     from deeplegato_pp.data.chunks import write_chunks
     from deeplegato_pp.errors import InputError
 

@@ -27,7 +27,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a network on simulations made on the fly; a run that was killed goes on."""
-    from deeplegato_pp.config import load_config
+    from deeplegato_pp.config.schema import load_config
 
     settings = load_config(config, overrides or [])
     from deeplegato_pp.training import train as run

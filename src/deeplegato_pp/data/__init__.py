@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from ..parameters import SersicParams as SersicParams
+    from ..scene import SersicParams as SersicParams
+    from ..scene.render.sersic_profile import compute_bn as compute_bn
+    from ..scene.render.sersic_profile import generate_sersic_profile as generate_sersic_profile
     from .chunks import DriveDataset as DriveDataset
     from .datasets import SimulatedGalaxyDataset as SimulatedGalaxyDataset
     from .galaxies import GalaxyDataset as GalaxyDataset
     from .loaders import create_dataloaders as create_dataloaders
-    from .sersic_profile import compute_bn as compute_bn
-    from .sersic_profile import generate_sersic_profile as generate_sersic_profile
     from .sersic_simulator import SersicSimulator as SersicSimulator
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -19,11 +19,11 @@ else:
         {
             "DriveDataset": ".chunks",
             "GalaxyDataset": ".galaxies",
-            "SersicParams": "..parameters",
+            "SersicParams": "..scene",
             "SersicSimulator": ".sersic_simulator",
             "SimulatedGalaxyDataset": ".datasets",
-            "compute_bn": ".sersic_profile",
+            "compute_bn": "..scene.render.sersic_profile",
             "create_dataloaders": ".loaders",
-            "generate_sersic_profile": ".sersic_profile",
+            "generate_sersic_profile": "..scene.render.sersic_profile",
         },
     )

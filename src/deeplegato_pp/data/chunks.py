@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from deeplegato_pp.config import DataConfig
+from deeplegato_pp.config.schema import DataConfig
 from deeplegato_pp.data.datasets import ALONE, Batch, Share, stream_generator, stream_seed
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.errors import ConfigError, FormatError, RangeError
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.stamps import StampBatch
 
 INDEX = "index.json"
 FORMAT = 2

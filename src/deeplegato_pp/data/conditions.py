@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from deeplegato_pp.config import ConditionsConfig
+from deeplegato_pp.config.schema import ConditionsConfig
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.psf import convolve_separable, draw_psfs, normalise
-from deeplegato_pp.data.renderer import render_sersic
-from deeplegato_pp.data.wings import Galaxies
+from deeplegato_pp.data.psf import draw_psfs
+from deeplegato_pp.scene.psf_grid import convolve_separable, normalise
+from deeplegato_pp.scene.render.renderer import render_sersic
+from deeplegato_pp.scene.render.wings import Galaxies
 
 PSF_SIDE = 87
 """Side of the drawn PSFs at two samples a pixel: 43 px across, so that wings are there."""

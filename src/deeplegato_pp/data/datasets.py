@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.stamps import StampBatch
 
 Batch = tuple[StampBatch, Tensor]
 """Stamps and their true coordinates w, (B, 7) float64; NaN where a truth is not known."""

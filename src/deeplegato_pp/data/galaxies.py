@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deeplegato_pp.data.datasets import ALONE, Batch, Share, stream_generator
-from deeplegato_pp.data.detector_units import stamp_batch, user_box
 from deeplegato_pp.errors import DeepLegatoError, FormatError, InputError
-from deeplegato_pp.observation import Observation
-from deeplegato_pp.parameters import (
+from deeplegato_pp.observation.observation import Observation
+from deeplegato_pp.observation.preparation import PreparedStamp, prepare
+from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
     CENTER_X,
     CENTER_Y,
@@ -27,9 +27,9 @@ from deeplegato_pp.parameters import (
     POSITION_ANGLE,
     RADIUS,
 )
-from deeplegato_pp.preparation import PreparedStamp, prepare
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
+from deeplegato_pp.scene.units import stamp_batch, user_box
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from deeplegato_pp.config import Config
+from deeplegato_pp.config.schema import Config
 from deeplegato_pp.data.chunks import DriveDataset
 from deeplegato_pp.data.datasets import (
     ALONE,
@@ -20,7 +20,7 @@ from deeplegato_pp.data.datasets import (
 from deeplegato_pp.data.galaxies import GalaxyDataset
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.prior import PriorBox
 
 VALIDATION_SEED = 2**31
 """Far from any training seed: the validation stream is never trained on."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.config import ConditionsConfig, DataConfig
+from deeplegato_pp.config.schema import ConditionsConfig, DataConfig
 from deeplegato_pp.data.conditions import (
     DrawnPSF,
     draw_background,
@@ -21,13 +21,13 @@ from deeplegato_pp.data.conditions import (
     estimate_total_noise,
 )
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.noise import draw_noise
-from deeplegato_pp.data.renderer import render_sersic
-from deeplegato_pp.data.wings import Galaxies
 from deeplegato_pp.errors import ShapeError
-from deeplegato_pp.parameters import MAGNITUDE, NUM_PARAMETERS, RADIUS, signal_to_noise
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import PSF_GRID, StampBatch
+from deeplegato_pp.scene.noise import draw_noise
+from deeplegato_pp.scene.parameters import MAGNITUDE, NUM_PARAMETERS, RADIUS, signal_to_noise
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.render.renderer import render_sersic
+from deeplegato_pp.scene.render.wings import Galaxies
+from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.config import ConditionsConfig
+from deeplegato_pp.config.schema import ConditionsConfig
 from deeplegato_pp.data.conditions import DrawnPSF, Neighbours, draw_neighbours
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.psf import convolve_separable, normalise
 from deeplegato_pp.data.sersic_simulator import Scene
-from deeplegato_pp.data.wings import Galaxies
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.parameters import (
+from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
     CENTER_X,
     CENTER_Y,
@@ -29,7 +27,9 @@ from deeplegato_pp.parameters import (
     POSITION_ANGLE,
     RADIUS,
 )
-from deeplegato_pp.stamps import PSF_GRID, REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
+from deeplegato_pp.scene.psf_grid import convolve_separable, normalise
+from deeplegato_pp.scene.render.wings import Galaxies
+from deeplegato_pp.scene.stamps import PSF_GRID, REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
 
 LARGEST_CORRELATION = 0.7
 """Three pixels in a row share at most this much: sqrt(1/2), where the kernel stops existing."""

@@ -6,8 +6,6 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .analyzer import UncertaintyAnalyzer as UncertaintyAnalyzer
-    from .export import export_onnx as export_onnx
-    from .export import onnx_stamp as onnx_stamp
     from .posterior import Posterior as Posterior
     from .predictor import Predictor as Predictor
 else:
@@ -17,7 +15,9 @@ else:
             "Posterior": ".posterior",
             "Predictor": ".predictor",
             "UncertaintyAnalyzer": ".analyzer",
-            "export_onnx": ".export",
-            "onnx_stamp": ".export",
+        },
+        moved={
+            "export_onnx": "deeplegato_pp.export",
+            "onnx_stamp": "deeplegato_pp.export",
         },
     )

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from deeplegato_pp.errors import DeepLegatoError, InputError, NumericalError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference import binning, instrument, verdicts
-from deeplegato_pp.inference.novelty import Novelty
-from deeplegato_pp.inference.posterior import Measurement, Posterior
-from deeplegato_pp.inference.summary import parameter_summaries
-from deeplegato_pp.observation import Observation
-from deeplegato_pp.parameters import RADIUS
-from deeplegato_pp.preparation import PreparedStamp, prepare
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
+from deeplegato_pp.inference.posterior.summary import parameter_summaries
+from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.observation import binning
+from deeplegato_pp.observation.observation import Observation
+from deeplegato_pp.observation.preparation import PreparedStamp, prepare
+from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.parameters import RADIUS
+from deeplegato_pp.scene.stamps import StampBatch
 
 if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP

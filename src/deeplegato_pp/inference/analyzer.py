@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from deeplegato_pp.angles import angular_difference
+from deeplegato_pp import diagnostics
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
-from deeplegato_pp.inference import diagnostics, predictive
-from deeplegato_pp.inference.covariates import class_edges, class_of, of_draws, of_posterior
-from deeplegato_pp.inference.posterior import Posterior
-from deeplegato_pp.parameters import NAMES, PARAMETERS
+from deeplegato_pp.inference import predictive
+from deeplegato_pp.inference.posterior.covariates import (
+    class_edges,
+    class_of,
+    of_draws,
+    of_posterior,
+)
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
+from deeplegato_pp.stats.circular import angular_difference
 
 Array = np.ndarray
 
@@ -37,14 +43,14 @@ class UncertaintyAnalyzer:
     that were not measured are left out and counted.
 
     Args:
-        results: A :class:`~deeplegato_pp.inference.posterior.Posterior` over many galaxies, or
+        results: A :class:`~deeplegato_pp.inference.Posterior` over many galaxies, or
             draws in physical units, with shape (B, S, 7).
         truth: True parameters, with shape (B, 7).
         log_weights: Logarithms of the weights of draws given as an array, with shape (B, S).
         covariates: What to sort galaxies by, each with shape (B,), by name; they replace or join
             those that follow from the results: posterior medians of S/N, R_e/PSF, n and q, or of
             magnitude, R_e, n and q where only draws are given. Quantities that follow from
-            the data, not from the truth: see :mod:`~deeplegato_pp.inference.covariates`.
+            the data, not from the truth: see :mod:`~deeplegato_pp.inference.posterior.covariates`.
         log_prob_truth: The posterior's log-density at the truth, with shape (B,), for joint
             highest-density coverage; a Posterior has that of its draws.
 

@@ -13,7 +13,7 @@ import numpy as np
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference import results
 from deeplegato_pp.inference.images import Image, with_psf
-from deeplegato_pp.inference.posterior import Posterior
+from deeplegato_pp.inference.posterior.posterior import Posterior
 
 
 class DictionaryInterface(ABC):
@@ -117,7 +117,7 @@ class DictionaryInterface(ABC):
         Raises:
             InputError: If the result is of more than one galaxy, or of none.
         """
-        from deeplegato_pp.inference.plots import plot_posterior
+        from deeplegato_pp.inference.posterior.plots import plot_posterior
 
         posterior = result["posterior"] if isinstance(result, dict) else result
         return plot_posterior(posterior, save_path)

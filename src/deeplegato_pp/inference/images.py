@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.observation import Observation
+from deeplegato_pp.observation.observation import Observation
 
 Image = Observation | str | os.PathLike[str] | np.ndarray | Tensor
 """An observation, a FITS file that holds everything, or a two-dimensional array."""

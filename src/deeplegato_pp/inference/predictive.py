@@ -11,8 +11,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.inference import instrument
-from deeplegato_pp.inference.posterior import Posterior
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.scene import images as instrument
 
 Array = np.ndarray
 

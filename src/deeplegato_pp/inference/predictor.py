@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from deeplegato_pp._lazy import moved_name
 from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.images import Image, as_observation, is_single
-from deeplegato_pp.inference.novelty import Novelty
-from deeplegato_pp.inference.posterior import Posterior
-from deeplegato_pp.preparation import prepare
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.observation.preparation import prepare
 
 if TYPE_CHECKING:
-    from deeplegato_pp.inference.catalog.library import CatalogueRows
     from deeplegato_pp.inference.recalibration import Recalibration
     from deeplegato_pp.models import DeepLeGAToPP
 
@@ -82,6 +82,11 @@ class Predictor(DictionaryInterface):
         card = self.model.card
         return f"{card.get('name', 'unnamed')} {card.get('version', '')}".strip()
 
+    @property
+    def image_size(self) -> int:
+        """Side of the stamps on which the network measures. [px]"""
+        return self.model.image_size
+
     def posterior(
         self,
         observations: Image | Sequence[Image],
@@ -93,7 +98,7 @@ class Predictor(DictionaryInterface):
 
         A galaxy's draws depend on its pixels, noise, mask, PSF and `seed`, not on its place in the
         list. One found too large for the stamp is binned and measured again, see
-        :mod:`~deeplegato_pp.inference.binning`.
+        :mod:`~deeplegato_pp.observation.binning`.
 
         Args:
             observations: One observation or a sequence of them. FITS files that hold everything are
@@ -194,7 +199,7 @@ class Predictor(DictionaryInterface):
                 `noise_correlation` or `model_error` cannot be.
             ShapeError: If there are not as many fixed values as galaxies.
         """
-        from deeplegato_pp.inference.refinement import Refiner
+        from deeplegato_pp.inference.refine.refiner import Refiner
 
         if self.recalibration is not None:
             raise InputError(
@@ -214,59 +219,12 @@ class Predictor(DictionaryInterface):
         )
         return refiner(posterior)
 
-    def catalog(
-        self,
-        images: Any,
-        sources: Any,
-        *,
-        refine: str | None = None,
-        refine_rule: str = "all",
-        model_error: float = 0.0,
-        samples: int = 1000,
-        draws: int = 0,
-        seed: int = 0,
-        batch_size: int = 64,
-        chunk: int | None = None,
-        **inputs: Any,
-    ) -> CatalogueRows:
-        """Measures the sources of a mosaic, one row each, as ``deeplegato catalog`` does.
+    def catalog(self, images: Any, sources: Any, **options: Any) -> Any:
+        """Calls :func:`deeplegato_pp.catalog.catalog`, which replaces this method.
 
-        Args:
-            images: FITS file, array (H, W) or ``NDData``; or a tuple of them.
-            sources: Table with ``id`` (or ``label``) and ``x``, ``y`` (0-based) or ``ra``, ``dec``:
-                a file, an astropy or pandas table, a mapping, or photutils' ``SourceCatalog``.
-            refine: ``"exact"``, ``"laplace"``, or None for the bare network.
-            refine_rule: Which sources are refined: ``"all"``, or those that gain by it, ``"auto"``.
-            model_error: See :meth:`refine`.
-            samples: Draws of the network per source.
-            draws: Equally weighted draws kept in each row.
-            seed: Of all random numbers, with each source's id and position.
-            batch_size: Sources that go through the network together.
-            chunk: Sources cut out together.
-            **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,
-                ``zero_point``, ``noise_correlation`` and the other fields of
-                :class:`~deeplegato_pp.inference.catalog.scene.Inputs`.
-
-        Returns:
-            Rows to be iterated over, with ``to_table()``. A source that cannot be measured is a
-            row with its reason.
-
-        Raises:
-            InputError: If images or sources cannot be used.
+        .. deprecated:: 0.2
+            Call ``deeplegato_pp.catalog.catalog(predictor, images, sources, ...)``.
         """
-        from deeplegato_pp.inference.catalog.library import catalogue_rows
-
-        return catalogue_rows(
-            self,
-            images,
-            sources,
-            refine=refine,
-            refine_rule=refine_rule,
-            model_error=model_error,
-            samples=samples,
-            draws=draws,
-            seed=seed,
-            batch_size=batch_size,
-            chunk=chunk,
-            **inputs,
-        )
+        # By name, not by an import: catalogues stand above the predictor.
+        make = moved_name("Predictor", "catalog", "deeplegato_pp.catalog")
+        return make(self, images, sources, **options)

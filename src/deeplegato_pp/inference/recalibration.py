@@ -17,16 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from scipy.special import ndtr, ndtri
 
-from deeplegato_pp.angles import angular_difference, circular_mean
 from deeplegato_pp.checks import check_positive_integer
+from deeplegato_pp.diagnostics.ranks import check_ranks
 from deeplegato_pp.errors import FormatError, InputError, ShapeError
-from deeplegato_pp.inference.covariates import class_edges, class_of, of_posterior
-from deeplegato_pp.inference.diagnostics.ranks import check_ranks
-from deeplegato_pp.parameters import NAMES, PARAMETERS
+from deeplegato_pp.inference.posterior.covariates import class_edges, class_of, of_posterior
+from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
+from deeplegato_pp.stats.circular import angular_difference, circular_mean
 
 if TYPE_CHECKING:
-    from deeplegato_pp.inference.posterior import Posterior
-    from deeplegato_pp.prior import PriorBox
+    from deeplegato_pp.inference.posterior.posterior import Posterior
+    from deeplegato_pp.scene.prior import PriorBox
 
 Array = np.ndarray
 
@@ -57,7 +57,8 @@ class Recalibration:
         maps: Scores to move to, at `SCORES`, with shape (C, 7, K).
         edges: Rising edges of the classes, C + 1 of them.
         covariate: What makes the classes, as
-            :func:`~deeplegato_pp.inference.covariates.of_posterior` calls it; "": one class.
+            :func:`~deeplegato_pp.inference.posterior.covariates.of_posterior` calls it; "": one
+            class.
         galaxies: Simulations behind each class.
 
     References:
@@ -86,7 +87,7 @@ class Recalibration:
         Judge the effect on other simulations than these.
 
         Args:
-            ranks: From :func:`~deeplegato_pp.inference.diagnostics.truth_ranks`, with shape (B, 7).
+            ranks: From :func:`~deeplegato_pp.diagnostics.truth_ranks`, with shape (B, 7).
             draws: Draws per galaxy that they come from, S.
             covariate: What to make classes by, e.g. ``"snr"``; "": one class.
             values: The covariate of each galaxy, from its posterior, with shape (B,).

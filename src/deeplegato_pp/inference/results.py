@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeplegato_pp.inference.statistics import QUANTILES
-from deeplegato_pp.inference.summary import parameter_summaries
-from deeplegato_pp.parameters import PARAMETERS
+from deeplegato_pp.inference.posterior.summary import parameter_summaries
+from deeplegato_pp.scene.parameters import PARAMETERS
+from deeplegato_pp.stats.weighted import QUANTILES
 
 if TYPE_CHECKING:
-    from deeplegato_pp.inference.posterior import Posterior
+    from deeplegato_pp.inference.posterior.posterior import Posterior
 
 _LOWER, _UPPER = (list(QUANTILES).index(q) for q in ("q025", "q975"))
 

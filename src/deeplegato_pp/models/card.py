@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deeplegato_pp.config import Config
-from deeplegato_pp.parameters import NAMES, PARAMETERS
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.config.schema import Config
+from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
+from deeplegato_pp.scene.prior import PriorBox
 
 CARD = "README.md"
 

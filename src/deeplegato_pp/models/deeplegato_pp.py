@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deeplegato_pp.angles import tensor_circular_mean, unwrap
-from deeplegato_pp.config import Config
+from deeplegato_pp.config.schema import Config
 from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models import storage
 from deeplegato_pp.models.npe_head import Context, NPEHead
@@ -22,9 +21,10 @@ from deeplegato_pp.models.stamp_channels import (
     two_views,
 )
 from deeplegato_pp.models.swin_backbone import SwinBackbone
-from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
+from deeplegato_pp.stats.circular import tensor_circular_mean, unwrap
 
 
 class DeepLeGAToPP(nn.Module):
@@ -38,7 +38,7 @@ class DeepLeGAToPP(nn.Module):
         prior: The box of the prior, at the reference instrument.
         image_size: Side of the stamps it takes. [px]
         card: Training record and figures, as stored with the weights.
-        reference: Features of its training images, see `inference.novelty`; empty if none are
+        reference: Features of its training images, see `inference.verdict.novelty`; empty if none are
             stored.
 
     Example:

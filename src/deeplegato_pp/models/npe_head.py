@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from deeplegato_pp.config import NPEConfig
+from deeplegato_pp.config.schema import NPEConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.coupling_splines import push
-from deeplegato_pp.parameters import NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
 
 # zuko switches torch's argument checks off for the whole process; they are the user's to choose.
 Distribution.set_default_validate_args(__debug__)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deeplegato_pp.stamps import PSF_GRID_OVERSAMPLING, StampBatch
+from deeplegato_pp.scene.stamps import PSF_GRID_OVERSAMPLING, StampBatch
 
 _FLOOR = 1e-5
 """PSF samples fainter than this share of the peak look alike to the encoder."""

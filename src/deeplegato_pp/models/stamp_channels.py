@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from deeplegato_pp.errors import ShapeError
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.stamps import StampBatch
 
 NUM_CHANNELS = 8
 """Signal-to-noise, noise map and mask for either view, and the two coordinates."""

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import deeplegato_pp
-from deeplegato_pp.config import Config, load_config
+from deeplegato_pp._version import __version__
+from deeplegato_pp.config.schema import Config, load_config
 from deeplegato_pp.errors import ConfigError, FormatError, ModelNotFoundError
 from deeplegato_pp.models.card import CARD, model_card, without_calibration, write_model_card
-from deeplegato_pp.prior import PriorBox
+from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained")
+PACKAGED = Path(__file__).parents[1] / "pretrained"
 DEFAULT_MODEL = "default"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -54,7 +54,7 @@ def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -
     text = json.dumps(
         {
             "format": 1,
-            "version": deeplegato_pp.__version__,
+            "version": __version__,
             "config": config.to_dict(),
             "prior": PriorBox.from_mapping(config.data.priors).to_dict(),
             "reference_instrument": {

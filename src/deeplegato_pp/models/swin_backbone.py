@@ -11,7 +11,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from deeplegato_pp.config import BackboneConfig
+from deeplegato_pp.config.schema import BackboneConfig
 from deeplegato_pp.errors import ConfigError
 
 _LARGEST_GRID = 4

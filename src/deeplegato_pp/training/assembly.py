@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-define
     MisconfigurationException,
 )
 
-from deeplegato_pp.config import Config, TrainingConfig
+from deeplegato_pp.config.schema import Config, TrainingConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.training.callbacks import RunRecord
 from deeplegato_pp.training.loggers import StampPictures, create_loggers

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from deeplegato_pp.config import TrainingConfig
+from deeplegato_pp.config.schema import TrainingConfig
 
 CURVE = "training.csv"
 STEPS = "steps.csv"

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from deeplegato_pp.config import LoggingConfig
+from deeplegato_pp.config.schema import LoggingConfig
 from deeplegato_pp.errors import ConfigError
 
 PICTURES = 16

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.parameters import MAGNITUDE, RADIUS
+from deeplegato_pp.scene.parameters import MAGNITUDE, RADIUS
 
 RECONSTRUCTIONS: dict[str, Callable[..., Tensor]] = {
     "mse": mse_loss,

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deeplegato_pp.config import Config
+from deeplegato_pp.config.schema import Config
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.models.npe_head import Context
-from deeplegato_pp.parameters import NUM_PARAMETERS
-from deeplegato_pp.prior import PriorBox
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
 from deeplegato_pp.training.losses import (
     NPELoss,
     PhysicsInformedLoss,

@@ -8,7 +8,7 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
 
-from deeplegato_pp.config import TrainingConfig
+from deeplegato_pp.config.schema import TrainingConfig
 from deeplegato_pp.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from deeplegato_pp.models.stamp_channels import two_views
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.stamps import StampBatch
 
 CELLS = 16
 """The stamp is hidden in cells, this many to a side."""

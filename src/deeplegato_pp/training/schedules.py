@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from deeplegato_pp.config import TrainingConfig
+from deeplegato_pp.config.schema import TrainingConfig
 from deeplegato_pp.errors import ConfigError
 
 SCHEDULERS = ("wsd", "cosine", "one_cycle", "cosine_restarts")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from deeplegato_pp.config import Config, TrainingConfig
+from deeplegato_pp.config.schema import Config, TrainingConfig
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.training.assembly import BEST, LAST, create_trainer, without_chatter

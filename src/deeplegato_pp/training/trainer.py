@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from deeplegato_pp.config import Config
+from deeplegato_pp.config.schema import Config
 from deeplegato_pp.data.datasets import Batch, Share, stream_seed
 from deeplegato_pp.data.loaders import Loader, create_dataloaders
 from deeplegato_pp.errors import ConfigError

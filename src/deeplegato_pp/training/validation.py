@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.parameters import NAMES
-from deeplegato_pp.stamps import StampBatch
+from deeplegato_pp.scene.parameters import NAMES
+from deeplegato_pp.scene.stamps import StampBatch
 
 LEVELS = (0.68, 0.95)
 """Central intervals whose coverage is counted."""

@@ -1,0 +1,198 @@
+"""A model's card: the calibration's figures in ``README.md`` and ``figures.json`` beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deeplegato_pp.calibration.document import headline, is_own
+from deeplegato_pp.calibration.report import (
+    SHORT,
+    knobs_in_words,
+    number,
+    percent,
+    snr_range,
+    table,
+)
+from deeplegato_pp.errors import FormatError
+from deeplegato_pp.io.files import written_whole
+from deeplegato_pp.models.card import CALIBRATION, CARD, with_part
+from deeplegato_pp.models.storage import FIGURES
+from deeplegato_pp.scene.parameters import NAMES
+
+NETWORK, REFINED, STUDIES = "network", "refined", "studies"
+"""Sections of ``figures.json``: the model's own simulations, bare and refined; and the studies."""
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """Returns a model's headline figures; empty if it has none of this format.
+
+    Raises:
+        FormatError: If the file is no JSON.
+    """
+    path = folder / FIGURES
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read: {error}. Delete it or write it anew.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def write_card(folder: Path, content: Mapping[str, Any]) -> list[Path]:
+    """Writes a calibration into a model's card.
+
+    ``figures.json`` keeps the headlines: of the model's own simulations, bare and refined, and of
+    each study. Those of other weights are dropped. The section of ``README.md`` between its two
+    marks is written anew from them, and added at the end if there is none.
+
+    Args:
+        folder: The model's.
+        content: What ``calibration.json`` holds.
+
+    Returns:
+        The files written.
+    """
+    figures = _of_weights(read_figures(folder), content["model"]["weights"])
+    entry = {**headline(content), "snr_classes": _classes(content)}
+    if not is_own(content):
+        entry["what"] = knobs_in_words(content)
+        figures.setdefault(STUDIES, {})[content["simulator"]["name"]] = entry
+    else:
+        figures[REFINED if entry["refined"] else NETWORK] = entry
+    path, card = folder / FIGURES, folder / CARD
+    with written_whole(path) as temporary:
+        text = json.dumps(figures, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    before = (
+        card.read_text(encoding="utf-8") if card.is_file() else f"# The model `{folder.name}`\n"
+    )
+    with written_whole(card) as temporary:
+        temporary.write_text(_with_section(before, section(figures)), encoding="utf-8")
+    return [path, card]
+
+
+def section(figures: Mapping[str, Any]) -> str:
+    """Returns the card's section on calibration, in Markdown."""
+    parts = ["## Calibration", "Measured by `deeplegato calibrate`; intervals are central ones."]
+    for name, title in ((NETWORK, "The network"), (REFINED, "Refined")):
+        if name in figures:
+            parts.append(_own_section(title, figures[name]))
+    if figures.get(STUDIES):
+        parts.append(_studies_section(figures))
+    return "\n\n".join(parts)
+
+
+def headline_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Returns the headline figures, one per line, for the terminal."""
+    lines = []
+    for name, title in ((NETWORK, "network"), (REFINED, "refined")):
+        entry = figures.get(name)
+        if entry:
+            worst, cell = entry["largest_difference"], entry["worst_cell"]
+            lines += [
+                f"{title}, {entry['galaxies']:,} simulations: coverage at most "
+                f"{percent(abs(worst['value']))} off at any level ({worst['parameter']}); worst "
+                f"decile cell {percent(cell['difference'])} ({cell['parameter']} by {cell['by']}); "
+                f"missed by more than 3 sigma: {percent(entry['gross_failures'], 2)}",
+            ]
+    for name, entry in figures.get(STUDIES, {}).items():
+        lines.append(
+            f"study {name}: 95 % intervals cover {_covers(entry)}; gross failures "
+            f"{percent(entry['gross_failures'])}, caught {percent(entry['caught'])}"
+        )
+    return lines
+
+
+def _of_weights(figures: dict[str, Any], digest: str) -> dict[str, Any]:
+    """Returns the entries that belong to some weights."""
+    kept = {
+        n: figures[n] for n in (NETWORK, REFINED) if figures.get(n, {}).get("weights") == digest
+    }
+    studies = figures.get(STUDIES, {})
+    kept[STUDIES] = {n: e for n, e in studies.items() if e["weights"] == digest}
+    return kept
+
+
+def _classes(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names = ("snr", "galaxies", "coverage", "rmse_over_prior", "nll_median", "gross_failures")
+    return [{name: entry[name] for name in names} for entry in content["snr_classes"]]
+
+
+def _own_section(title: str, entry: Mapping[str, Any]) -> str:
+    worst, cell = entry["largest_difference"], entry["worst_cell"]
+    text = (
+        f"### {title}\n\n{entry['galaxies']:,} fresh simulations of its own prior and conditions "
+        f"(seed {entry['seed']}). Farthest from nominal at any level: {worst['parameter']}, by "
+        f"{percent(worst['value'])}; jointly {percent(entry['joint_difference'])}. "
+        f"Worst cell (deciles of estimated S/N, R_e/PSF, n, q): the "
+        f"{percent(cell['level'], 0)} interval of {cell['parameter']} by {cell['by']}, "
+        f"{percent(cell['difference'])}; {percent(entry['cells_meeting_goal'])} of the cells are "
+        f"within 3 %. Missed by more than 3 sigma: {percent(entry['gross_failures'], 2)}."
+    )
+    rows = [
+        [
+            snr_range(row["snr"]),
+            f"{row['galaxies']:,}",
+            *(
+                " / ".join(f"{100 * row['coverage'][level][name]:.0f}" for name in NAMES)
+                for level in ("0.68", "0.95")
+            ),
+            " / ".join(number(row["rmse_over_prior"][name]) for name in NAMES),
+        ]
+        for row in entry["snr_classes"]
+    ]
+    headings = [
+        "estimated S/N", "galaxies", f"68 % covers ({' / '.join(SHORT)})", "95 % covers",
+        "RMSE / prior's",
+    ]  # fmt: skip
+    verdict = ""
+    if entry["judged"]:
+        verdict = (
+            f"\n\nThe verdict called {percent(entry['bad'])} of {entry['judged']:,} bad, "
+            f"{percent(entry['false_alarms'])} of those that do not fail grossly."
+        )
+    return f"{text}\n\n{table(headings, rows)}{verdict}"
+
+
+def _studies_section(figures: Mapping[str, Any]) -> str:
+    own = figures.get(NETWORK)
+    rows = []
+    if own:
+        rows.append(_study_row("own", "nothing is wrong", own))
+    rows += [_study_row(name, entry["what"], entry) for name, entry in figures[STUDIES].items()]
+    headings = [
+        "simulator", "what is wrong", "95 % covers, lowest to highest", "missed by > 3 sigma",
+        "of those called bad or caution", "bad", "bad without failing",
+    ]  # fmt: skip
+    return "### When the image is not what the network was told\n\n" + table(headings, rows)
+
+
+def _study_row(name: str, what: str, entry: Mapping[str, Any]) -> list[str]:
+    return [
+        f"`{name}`",
+        what,
+        _covers(entry),
+        percent(entry["gross_failures"]),
+        percent(entry["caught"]),
+        percent(entry["caught_as_bad"]),
+        percent(entry["false_alarms"]),
+    ]
+
+
+def _covers(entry: Mapping[str, Any]) -> str:
+    covered = {name: entry["coverage"]["0.95"][name] for name in NAMES}
+    low, high = min(covered, key=lambda n: covered[n]), max(covered, key=lambda n: covered[n])
+    return f"{percent(covered[low])} ({low}) to {percent(covered[high])} ({high})"
+
+
+def _with_section(text: str, new: str) -> str:
+    """Returns a card with a new section, at its end if it had none."""
+    renewed = with_part(text, CALIBRATION, new)
+    if renewed is None:
+        begin, end = CALIBRATION
+        renewed = f"{text.rstrip()}\n\n{begin}\n{new}\n{end}\n"
+    return renewed

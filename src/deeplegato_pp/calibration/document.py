@@ -1,0 +1,124 @@
+"""``calibration.json``: every figure, and what they were made with."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from deeplegato_pp._version import __version__
+from deeplegato_pp.calibration.assess import CURVE, assess, plain
+from deeplegato_pp.calibration.galaxies import Galaxies, prior_width
+from deeplegato_pp.calibration.recalibration_effect import effect
+from deeplegato_pp.calibration.settings import (
+    BATCH,
+    OWN,
+    Settings,
+    Simulations,
+    weights_digest,
+)
+from deeplegato_pp.errors import FormatError
+from deeplegato_pp.io.files import written_whole
+from deeplegato_pp.scene.parameters import NAMES
+
+if TYPE_CHECKING:
+    from deeplegato_pp.models import DeepLeGAToPP
+
+FILE = "calibration.json"
+
+FORMAT = 1
+"""Raised when a name in the file changes its meaning."""
+
+
+def document(
+    model: DeepLeGAToPP, simulations: Simulations, settings: Settings, galaxies: Galaxies
+) -> dict[str, Any]:
+    """Returns all that ``calibration.json`` holds, as strict JSON takes it.
+
+    The figures, and model, simulator, settings and versions that they belong to.
+    """
+    box = simulations.simulator.prior
+    mendable = simulations.name == OWN and not settings.refine
+    return {
+        "format": FORMAT,
+        "model": {
+            "name": model.card.get("name", "unnamed"),
+            "version": model.card.get("version", ""),
+            "weights": weights_digest(model),
+            "prior": model.prior.to_dict(),
+        },
+        "simulator": plain(simulations.describe()),
+        "settings": {**asdict(settings), "batch": BATCH},
+        "versions": {
+            "deeplegato-pp": __version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        **assess(galaxies, prior_width([getattr(box, name) for name in NAMES])),
+        "recalibration": effect(galaxies, settings.draws, CURVE) if mendable else None,
+    }
+
+
+def write_document(content: Mapping[str, Any], path: Path) -> None:
+    """Writes strict JSON, whole or not at all."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    with written_whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Returns what a ``calibration.json`` holds.
+
+    Raises:
+        FormatError: If it is missing, no JSON, or of another format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"{path} is no calibration: {error}. Run deeplegato calibrate."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FormatError(f"{path} is not of format {FORMAT}. It is of another version.")
+    return content
+
+
+def headline(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the few figures that a model's card and ``deeplegato info`` tell."""
+    overall, reliability = content["overall"], content["reliability"]
+    differences = {name: overall["largest_difference"][name] for name in NAMES}
+    worst = max(differences, key=lambda name: abs(differences[name]))
+    verdict = content["verdict"]
+    return {
+        "galaxies": overall["galaxies"],
+        "refined": content["settings"]["refine"],
+        "seed": content["settings"]["seed"],
+        "weights": content["model"]["weights"],
+        "coverage": overall["coverage"],
+        "largest_difference": {"parameter": worst, "value": differences[worst]},
+        "joint_difference": overall["largest_difference"]["joint"],
+        "worst_cell": reliability["worst"],
+        "cells_meeting_goal": reliability["share_meeting_goal"],
+        "cells_within_goal_and_band": reliability["share_within_goal_and_band"],
+        "rmse_over_prior": overall["rmse_over_prior"],
+        "nll": overall["nll"],
+        "gross_failures": overall["gross_failures"],
+        "bad": None if verdict is None else verdict["quality"]["bad"],
+        "false_alarms": None if verdict is None else verdict["false_alarms"],
+        "caught": None if verdict is None else verdict["caught"],
+        "caught_as_bad": None if verdict is None else verdict["caught_as_bad"],
+        "judged": None if verdict is None else verdict["galaxies"],
+        "judged_failures": None if verdict is None else verdict["gross_failures"],
+    }
+
+
+def is_own(content: Mapping[str, Any]) -> bool:
+    """Returns whether the simulations were those that the model was trained on."""
+    return bool(content["simulator"]["name"] == OWN)

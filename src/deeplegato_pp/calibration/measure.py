@@ -1,0 +1,297 @@
+"""One batch of simulated galaxies: from the scene to what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeplegato_pp.calibration.galaxies import QUALITIES, UNJUDGED, Galaxies
+from deeplegato_pp.calibration.marginals import marginals
+from deeplegato_pp.calibration.settings import Settings, Simulations
+from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.diagnostics import (
+    crps,
+    highest_density_levels,
+    log_scaled,
+    tarp_levels,
+    truth_ranks,
+)
+from deeplegato_pp.diagnostics.rows import row_quantiles, row_weights
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.predictor import Predictor
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.observation.observation import Observation
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to_noise
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A batch's posterior.
+
+    Attributes:
+        w: Coordinates, with shape (B, S, 7).
+        log_density: Posterior log-density at them up to a constant per galaxy, (B, S).
+        truth_log_density: The same at the truth, with shape (B,); -inf outside the prior.
+        log_weights: With shape (B, S), or None.
+        nll: See :class:`Galaxies`.
+        ess: With shape (B,).
+        khat: With shape (B,).
+        flags: Of the refinement, with shape (B,).
+    """
+
+    w: Tensor
+    log_density: Array
+    truth_log_density: Array
+    log_weights: Array | None
+    nll: Array
+    ess: Array
+    khat: Array
+    flags: Int[Array, " b"]
+
+
+def measure_batch(
+    predictor: Predictor, simulations: Simulations, step: int, settings: Settings
+) -> Galaxies:
+    """Simulates one batch and measures it.
+
+    Args:
+        predictor: The network.
+        simulations: Where the scene comes from.
+        step: Number of the batch.
+        settings: Of the run.
+    """
+    scene = simulations.scene(step)
+    box = predictor.model.prior
+    inside = box.contains(scene.params)
+    true_w = box.to_normal(inside_box(scene.params, box))
+    draws = _network_draws(predictor, scene, true_w, simulations.draw_seeds(step), settings.draws)
+    draws.truth_log_density[~inside.numpy()] = -np.inf
+    draws.nll[~inside.numpy()] = np.inf
+    if settings.refine:
+        draws = _refined(predictor, scene, draws, true_w, inside.numpy(), settings)
+    columns = _columns(box, scene, draws)
+    batch = len(scene.params)
+    detailed = min(max(settings.detailed - step * batch, 0), batch)
+    columns["bound"] = _bounds(scene, simulations, detailed)
+    flags, quality, miss = _verdicts(predictor, scene, detailed, settings)
+    flags[:detailed] |= draws.flags[:detailed]
+    return Galaxies(**columns, flags=flags, quality=quality, judged_miss=miss)
+
+
+def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 7"]:
+    """Returns parameters moved onto a box's edges where they lie outside."""
+    moved = params.double().clone()
+    for i, p in enumerate(PARAMETERS):
+        if p.period is None:
+            moved[:, i] = moved[:, i].clamp(*getattr(box, p.name))
+    return moved
+
+
+def exact_problem(scene: Scene, number: int, box: PriorBox) -> ExactProblem:
+    """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given."""
+    fine = scene.psf.oversampled[:number].tolist()
+    psfs = [(scene.psf.fine if f else scene.psf.native)[i] for i, f in enumerate(fine)]
+    oversampling = [2 if f else 1 for f in fine]
+    return ExactProblem(scene.stamps[:number], psfs, oversampling, [True] * number, box)
+
+
+def observations_of(scene: Scene, number: int) -> list[Observation]:
+    """Returns the first galaxies of a scene as a user would give them."""
+    stamps, found = scene.stamps, []
+    for i in range(number):
+        fine = bool(scene.psf.oversampled[i])
+        gain = float(stamps.gain[i])
+        found.append(
+            Observation.from_array(
+                stamps.image[i].double().numpy(),
+                (scene.psf.fine if fine else scene.psf.native)[i].double().numpy(),
+                stamps.sigma[i].double().numpy(),
+                mask=stamps.mask[i].numpy(),
+                gain=gain if np.isfinite(gain) else None,
+                pixel_scale=REFERENCE_PIXEL_SCALE,
+                zero_point=REFERENCE_ZERO_POINT,
+                psf_oversampling=2 if fine else 1,
+                sky_sigma=float(stamps.sky_sigma[i]),
+                noise_correlation=float(stamps.noise_correlation[i]),
+            )
+        )
+    return found
+
+
+# --- draws ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _network_draws(
+    predictor: Predictor, scene: Scene, true_w: Tensor, seeds: Tensor, number: int
+) -> Draws:
+    model = predictor.model
+    context = model.encode(scene.stamps.to(predictor.device))
+    w, log_q = model.sample(context, number, seeds)
+    at_truth = model.log_prob(context, true_w.to(predictor.device)[:, None])[:, 0]
+    truth_density = at_truth.double().cpu().numpy()
+    nothing = np.full(len(seeds), np.nan)
+    return Draws(
+        w.double().cpu(),
+        log_q.double().cpu().numpy(),
+        truth_density.copy(),
+        None,
+        -truth_density,
+        nothing,
+        nothing.copy(),
+        np.zeros(len(seeds), dtype=np.int64),
+    )
+
+
+def _refined(
+    predictor: Predictor,
+    scene: Scene,
+    draws: Draws,
+    true_w: Tensor,
+    inside: Array,
+    settings: Settings,
+) -> Draws:
+    """Returns the exact posterior's draws, all padded to the longest with weights of zero."""
+    model, device = predictor.model, predictor.device
+    problem = exact_problem(scene, len(scene.params), model.prior)
+    with torch.no_grad():
+        context = model.encode(scene.stamps.to(device))
+
+    def log_prob(rows: Tensor, w: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model.log_prob(context[rows.to(device)], w.to(device))
+
+    log_q = torch.from_numpy(draws.log_density)
+    refined = refine_batch(problem, draws.w, log_q, log_prob, ess=settings.ess)
+    likelihood = refined.problem.log_likelihood(true_w[:, None])[:, 0]
+    at_truth = (likelihood + problem.coordinates.log_prior(true_w)).numpy()
+    w = refined.w
+    density = refined.log_likelihood + problem.coordinates.log_prior(w)
+    padding = torch.isneginf(refined.log_weights)
+    return Draws(
+        w,
+        torch.where(padding, -1e300, density).numpy(),
+        np.where(inside, at_truth, -np.inf),
+        refined.log_weights.numpy(),
+        np.where(inside, refined.log_evidence.numpy() - at_truth, np.inf),
+        refined.ess.numpy(),
+        refined.khat.numpy(),
+        np.array(refined.flags, dtype=np.int64),
+    )
+
+
+# --- what is kept ---------------------------------------------------------------------------
+
+
+def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
+    truth = scene.params.double().numpy()
+    samples = box.to_physical(draws.w).numpy()
+    found = marginals(samples, truth, draws.log_weights)
+    return {
+        **{f.name: getattr(found, f.name) for f in fields(found)},
+        "truth": truth,
+        "ranks": truth_ranks(samples, truth, draws.log_weights),
+        "crps": crps(log_scaled(samples), log_scaled(truth), draws.log_weights),
+        "hpd": highest_density_levels(
+            draws.log_density, draws.truth_log_density, draws.log_weights
+        ),
+        "tarp": tarp_levels(samples, truth, None, draws.log_weights),
+        "nll": draws.nll,
+        "estimates": _estimates(samples, scene, draws.log_weights),
+        "snr": scene.snr.double().numpy(),
+        "psf_fwhm": scene.psf.fwhm.double().numpy(),
+        "gain": scene.stamps.gain.double().numpy(),
+        "noise_correlation": scene.stamps.noise_correlation.double().numpy(),
+        "masked": scene.stamps.mask.double().mean((1, 2)).numpy(),
+        "nearest": scene.nearest.double().numpy(),
+        "ess": draws.ess,
+        "khat": draws.khat,
+    }
+
+
+def _estimates(samples: Array, scene: Scene, log_weights: Array | None) -> Float[Array, "b 4"]:
+    """Posterior medians of S/N, R_e over the PSF's FWHM, n and q."""
+    columns = SersicSimulator().columns(torch.from_numpy(samples).flatten(0, 1))
+    flux, radius, index, ratio = (c.reshape(samples.shape[:2]) for c in columns[:4])
+    fwhm = scene.psf.fwhm.double()[:, None]
+    draws = (signal_to_noise(flux, radius, ratio, fwhm), radius / fwhm, index, ratio)
+    weights = row_weights(log_weights, samples.shape[:2])
+    return np.stack([row_quantiles(d.numpy(), (0.5,), weights)[:, 0] for d in draws], axis=1)
+
+
+# --- the detailed ones ----------------------------------------------------------------------
+
+
+def _bounds(scene: Scene, simulations: Simulations, number: int) -> Float[Array, "b 7"]:
+    """Square roots of the Cramér-Rao bounds with the prior's information, in shown units.
+
+    The inverse of the Fisher information at the truth plus the prior's precision, carried from w
+    to the shown units by the derivative of the one after the other.
+    """
+    bounds = np.full((len(scene.params), NUM_PARAMETERS), np.nan)
+    if number == 0:
+        return bounds
+    box = simulations.simulator.prior
+    problem = exact_problem(scene, number, box)
+    w = box.to_normal(scene.params[:number])
+    identity = torch.eye(NUM_PARAMETERS, dtype=torch.float64)
+    for i in range(number):
+        _, _, information = problem.linearize(i, w[i])
+        covariance = torch.linalg.inv(information + identity)
+        slope = torch.autograd.functional.jacobian(lambda u: _shown(box, u), w[i])
+        variance = torch.einsum("ij,jk,ik->i", slope, covariance, slope)
+        bounds[i] = variance.clamp_min(0.0).sqrt().numpy()
+    return bounds
+
+
+def _shown(box: PriorBox, w: Float[Tensor, "7"]) -> Float[Tensor, "7"]:
+    """Parameters at w in shown units, differentiable."""
+    params = box.to_physical(w)
+    columns = [params[i].log() if p.scale == "log" else params[i] for i, p in enumerate(PARAMETERS)]
+    return torch.stack(columns)
+
+
+def _verdicts(
+    predictor: Predictor, scene: Scene, number: int, settings: Settings
+) -> tuple[Int[Array, " b"], Int[Array, " b"], Float[Array, " b"]]:
+    """Flags, quality and largest miss of the first galaxies, measured as a user's would be."""
+    batch = len(scene.params)
+    flags = np.full(batch, UNJUDGED, dtype=np.int64)
+    quality = np.full(batch, UNJUDGED, dtype=np.int64)
+    miss = np.full(batch, np.nan)
+    if number:
+        posterior = predictor.posterior(observations_of(scene, number), settings.draws)
+        flags[:number] = posterior.flags
+        quality[:number] = [QUALITIES.index(q) for q in posterior.quality]
+        miss[:number] = largest_miss(posterior, scene.params[:number].double().numpy())
+    return flags, quality, miss
+
+
+def largest_miss(posterior: Posterior, truth: Float[Array, "b 7"]) -> Float[Array, " b"]:
+    """Returns how far the truth lies outside central 95 % intervals, at the worst parameter.
+
+    Args:
+        posterior: Of several galaxies.
+        truth: Their parameters, with shape (B, 7), in the posterior's units.
+
+    Returns:
+        Distance from the nearer end in posterior standard deviations, 0 inside; infinity for a
+        galaxy that was not measured.
+    """
+    samples, log_weights = posterior.batch_samples.numpy(), posterior.batch_log_weights
+    measured = np.isfinite(samples).all((1, 2))
+    found = np.full(len(samples), np.inf)
+    if measured.any():
+        weights = None if log_weights is None else log_weights.numpy()[measured]
+        miss = marginals(samples[measured], truth[measured], weights).miss
+        found[measured] = miss.max(axis=1)
+    return found

@@ -1,0 +1,51 @@
+"""What a calibration leaves behind: JSON, figures, report, and the model's card if asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deeplegato_pp.calibration import card, document, report
+from deeplegato_pp.calibration.figures import draw_figures
+from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.recalibration_effect import fit_recalibration
+from deeplegato_pp.io.files import written_whole
+from deeplegato_pp.models.storage import RECALIBRATION
+
+
+def publish(
+    content: dict[str, Any],
+    galaxies: Galaxies,
+    output: Path,
+    folder: Path,
+    *,
+    write_card: bool = False,
+) -> list[Path]:
+    """Writes everything that a calibration found.
+
+    Args:
+        content: From :func:`~deeplegato_pp.calibration.document.document`.
+        galaxies: What it was made of; where recalibration is judged, the map is fitted to all.
+        output: Folder of the results.
+        folder: Of the model, whose card a study is compared with.
+        write_card: Write the figures into that card.
+
+    Returns:
+        The files written.
+    """
+    path = output / document.FILE
+    document.write_document(content, path)
+    names = draw_figures(content, output)
+    figures = card.read_figures(folder)
+    baseline = figures.get(card.REFINED if content["settings"]["refine"] else card.NETWORK)
+    if baseline and baseline["weights"] != content["model"]["weights"]:
+        baseline = None
+    page = output / report.FILE
+    with written_whole(page) as temporary:
+        temporary.write_text(report.report(content, names, baseline), encoding="utf-8")
+    written = [path, page, *(output / name for name in names)]
+    places = [output, folder] if write_card else [output]
+    if content["recalibration"]:
+        fitted = fit_recalibration(galaxies, content["settings"]["draws"])
+        written += [fitted.save(place / RECALIBRATION) for place in places]
+    return written + (card.write_card(folder, content) if write_card else [])

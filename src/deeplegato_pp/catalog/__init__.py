@@ -1,0 +1,17 @@
+"""Catalogues: from a mosaic and a list of sources to a table of posteriors."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .library import CatalogueRows as CatalogueRows
+    from .library import catalog as catalog
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "CatalogueRows": ".library",
+            "catalog": ".library",
+        },
+    )

@@ -1,0 +1,233 @@
+"""The scene: all that is needed to turn a place in the sky into an observation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.catalog.inputs import Inputs
+from deeplegato_pp.catalog.mosaics import Mosaic, ShiftedWCS
+from deeplegato_pp.catalog.neighbours import neighbours_of
+from deeplegato_pp.catalog.positions import Place
+from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
+from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.errors import DeepLegatoError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.io import fits as fits_io
+from deeplegato_pp.io import fits_extensions
+from deeplegato_pp.io.lazy_images import read_padded
+from deeplegato_pp.observation import inputs
+from deeplegato_pp.observation.observation import Observation
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """One source's observation, or why there is none.
+
+    Attributes:
+        place: Where it lies.
+        observation: The cutout; None if it cannot be made.
+        reason: Why not, or empty.
+        left: Column of the cutout's first pixel in the image. [px]
+        bottom: Row of it. [px]
+    """
+
+    place: Place
+    observation: Observation | None = None
+    reason: str = ""
+    left: int = 0
+    bottom: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Opened images and PSF maps.
+
+    Attributes:
+        inputs: What they were opened from.
+        mosaics: One per image.
+        psfs: The PSF map of each; None: a Moffat.
+    """
+
+    inputs: Inputs
+    mosaics: list[Mosaic]
+    psfs: list[PSFMap | None]
+    _usable: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_usable", lru_cache(maxsize=256)(self._usable_psf))
+
+    def check_psfs(self) -> None:
+        """Refuses a PSF that could not be used for any source.
+
+        Raises:
+            InputError: If it cannot be used. Those that vary are looked at where they are needed.
+        """
+        for psf_map in self.psfs:
+            if isinstance(psf_map, ConstantPSF):
+                self._usable(psf_map.psf)
+
+    def cutout(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
+        """Returns the observation of one source; an error becomes its reason.
+
+        Args:
+            sources: The list.
+            i: Which of it.
+            place: Where it is.
+            side: Of the cutout. [px]
+        """
+        if place.reason:
+            return Cutout(place, reason=place.reason)
+        try:
+            if sources.file is not None:
+                return Cutout(place, self._ready_made(sources, i))
+            return self._cut(sources, i, place, side)
+        except (DeepLegatoError, OSError) as error:
+            return Cutout(place, reason=" ".join(str(error).split()))
+
+    def _ready_made(self, sources: SourceList, i: int) -> Observation:
+        """Reads a cutout file; what is given for all wins over what it holds."""
+        assert sources.file is not None  # noqa: S101  # checked by the caller
+        given = self.inputs
+        own = "" if sources.psf is None else str(sources.psf[i])
+        psf: Any = own or given.of("psf", 0)
+        observation = Observation.from_fits(
+            str(sources.file[i]),
+            psf=psf if psf is None or isinstance(psf, str) else np.asarray(psf),
+            noise=given.of("noise", 0),
+            noise_type=given.noise_type,
+            gain=given.gain,
+            mask=given.of("mask", 0),
+            mask_bits=given.mask_bits,
+            pixel_scale=given.pixel_scale,
+            zero_point=given.zero_point,
+            psf_fwhm=None if own else given.psf_fwhm,
+            psf_oversampling=given.psf_oversampling,
+            psf_includes_pixel=given.psf_includes_pixel,
+            psf_even=given.psf_even,
+            sky_sigma=given.sky_sigma,
+            extension=given.extension,
+            noise_correlation=given.noise_correlation,
+        )
+        return replace(observation, name=sources.label(i))
+
+    def _cut(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
+        mosaic = self.mosaics[place.image]
+        left, bottom = (math.ceil(v - (side - 1) / 2 - 0.5) for v in (place.x, place.y))
+        pixels = read_padded(mosaic.image, bottom, left, side, np.nan)
+        if mosaic.background is not None:
+            pixels = pixels - read_padded(mosaic.background, bottom, left, side, np.nan)
+        ignore, outside, neighbours = self._masks(mosaic, place, bottom, left, side)
+        noise: Any = self.inputs.of("noise", place.image)
+        if mosaic.noise is not None:
+            noise = read_padded(mosaic.noise, bottom, left, side, np.nan)
+        psf = self._psf(sources, i, place)
+        kernel, oversampling, psf_sum, psf_flags, psf_notes = self._usable(psf)
+        # The PSF was checked once for all its sources; a Moffat, quickly made, stands in here.
+        observation = Observation.from_array(
+            pixels,
+            psf_fwhm=_STAND_IN_FWHM,
+            noise=noise,
+            noise_type=mosaic.noise_type if mosaic.noise is not None else self.inputs.noise_type,
+            mask=ignore,
+            gain=self.inputs.gain,
+            pixel_scale=mosaic.pixel_scale,
+            zero_point=mosaic.zero_point,
+            sky_sigma=self.inputs.sky_sigma,
+            name=sources.label(i),
+            noise_correlation=self.inputs.noise_correlation,
+            unit=mosaic.unit,
+            wcs=None if mosaic.wcs is None else ShiftedWCS(mosaic.wcs, left, bottom),
+        )
+        flags = Flag.without(observation.flags, Flag.PSF_FROM_FWHM) | psf_flags
+        flags |= Flag.IMAGE_EDGE if outside else 0
+        flags |= Flag.NEIGHBOURS_MASKED if neighbours else 0
+        observation = replace(
+            observation,
+            psf=kernel,
+            psf_oversampling=oversampling,
+            psf_includes_pixel=self._includes_pixel(psf),
+            psf_sum=psf_sum,
+            flags=int(flags),
+            notes=[
+                *mosaic.notes,
+                *(n for n in observation.notes if not n.startswith("PSF")),
+                *psf_notes,
+                *(() if psf is None else psf.notes),
+            ],
+        )
+        return Cutout(place, observation, "", left, bottom)
+
+    def _masks(
+        self, mosaic: Mosaic, place: Place, bottom: int, left: int, side: int
+    ) -> tuple[Array, bool, bool]:
+        """The mask of a cutout, and whether pixels are outside the image or of neighbours."""
+        height, width = mosaic.shape
+        rows = np.arange(bottom, bottom + side)
+        columns = np.arange(left, left + side)
+        outside = ((rows < 0) | (rows >= height))[:, None] | ((columns < 0) | (columns >= width))
+        ignore = outside.copy()
+        if mosaic.mask is not None:
+            given = read_padded(mosaic.mask, bottom, left, side, 0.0)
+            ignore |= inputs.boolean_mask(given, mosaic.mask_bits, given.shape)
+        if mosaic.segmentation is None:
+            return ignore, bool(outside.any()), False
+        segments = read_padded(mosaic.segmentation, bottom, left, side, 0.0)
+        others = neighbours_of(segments, place.x - left, place.y - bottom)
+        return ignore | others, bool(outside.any()), bool(others.any())
+
+    def _psf(self, sources: SourceList, i: int, place: Place) -> PSFAt | None:
+        own = "" if sources.psf is None else str(sources.psf[i])
+        if own:
+            return _psf_file(own)
+        found = self.psfs[place.image]
+        return None if found is None else found(place.x, place.y)
+
+    def _usable_psf(self, psf: PSFAt | None) -> tuple[Array, int, float, int, list[str]]:
+        if psf is None:
+            return inputs.usable_psf(None, self.inputs.psf_fwhm, 1, self.inputs.psf_even)
+        oversampling = psf.oversampling or self.inputs.psf_oversampling
+        return inputs.usable_psf(psf.image, None, oversampling, self.inputs.psf_even)
+
+    def psf_at(self, image: int, x: float, y: float) -> tuple[Array, int, bool]:
+        """Returns the PSF at a pixel, its oversampling, and whether the pixel is in it."""
+        found = self.psfs[image]
+        psf = None if found is None else found(x, y)
+        kernel, oversampling, *_ = self._usable(psf)
+        return kernel, oversampling, self._includes_pixel(psf)
+
+    def _includes_pixel(self, psf: PSFAt | None) -> bool:
+        return True if psf is None else self.inputs.psf_includes_pixel
+
+
+_STAND_IN_FWHM = 3.0
+
+
+@lru_cache(maxsize=256)
+def _psf_file(path: str) -> PSFAt:
+    return PSFAt(fits_io.read_array(path, fits_extensions.PSF_NAMES, "the PSF"))
+
+
+def open_scene(inputs: Inputs) -> Scene:
+    """Opens everything, so that what is wrong shows before any work.
+
+    Raises:
+        InputError: If something cannot be used, e.g. ``FormatError`` of a damaged file.
+    """
+    mosaics = [inputs.mosaic(i) for i in range(len(inputs.images))]
+    maps = [inputs.of("psf", i) for i in range(max(1, len(inputs.images)))]
+    if not inputs.psf and inputs.psf_fwhm is None:
+        maps = [m.psf for m in mosaics] or maps
+    opened: dict[int, PSFMap] = {}
+    for source in maps:
+        if source is not None and id(source) not in opened:
+            opened[id(source)] = open_psf_map(source)
+    psfs = [None if m is None else opened[id(m)] for m in maps]
+    scene = Scene(inputs, mosaics, psfs)
+    scene.check_psfs()
+    return scene

@@ -1,0 +1,297 @@
+"""From a request to a catalogue: what the command line runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplegato_pp._version import __version__
+from deeplegato_pp.catalog.cutouts import Scene, open_scene
+from deeplegato_pp.catalog.inputs import Inputs
+from deeplegato_pp.catalog.measure import Measurer, Options
+from deeplegato_pp.catalog.output import (
+    check_catalogue_output,
+    is_folder,
+    read_catalogue,
+    work_folder,
+)
+from deeplegato_pp.catalog.plan import (
+    CHUNK,
+    REFINED_CHUNK,
+    Plan,
+    Shard,
+    describe,
+    file_mark,
+    fingerprint,
+)
+from deeplegato_pp.catalog.positions import find_places, to_pixels
+from deeplegato_pp.catalog.runner import Backend, Report, Run, one_process
+from deeplegato_pp.catalog.segmentation import Detection, detect
+from deeplegato_pp.catalog.sources import SourceList, from_files, read_sources
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.io.files import check_output, write_atomically
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.posterior.estimator import Estimator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that may have to be loaded elsewhere.
+
+    Attributes:
+        load: Loads it, given a device or None; travels to workers.
+        name: Name and version, as tables state them.
+        mark: What tells it from others.
+    """
+
+    load: Callable[[str | None], Estimator]
+    name: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A catalogue that is asked for.
+
+    Attributes:
+        inputs: The images and what is known about them.
+        output: File or folder to be.
+        options: How sources are measured.
+        sources: Table of them, or None.
+        detection: How to find them, or None. Without either, each image is one galaxy's cutout.
+        subtract_background: Subtract the background that the detection finds.
+        chunk: Sources per chunk; None: what suits the options.
+        shard: The part of the chunks to do.
+        resume: Go on with what is there.
+        overwrite: Throw it away.
+        workers: Processes on this machine; None: this one.
+        scheduler: Address of dask's scheduler.
+        model_image: FITS file of all models, or None.
+        residual_image: FITS file of what they leave over, or None.
+    """
+
+    inputs: Inputs
+    output: Path
+    options: Options = field(default_factory=Options)
+    sources: Path | None = None
+    detection: Detection | None = None
+    subtract_background: bool = False
+    chunk: int | None = None
+    shard: Shard = field(default_factory=Shard)
+    resume: bool = False
+    overwrite: bool = False
+    workers: int | None = None
+    scheduler: str | None = None
+    model_image: Path | None = None
+    residual_image: Path | None = None
+
+    def check(self) -> None:
+        """Refuses, before any work, what cannot be done.
+
+        Raises:
+            InputError: If options contradict each other or an output cannot be written.
+        """
+        check_catalogue_output(self.output, self.options.draws)
+        for path in (self.model_image, self.residual_image):
+            if path is not None:
+                check_output(path, (".fits",), "image")
+        if self.sources is not None and self.detection is not None:
+            raise InputError("--sources and --detect were both given, expected one of them.")
+        if self.detection is not None and len(self.inputs.images) != 1:
+            raise InputError(
+                f"--detect takes one image at a time, got {len(self.inputs.images)}. Run once "
+                "per image, or give --sources."
+            )
+        if self.subtract_background and self.detection is None:
+            raise InputError(
+                "--subtract-background subtracts what --detect estimates, which was not given. "
+                "Add --detect, or give the background's map with --background."
+            )
+        if self.shard.number > 1 and not is_folder(self.output):
+            raise InputError(
+                f"a shard writes its part of a folder, got the file {self.output}. Give -o FOLDER, "
+                "the same for all shards."
+            )
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers must be at least 1, got {self.workers}.")
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError("--workers and --scheduler were both given, expected one of them.")
+
+
+Progress = Callable[[int, int, bool], None]
+"""Told the number of sources in all, of rows just finished, and whether those are new."""
+
+
+def make_catalogue(request: Request, network: Network, progress: Progress) -> Report:
+    """Makes a catalogue; see ``docs/catalogue.md``.
+
+    Args:
+        request: What is asked for.
+        network: What measures.
+        progress: Told of finished rows.
+
+    Raises:
+        InputError: If something cannot be used; nothing has been measured then.
+        ConfigError: If parts of another configuration are there, or a library is missing.
+        DiskFullError: If the disk is full; what was finished is safe.
+    """
+    request.check()
+    inputs, sources = _sources(request)
+    scene = open_scene(inputs)
+    _warn_of_positions(scene, sources)
+    size = request.chunk or (CHUNK if request.options.refining is None else REFINED_CHUNK)
+    configuration = describe(inputs, request.options, sources, size, network.mark)
+    plan = Plan(sources, size, request.shard, configuration)
+    total = plan.total
+    run = Run(
+        plan,
+        request.output,
+        network.name,
+        request.options.draws,
+        request.resume,
+        request.overwrite,
+        lambda rows, new: progress(total, rows, new),
+    )
+    report = _run(request, run, scene, network)
+    if request.model_image is not None or request.residual_image is not None:
+        from deeplegato_pp.catalog.model_images import write_images
+
+        write_images(
+            scene, read_catalogue(request.output), request.model_image, request.residual_image
+        )
+    return report
+
+
+def _run(request: Request, run: Run, scene: Scene, network: Network) -> Report:
+    if request.workers is None and request.scheduler is None:
+
+        def here() -> Backend:
+            measurer = Measurer(network.load(None), scene, request.options, run.seconds)
+            return one_process(measurer)
+
+        return run(here)
+    from contextlib import ExitStack
+
+    from deeplegato_pp.catalog.workers import Job, cluster, on_workers
+
+    job = Job(run.plan.hash, network.load, _absolute(scene.inputs), request.options)
+    with ExitStack() as stack:
+
+        def there() -> Backend:
+            client = stack.enter_context(cluster(request.workers, request.scheduler))
+            return on_workers(client, job, network.name)
+
+        return run(there)
+
+
+def _absolute(inputs: Inputs) -> Inputs:
+    """The inputs with absolute paths: workers may run in another folder."""
+    changed: dict[str, Any] = {}
+    for what in ("images", "psf", "noise", "mask", "segmentation", "background"):
+        given = getattr(inputs, what)
+        changed[what] = tuple(
+            str(Path(g).resolve()) if isinstance(g, str | Path) else g for g in given
+        )
+    return replace(inputs, **changed)
+
+
+def _sources(request: Request) -> tuple[Inputs, SourceList]:
+    """The list of sources, and the inputs with what belongs to it."""
+    images = expand(request.inputs.images)
+    if request.detection is not None:
+        return _detected(replace(request.inputs, images=tuple(images)), request)
+    if request.sources is not None:
+        sources = read_sources(request.sources)
+        if sources.file is not None and not images:
+            return replace(request.inputs, images=()), sources
+        if not images:
+            raise InputError(
+                "a list of positions was given without an image. Give the image too, or a column "
+                "file with ready-made cutouts."
+            )
+        return replace(request.inputs, images=tuple(images)), replace(sources, file=None)
+    if not images:
+        raise InputError("there is nothing to measure. Give an image with --sources or --detect.")
+    return replace(request.inputs, images=()), from_files([Path(p) for p in images])
+
+
+def expand(images: tuple[Any, ...]) -> list[str]:
+    """Returns files, each folder replaced by the FITS files in it, in the order of their names.
+
+    Raises:
+        InputError: If a folder holds none.
+    """
+    found: list[str] = []
+    for image in images:
+        path = Path(image)
+        if not path.is_dir():
+            found.append(str(path))
+            continue
+        names = sorted(
+            str(p) for p in path.iterdir() if ".fit" in p.name.lower() and p.name[0] not in "._"
+        )
+        if not names:
+            raise InputError(f"folder {path} holds no FITS files. Give files, or another folder.")
+        found += names
+    return found
+
+
+def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
+    """The detected sources; what was found once is kept for runs that go on."""
+    assert request.detection is not None  # noqa: S101  # checked by the caller
+    scene = open_scene(inputs)
+    marks = [file_mark(f) for f in (*inputs.images, *inputs.noise, *inputs.mask)]
+    key = fingerprint({"how": vars(request.detection), "files": marks, "ext": inputs.extension,
+                       "bits": inputs.mask_bits, "type": inputs.noise_type,
+                       "version": __version__})  # fmt: skip
+    folder = work_folder(request.output) / f"detected-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    segmentation, background = folder / "segmentation.fits", folder / "background.fits"
+    table = folder / "sources.json"
+    if not table.is_file():
+        noise = inputs.of("noise", 0)
+        number = float(noise) if isinstance(noise, int | float) else None
+        found = detect(scene.mosaics[0], request.detection, segmentation, background, number)
+        columns = {"id": found.ids.tolist(), "x": found.x.tolist(), "y": found.y.tolist()}
+        write_atomically(table, json.dumps(columns).encode())
+    from deeplegato_pp.catalog.sources import from_columns
+
+    sources = from_columns(json.loads(table.read_text(encoding="utf-8")), "the detections")
+    given: dict[str, Any] = {}
+    if not inputs.segmentation:
+        given["segmentation"] = (str(segmentation),)
+    if request.subtract_background:
+        given["background"] = (str(background),)
+    return replace(inputs, **given), sources
+
+
+def _warn_of_positions(scene: Scene, sources: SourceList) -> None:
+    """Says so if the list looks like that of another image, or disagrees with the WCS."""
+    import numpy as np
+
+    if sources.file is not None or not scene.mosaics:
+        return
+    sample = sources[slice(0, 10_000)]
+    places = find_places(scene.mosaics, sample)
+    lost = sum(p.image < 0 for p in places)
+    if lost > len(places) / 2:
+        logger.warning(
+            "%d of the first %d sources lie outside the images: is the list or the WCS another's?",
+            lost, len(places),
+        )  # fmt: skip
+    if len(scene.mosaics) == 1 and scene.mosaics[0].wcs is not None:
+        x, y = to_pixels(scene.mosaics[0], sample)
+        apart = np.hypot(x - sample.x, y - sample.y)
+        apart = apart[np.isfinite(apart)]
+        if len(apart) and np.median(apart) > 2:
+            logger.warning(
+                "x, y and ra, dec of the list are %.1f px apart by the image's WCS: x, y are used.",
+                float(np.median(apart)),
+            )

@@ -1,0 +1,90 @@
+"""Where sources are: in which image, and at which pixel of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.catalog.mosaics import Mosaic
+from deeplegato_pp.catalog.sources import SourceList
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a source is: in which image, and at which pixel.
+
+    Attributes:
+        image: Number of the image; -1 if it is in none.
+        x: Column, 0-based. [px]
+        y: Row. [px]
+        reason: Why it cannot be measured, or empty.
+    """
+
+    image: int
+    x: float
+    y: float
+    reason: str = ""
+
+
+def find_places(mosaics: list[Mosaic], sources: SourceList) -> list[Place]:
+    """Returns where each source is; of several images that which it lies deepest in.
+
+    Pixels win over RA and Dec where there is one image; of several, the sky decides.
+    """
+    if sources.file is not None:
+        return [Place(-1, math.nan, math.nan) for _ in range(len(sources))]
+    pixels = np.stack([sources.x, sources.y], 1)
+    if len(mosaics) == 1:
+        x, y = to_pixels(mosaics[0], sources)
+        known = np.isfinite(pixels).all(1)
+        candidates = [np.where(known[:, None], pixels, np.stack([x, y], 1))]
+    else:
+        candidates = [np.stack(to_pixels(m, sources), 1) for m in mosaics]
+    return [_place(mosaics, sources, i, [c[i] for c in candidates]) for i in range(len(sources))]
+
+
+def _place(
+    mosaics: list[Mosaic], sources: SourceList, i: int, candidates: Sequence[Array]
+) -> Place:
+    best, depth = -1, -math.inf
+    for k, (x, y) in enumerate(candidates):
+        height, width = mosaics[k].shape
+        inside = min(x + 0.5, width - 0.5 - x, y + 0.5, height - 0.5 - y)
+        if math.isfinite(inside) and inside > depth + 1e-3:  # of equals the first
+            best, depth = k, inside
+    if best < 0:
+        return Place(-1, math.nan, math.nan, _no_position(mosaics, sources, i))
+    x, y = (float(v) for v in candidates[best])
+    if depth < 0:
+        height, width = mosaics[best].shape
+        where = f"({x:.1f}, {y:.1f}) px lies outside the image of {width} x {height} px"
+        what = "the position" if len(mosaics) == 1 else "in the nearest image, the position"
+        return Place(-1, x, y, f"{what} {where}. Is the WCS, or the list, of another image?")
+    return Place(best, x, y)
+
+
+def _no_position(mosaics: list[Mosaic], sources: SourceList, i: int) -> str:
+    if math.isfinite(sources.ra[i]) and math.isfinite(sources.dec[i]):
+        if all(m.wcs is None for m in mosaics):
+            return "the position is in RA and Dec, and the image has no usable WCS. Give x and y."
+        return "RA and Dec cannot be projected onto the image. Is its WCS right?"
+    return "the position is not finite. Give x and y, or RA and Dec."
+
+
+def to_pixels(mosaic: Mosaic, sources: SourceList) -> tuple[Array, Array]:
+    """0-based pixels of RA and Dec, NaN where there are none."""
+    nothing = np.full(len(sources), np.nan)
+    known = np.isfinite(sources.ra) & np.isfinite(sources.dec) & (np.abs(sources.dec) <= 90)
+    if mosaic.wcs is None or not known.any():
+        return nothing, nothing.copy()
+    x, y = nothing, nothing.copy()
+    ra, dec = sources.ra[known], sources.dec[known]
+    try:
+        x[known], y[known] = mosaic.wcs.all_world2pix(ra, dec, 0)
+    except Exception:  # the inverse of a distortion need not converge far outside
+        x[known], y[known] = mosaic.wcs.wcs_world2pix(ra, dec, 0)
+    return x, y

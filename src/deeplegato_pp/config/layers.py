@@ -1,0 +1,105 @@
+"""Configurations on disk: finding, reading and merging them, and errors that name the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deeplegato_pp.config.spelling import Layer, normalise, settle
+from deeplegato_pp.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).parents[1] / "configs"
+
+INCLUDE = "include"
+"""The key of a file, or of the overrides, that names what lies beneath."""
+
+Source = str | Path | dict[str, Any] | None
+
+_DEEPEST = 5
+"""Includes within includes; more than that is a circle."""
+
+
+def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> Any:
+    """Returns an object of the schema, filled from sources that lie over one another.
+
+    Args:
+        schema: A dataclass with a ``data`` section, such as
+            :class:`~deeplegato_pp.config.Config`.
+        sources: YAML files, names of packaged ones, nested dictionaries, or None; later ones win.
+        overrides: ``"section.key=value"`` strings, applied last.
+
+    Raises:
+        ConfigError: If a file is missing or a key is unknown or of the wrong type; the message
+            holds the dotted name.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        layers: list[Layer] = []
+        for source in sources:
+            layers += _with_includes(source if isinstance(source, dict) else _read(source))
+        layers += _with_includes(_plain(OmegaConf.from_dotlist(list(overrides))))
+        made = [OmegaConf.create(layer) for layer in layers]
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *made))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(f"Configuration key {key}: {first_line}") from error
+    settle(config)
+    return config
+
+
+def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:
+    """Returns a layer after those that it includes, all in the schema's spelling."""
+    layer = dict(layer)
+    names = layer.pop(INCLUDE, [])
+    if depth > _DEEPEST:
+        raise ConfigError(f"Configuration key {INCLUDE}: {names} include one another in a circle.")
+    layers: list[Layer] = []
+    for name in [names] if isinstance(names, str) else names:
+        layers += _with_includes(_read(name), depth + 1)
+    return [*layers, normalise(layer)]
+
+
+def _read(source: str | Path | None) -> Layer:
+    """Returns what a YAML file holds, interpolations unresolved."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if source is None:
+        return {}
+    path = _find(source)
+    try:
+        content = _plain(OmegaConf.load(path))
+    except OmegaConfBaseException:
+        raise
+    except Exception as error:  # the YAML library's own errors derive from no common builtin
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds a {type(content).__name__}, and a configuration is a mapping of "
+            "sections: model, data, training, validation, logging."
+        )
+    return content
+
+
+def _plain(content: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(content)
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    for name in (str(source), path.name):
+        packaged = CONFIG_DIR / f"{name.removesuffix('.yaml')}.yaml"
+        if packaged.is_file():
+            return packaged
+    known = ", ".join(
+        sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.rglob("*.yaml"))
+    )
+    raise ConfigError(f"No configuration file {source}. Give a YAML file or one of: {known}.")

@@ -1,0 +1,144 @@
+"""Credible intervals of weighted draws: equal-tailed and highest-density, on line and circle."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from deeplegato_pp.diagnostics.rows import (
+    Checked,
+    check_level,
+    checked,
+    row_quantiles,
+    search_rows,
+    sorted_rows,
+    unwrapped,
+)
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
+
+Array = np.ndarray
+
+
+def equal_tailed_intervals(
+    samples: Float[Array, "b s 7"],
+    level: float,
+    log_weights: Float[Array, "b s"] | None = None,
+) -> Float[Array, "b 7 2"]:
+    """Returns intervals with the same probability below and above.
+
+    Args:
+        samples: Draws in physical units, with shape (B, S, 7).
+        level: Probability inside.
+        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+
+    Returns:
+        Lower and upper ends, with shape (B, 7, 2). Those of an angle are unwrapped about the draws'
+        circular mean, so that the lower one is below the upper one and either may lie outside
+        [0, period).
+
+    Raises:
+        RangeError: If the level is no probability.
+        ShapeError: If shapes do not agree.
+        InputError: If a value is not finite.
+
+    Example:
+        >>> draws = np.linspace(0, 100, 101)[None, :, None] * np.ones(7)
+        >>> equal_tailed_intervals(draws, 0.8)[0, 0].round(1).tolist()
+        [9.6, 90.4]
+    """
+    tail = 0.5 * (1.0 - check_level(level))
+    rows = checked(samples, np.zeros((len(samples), NUM_PARAMETERS)), log_weights)
+    return np.concatenate([_quantiles(block, (tail, 1.0 - tail)) for block in rows.blocks()])
+
+
+def central_quantiles(
+    samples: Float[Array, "b s 7"],
+    probabilities: tuple[float, ...],
+    log_weights: Float[Array, "b s"] | None = None,
+) -> Float[Array, "b 7 q"]:
+    """Returns quantiles of each parameter, those of an angle unwrapped about the circular mean.
+
+    Args:
+        samples: Draws in physical units, with shape (B, S, 7).
+        probabilities: Between 0 and 1.
+        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+    """
+    rows = checked(samples, np.zeros((len(samples), NUM_PARAMETERS)), log_weights)
+    return np.concatenate([_quantiles(block, probabilities) for block in rows.blocks()])
+
+
+def _quantiles(rows: Checked, probabilities: tuple[float, ...]) -> Float[Array, "b 7 q"]:
+    samples, _ = unwrapped(rows.samples, None, rows.weights)
+    turned = Checked(samples, rows.truth, rows.weights)
+    columns = [
+        row_quantiles(turned.column(j), probabilities, rows.weights) for j in range(NUM_PARAMETERS)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def highest_density_intervals(
+    samples: Float[Array, "b s 7"],
+    level: float,
+    log_weights: Float[Array, "b s"] | None = None,
+) -> Float[Array, "b 7 2"]:
+    """Returns the shortest interval that holds a given probability; of an angle the shortest arc.
+
+    Of a density with several modes the highest-density region may be several intervals; this is the
+    shortest single one. Made from few draws it is too short: the shortest of S stretches is also
+    the luckiest (for 100 draws of a Gaussian, a 68 % interval holds some 63 %).
+
+    Args:
+        samples: Draws in physical units, with shape (B, S, 7).
+        level: Probability inside.
+        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+
+    Returns:
+        Lower and upper ends, with shape (B, 7, 2). The lower end of an arc lies in [0, period),
+        the upper one may lie beyond.
+
+    Raises:
+        RangeError: If the level is no probability.
+        ShapeError: If shapes do not agree.
+        InputError: If a value is not finite.
+
+    References:
+        | Monte Carlo estimation of Bayesian credible and HPD intervals (Chen & Shao, 1999)
+        | https://doi.org/10.1080/10618600.1999.10474802
+
+    Example:
+        >>> draws = np.linspace(0, 1, 101)[None, :, None] ** 2 * np.ones(7)
+        >>> highest_density_intervals(draws, 0.5)[0, 0].round(2).tolist()
+        [0.0, 0.25]
+    """
+    check_level(level)
+    rows = checked(samples, np.zeros((len(samples), NUM_PARAMETERS)), log_weights)
+    return np.concatenate([_shortest(block, level) for block in rows.blocks()])
+
+
+def _shortest(rows: Checked, level: float) -> Float[Array, "b 7 2"]:
+    shape = rows.samples.shape[:2]
+    weights = np.full(shape, 1.0 / shape[1]) if rows.weights is None else rows.weights
+    columns = []
+    for j, p in enumerate(PARAMETERS):
+        draws = rows.column(j)
+        if p.period is not None:  # twice round, so that an arc may cross any cut
+            draws = np.concatenate([draws % p.period, draws % p.period + p.period], axis=1)
+            columns.append(_shortest_stretch(draws, np.tile(weights, 2), level))
+        else:
+            columns.append(_shortest_stretch(draws, weights, level))
+    return np.stack(columns, axis=1)
+
+
+def _shortest_stretch(
+    draws: Float[Array, "b s"], weights: Float[Array, "b s"], level: float
+) -> Float[Array, "b 2"]:
+    ordered, mass = sorted_rows(draws, weights)
+    reached = np.cumsum(mass, axis=1)
+    wanted = reached - mass + level
+    end = search_rows(reached, wanted - 1e-9)  # a sum of shares may miss its target by rounding
+    possible = (end < draws.shape[1]) & (mass > 0)
+    last = np.take_along_axis(ordered, np.minimum(end, draws.shape[1] - 1), 1)
+    width = np.where(possible, last - ordered, np.inf)
+    best = width.argmin(axis=1)[:, None]
+    ends = [np.take_along_axis(a, best, 1)[:, 0] for a in (ordered, last)]
+    return np.stack(ends, axis=1)

@@ -1,0 +1,255 @@
+"""What the diagnostics share: checked arrays, row by row statistics, ranks without steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from deeplegato_pp.errors import InputError, RangeError, ShapeError
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.stats.circular import circular_mean, unwrap
+from deeplegato_pp.stats.weighted import normalised_weights
+
+Array = np.ndarray
+
+BLOCK = 2**21
+"""Numbers worked on at once, so that memory stays at some tens of MB however many galaxies."""
+
+SET_ASIDE = 10
+"""One draw in so many is set aside to say where an angle's circle is cut."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Draws, truths and normalised weights that belong together.
+
+    Attributes:
+        samples: With shape (B, S, 7).
+        truth: With shape (B, 7).
+        weights: Of sum 1 in each row, with shape (B, S); None if all are equal.
+    """
+
+    samples: Float[Array, "b s 7"]
+    truth: Float[Array, "b 7"]
+    weights: Float[Array, "b s"] | None
+
+    def column(self, index: int) -> Float[Array, "b s"]:
+        """Returns one parameter's draws, side by side in memory."""
+        return np.ascontiguousarray(self.samples[..., index])
+
+    def blocks(self) -> Iterator[Checked]:
+        """Yields the rows in parts of some tens of MB."""
+        batch, *rest = self.samples.shape
+        step = max(1, BLOCK // math.prod(rest))
+        for start in range(0, batch, step):
+            part = slice(start, start + step)
+            weights = None if self.weights is None else self.weights[part]
+            yield Checked(self.samples[part], self.truth[part], weights)
+
+
+def checked(
+    samples: Float[Array, "b s 7"],
+    truth: Float[Array, "b 7"],
+    log_weights: Float[Array, "b s"] | None = None,
+) -> Checked:
+    """Returns the arrays as float64, with weights of sum 1.
+
+    Raises:
+        ShapeError: If the shapes do not agree.
+        InputError: If there is no draw, or a value is not finite.
+        NumericalError: If weights are NaN, or all of a row are zero.
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    truth = np.asarray(truth, dtype=np.float64)
+    expected = (*samples.shape[:1], NUM_PARAMETERS)
+    if samples.ndim != 3 or truth.shape != expected or samples.shape[2] != NUM_PARAMETERS:
+        raise ShapeError(
+            f"samples (B, S, 7) and truth (B, 7) must agree, got {samples.shape} and {truth.shape}."
+        )
+    if samples.size == 0:
+        raise InputError(f"there is nothing to diagnose: samples have shape {samples.shape}.")
+    for what, array in (("samples", samples), ("truth", truth)):
+        if not np.isfinite(array).all():
+            row = int((~np.isfinite(array).reshape(len(array), -1).all(1)).nonzero()[0][0])
+            raise InputError(
+                f"{what} must be finite, got NaN or infinity in row {row}. "
+                "Leave out galaxies that were not measured."
+            )
+    return Checked(samples, truth, row_weights(log_weights, samples.shape[:2]))
+
+
+def row_weights(
+    log_weights: Float[Array, "b s"] | None, shape: tuple[int, ...]
+) -> Float[Array, "b s"] | None:
+    """Returns weights of sum 1 in each row, or None if all are equal.
+
+    Raises:
+        ShapeError: If the weights do not have the draws' shape.
+        NumericalError: If a weight is NaN, or all of a row are zero.
+    """
+    if log_weights is None:
+        return None
+    log_weights = np.asarray(log_weights, dtype=np.float64)
+    if log_weights.shape != shape:
+        raise ShapeError(f"log_weights must have shape {shape}, got {log_weights.shape}.")
+    return normalised_weights(log_weights)
+
+
+def check_level(level: float) -> float:
+    """Returns a probability if it lies strictly between 0 and 1.
+
+    Raises:
+        RangeError: If it does not.
+    """
+    if not 0.0 < level < 1.0:
+        raise RangeError(f"a level is a probability between 0 and 1, got {level!r}.")
+    return float(level)
+
+
+def average(
+    values: Float[Array, "b s *p"] | Bool[Array, "b s *p"], weights: Float[Array, "b s"] | None
+) -> Float[Array, "b *p"]:
+    """Returns the weighted mean over the draws."""
+    if weights is None and values.dtype == np.bool_:
+        return np.asarray(np.count_nonzero(values, axis=1) / values.shape[1])
+    if weights is None:
+        return np.asarray(values.mean(axis=1))
+    return np.einsum("bs...,bs->b...", values, weights, dtype=np.float64, casting="unsafe")
+
+
+def effective_size(weights: Float[Array, "b s"] | None, draws: int) -> Float[Array, "b"] | float:
+    """Returns Kish's effective number of draws per row, or their number if all weigh the same."""
+    return float(draws) if weights is None else 1.0 / np.square(weights).sum(axis=1)
+
+
+def unwrapped(
+    samples: Float[Array, "b s 7"],
+    truth: Float[Array, "b 7"] | None,
+    weights: Float[Array, "b s"] | None,
+) -> tuple[Float[Array, "b s 7"], Float[Array, "b 7"]]:
+    """Returns draws and truths with angles unwrapped about the draws' circular mean.
+
+    Args:
+        samples: With shape (B, S, 7).
+        truth: With shape (B, 7), or None: the draws' circular mean is returned in its place, and
+            zero for other parameters.
+        weights: Of sum 1 in each row, with shape (B, S).
+    """
+    samples = samples.copy()
+    turned = np.zeros((len(samples), samples.shape[2])) if truth is None else truth.copy()
+    for j, p in enumerate(PARAMETERS):
+        if p.period is not None:
+            center = circular_mean(samples[..., j], p.period, weights)
+            turned[:, j] = unwrap(center if truth is None else truth[:, j], center, p.period)
+            samples[..., j] = unwrap(samples[..., j], center[:, None], p.period)
+    return samples, turned
+
+
+def log_scaled(values: Float[Array, "*b 7"]) -> Float[Array, "*b 7"]:
+    """Returns parameters with the natural logarithm of those whose prior is uniform in it.
+
+    In these units an error of a radius or of an index means the same for small and large ones.
+    """
+    scaled = np.array(values, dtype=np.float64)
+    for j, p in enumerate(PARAMETERS):
+        if p.scale == "log":
+            scaled[..., j] = np.log(scaled[..., j])
+    return scaled
+
+
+def row_quantiles(
+    draws: Float[Array, "b s"],
+    probabilities: Float[Array, " q"] | tuple[float, ...],
+    weights: Float[Array, "b s"] | None = None,
+) -> Float[Array, "b q"]:
+    """Returns each row's quantiles, as :func:`~deeplegato_pp.stats.weighted.quantiles`.
+
+    A sorted draw stands in the middle of its own weight; draws of zero weight do not take part.
+    """
+    wanted = np.asarray(probabilities, dtype=np.float64)
+    if weights is None:
+        return np.quantile(draws, wanted, axis=1, method="hazen").T
+    ordered, mass = sorted_rows(draws, weights)
+    middle = np.cumsum(mass, axis=1) - 0.5 * mass
+    last = np.count_nonzero(mass, axis=1) - 1
+    index = search_rows(middle, np.broadcast_to(wanted, (len(draws), len(wanted))))
+    right = np.minimum(index, last[:, None])
+    left = np.minimum(np.maximum(index - 1, 0), last[:, None])
+    x0, x1 = (np.take_along_axis(ordered, i, 1) for i in (left, right))
+    p0, p1 = (np.take_along_axis(middle, i, 1) for i in (left, right))
+    gap = np.where(p1 > p0, p1 - p0, 1.0)
+    return x0 + np.clip((wanted - p0) / gap, 0.0, 1.0) * (x1 - x0)
+
+
+def sorted_rows(
+    draws: Float[Array, "b s"], weights: Float[Array, "b s"]
+) -> tuple[Float[Array, "b s"], Float[Array, "b s"]]:
+    """Returns each row's draws in rising order with their weights, those of weight zero last.
+
+    Draws of zero weight come back as the row's largest draw that has any.
+    """
+    order = np.argsort(np.where(weights > 0, draws, np.inf), axis=1, kind="stable")
+    ordered, mass = np.take_along_axis(draws, order, 1), np.take_along_axis(weights, order, 1)
+    last = np.count_nonzero(mass, axis=1, keepdims=True) - 1
+    return np.where(mass > 0, ordered, np.take_along_axis(ordered, last, 1)), mass
+
+
+def search_rows(edges: Float[Array, "b s"], values: Float[Array, "b q"]) -> Int[Array, "b q"]:
+    """Returns for each value how many of its row's edges lie strictly below it.
+
+    Args:
+        edges: In rising order along each row, with shape (B, S).
+        values: With shape (B, Q).
+    """
+    low = min(float(edges.min()), float(values.min()))
+    span = 2.0 * (max(float(edges.max()), float(values.max())) - low) + 1.0
+    offset = span * np.arange(len(edges))[:, None] - low  # makes one rising sequence of all rows
+    found = np.searchsorted((edges + offset).ravel(), (values + offset).ravel())
+    local: Array = found.reshape(values.shape) - edges.shape[1] * np.arange(len(edges))[:, None]
+    return np.clip(local, 0, edges.shape[1])
+
+
+def spread_rank(
+    below: Float[Array, "b *p"],
+    equal: Float[Array, "b *p"],
+    size: Float[Array, "*n"] | float,
+    position: Float[Array, "b *p"],
+) -> Float[Array, "b *p"]:
+    """Returns ranks without steps: uniform in (0, 1), not on S + 1 values, if all is well.
+
+    The truth is one draw more among N: it stands somewhere within its own share 1 / (N + 1), and
+    within the shares of draws equal to it, at `position`.
+
+    Args:
+        below: Share of the draws below the truth.
+        equal: Share of the draws equal to it.
+        size: (Effective) number of draws N, a number or with as many leading axes as `below`.
+        position: Uniform in [0, 1).
+    """
+    n = np.asarray(size)
+    n = n.reshape(n.shape + (1,) * (below.ndim - n.ndim)) if n.ndim else n
+    return (n * below + position * (1.0 + n * equal)) / (n + 1.0)
+
+
+def positions(*arrays: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Returns a number in [0, 1) for each entry, made of the last bits of some arrays' entries.
+
+    It looks random, but is a function of its arguments: neither a seed nor the order or number of
+    galaxies matters. The mixing is that of SplitMix64.
+
+    References:
+        | Fast splittable pseudorandom number generators (Steele, Lea & Flood, 2014)
+        | https://doi.org/10.1145/2660193.2660195
+    """
+    state = np.zeros(np.broadcast_shapes(*(a.shape for a in arrays)), dtype=np.uint64)
+    for array in arrays:
+        bits = np.ascontiguousarray(array, dtype=np.float64).view(np.uint64).reshape(array.shape)
+        state = (state ^ bits) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,5 @@
+"""Moved to ``deeplegato_pp.diagnostics``; this name goes with version 0.3."""
+
+from .._lazy import moved_module
+
+__getattr__ = moved_module(__name__, "deeplegato_pp.diagnostics")

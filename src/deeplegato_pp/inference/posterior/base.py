@@ -1,0 +1,349 @@
+"""Weighted draws of one galaxy or many: arrays, one record per galaxy, and the sequence of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import InputError, RangeError, ShapeError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.measurement import Measurement
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS
+from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
+from deeplegato_pp.stats import weighted as statistics
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorBase:
+    """Draws from the posteriors of one galaxy or of many, without what is computed from them.
+
+    The functions behind :class:`~deeplegato_pp.inference.Posterior` (summaries, residuals,
+    reweighting, tables, figures) take this class, so that they need not know the other.
+
+    Of a single galaxy (`single`) every array lacks the first axis and every list is its only
+    entry. A galaxy that could not be measured keeps its place: its draws are NaN, its flags hold
+    ``FAILED`` and its reason says why.
+
+    Args:
+        batch_samples: Draws in the user's physical units, with shape (B, S, 7), float64, CPU.
+        batch_w: The same in coordinates where the prior is N(0, I), with shape (B, S, 7).
+        batch_log_prob: Log-density of the proposal at the draws, in physical units (per mag,
+            arcsec, ...), with shape (B, S).
+        measurements: What else is known, one per galaxy.
+        stamps: What the network saw, in detector units, one row per galaxy.
+        batch_log_weights: Logarithms of unnormalised weights, with shape (B, S), -inf where a row
+            is padded; None if all draws weigh the same.
+        single: Whether this is one galaxy, without batch axis.
+
+    Raises:
+        ShapeError: If the shapes do not agree.
+    """
+
+    batch_samples: Float[Tensor, "b s 7"]
+    batch_w: Float[Tensor, "b s 7"]
+    batch_log_prob: Float[Tensor, "b s"]
+    measurements: list[Measurement]
+    stamps: StampBatch
+    batch_log_weights: Float[Tensor, "b s"] | None = None
+    single: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        batch, draws = self.batch_samples.shape[:2]
+        shapes = {
+            "batch_samples": (self.batch_samples, (batch, draws, NUM_PARAMETERS)),
+            "batch_w": (self.batch_w, (batch, draws, NUM_PARAMETERS)),
+            "batch_log_prob": (self.batch_log_prob, (batch, draws)),
+            "batch_log_weights": (self.batch_log_weights, (batch, draws)),
+        }
+        for name, (array, expected) in shapes.items():
+            if array is not None and tuple(array.shape) != expected:
+                raise ShapeError(f"{name} has shape {expected}, got {tuple(array.shape)}.")
+        if not batch == len(self.measurements) == len(self.stamps):
+            raise ShapeError(
+                f"{batch} rows of draws, {len(self.measurements)} measurements and "
+                f"{len(self.stamps)} stamps do not belong together."
+            )
+        if self.single and batch != 1:
+            raise ShapeError(f"a single posterior has one row, got {batch}.")
+
+    # --- arrays -------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> Tensor:
+        """Draws in the user's physical units, (B, S, 7) or (S, 7), in the table's order."""
+        return self.batch_samples[0] if self.single else self.batch_samples
+
+    @property
+    def w(self) -> Tensor:
+        """Draws in the coordinates in which the prior is N(0, I), (B, S, 7) or (S, 7)."""
+        return self.batch_w[0] if self.single else self.batch_w
+
+    @property
+    def log_prob(self) -> Tensor:
+        """Log-density of the proposal at the draws, in physical units, (B, S) or (S,)."""
+        return self.batch_log_prob[0] if self.single else self.batch_log_prob
+
+    @property
+    def log_weights(self) -> Tensor | None:
+        """Logarithms of unnormalised weights, (B, S) or (S,); None if all are equal."""
+        if self.batch_log_weights is None:
+            return None
+        return self.batch_log_weights[0] if self.single else self.batch_log_weights
+
+    # --- one entry per galaxy -----------------------------------------------------------------
+
+    def _each(self, attribute: str) -> Any:
+        values = [getattr(m, attribute) for m in self.measurements]
+        return values[0] if self.single else values
+
+    def _number(self, attribute: str) -> Any:
+        values = self._each(attribute)
+        return values if self.single else np.array(values, dtype=np.float64)
+
+    @property
+    def names(self) -> Any:
+        """Names of the galaxies."""
+        return self._each("name")
+
+    @property
+    def flags(self) -> Any:
+        """Sums of flags."""
+        return self._each("flags")
+
+    @property
+    def flag_names(self) -> Any:
+        """Names of the flags that are set."""
+        names = [Flag.names(m.flags) for m in self.measurements]
+        return names[0] if self.single else names
+
+    @property
+    def reasons(self) -> Any:
+        """Why a galaxy was not measured; empty for those that were."""
+        return self._each("reason")
+
+    @property
+    def method(self) -> Any:
+        """How the draws came about, see :class:`Measurement`."""
+        return self._each("method")
+
+    @property
+    def ess(self) -> Any:
+        """Effective sample sizes; NaN without weights."""
+        return self._number("ess")
+
+    @property
+    def khat(self) -> Any:
+        """Pareto k-hat of the weights; NaN without."""
+        return self._number("khat")
+
+    @property
+    def log_evidence(self) -> Any:
+        """Logarithms of the evidence; NaN if not computed."""
+        return self._number("log_evidence")
+
+    @property
+    def log_evidence_error(self) -> Any:
+        """Standard errors of the log-evidence."""
+        return self._number("log_evidence_error")
+
+    @property
+    def chi2(self) -> Any:
+        """Chi-square per degree of freedom: at the mean, or once refined at the best draw."""
+        return self._number("chi2")
+
+    @property
+    def quality(self) -> Any:
+        """Verdicts: ``good``, ``caution`` or ``bad``, by the flags (see ``docs/flags.md``)."""
+        return self._each("quality")
+
+    @property
+    def chi2_p(self) -> Any:
+        """Chances of a misfit as large as the best model's; see :class:`Measurement`."""
+        return self._number("chi2_p")
+
+    @property
+    def ood(self) -> Any:
+        """Distances of the network's features from those of training images."""
+        return self._number("ood")
+
+    @property
+    def ood_p(self) -> Any:
+        """Chances that a training image lies farther."""
+        return self._number("ood_p")
+
+    @property
+    def p_value(self) -> Any:
+        """Chances of a larger chi-square under the exact posterior; NaN if not refined."""
+        return self._number("p_value")
+
+    @property
+    def num_modes(self) -> Any:
+        """Modes that the refinement's search kept; NaN if it was not run."""
+        return self._number("num_modes")
+
+    @property
+    def star_probability(self) -> Any:
+        """Probabilities of a point source rather than a galaxy; NaN if not weighed."""
+        values = [
+            math.nan if m.rivals is None else m.rivals.star_probability for m in self.measurements
+        ]
+        return values[0] if self.single else np.array(values, dtype=np.float64)
+
+    @property
+    def observations(self) -> Any:
+        """The observations."""
+        return self._each("observation")
+
+    @property
+    def prepared(self) -> Any:
+        """The prepared stamps."""
+        return self._each("prepared")
+
+    @property
+    def boxes(self) -> Any:
+        """The prior boxes, in the user's units."""
+        return self._each("box")
+
+    # --- as a sequence ------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.measurements)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Self:
+        """Returns one galaxy (an integer), or several (a slice or a list of integers)."""
+        single = isinstance(index, int | np.integer)
+        rows = self._rows([index] if single else index)
+        pick = torch.tensor(rows, dtype=torch.long)
+        weights = self.batch_log_weights
+        return type(self)(
+            self.batch_samples[pick],
+            self.batch_w[pick],
+            self.batch_log_prob[pick],
+            [self.measurements[i] for i in rows],
+            self.stamps[pick],
+            None if weights is None else weights[pick],
+            single=single,
+        )
+
+    def _rows(self, index: Any) -> list[int]:
+        if isinstance(index, slice):
+            return list(range(len(self)))[index]
+        rows = [int(i) for i in index]
+        for i in rows:
+            if not -len(self) <= i < len(self):
+                raise IndexError(f"galaxy {i} of {len(self)}")
+        return [i % len(self) for i in rows]
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+    @classmethod
+    def failed(cls, measurement: Measurement, draws: int, image_size: int) -> Self:
+        """Returns the row of a galaxy that could not be measured: NaN draws, no pixel seen.
+
+        Args:
+            measurement: Name, flags and reason; ``FAILED`` is added to the flags.
+            draws: Length of the row.
+            image_size: Side of the stamps it will stand beside. [px]
+        """
+        unseen = torch.zeros(1, image_size, image_size)
+        psf = torch.zeros(1, PSF_GRID, PSF_GRID)
+        psf[:, PSF_GRID // 2, PSF_GRID // 2] = 1.0
+        infinite = torch.full((1,), math.inf)
+        empty = torch.ones_like(unseen, dtype=torch.bool)
+        zero = torch.zeros(1)
+        stamps = StampBatch(unseen, unseen + 1.0, empty, psf, infinite, zero, zero + 1.0)
+        samples = torch.full((1, draws, NUM_PARAMETERS), math.nan, dtype=torch.float64)
+        flagged = replace(measurement, flags=int(measurement.flags | Flag.FAILED))
+        return cls(samples, samples.clone(), samples[..., 0].clone(), [flagged], stamps)
+
+    @classmethod
+    def concatenate(cls, posteriors: Sequence[Self]) -> Self:
+        """Joins posteriors; rows with fewer draws are padded with weights of -inf.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if not posteriors:
+            raise InputError("there is no posterior to join: give at least one.")
+        draws = max(p.batch_samples.shape[1] for p in posteriors)
+        weighted = any(
+            p.batch_log_weights is not None or p.batch_samples.shape[1] < draws for p in posteriors
+        )
+        padded = [p._padded(draws, weighted) for p in posteriors]
+        weights = [p.batch_log_weights for p in padded if p.batch_log_weights is not None]
+        return cls(
+            torch.cat([p.batch_samples for p in padded]),
+            torch.cat([p.batch_w for p in padded]),
+            torch.cat([p.batch_log_prob for p in padded]),
+            [m for p in padded for m in p.measurements],
+            StampBatch.concatenate([p.stamps for p in padded]),
+            torch.cat(weights) if weighted else None,
+        )
+
+    def _padded(self, draws: int, weighted: bool) -> Self:
+        """Returns the posterior with `draws` draws a row: the first one repeated, at weight 0."""
+        weights = self.batch_log_weights
+        if weights is None and weighted:
+            weights = torch.zeros_like(self.batch_log_prob)
+        missing = draws - self.batch_samples.shape[1]
+        if missing == 0 or weights is None:
+            return replace(self, batch_log_weights=weights)
+
+        def repeat(array: Tensor) -> Tensor:
+            return torch.cat([array, array[:, :1].expand(-1, missing, *array.shape[2:])], 1)
+
+        pad = torch.full((len(self), missing), -math.inf, dtype=torch.float64)
+        return replace(
+            self,
+            batch_samples=repeat(self.batch_samples),
+            batch_w=repeat(self.batch_w),
+            batch_log_prob=repeat(self.batch_log_prob),
+            batch_log_weights=torch.cat([weights, pad], 1),
+        )
+
+    # --- what users read ----------------------------------------------------------------------
+
+    def weights(self, row: int = 0) -> Float[np.ndarray, " s"] | None:
+        """Returns one galaxy's weights, of sum 1, with shape (S,); None if all are equal."""
+        if self.batch_log_weights is None:
+            return None
+        return statistics.normalised_weights(self.batch_log_weights[row].numpy())
+
+    def draws(self, number: int, seed: int = 0) -> Tensor:
+        """Returns equally weighted draws, resampled from the weighted ones.
+
+        Unweighted draws are returned as they are where there are enough, else drawn again with
+        repetition, as weighted ones always are: `ess` says how many are independent.
+
+        Args:
+            number: Draws per galaxy.
+            seed: Of the resampling.
+
+        Returns:
+            Physical parameters, with shape (B, number, 7), or (number, 7) of a single galaxy.
+
+        Raises:
+            RangeError: If `number` is not positive.
+        """
+        if number < 1:
+            raise RangeError(f"the number of draws must be at least 1, got {number}.")
+        rows = []
+        for i, samples in enumerate(self.batch_samples):
+            weights = self.weights(i)
+            if weights is None and number <= len(samples):
+                rows.append(samples[:number])
+                continue
+            if weights is None:
+                weights = np.full(len(samples), 1.0 / len(samples))
+            generator = np.random.default_rng([seed, i])
+            rows.append(samples[torch.from_numpy(statistics.resample(weights, number, generator))])
+        stacked = torch.stack(rows)
+        return stacked[0] if self.single else stacked

@@ -1,0 +1,46 @@
+"""What catalogues and policies need of whatever measures galaxies: a structural type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from deeplegato_pp.inference.posterior.posterior import Posterior
+
+
+class Estimator(Protocol):
+    """Measures galaxies; :class:`~deeplegato_pp.inference.Predictor` is one.
+
+    Catalogues are made with any object of this shape, which keeps them from importing the
+    predictor and the predictor from knowing them.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name and version, as tables state them."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the stamps on which galaxies are measured. [px]"""
+
+    def posterior(
+        self,
+        observations: Any,
+        num_samples: int = 1000,
+        seed: int | Sequence[int] = 0,
+        batch_size: int = 64,
+    ) -> Posterior:
+        """Draws from the posteriors of galaxies."""
+
+    def refine(
+        self,
+        posterior: Posterior,
+        method: str = "exact",
+        ess: float = 400.0,
+        fixed: Mapping[str, Any] | None = None,
+        seed: int | Sequence[int] = 0,
+        star_odds: float | None = 1.0,
+        noise_correlation: float | None = None,
+        model_error: float = 0.0,
+    ) -> Posterior:
+        """Makes posteriors exact."""

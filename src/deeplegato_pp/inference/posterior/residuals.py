@@ -1,0 +1,109 @@
+"""What a posterior leaves of the image: data, model, residual and masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.inference.posterior.summary import parameter_summaries
+from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.noise import model_variance
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.posterior.base import PosteriorBase
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """One galaxy's image and model on the stamp on which it was measured, in image units.
+
+    Attributes:
+        data: With shape (N, N); 0 where masked.
+        model: Noiseless galaxy under the PSF, the best constant sky added, with shape (N, N).
+        residual: data - model, with shape (N, N); 0 where masked.
+        sigma: Standard deviation of each pixel under the model, with shape (N, N).
+        mask: True = ignored, with shape (N, N): the given mask, padding and neighbours.
+        neighbours: Those of them that refining masked as neighbours, with shape (N, N).
+        sky: Best constant sky under its prior.
+        parameters: The model's parameters in the user's units, with shape (7,).
+        bin: Pixels of the image as given per pixel of the stamp and axis.
+        origin: Column and row of the middle of the stamp's first pixel, in 0-based pixels of the
+            image as given.
+    """
+
+    data: Float[Array, "n n"]
+    model: Float[Array, "n n"]
+    residual: Float[Array, "n n"]
+    sigma: Float[Array, "n n"]
+    mask: Bool[Array, "n n"]
+    neighbours: Bool[Array, "n n"]
+    sky: float
+    parameters: Float[Array, "7"]
+    bin: int
+    origin: tuple[float, float]
+
+    @property
+    def in_sigma(self) -> Float[Array, "n n"]:
+        """The residual over each pixel's standard deviation, with shape (N, N); 0 where masked."""
+        return self.residual / self.sigma
+
+
+def residual_image(posterior: PosteriorBase) -> Residuals:
+    """Returns data, model and residual of one galaxy.
+
+    The model is that of the best draw (highest posterior density in the coordinates in which the
+    prior is normal) of a refined galaxy, and of the mean of the network's draws otherwise.
+
+    Raises:
+        InputError: If the posterior is of several galaxies, or the galaxy was not measured.
+    """
+    if len(posterior) != 1:
+        raise InputError(f"residuals are of one galaxy, got {len(posterior)}. Take posterior[i].")
+    m = posterior.measurements[0]
+    if not m.measured or m.prepared is None or m.observation is None:
+        raise InputError(f"a galaxy that was not measured has no residual: {m.reason}")
+    prepared = m.prepared
+    mask = prepared.mask if m.mask is None else m.mask
+    params = best_parameters(posterior)
+    model = instrument.render(params[None], prepared)[0]
+    _, _, sky = instrument.residual_in_sigma(model, prepared, mask)
+    gain = torch.tensor(prepared.gain, dtype=torch.float64)
+    noise = torch.from_numpy(np.asarray(prepared.noise, dtype=np.float64))
+    variance = model_variance(model, noise, gain, m.model_error)
+    sigma = variance.sqrt().numpy() * prepared.scale
+    shown = (model.numpy() + sky) * prepared.scale
+    data = np.where(mask, 0.0, prepared.image * prepared.scale)
+    height, width = m.observation.shape
+    corner = -(len(mask) - 1) / 2
+    x, y = prepared.center_to_user(corner, corner)
+    return Residuals(
+        data=data,
+        model=shown,
+        residual=np.where(mask, 0.0, data - shown),
+        sigma=sigma,
+        mask=np.array(mask),
+        neighbours=mask & ~prepared.mask,
+        sky=sky * prepared.scale,
+        parameters=params.numpy(),
+        bin=prepared.bin,
+        origin=(x + (width - 1) / 2, y + (height - 1) / 2),
+    )
+
+
+def best_parameters(posterior: PosteriorBase) -> Float[Tensor, "7"]:
+    """Returns the parameters of one galaxy's best draw, or of the mean if it was not refined."""
+    m = posterior.measurements[0]
+    if posterior.batch_log_weights is None or m.box is None or m.method == "amortized":
+        mean = [s.value for s in parameter_summaries(posterior)]
+        return torch.tensor(mean, dtype=torch.float64)
+    density = posterior.batch_log_prob[0] - m.box.log_jacobian(posterior.batch_w[0])
+    target = posterior.batch_log_weights[0] + density
+    return posterior.batch_samples[0, int(target.argmax())]

@@ -1,0 +1,219 @@
+"""Rows of numbers from posteriors: what goes into every table, named, in units, in one order."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior import hypotheses as rivals
+from deeplegato_pp.inference.posterior.derived import DERIVED, derive
+from deeplegato_pp.scene.parameters import PARAMETERS
+from deeplegato_pp.stats import weighted as statistics
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.posterior.base import PosteriorBase
+    from deeplegato_pp.inference.posterior.measurement import Measurement
+
+NUMBERS: dict[str, str] = {
+    "ess": "effective sample size of the weighted draws",
+    "khat": "Pareto k-hat of the importance weights",
+    "log_evidence": "natural logarithm of the evidence",
+    "log_evidence_error": "its standard error",
+    "chi2": "chi-square per degree of freedom: at the mean, or once refined at the best draw",
+    "chi2_p": "chance of a misfit as large as that of the best model within the posterior",
+    "ood": "distance of the network's features from those of training images, about 1 for those",
+    "ood_p": "chance that a training image lies farther",
+    "p_value": "chance of a larger chi-square under the exact posterior",
+    "num_modes": "modes that the refinement's search kept, 0 where none was needed",
+}
+"""Figures of quality, without unit."""
+
+QUALITY = (
+    "good, caution or bad: the worst level among the flags set, each flag's level standing in "
+    "docs/flags.md; bad are failed, gross_misfit, mean_off, saturated, no_contrast, high_khat, "
+    "and unless refined unfamiliar"
+)
+
+INSTRUMENT: dict[str, tuple[str, str]] = {
+    "pixel_scale": ("arcsec / pix", "of the image as given"),
+    "zero_point": ("mag", "AB magnitude of one image unit"),
+    "background": ("", "median noise per pixel of the stamp [image units]"),
+    "sky_sigma": ("", "standard deviation of the constant sky offset [image units]"),
+    "psf_fwhm": ("pix", "full width at half maximum of the PSF, in pixels of the image as given"),
+    "bin": ("", "pixels of the image per pixel of the stamp and axis"),
+}
+"""What a result rests on."""
+
+TEXTS = ("name", "quality", "flag_names", "reason", "notes", "method", "model")
+INTEGERS = ("flags", "bin")
+
+
+def units() -> dict[str, str]:
+    """Returns the unit of every column, in the order of the tables; "" for pure numbers."""
+    columns = {"name": ""}
+    for p in PARAMETERS:
+        columns |= dict.fromkeys(_names(p.name), p.unit)
+    for d in DERIVED:
+        columns |= {d.name: d.unit, f"{d.name}_std": _width_unit(d.unit)}
+    texts = ("quality", "flags", "flag_names", "reason", "notes", "method")
+    columns |= dict.fromkeys(texts, "")
+    columns |= dict.fromkeys(NUMBERS, "")
+    columns |= {name: unit for name, (unit, _) in rivals.COLUMNS.items()}
+    columns["model"] = ""
+    columns |= {name: unit for name, (unit, _) in INSTRUMENT.items()}
+    for p in PARAMETERS:
+        if p.period is None:
+            columns |= {f"prior_{p.name}_lower": p.unit, f"prior_{p.name}_upper": p.unit}
+    return columns
+
+
+def descriptions() -> dict[str, str]:
+    """Returns one line on each column."""
+    lines = {"name": "name of the galaxy", "flags": "sum of the flags' bits"}
+    for p in PARAMETERS:
+        mean = "circular mean" if p.period else "mean"
+        lines[p.name] = f"{p.meaning}: posterior {mean}"
+        lines[f"{p.name}_std"] = f"standard deviation of {p.name}"
+        for suffix, probability in statistics.QUANTILES.items():
+            lines[f"{p.name}_{suffix}"] = f"{100 * probability:g} % quantile of {p.name}"
+        lines[f"prior_{p.name}_lower"] = f"lower bound of the prior of {p.name}"
+        lines[f"prior_{p.name}_upper"] = f"upper bound of the prior of {p.name}"
+    for d in DERIVED:
+        lines[d.name] = d.meaning
+        lines[f"{d.name}_std"] = f"standard deviation of {d.name}"
+    lines |= {
+        "quality": QUALITY,
+        "flag_names": "names of the flags set, separated by commas",
+        "reason": "why a galaxy was not measured",
+        "notes": "what was assumed, found or replaced",
+        "method": "how the draws came about",
+        "model": "network and version of the package",
+    }
+    lines |= NUMBERS | {name: text for name, (_, text) in INSTRUMENT.items()}
+    lines |= {name: text for name, (_, text) in rivals.COLUMNS.items()}
+    return {name: lines[name] for name in units()}
+
+
+def rows(posterior: PosteriorBase) -> list[dict[str, Any]]:
+    """Returns one dictionary per galaxy, with None for numbers that are unknown or not finite."""
+    return [_row(posterior, i) for i in range(len(posterior))]
+
+
+def parameter_summaries(posterior: PosteriorBase, row: int = 0) -> list[statistics.Summary]:
+    """Returns the seven parameters' summaries of one galaxy, in the table's order."""
+    weights = posterior.weights(row)
+    samples = posterior.batch_samples[row].numpy()
+    return [
+        statistics.summarise(samples[:, i], weights, p.period) for i, p in enumerate(PARAMETERS)
+    ]
+
+
+def to_qtable(plain: list[dict[str, Any]]) -> Any:
+    """Returns an ``astropy.table.QTable`` of rows, with units and descriptions.
+
+    Args:
+        plain: Rows as :func:`rows` makes them; further columns are kept, without unit.
+    """
+    from astropy.table import QTable
+
+    known, described = units(), descriptions()
+    table = QTable()
+    for name in plain[0] if plain else known:
+        values = [row[name] for row in plain]
+        unit = known.get(name, "")
+        table[name] = _column(name, values, unit)
+        table[name].info.description = described.get(name, "")
+    return table
+
+
+def _column(name: str, values: list[Any], unit: str) -> Any:
+    from astropy import units as u
+
+    if name in INTEGERS:
+        return np.array([0 if v is None else v for v in values], dtype=np.int64)
+    if name in TEXTS or any(isinstance(v, str) for v in values):
+        return np.array(["" if v is None else v for v in values], dtype=str)
+    numbers = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+    return u.Quantity(numbers, unit) if unit else numbers
+
+
+def _names(parameter: str) -> list[str]:
+    return [parameter, f"{parameter}_std", *(f"{parameter}_{s}" for s in statistics.QUANTILES)]
+
+
+def _width_unit(unit: str) -> str:
+    """Unit of a standard deviation: that of a surface brightness is a magnitude."""
+    return "mag" if unit.startswith("mag") else unit
+
+
+def _row(posterior: PosteriorBase, index: int) -> dict[str, Any]:
+    m = posterior.measurements[index]
+    row: dict[str, Any] = dict.fromkeys(units())
+    row |= {
+        "name": m.name,
+        "quality": m.quality,
+        "flags": int(m.flags),
+        "flag_names": ",".join(Flag.names(m.flags)),
+        "reason": m.reason or None,
+        "notes": _notes(m),
+        "method": m.method or None,
+        "model": m.model or None,
+    }
+    row |= {name: getattr(m, name) for name in NUMBERS}
+    if m.rivals is not None:
+        row |= {name: getattr(m.rivals, name) for name in rivals.COLUMNS}
+    if m.measured:
+        _add_parameters(row, posterior, index)
+        _add_derived(row, posterior, index)
+    _add_instrument(row, m)
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _notes(m: Measurement) -> str | None:
+    notes = [] if m.observation is None else list(m.observation.notes)
+    return "; ".join([*notes, *m.notes]) or None
+
+
+def _add_parameters(row: dict[str, Any], posterior: PosteriorBase, index: int) -> None:
+    for p, s in zip(PARAMETERS, parameter_summaries(posterior, index), strict=True):
+        row |= dict(zip(_names(p.name), (s.value, s.std, *s.quantiles), strict=True))
+
+
+def _add_derived(row: dict[str, Any], posterior: PosteriorBase, index: int) -> None:
+    m = posterior.measurements[index]
+    if m.observation is None or m.prepared is None:
+        return
+    weights = posterior.weights(index)
+    samples = posterior.batch_samples[index].numpy()
+    used = slice(None) if weights is None else weights > 0
+    draws = derive(samples[used], m.observation, m.prepared, m.psf_fwhm)
+    for d in DERIVED:
+        s = statistics.summarise(
+            draws[d.name], None if weights is None else weights[used], d.period
+        )
+        row |= {d.name: s.value, f"{d.name}_std": s.std}
+
+
+def _add_instrument(row: dict[str, Any], m: Measurement) -> None:
+    if m.observation is not None:
+        row |= {name: getattr(m.observation, name) for name in ("pixel_scale", "zero_point")}
+        row["sky_sigma"] = m.observation.sky_sigma
+    if m.prepared is not None:
+        row |= {"background": m.prepared.scale, "bin": m.prepared.bin}
+        row["psf_fwhm"] = m.psf_fwhm * m.prepared.bin
+    if m.box is not None:
+        for p in PARAMETERS:
+            if p.period is None:
+                lower, upper = getattr(m.box, p.name)
+                row |= {f"prior_{p.name}_lower": lower, f"prior_{p.name}_upper": upper}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a built-in type; None for a number that is not finite."""
+    if isinstance(value, str | int) or value is None:
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,1 @@
+"""From the network's posterior to the exact one."""

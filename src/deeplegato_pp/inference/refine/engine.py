@@ -1,0 +1,355 @@
+"""From the network's draws to the exact posterior: weights, modes, adaptation, verdicts.
+
+    network's draws -> weights -> modes, Student-t proposals -> adaptation -> Markov chain -> flags
+
+Each galaxy has its own random numbers and its own budget; see `docs/exact.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
+from deeplegato_pp.inference.fit.modes import ModeFinder, mixture_at
+from deeplegato_pp.inference.fit.optimize import Optima
+from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
+from deeplegato_pp.inference.refine.fallback import rescue, weights_failed
+from deeplegato_pp.inference.sampling.importance import effective_sample_size
+from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
+from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS
+from deeplegato_pp.scene.targets import log_posterior_row
+
+LogProbFunction = Callable[[Tensor, Tensor], Tensor]
+"""The network's density: from rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
+
+METHODS = ("exact", "laplace")
+_TENSION = 3.0
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Settings of :func:`refine_batch` that are rarely changed.
+
+    Attributes:
+        pilot: Draws of the network weighed first, from which the search for modes starts.
+        starts: Searches per galaxy.
+        mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
+        interpolate: Whether images are interpolated between rendered ones where that changes ln L
+            by less than 0.02 (see `inference.fit.emulator`).
+        last_resort: Whether a Markov chain is run where importance sampling fails.
+        chain_steps: Longest such chain, and so its cost. [steps of 40 walkers]
+        star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
+            the point source wins by far (see `inference.refine.fallback`). None: it is not looked at.
+    """
+
+    pilot: int = 48
+    starts: int = 2
+    mask_neighbours: bool = True
+    interpolate: bool = True
+    last_resort: bool = True
+    chain_steps: int = 300
+    star_odds: float | None = None
+
+
+def refine_batch(
+    problem: ExactProblem,
+    w: Float[Tensor, "b s 7"],
+    log_q: Float[Tensor, "b s"],
+    log_prob_fn: LogProbFunction,
+    *,
+    method: str = "exact",
+    ess: float = 400.0,
+    max_draws: int | None = None,
+    fixed: Mapping[str, float] | None = None,
+    seeds: Int[Tensor, " b"] | None = None,
+    options: RefineOptions | None = None,
+) -> RefinedDraws:
+    """Returns the exact posteriors of a batch of galaxies.
+
+    Args:
+        problem: Data and prior.
+        w: The network's draws, with shape (B, S, 7).
+        log_q: Their log-density under the network, in w, with shape (B, S).
+        log_prob_fn: That density anywhere: called with galaxies' rows (R,) and coordinates
+            (R, S, 7), it returns (R, S).
+        method: ``"exact"``, or ``"laplace"``: the modes' Gaussians mixed with the network's draws
+            by their efficiencies, unweighted, for some 60 renders.
+        ess: Effective sample size wanted.
+        max_draws: Draws weighed per galaxy at most; ten times `ess` if None.
+        fixed: Parameters held at a value, by name, in the units of the problem's box. The
+            network's conditional density is not known: the prior's own draws and a widened
+            Student-t take its place as the defensive part.
+        seeds: One per galaxy, on which alone its random numbers depend; its row if None.
+        options: Rarely changed settings.
+
+    Returns:
+        Weighted draws and verdicts.
+
+    Raises:
+        ConfigError: If the method is unknown.
+        NumericalError: If a likelihood or a density is NaN.
+        ShapeError: If the arrays do not belong together.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method must be one of {METHODS}, got {method!r}.")
+    batch, draws = log_q.shape
+    if w.shape != (batch, draws, NUM_PARAMETERS) or len(problem) != batch:
+        raise ShapeError(
+            f"w must be (B, S, 7) and log_q (B, S) for the problem's {len(problem)} galaxies, got "
+            f"{tuple(w.shape)} and {tuple(log_q.shape)}."
+        )
+    seeds = torch.arange(batch) if seeds is None else seeds
+    budget = Budget(ess=ess, max_draws=math.ceil(10 * ess) if max_draws is None else max_draws)
+    job = _Job(
+        problem.under(SersicCoordinates(problem.box, fixed)),
+        w.double(),
+        log_q.double(),
+        log_prob_fn,
+        [int(s) for s in seeds],
+        budget,
+        RefineOptions() if options is None else options,
+    )
+    return job.laplace() if method == "laplace" else job.exact()
+
+
+class _Job:
+    """One call of :func:`refine_batch`."""
+
+    def __init__(
+        self,
+        problem: ExactProblem,
+        w: Tensor,
+        log_q: Tensor,
+        log_prob_fn: LogProbFunction,
+        seeds: list[int],
+        budget: Budget,
+        options: RefineOptions,
+    ) -> None:
+        self.problem, self.w, self.seeds = problem, w, seeds
+        self.coordinates: SersicCoordinates = problem.coordinates  # type: ignore[assignment]
+        self.budget, self.options = budget, options
+        self.conditional = self.coordinates.dim < NUM_PARAMETERS
+        self.renders = [0] * len(w)
+        self.given_mask = problem.stamps.mask.clone()
+        self.targets: dict[int, InterpolatedTarget] = {}
+        if self.conditional:
+            self.base, self.base_log_prob = self._prior_draws(w.shape[1])
+            self.density = None
+        else:
+            self.base, self.base_log_prob, self.density = w, log_q, log_prob_fn
+
+    def exact(self) -> RefinedDraws:
+        """Adaptive importance sampling, with a Markov chain where it fails."""
+        modes, pilot = self._finder().find()
+        samplers = self._samplers(modes, pilot)
+        sample_targets(samplers, self._log_target, self._base_density)
+        galaxies = [self._collect(i, s, modes[i]) for i, s in enumerate(samplers)]
+        if self.options.last_resort:
+            galaxies = [self._rescue(i, g) for i, g in enumerate(galaxies)]
+        return self._verdicts(galaxies)
+
+    def laplace(self) -> RefinedDraws:
+        """Gaussians at the modes and the network's draws, mixed by their efficiencies."""
+        self.options = replace(self.options, pilot=min(16, self.options.pilot), starts=1)
+        self.budget = replace(self.budget, adaptations=0)
+        modes, pilot = self._finder().find()
+        samplers = self._samplers(modes, pilot)
+        sizes = [0 if m is None else 16 for m in modes]
+        for i, sampler in enumerate(samplers):
+            if sizes[i]:
+                sampler.base_share = 0.0
+                x, component = sampler.propose(sizes[i])
+                target = self._log_target([i], [x])[0]
+                sampler.accept(x, component, target, self._base_density([i], [x])[0])
+        return self._verdicts([self._mix(i, s, modes[i]) for i, s in enumerate(samplers)])
+
+    # --- sampling ---------------------------------------------------------------------------
+
+    def _finder(self) -> ModeFinder:
+        pilot = self.options.pilot
+        return ModeFinder(
+            self.problem,
+            self.coordinates,
+            self.coordinates.project(self.w[:, :pilot]),
+            None if self.conditional else self.base_log_prob[:, :pilot],
+            self.renders,
+            starts=self.options.starts,
+            mask_neighbours=self.options.mask_neighbours,
+        )
+
+    def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
+        shape = (number, self.coordinates.dim)
+        draws = torch.stack(
+            [
+                torch.randn(*shape, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+                for s in self.seeds
+            ]
+        )
+        return draws, self.coordinates.log_prior(draws)
+
+    def _samplers(self, modes: list[Optima | None], pilot: list[Tensor]) -> list[TargetSampler]:
+        samplers = []
+        for i, seed in enumerate(self.seeds):
+            # Draws without a known density start the search, and are no part of the sample.
+            known = pilot[i][:0] if self.conditional else pilot[i]
+            sampler = TargetSampler(self.base[i], self.base_log_prob[i], known, seed, self.budget)
+            found = modes[i]
+            if found is not None:
+                sampler.set_mixture(mixture_at(found, widened=self.conditional))
+                if self.options.interpolate and bool(found.converged[0]):
+                    self.targets[i] = InterpolatedTarget(self.problem, i, found)
+            else:
+                sampler.base_share = 1.0
+            samplers.append(sampler)
+        return samplers
+
+    def _log_target(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
+        return [self._log_target_row(i, u) for i, u in zip(rows, draws, strict=True)]
+
+    def _log_target_row(self, row: int, u: Tensor) -> Tensor:
+        target = self.targets.get(row)
+        if target is None:
+            self.renders[row] += len(u)
+            return log_posterior_row(self.problem, row, u)
+        before = target.renders
+        values = target(u)
+        self.renders[row] += target.renders - before
+        return values
+
+    def _base_density(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
+        if self.density is None:
+            return [self.coordinates.log_prior(u) for u in draws]
+        lengths = [len(u) for u in draws]
+        padded = torch.nn.utils.rnn.pad_sequence(draws, batch_first=True)
+        with torch.no_grad():
+            values = self.density(torch.tensor(rows), padded).double().cpu()
+        return [v[:n] for v, n in zip(values, lengths, strict=True)]
+
+    # --- results ----------------------------------------------------------------------------
+
+    def _collect(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
+        pool = sampler.pool
+        evidence, error = pool.log_evidence()
+        galaxy = RefinedGalaxy(
+            w=self.coordinates.embed(pool.x),
+            log_proposal=pool.log_mixture(),
+            log_likelihood=pool.log_target - self.coordinates.log_prior(pool.x),
+            log_weights=pool.log_weights(),
+            method="adapted" if sampler.adaptations else "importance",
+            log_evidence=evidence,
+            log_evidence_error=error,
+            num_modes=0 if modes is None else len(modes.rows),
+        )
+        if not bool(torch.isfinite(galaxy.log_weights).any()):
+            raise NumericalError(
+                f"No draw of galaxy {row} has a finite weight. Are its noise and PSF right?"
+            )
+        galaxy.judge(self.budget.ess)
+        return galaxy
+
+    def _rescue(self, row: int, galaxy: RefinedGalaxy) -> RefinedGalaxy:
+        """Runs a Markov chain where the weights fail, if that is of use."""
+        if not weights_failed(galaxy, self.budget.ess):
+            return galaxy
+        better, renders = rescue(
+            self.problem,
+            row,
+            galaxy,
+            seed=self.seeds[row],
+            ess=self.budget.ess,
+            max_steps=self.options.chain_steps,
+            star_odds=self.options.star_odds,
+        )
+        self.renders[row] += renders
+        return better
+
+    def _mix(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
+        """Unweighted draws of the modes' Gaussians and of the network."""
+        base, total = self.base[row], self.base.shape[1]
+        share = laplace_share(sampler)
+        x = base[: round(share * total)]
+        if modes is not None and len(x) < total:
+            gaussian = replace(mixture_at(modes, widened=False), dof=1e6)
+            counts = [0] * gaussian.size
+            counts[0] = total - len(x)
+            normal = torch.randn(
+                counts[0], x.shape[1], generator=sampler.generator, dtype=torch.float64
+            )
+            x = torch.cat([x, gaussian.means[0] + normal @ gaussian.scale_tril[0].T])
+            parts = [gaussian.component_log_prob(x)[:, 0] + math.log1p(-share)]
+            if share > 0:
+                parts.append(self._base_density([row], [x])[0] + math.log(share))
+            log_proposal = torch.logsumexp(torch.stack(parts), 0)
+        else:
+            log_proposal = self.base_log_prob[row]
+        evidence, error = sampler.pool.log_evidence()
+        galaxy = RefinedGalaxy(
+            w=self.coordinates.embed(x),
+            log_proposal=log_proposal,
+            log_likelihood=torch.full((len(x),), math.nan, dtype=torch.float64),
+            log_weights=torch.zeros(len(x), dtype=torch.float64),
+            method="laplace" if modes is not None else "amortized",
+            log_evidence=evidence,
+            log_evidence_error=error,
+            num_modes=0 if modes is None else len(modes.rows),
+        )
+        if modes is not None and not bool(modes.converged[0]):
+            galaxy.flags |= int(Flag.LOW_ESS)
+        return galaxy
+
+    def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
+        for i, galaxy in enumerate(galaxies):
+            masked = self.problem.stamps.mask[i] & ~self.given_mask[i]
+            galaxy.neighbours = masked.cpu()
+            galaxy.masked_pixels = int(masked.sum())
+            if galaxy.masked_pixels:
+                galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
+            if not self.conditional and in_tension(self.w[i], galaxy):
+                galaxy.flags |= int(Flag.TENSION)
+            self._goodness_of_fit(i, galaxy)
+            galaxy.num_renders = self.renders[i]
+        return RefinedDraws(galaxies, self.problem)
+
+    def _goodness_of_fit(self, row: int, galaxy: RefinedGalaxy) -> None:
+        generator = torch.Generator().manual_seed(self.seeds[row] + 1)
+        draws = galaxy.resample(4, generator)
+        if bool(torch.isfinite(galaxy.log_likelihood).any()):
+            best = galaxy.w[galaxy.log_likelihood.argmax()]
+            draws = torch.cat([best[None], draws])
+        chi2 = self.problem.chi_square(row, self.coordinates.project(draws))
+        self.renders[row] += len(draws)
+        half = 0.5 * self.problem.num_pixels[row].cpu().double()
+        galaxy.chi2 = float(chi2.min() / (2.0 * half - self.coordinates.dim).clamp_min(1.0))
+        # Correlated pixels are fewer than they look.
+        share = 1.0 / self.problem.stamps.noise_correlation[row].cpu()
+        tail = torch.special.gammaincc(share * half, share * 0.5 * chi2[-4:])
+        galaxy.p_value = float(tail.mean())
+
+
+def laplace_share(sampler: TargetSampler) -> float:
+    """Returns the network's share in a Laplace mixture, from both sides' efficiencies."""
+    if not sampler.mixtures:
+        return 1.0
+    log_w = sampler.pool.recent_log_weights()
+    ess = float(effective_sample_size(log_w))
+    mode_efficiency = max(0.0, (ess - 1.0) / max(len(log_w) - 1, 1))
+    both = sampler.base_efficiency + mode_efficiency
+    share = sampler.base_efficiency / both if both > 0 else 0.5
+    return 0.0 if share < 0.05 else share
+
+
+def in_tension(w: Float[Tensor, "s 7"], galaxy: RefinedGalaxy) -> bool:
+    """Whether the network's mean and the exact one differ by more than 3 of their joint sigmas."""
+    exact_std = galaxy.std()
+    sigma = (w.var(0) + exact_std**2).sqrt()
+    return bool(((w.mean(0) - galaxy.mean()).abs() > _TENSION * sigma).any())

@@ -1,0 +1,308 @@
+"""Hypotheses compared by their evidence: galaxy, point source, blank sky.
+
+All see the same pixels, mask and sky prior, and each prior is normalised, so the evidences may be
+divided. A galaxy's evidence comes from refining; those of its rivals from here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeplegato_pp.errors import RangeError
+from deeplegato_pp.inference.fit.modes import mixture_at
+from deeplegato_pp.inference.fit.optimize import Optima, distinct_modes, maximize
+from deeplegato_pp.inference.posterior.draws import RefinedDraws
+from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
+from deeplegato_pp.scene.components import PointSourceCoordinates, flux_of, magnitude_of
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.parameters import MAGNITUDE, NUM_PARAMETERS
+from deeplegato_pp.scene.prior import W_MAX, PriorBox
+from deeplegato_pp.scene.targets import log_posterior_row
+
+STAR_ODDS = 1.0
+"""Prior odds of a point source against a galaxy, unless told: even."""
+
+LOST = 30.0
+"""ln of the evidence by which a point source must fall short, by Laplace's approximation, for that
+approximation to be enough: the probability is then below 1e-12 whatever its error. As much ahead,
+and no Markov chain is run for the galaxy that it is not."""
+
+EVIDENCE_ESS = 100.0
+"""Effective sample size behind a point source's evidence: its error is then 0.02 to 0.15, and that
+of the probability below 0.04."""
+
+FAINT = 15.0
+"""ln of Laplace's Bayes factor over blank sky below which noise makes peaks beside the source's:
+the prior's own draws are then weighed first, and twice the effective size is asked for."""
+
+_FAINT_PILOT = 200
+
+DETECTION = math.log(100.0)
+"""ln of the Bayes factor over blank sky above which something is there."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence of one hypothesis for each galaxy.
+
+    Attributes:
+        log_evidence: ln Z, with shape (B,).
+        error: Its standard error, with shape (B,); NaN where it is Laplace's approximation.
+    """
+
+    log_evidence: Float[Tensor, " b"]
+    error: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a galaxy's hypothesis fares against its rivals.
+
+    Attributes:
+        star_probability: Probability of the point source, of the two, under the prior odds.
+        star_odds: Those prior odds, point source to galaxy.
+        star_log_evidence: ln Z of the point source, with shape (B,).
+        star_log_evidence_error: Its standard error, with shape (B,).
+        blank_log_evidence: ln L of the sky alone, with shape (B,).
+        detection: ln of the Bayes factor of the better of galaxy and point source over the blank
+            sky, with shape (B,).
+    """
+
+    star_probability: Float[Tensor, " b"]
+    star_odds: float
+    star_log_evidence: Float[Tensor, " b"]
+    star_log_evidence_error: Float[Tensor, " b"]
+    blank_log_evidence: Float[Tensor, " b"]
+    detection: Float[Tensor, " b"]
+
+    def detected(self, log_odds: float = DETECTION) -> Tensor:
+        """Returns, per galaxy, whether light is favoured over blank sky, by 100 to 1."""
+        return self.detection > log_odds
+
+
+def point_source_evidence(
+    problem: ExactProblem,
+    start: Float[Tensor, "b k 7"],
+    *,
+    seeds: Int[Tensor, " b"] | None = None,
+    ess: float = EVIDENCE_ESS,
+    rival: Float[Tensor, " b"] | None = None,
+) -> Evidence:
+    """Returns the evidence of a point source with the galaxy's prior in magnitude and centre.
+
+    A climb from each start gives Laplace's approximation; where that does not fall short of the
+    rival by :data:`LOST`, draws from a Student-t at the mode, mixed with the prior, make it exact.
+
+    Args:
+        problem: Data; the mask in force during refining is that of ``refined.problem``.
+        start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
+        seeds: One per galaxy; its row if None.
+        ess: Effective sample size behind each evidence.
+        rival: ln Z of the galaxy, with shape (B,); None: every evidence is made exact.
+    """
+    coordinates = PointSourceCoordinates(problem.box)
+    star = problem.under(coordinates)
+    batch = len(start)
+    seeds = torch.arange(batch) if seeds is None else seeds
+    level = None if rival is None else rival - LOST
+    laplace, modes = laplace_point_source(problem, start, level)
+    values = torch.stack([laplace, torch.full_like(laplace, math.nan)], 1)
+    worth_it = range(batch) if level is None else (laplace > level).nonzero()[:, 0].tolist()
+    faint = laplace - blank_log_evidence(problem) < FAINT
+    samplers = {
+        i: _star_sampler(star, i, modes[i], int(seeds[i]), ess, bool(faint[i])) for i in worth_it
+    }
+    rows = list(samplers)
+    sample_targets(
+        list(samplers.values()),
+        lambda which, draws: [
+            log_posterior_row(star, rows[k], u) for k, u in zip(which, draws, strict=True)
+        ],
+        lambda _, draws: [coordinates.log_prior(u) for u in draws],
+    )
+    for i, sampler in samplers.items():
+        values[i] = torch.tensor(sampler.pool.log_evidence(), dtype=torch.float64)
+    return Evidence(values[:, 0], values[:, 1])
+
+
+def laplace_point_source(
+    problem: ExactProblem,
+    start: Float[Tensor, "b k 7"],
+    out_of_reach: Float[Tensor, " b"] | None = None,
+) -> tuple[Float[Tensor, " b"], list[Optima]]:
+    """Returns Laplace's approximation to a point source's ln Z, and the modes it is taken at.
+
+    Args:
+        problem: Data.
+        start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
+        out_of_reach: ln Z that is of no interest if it cannot be reached, with shape (B,). Where
+            that is plain the climb ends early, and ln Z is too low.
+    """
+    coordinates = PointSourceCoordinates(problem.box)
+    points = coordinates.project(start.double())
+    batch, count = points.shape[:2]
+    owner = torch.arange(batch).repeat_interleave(count)
+    star = problem.under(coordinates)
+    level = None if out_of_reach is None else out_of_reach.repeat_interleave(count)
+    points = points.reshape(-1, coordinates.dim)
+    modes = distinct_modes(maximize(star, owner, points, out_of_reach=level))
+    mass = torch.stack([torch.logsumexp(m.log_mass(), 0) for m in modes])
+    return mass + 0.5 * coordinates.dim * math.log(2.0 * math.pi), modes
+
+
+def _star_sampler(
+    star: ExactProblem, row: int, modes: Optima, seed: int, ess: float, faint: bool
+) -> TargetSampler:
+    """A sampler of one point source: its modes, widened too, and the prior."""
+    generator = torch.Generator().manual_seed(seed)
+    limit = _brightest(star, row, modes.u[0]) if faint else -W_MAX
+    base, density = _prior_draws(2000, star.coordinates.dim, limit, generator)
+    pilot = _FAINT_PILOT if faint else 0
+    wanted = 2.0 * ess if faint else ess
+    sampler = TargetSampler(
+        base,
+        density,
+        log_posterior_row(star, row, base[:pilot]) if pilot else density[:0],
+        seed,
+        Budget(ess=wanted, max_draws=math.ceil(10 * wanted)),
+    )
+    sampler.set_mixture(mixture_at(modes, widened=True))
+    return sampler
+
+
+def _brightest(star: ExactProblem, row: int, u: Float[Tensor, "3"]) -> float:
+    """The magnitude's coordinate at eight standard errors of the flux above the best one."""
+    flux = star.coordinates.columns(u[None])[0]
+    profile = star.render(row, u[None], torch.float64)[0] / flux
+    sigma = torch.where(star.stamps.mask[row], torch.inf, star.stamps.sigma[row])
+    bound = flux.cpu() + 8.0 / ((profile / sigma) ** 2).sum().sqrt().cpu()
+    parameters = star.box.to_physical(torch.zeros(1, NUM_PARAMETERS, dtype=torch.float64))
+    parameters[0, MAGNITUDE] = magnitude_of(bound)[0].clamp(*star.box.magnitude)
+    return float(star.box.to_normal(parameters)[0, MAGNITUDE])
+
+
+def _prior_draws(
+    number: int, dim: int, lowest: float, generator: torch.Generator
+) -> tuple[Float[Tensor, "s f"], Float[Tensor, " s"]]:
+    """Draws from the prior, nine in ten with a first coordinate above a limit, and their density.
+
+    Where the likelihood excludes bright sources, most of the prior's own draws would be wasted.
+    """
+    u = torch.randn(number, dim, generator=generator, dtype=torch.float64)
+    excluded = torch.special.ndtr(torch.tensor(lowest, dtype=torch.float64))
+    fraction = torch.rand(number, generator=generator, dtype=torch.float64)
+    kept = torch.special.ndtri(excluded + (1.0 - excluded) * fraction).clamp(-W_MAX, W_MAX)
+    cut = torch.arange(number) % 10 != 0
+    u[:, 0] = torch.where(cut, kept, u[:, 0])
+    log_prior = -0.5 * (u**2).sum(-1) - 0.5 * dim * math.log(2.0 * math.pi)
+    share = 0.1 + 0.9 * (u[:, 0] >= lowest) / (1.0 - excluded)
+    return u, log_prior + share.log()
+
+
+def blank_log_evidence(problem: ExactProblem) -> Float[Tensor, " b"]:
+    """Returns ln L of no source at all: the sky offset is all that is marginalised, (B,)."""
+    empty = torch.zeros(1, problem.size, problem.size, dtype=torch.float64)
+    empty = empty.to(problem.stamps.image.device)
+    return torch.cat([problem.log_likelihood_of(i, empty) for i in range(len(problem))])
+
+
+def check_odds(odds: float) -> None:
+    """Refuses odds that are none.
+
+    Raises:
+        RangeError: If they are not positive and finite.
+    """
+    if not (math.isfinite(odds) and odds > 0):
+        raise RangeError(f"odds (point source to galaxy) must be positive, got {odds}.")
+
+
+def star_probability(
+    galaxy: Float[Tensor, " b"], star: Float[Tensor, " b"], odds: float = STAR_ODDS
+) -> Float[Tensor, " b"]:
+    """Returns the probability of the point source.
+
+    Args:
+        galaxy: ln Z of the galaxy, with shape (B,).
+        star: ln Z of the point source, with shape (B,).
+        odds: Prior odds, point source to galaxy, > 0.
+
+    Raises:
+        RangeError: If the odds are not positive and finite.
+
+    Example:
+        >>> star_probability(torch.zeros(1), torch.zeros(1), odds=3.0)
+        tensor([0.7500])
+    """
+    check_odds(odds)
+    return torch.sigmoid(star - galaxy + math.log(odds))
+
+
+def compare(
+    refined: RefinedDraws,
+    *,
+    odds: float = STAR_ODDS,
+    seeds: Int[Tensor, " b"] | None = None,
+    ess: float = EVIDENCE_ESS,
+) -> Comparison:
+    """Weighs galaxy against point source against blank sky, for galaxies refined exactly.
+
+    Args:
+        refined: Exact posteriors whose magnitude and centre are free.
+        odds: Prior odds, point source to galaxy.
+        seeds: One per galaxy.
+        ess: Effective sample size behind a point source's evidence.
+
+    Raises:
+        RangeError: If the odds are not positive and finite.
+    """
+    best = torch.stack([g.w[g.log_weights.argmax()] for g in refined.galaxies])
+    mean = torch.stack([g.mean() for g in refined.galaxies])
+    start = torch.stack([mean, best], 1)
+    galaxy = refined.log_evidence
+    star = point_source_evidence(refined.problem, start, seeds=seeds, ess=ess, rival=galaxy)
+    blank = blank_log_evidence(refined.problem)
+    return Comparison(
+        star_probability(galaxy, star.log_evidence, odds),
+        odds,
+        star.log_evidence,
+        star.error,
+        blank,
+        torch.maximum(galaxy, star.log_evidence) - blank,
+    )
+
+
+def flux_upper_limit(
+    w: Float[Tensor, "s 7"],
+    log_weights: Float[Tensor, " s"],
+    box: PriorBox,
+    level: float = 0.95,
+) -> float:
+    """Returns the flux below which the galaxy's lies with a given probability.
+
+    For non-detections: the prior in magnitude is exchanged for one uniform in flux, under which
+    a limit does not depend on how faint the prior box reaches.
+
+    Args:
+        w: Draws of one galaxy, with shape (S, 7).
+        log_weights: Their weights, with shape (S,).
+        box: Prior box at the reference instrument.
+        level: Probability.
+
+    Returns:
+        The limit. [background sigmas, summed over pixels]
+
+    Raises:
+        RangeError: If the level does not lie between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise RangeError(f"level must lie between 0 and 1, got {level}.")
+    flux = flux_of(box.to_physical(w)[:, MAGNITUDE])
+    weights = torch.softmax(log_weights + flux.log(), 0)
+    order = flux.argsort()
+    position = int(torch.searchsorted(weights[order].cumsum(0), level))
+    return float(flux[order[min(position, len(order) - 1)]])

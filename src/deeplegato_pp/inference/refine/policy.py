@@ -1,0 +1,94 @@
+"""Which galaxies of a list are refined, and how: the choices of files and of catalogues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deeplegato_pp.checks import check_choice
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.scene import images as instrument
+
+if TYPE_CHECKING:
+    from deeplegato_pp.inference.posterior.estimator import Estimator
+
+FAINT = 10.0
+"""S/N below which the network's posterior is nearly as good as the exact one."""
+
+MISFIT = 5.0
+"""Standard deviations by which the mean's chi-square must be too large to call for refining."""
+
+
+@dataclass(frozen=True)
+class Refining:
+    """How the galaxies of a list are refined, and which of them.
+
+    Attributes:
+        method: ``"exact"`` or ``"laplace"``.
+        rule: Which galaxies: ``"all"``, or those that gain by it, ``"auto"``
+            (:func:`worth_refining`).
+        fixed: Parameters held at a value, the same for all galaxies, in the user's units.
+        star_odds: Prior odds of a point source against a galaxy.
+        model_error: Error of the model as a fraction of itself.
+
+    Raises:
+        ConfigError: If the rule is unknown.
+    """
+
+    method: str = "exact"
+    rule: str = "all"
+    fixed: Mapping[str, float] | None = None
+    star_odds: float | None = 1.0
+    model_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice(self.rule, ("all", "auto"), "refine_rule")
+
+    def apply(
+        self, predictor: Estimator, posterior: Posterior, seed: int | Sequence[int]
+    ) -> Posterior:
+        """Returns the posterior with the chosen galaxies refined, in the same order.
+
+        Args:
+            predictor: What made the draws.
+            posterior: The network's.
+            seed: Of all random numbers; a sequence holds one per galaxy.
+        """
+        number = len(posterior)
+        chosen = list(range(number)) if self.rule == "all" else worth_refining(posterior)
+        if not chosen:
+            return posterior
+        refined = predictor.refine(
+            posterior[chosen],
+            self.method,
+            fixed=self.fixed,
+            seed=seed if isinstance(seed, int) else [seed[i] for i in chosen],
+            star_odds=self.star_odds,
+            model_error=self.model_error,
+        )
+        rest = sorted(set(range(number)) - set(chosen))
+        if not rest:
+            return refined
+        joined = Posterior.concatenate([refined, posterior[rest]])
+        order = [*chosen, *rest]
+        return joined[[order.index(i) for i in range(number)]]
+
+
+def worth_refining(posterior: Posterior) -> list[int]:
+    """Returns the galaxies for which refining changes much: the rule ``auto``.
+
+    Those of a median S/N above 10, where the network is far wider than the exact posterior, and
+    those whose mean does not fit the image (chi-square more than 5 sigma too large).
+    """
+    rows = []
+    for i, m in enumerate(posterior.measurements):
+        if not m.measured or m.prepared is None or m.observation is None:
+            continue
+        pixels = int((~m.prepared.mask).sum())
+        if (
+            m.chi2 - 1.0 > MISFIT * (2.0 / pixels) ** 0.5
+            or instrument.median_snr(posterior.batch_samples[i], m.prepared, m.psf_fwhm) > FAINT
+        ):
+            rows.append(i)
+    return rows

@@ -1,0 +1,253 @@
+"""Between the user's posterior and the exact engine, which knows detector units only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deeplegato_pp.errors import ConfigError, InputError, NumericalError, RangeError, ShapeError
+from deeplegato_pp.inference.posterior.draws import RefinedDraws
+from deeplegato_pp.inference.posterior.hypotheses import Rivals
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
+from deeplegato_pp.inference.refine.rows import refined_row, rivals_of, unrefined, with_noise
+from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.parameters import NAMES
+from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE
+
+if TYPE_CHECKING:
+    from deeplegato_pp.models import DeepLeGAToPP
+    from deeplegato_pp.observation.preparation import PreparedStamp
+
+logger = logging.getLogger(__name__)
+
+BATCH = 16
+"""Galaxies refined together."""
+
+Fixed = float | Sequence[float] | np.ndarray
+"""A fixed value: one for all galaxies, or one per galaxy."""
+
+POINT_PARAMETERS = {"magnitude", "center_x", "center_y"}
+"""What a point source has too; where one is fixed the two hypotheses are not compared."""
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """One call of :meth:`Predictor.refine`.
+
+    Args:
+        model: The network that made the draws.
+        device: Where it runs.
+        method: ``"exact"`` or ``"laplace"``.
+        ess: Effective sample size wanted.
+        fixed: Parameters held at a value, in the user's units: a number for all galaxies, or one
+            per galaxy.
+        seed: Of all random numbers; a sequence holds one per galaxy.
+        star_odds: Prior odds of a point source against a galaxy; None: the two are not compared.
+        noise_correlation: Variance of sums over many pixels over that of independent ones; None:
+            each observation's own.
+        model_error: Error of the model as a fraction of itself.
+
+    Raises:
+        ConfigError: If the method is unknown.
+        RangeError: If `ess` or `star_odds` is not positive, or a name in `fixed` is unknown.
+    """
+
+    model: DeepLeGAToPP
+    device: torch.device
+    method: str = "exact"
+    ess: float = 400.0
+    fixed: Mapping[str, Fixed] | None = None
+    seed: int | Sequence[int] = 0
+    star_odds: float | None = STAR_ODDS
+    noise_correlation: float | None = None
+    model_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
+        if not self.ess > 0:
+            raise RangeError(f"ess must be positive, got {self.ess}.")
+        if self.star_odds is not None:
+            check_odds(self.star_odds)
+        unknown = set(self.fixed or {}) - set(NAMES)
+        if unknown:
+            raise RangeError(f"Unknown parameters {sorted(unknown)}; the seven are {NAMES}.")
+
+    def __call__(self, posterior: Posterior) -> Posterior:
+        """Returns the refined posterior; see :meth:`Predictor.refine`."""
+        for m in posterior.measurements:
+            if m.measured and m.method != "amortized":
+                raise InputError(
+                    f"{m.name or 'a galaxy'} has {m.method} draws; refining starts from the "
+                    "network's own. Give what Predictor.posterior returned."
+                )
+        found: list[Posterior | None] = [None] * len(posterior)
+        for fixed, group in self._groups(posterior):
+            for start in range(0, len(group), BATCH):
+                rows = group[start : start + BATCH]
+                own = self.seed if isinstance(self.seed, int) else [self.seed[i] for i in rows]
+                result = self._refine(posterior[rows], own, fixed)
+                for row, refined in zip(rows, result, strict=True):
+                    found[row] = replace(refined, single=False)
+        rows_left = [
+            f if f is not None else replace(posterior[i], single=False) for i, f in enumerate(found)
+        ]
+        joined = Posterior.concatenate(rows_left)
+        return joined[0] if posterior.single else joined
+
+    def _groups(self, posterior: Posterior) -> list[tuple[dict[str, float], list[int]]]:
+        """Measured rows, grouped by what the fixed values are at the reference instrument."""
+        groups: dict[tuple[float, ...], tuple[dict[str, float], list[int]]] = {}
+        values = per_galaxy(self.fixed or {}, len(posterior))
+        for i, m in enumerate(posterior.measurements):
+            if m.measured and m.prepared is not None:
+                fixed = fixed_at_reference(values[i], m.prepared)
+                groups.setdefault(tuple(fixed.values()), (fixed, []))[1].append(i)
+        return list(groups.values())
+
+    def _refine(
+        self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
+    ) -> Posterior:
+        """Refines galaxies with the same fixed values; one that fails keeps the network's draws."""
+        try:
+            draws = self._run(posterior, seed, fixed)
+        except NumericalError as error:
+            if len(posterior) == 1:
+                return unrefined(posterior, error)
+            own = [seed if isinstance(seed, int) else [seed[i]] for i in range(len(posterior))]
+            parts = [self._refine(posterior[[i]], s, fixed) for i, s in enumerate(own)]
+            return Posterior.concatenate(parts)
+        rivals = self._rivals(posterior, draws, seed, fixed)
+        masks = draws.problem.stamps.mask.cpu().numpy()
+        known = (self.model.prior, self.model.card)
+        rows = [
+            refined_row(replace(posterior[i], single=False), galaxy, *known, mask, rival)
+            for i, (galaxy, mask, rival) in enumerate(
+                zip(draws.galaxies, masks, rivals, strict=True)
+            )
+        ]
+        correlations = draws.problem.stamps.noise_correlation.tolist()
+        return Posterior.concatenate(
+            [
+                with_noise(row, c, self.model_error)
+                for row, c in zip(rows, correlations, strict=True)
+            ]
+        )
+
+    def _rivals(
+        self,
+        posterior: Posterior,
+        draws: RefinedDraws,
+        seed: int | Sequence[int],
+        fixed: dict[str, float],
+    ) -> list[Rivals | None]:
+        """Weighs each galaxy against point source and blank sky, where that can be done."""
+        star_odds = self._odds(fixed)
+        if self.method != "exact" or star_odds is None:
+            return [None] * len(posterior)
+        seeds = instrument.content_seeds(posterior.stamps, seed)
+        try:
+            comparison = compare(draws, odds=star_odds, seeds=seeds)
+        except NumericalError as error:
+            logger.info("no comparison with a point source: %s", error)
+            return [None] * len(posterior)
+        return [
+            rivals_of(comparison, i, galaxy, draws.problem.box, m.prepared)
+            for i, (galaxy, m) in enumerate(
+                zip(draws.galaxies, posterior.measurements, strict=True)
+            )
+            if m.prepared is not None
+        ]
+
+    def _odds(self, fixed: dict[str, float]) -> float | None:
+        """Prior odds of a point source; None where the two are not to be compared."""
+        return None if POINT_PARAMETERS & set(fixed) else self.star_odds
+
+    def _run(
+        self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
+    ) -> RefinedDraws:
+        stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
+        seen = posterior.stamps
+        if self.noise_correlation is not None:
+            seen = seen.with_noise_correlation(self.noise_correlation)
+        problem = ExactProblem(
+            seen,
+            [torch.from_numpy(np.asarray(p.psf, dtype=np.float64)) for p in stamps],
+            [p.psf_oversampling for p in stamps],
+            [p.psf_includes_pixel for p in stamps],
+            self.model.prior,
+            model_error=self.model_error,
+        )
+        jacobian = torch.stack(
+            [
+                m.box.log_jacobian(w)
+                for m, w in zip(posterior.measurements, posterior.batch_w, strict=True)
+                if m.box is not None
+            ]
+        )
+        with torch.no_grad():
+            context = self.model.encode(posterior.stamps.to(self.device))
+
+        def log_prob(rows: Tensor, w: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self.model.log_prob(context[rows.to(self.device)], w.to(self.device))
+
+        return refine_batch(
+            problem,
+            posterior.batch_w,
+            posterior.batch_log_prob - jacobian,
+            log_prob,
+            method=self.method,
+            ess=self.ess,
+            fixed=fixed or None,
+            seeds=instrument.content_seeds(posterior.stamps, seed),
+            options=RefineOptions(star_odds=self._odds(fixed)),
+        )
+
+
+def per_galaxy(fixed: Mapping[str, Fixed], number: int) -> list[dict[str, float]]:
+    """Returns the fixed values of each galaxy.
+
+    Args:
+        fixed: By name, a number for all galaxies or a sequence of one per galaxy.
+        number: Galaxies.
+
+    Raises:
+        ShapeError: If there are not as many values as galaxies.
+
+    Example:
+        >>> per_galaxy({"sersic_index": 4.0, "center_x": [0.5, -0.5]}, 2)[1]
+        {'sersic_index': 4.0, 'center_x': -0.5}
+    """
+    columns = {}
+    for name, value in fixed.items():
+        column = np.asarray(value, dtype=np.float64)
+        if column.shape not in ((), (number,)):
+            raise ShapeError(
+                f"fixed {name} takes one number, or one per galaxy ({number}), got an array of "
+                f"shape {column.shape}."
+            )
+        columns[name] = np.broadcast_to(column, (number,))
+    return [{name: float(column[i]) for name, column in columns.items()} for i in range(number)]
+
+
+def fixed_at_reference(fixed: Mapping[str, float], prepared: PreparedStamp) -> dict[str, float]:
+    """Returns fixed values, given in the user's units, at the reference instrument."""
+    shift = instrument.magnitude_shift(prepared)
+    factor = prepared.pixel_scale / REFERENCE_PIXEL_SCALE
+    convert = {
+        "magnitude": lambda v: v - shift,
+        "effective_radius": lambda v: v / factor,
+        "center_x": lambda v: prepared.center_from_user(v, 0.0)[0],
+        "center_y": lambda v: prepared.center_from_user(0.0, v)[1],
+    }
+    return {k: float(convert.get(k, lambda v: v)(float(v))) for k, v in fixed.items()}

@@ -1,0 +1,1 @@
+"""Samplers that know nothing of galaxies: importance, adaptation, chains."""

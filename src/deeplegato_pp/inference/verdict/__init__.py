@@ -1,0 +1,1 @@
+"""Whether a row is to be trusted: goodness of fit, defects, novelty."""

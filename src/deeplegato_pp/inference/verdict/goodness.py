@@ -1,0 +1,170 @@
+"""How well posteriors explain their images: misfit on several scales, judged at their own width.
+
+The residual is that of the best model that the posterior allows (`best_fit`). How far that one lies
+from the mean is a statistic of its own: if the posterior is right, no further than a draw does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from scipy import stats
+from torch import Tensor
+
+from deeplegato_pp.inference.verdict.best_fit import MISFITS, BestFits
+from deeplegato_pp.inference.verdict.defects import BLOCK, noise_ratios, noise_remarks
+from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.noise import block_scatter
+from deeplegato_pp.scene.prior import PriorBox
+
+_NOISE_GRANTED = (1.5, 3.0)
+"""How much the noise of pixels and of blocks may exceed its map before that is misfit too."""
+
+_TOGETHER = 16
+"""Galaxies judged together; their arrays take some hundred kB each."""
+
+_FAINT = 0.5
+"""Pixels in which the model is fainter than this count as background. [sigma]"""
+
+
+@dataclass(frozen=True)
+class Goodness:
+    """What the image says of a posterior.
+
+    Attributes:
+        chi2: Chi-square per unmasked pixel at the posterior's mean, the sky at its best.
+        misfits: By the names in :data:`MISFITS`, by how many standard deviations the best model's
+            chi-square is too large: ``core`` of the galaxy's own pixels, ``blocks`` of sums over
+            4 x 4 px within twice that ellipse, ``patches`` of sums over 16 x 16 px anywhere; and
+            ``sky``, how far its best value lies from zero in what its prior allows, 0.05 sigma
+            granted. Noise that scatters more than its map says is granted too (`granted`).
+        step: Largest distance of the best model from the posterior's mean in one of the
+            coordinates. [posterior's standard deviations]
+        residual_fraction: Light of the residual in the galaxy's own pixels beyond that of the
+            noise, over the model's light there.
+        residual_error: Its standard error.
+        residual: (data - model - sky)/sigma of the best model, a 1 % error of the model counted
+            as noise, with shape (N, N); 0 where masked.
+        model: The best model, with shape (N, N). [background sigma]
+        inside: The galaxy's own pixels, with shape (N, N).
+        noise: In words how the background's scatter differs from the noise map; empty if it
+            does not.
+        granted: By what factors the noise of pixels and of 4 x 4 blocks was raised for that.
+        detection: Square root of the chi-square that the galaxy takes off an empty model;
+            negative if the model is worse than none.
+        renders: Images rendered.
+
+    References:
+        | Residual flux fraction (Hoyos et al., 2011), https://arxiv.org/abs/1010.1531
+    """
+
+    chi2: float
+    misfits: dict[str, float]
+    step: float
+    residual_fraction: float
+    residual_error: float
+    residual: Float[Tensor, "n n"]
+    model: Float[Tensor, "n n"]
+    inside: Bool[Tensor, "n n"]
+    noise: list[str]
+    granted: tuple[float, float]
+    detection: float
+    renders: int
+
+    @property
+    def p_value(self) -> float:
+        """Chance of a misfit as large in any of the ways: four times that of the largest."""
+        return min(1.0, len(self.misfits) * float(stats.norm.sf(max(self.misfits.values()))))
+
+
+def goodness(
+    w: Sequence[Float[Tensor, "s 7"]],
+    start: Float[Tensor, "b 7"],
+    stamps: Sequence[PreparedStamp],
+    prior: PriorBox,
+) -> list[Goodness]:
+    """Judges posteriors against their images.
+
+    Costs one image per galaxy whose mean fits, some fifteen for the others.
+
+    Args:
+        w: Of each galaxy, equally weighted draws in the coordinates in which the prior is N(0, I).
+        start: The posteriors' means in those coordinates.
+        stamps: The stamps, all of one side.
+        prior: The prior at the reference instrument.
+    """
+    found: list[Goodness] = []
+    for first in range(0, len(stamps), _TOGETHER):
+        part = slice(first, first + _TOGETHER)
+        fits = BestFits(w[part], stamps[part], prior)
+        rows = torch.arange(len(fits.stamps))
+        fits.evaluate(rows, start[part].double())
+        chi2 = [
+            instrument.residual_in_sigma(model, stamp)[1]
+            for model, stamp in zip(fits.model, fits.stamps, strict=True)
+        ]
+        fits.improve(rows[~fits.fit_well(rows)])
+        found += _described(fits, chi2)
+    return found
+
+
+def _described(fits: BestFits, chi2: list[float]) -> list[Goodness]:
+    """Returns what the images say, the models being the best ones."""
+    rows = torch.arange(len(fits.stamps))
+    inside = fits.inside(rows)
+    background = fits.good & (fits.model.abs() < _FAINT * fits.sigma)
+    ratios = [noise_ratios(r, b) for r, b in zip(fits.residual, background, strict=True)]
+    granted = [_granted(r) for r in ratios]
+    misfits = fits.misfits(rows, torch.tensor(granted, dtype=torch.float64)).tolist()
+    steps = ((fits.w - fits.center).abs() / fits.width).amax(-1).tolist()
+    gained = (fits.weight * fits.model * (2.0 * fits.data - fits.model)).sum((-2, -1))
+    detection = gained.sign() * gained.abs().sqrt()
+    found = []
+    for i, stamp in enumerate(fits.stamps):
+        fraction, error = _residual_fraction(fits, i, inside[i])
+        found.append(
+            Goodness(
+                chi2=chi2[i],
+                misfits=dict(zip(MISFITS, misfits[i], strict=True)),
+                step=steps[i],
+                residual_fraction=fraction,
+                residual_error=error,
+                residual=fits.residual[i],
+                model=fits.model[i],
+                inside=inside[i],
+                noise=noise_remarks(_beyond_told(ratios[i], stamp), int(background[i].sum())),
+                granted=granted[i],
+                detection=float(detection[i]),
+                renders=fits.renders[i],
+            )
+        )
+    return found
+
+
+def _residual_fraction(fits: BestFits, row: int, used: Tensor) -> tuple[float, float]:
+    variance = fits.variance[row][used]
+    residual = (fits.residual[row] * fits.floored[row].sqrt())[used].abs().sum()
+    # The absolute value of normal noise has mean 0.80 and standard deviation 0.60.
+    light = float(fits.model[row][used].abs().sum().clamp_min(1e-9))
+    noise = math.sqrt(2.0 / math.pi) * float(variance.sqrt().sum())
+    error = math.sqrt((1.0 - 2.0 / math.pi) * float(variance.sum()))
+    return (float(residual) - noise) / light, error / light
+
+
+def _beyond_told(ratios: tuple[float, float], stamp: PreparedStamp) -> tuple[float, float]:
+    """Returns the ratios over what the observation says of its noise's correlation."""
+    return ratios[0], ratios[1] / block_scatter(stamp.noise_correlation, BLOCK)
+
+
+def _granted(ratios: tuple[float, float]) -> tuple[float, float]:
+    """Returns by what factors noise that exceeds its map is raised."""
+    pixels, blocks = (
+        min(max(ratio, 1.0), most) if math.isfinite(ratio) else 1.0
+        for ratio, most in zip(ratios, _NOISE_GRANTED, strict=True)
+    )
+    return pixels, max(pixels, blocks)

@@ -1,0 +1,120 @@
+"""Has the network seen the like? The density of its features under those of training images.
+
+The features that the posterior head reads are summarised, over some thousand training simulations,
+by a Gaussian: the principal directions with their variances, and one variance for all the rest. The
+score of an image is its Mahalanobis distance under it, and the p-value the share of *other*
+simulations with a larger one. It catches what no simulation looks like. An image that might be a
+simulation but lies (noise alone, a galaxy with a wrong PSF) is for the likelihood to catch: see
+:mod:`~deeplegato_pp.inference.verdict.goodness`.
+
+References:
+    | A simple unified framework for detecting out-of-distribution samples (Lee et al., 2018)
+    | https://arxiv.org/abs/1807.03888
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import FormatError
+
+if TYPE_CHECKING:
+    from deeplegato_pp.models import DeepLeGAToPP
+
+logger = logging.getLogger(__name__)
+
+TAIL = 0.05
+"""Part of the scores whose mean excess draws out the tail, exponentially."""
+
+
+@dataclass(frozen=True, eq=False)
+class Novelty:
+    """The features of training images, and how far from them fresh ones lie.
+
+    Attributes:
+        mean: With shape (F,).
+        directions: Principal directions, of length 1, with shape (F, D).
+        widths: Standard deviations along them, with shape (D,).
+        rest: Standard deviation along any other direction.
+        scores: Rising quantiles of the scores of fresh simulations, evenly spaced from 0 to 95 %,
+            with shape (Q,).
+        tail: Mean excess of the scores beyond the last.
+    """
+
+    mean: Float[Tensor, " f"]
+    directions: Float[Tensor, "f d"]
+    widths: Float[Tensor, " d"]
+    rest: float
+    scores: Float[Tensor, " q"]
+    tail: float
+
+    def score(self, features: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:
+        """Returns Mahalanobis distances over the square root of the number of features, (B,)."""
+        centred = features.double() - self.mean
+        along = centred @ self.directions
+        rest = (centred**2).sum(1) - (along**2).sum(1)
+        total = ((along / self.widths) ** 2).sum(1) + rest.clamp_min(0.0) / self.rest**2
+        return (total / features.shape[1]).sqrt()
+
+    def p_value(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Returns the chance that a training simulation scores higher, with shape (B,).
+
+        Read off the fresh simulations' scores up to their 95 % quantile, beyond it off an
+        exponential of their mean excess.
+        """
+        levels = np.linspace(0.0, 1.0 - TAIL, len(self.scores))
+        below = np.interp(score.double().cpu().numpy(), self.scores.numpy(), levels)
+        beyond = TAIL * (-(score.double().cpu() - self.scores[-1]) / self.tail).exp()
+        return torch.minimum(1.0 - torch.from_numpy(below), beyond.clamp(max=1.0))
+
+    def tensors(self, model: DeepLeGAToPP) -> dict[str, Tensor]:
+        """Returns what a file holds, single precision, with the weights' fingerprint."""
+        return {
+            "mean": self.mean.float(),
+            "directions": self.directions.float().contiguous(),
+            "widths": self.widths.float(),
+            "numbers": torch.tensor([self.rest, self.tail], dtype=torch.float32),
+            "scores": self.scores.float(),
+            "fingerprint": fingerprint(model),
+        }
+
+    @classmethod
+    def of(cls, model: DeepLeGAToPP) -> Novelty | None:
+        """Returns what was fitted to a model's weights; None if nothing was, or to other weights.
+
+        Raises:
+            FormatError: If what lies beside the weights cannot be read.
+        """
+        tensors = getattr(model, "reference", None)
+        if not tensors:
+            return None
+        try:
+            if not torch.equal(tensors["fingerprint"], fingerprint(model)):
+                logger.warning("the features of training images belong to other weights: no `ood`")
+                return None
+            rest, tail = tensors["numbers"].tolist()
+            mean, directions, widths, scores = (
+                tensors[name].double() for name in ("mean", "directions", "widths", "scores")
+            )
+        except (KeyError, ValueError) as error:
+            raise FormatError(
+                f"The features of training images cannot be read ({error}). Fit them anew."
+            ) from error
+        return cls(mean, directions, widths, rest, scores, tail)
+
+
+def fingerprint(model: DeepLeGAToPP) -> Tensor:
+    """Returns a digest of a model's weights, 16 bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)

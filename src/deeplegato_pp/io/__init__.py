@@ -1,0 +1,1 @@
+"""Reading and writing files: FITS images of any size, headers, atomic writes."""

@@ -1,0 +1,114 @@
+"""Atomic writes, checks of output paths, and disk-full errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deeplegato_pp.errors import DeepLegatoError, InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(DeepLegatoError, OSError):
+    """There is no room for a file; what was finished before it is safe."""
+
+
+@contextmanager
+def disk_full_named(path: Path) -> Iterator[None]:
+    """Turns the system's error about a full disk into one that says what to do.
+
+    Args:
+        path: The file that is written in the block.
+
+    Raises:
+        DiskFullError: If there is no room for it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DiskFullError(
+            f"no space is left for {path.name} in {path.parent}. What was finished before it is "
+            "safe: free some space and run the same command again with --resume."
+        ) from error
+
+
+def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], what: str) -> Path:
+    """Returns a path that can be written, or says why not; call it before the work.
+
+    Args:
+        path: Where a file is to be.
+        suffixes: What it may end with, lower case, with the dot.
+        what: What the file is, for the message.
+
+    Raises:
+        InputError: If the suffix is unknown, the folder is missing or may not be written to, or
+            the path is a folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"{what} {path}: unknown suffix {path.suffix or '(none)'}, expected one of "
+            f"{', '.join(suffixes)}. The suffix chooses the format."
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"{what} {path}: folder {folder} does not exist. Make it first.")
+    if path.is_dir():
+        raise InputError(f"{what} {path} is a folder, expected a file. Give a file name.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{what} {path}: folder {folder} cannot be written to. Choose another.")
+    return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary file in the same folder that takes the place of `path` at the end.
+
+    If the block raises, nothing is left behind and an earlier file stays as it was.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole, and on the disk, or not at all.
+
+    Raises:
+        DiskFullError: If there is no room for it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with disk_full_named(path):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a folder's entries outlive a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,61 @@
+"""FITS images larger than memory, written through a memory map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.io.files import check_output, disk_full_named, written_whole
+
+FITS_BLOCK = 2880
+BITPIX = {"int32": 32, "float32": -32}
+
+
+@contextmanager
+def fits_canvas(
+    path: Path, shape: tuple[int, int], kind: str, cards: dict[str, Any] | None = None
+) -> Iterator[Array]:
+    """Gives zeroed pixels that become a FITS file when the block ends, and nothing if it raises.
+
+    Args:
+        path: Where to; an existing file is replaced.
+        shape: Rows and columns.
+        kind: ``"int32"`` or ``"float32"``.
+        cards: Further header entries.
+
+    Yields:
+        A writable memory map, with shape (H, W), big-endian.
+
+    Raises:
+        DiskFullError: If there is no room for it.
+        InputError: If it cannot be written there, or the type is another.
+    """
+    from astropy.io import fits
+
+    check_output(path, (".fits",), "image")
+    if kind not in BITPIX:
+        raise InputError(f"pixels must be of one of {', '.join(BITPIX)}, got {kind}.")
+    header = fits.Header()
+    header["SIMPLE"], header["BITPIX"], header["NAXIS"] = True, BITPIX[kind], 2
+    header["NAXIS1"], header["NAXIS2"] = shape[1], shape[0]
+    for card, value in (cards or {}).items():
+        header[card] = value
+    text = header.tostring(padding=True).encode("ascii")
+    dtype = np.dtype(kind).newbyteorder(">")
+    size = dtype.itemsize * shape[0] * shape[1]
+    with written_whole(path) as temporary:
+        with temporary.open("wb") as file, disk_full_named(path):
+            file.write(text)
+            # Reserved now: a map of pages for which there is no room kills the process.
+            os.posix_fallocate(file.fileno(), 0, len(text) + size + (-size) % FITS_BLOCK)
+        pixels: Any = np.memmap(temporary, dtype, "r+", offset=len(text), shape=shape)
+        yield pixels
+        pixels.flush()
+        del pixels

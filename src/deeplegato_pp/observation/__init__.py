@@ -1,0 +1,17 @@
+"""What was observed: images, noise, masks and PSFs, and the stamps made of them."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .observation import Observation as Observation
+    from .preparation import prepare as prepare
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "Observation": ".observation",
+            "prepare": ".preparation",
+        },
+    )

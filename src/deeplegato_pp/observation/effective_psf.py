@@ -1,0 +1,197 @@
+"""Images of the PSF: measured, re-centred from even grids, binned, or made from a FWHM.
+
+Pure functions over arrays (Py, Px). A PSF's own grid is ``oversampling`` times finer than the
+image's; its centre is the array's, ``((Px - 1) / 2, (Py - 1) / 2)``.
+"""
+
+import math
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.checks import check_positive, check_positive_integer
+
+MOFFAT_BETA = 4.765
+"""Slope of the Moffat profile closest to atmospheric turbulence (Trujillo et al. 2001)."""
+
+REFERENCE_FWHM = 3.0
+"""FWHM of the reference PSF [px]: 0.75 arcsec at the reference scale of 0.25 arcsec/px."""
+
+WELL_SAMPLED_FWHM = 2.5
+"""Below this FWHM [px] a PSF must be oversampled to be rendered without aliasing."""
+
+
+def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
+    """Returns a circular Moffat whose *effective* FWHM, pixel included, is ``fwhm``.
+
+    It is sampled at points, not averaged over pixels: the FWHM that users know was measured on
+    stars in the image, where the pixel is already in. Narrow ones come oversampled.
+
+    Args:
+        fwhm: Full width at half maximum. [px, > 0]
+        beta: Slope of the wings.
+
+    Returns:
+        PSF of sum 1, with shape (P, P) and P odd, and its oversampling. The array reaches 5 FWHM
+        from the centre, beyond which lies less than 1e-4 of the light (beta = 4.765).
+
+    Raises:
+        RangeError: If ``fwhm`` is not positive.
+
+    References:
+        | The effects of seeing on Sersic profiles - II. The Moffat PSF (Trujillo et al., 2001)
+        | https://arxiv.org/abs/astro-ph/0109067
+    """
+    fwhm = check_positive(fwhm, "psf_fwhm", "px")
+    oversampling = 1 if fwhm >= WELL_SAMPLED_FWHM else math.ceil(WELL_SAMPLED_FWHM / fwhm)
+    fine = fwhm * oversampling
+    half = math.ceil(5 * fine)
+    axis = np.arange(-half, half + 1, dtype=np.float64)
+    alpha = fine / (2 * math.sqrt(2 ** (1 / beta) - 1))
+    psf = (1 + (axis[:, None] ** 2 + axis[None, :] ** 2) / alpha**2) ** -beta
+    return psf / psf.sum(), oversampling
+
+
+def psf_fwhm(psf: Array, oversampling: int = 1) -> float:
+    """Returns the FWHM of a PSF's image, in pixels of the galaxy's image.
+
+    The core is Fourier-upsampled, and the area above half of its maximum turned into the diameter
+    of a circle: for an elliptical PSF this is the geometric mean of the two widths. Against
+    Gaussians and Moffats (beta 3) sampled at any sub-pixel position it is within 0.6 % from a FWHM
+    of 3 samples, 3 % at 2.5 and 9 % at 2. Below that aliasing makes it too large, by up to 50 % at
+    1.2 samples, where the samples no longer tell the width.
+
+    Args:
+        psf: Image of the PSF, with shape (Py, Px).
+        oversampling: Samples of the PSF per pixel of the image.
+    """
+    core = _core(np.asarray(psf, dtype=np.float64))
+    coarse = _half_maximum_diameter(core)
+    factor = int(np.clip(math.ceil(48 / max(coarse, 1.0)), 2, 32))
+    return _half_maximum_diameter(_upsample(core, factor)) / factor / oversampling
+
+
+def psf_centroid(psf: Array) -> tuple[float, float]:
+    """Returns the (x, y) of a PSF's core relative to the centre of its array, in its own samples.
+
+    First moments within 1.5 coarse FWHM of the maximum, the window moved onto the result until it
+    rests: the far wings, where noise and truncation sit, do not take part.
+    """
+    psf = np.asarray(psf, dtype=np.float64)
+    radius = max(1.5 * _half_maximum_diameter(psf), 1.5)
+    rows, columns = np.indices(psf.shape, dtype=np.float64)
+    y, x = (float(i) for i in np.unravel_index(int(psf.argmax()), psf.shape))
+    for _ in range(20):
+        # A window that fades over one sample, so that the centroid moves smoothly with it.
+        distance = np.hypot(columns - x, rows - y)
+        weight = np.clip(psf, 0, None) * np.clip(radius + 0.5 - distance, 0, 1)
+        new_x = float((weight * columns).sum() / weight.sum())
+        new_y = float((weight * rows).sum() / weight.sum())
+        moved = math.hypot(new_x - x, new_y - y)
+        x, y = new_x, new_y
+        if moved < 1e-4:
+            break
+    return x - (psf.shape[1] - 1) / 2, y - (psf.shape[0] - 1) / 2
+
+
+def odd_psf(psf: Array) -> Array:
+    """Returns an even-sized PSF on an odd grid, one sample longer along each even axis.
+
+    Where the light sits decides: midway between the two central samples, it is shifted by half a
+    sample, exactly, with a Fourier phase; on one of them (``N/2``, the habit of FFTs and GALFIT,
+    or ``N/2 - 1``), a row or column of zeros on the short side does it. The sum is kept.
+
+    Args:
+        psf: Image of the PSF, with shape (Py, Px).
+
+    Returns:
+        The PSF, with odd sizes, its light about the central sample.
+    """
+    x, y = psf_centroid(psf)
+    for axis, centroid in ((0, y), (1, x)):
+        if psf.shape[axis] % 2 == 1:
+            continue
+        before = 1 if centroid < -0.25 else 0
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (before, 1 - before)
+        psf = np.pad(psf, padding)
+        if abs(centroid) <= 0.25:
+            psf = _fourier_shift(psf, 0.5, axis)
+    return psf
+
+
+def bin_psf(psf: Array, oversampling: int, bin_factor: int) -> Array:
+    """Returns the effective PSF of pixels summed k by k, on the grid of the unbinned PSF.
+
+    A binned pixel is the sum of k x k native ones, so its effective PSF is the native effective
+    PSF convolved with k x k points one native pixel apart, k * oversampling samples per binned
+    pixel. For even ``k * oversampling`` of odd oversampling those points fall between samples: the
+    convolution is therefore a product in Fourier space, in which half samples are exact. Nothing
+    is re-centred.
+
+    Args:
+        psf: PSF that includes the native pixel, with shape (Py, Px), both odd.
+        oversampling: Its samples per native pixel.
+        bin_factor: Native pixels per binned pixel and axis.
+
+    Returns:
+        PSF of the same sum, to be read with ``oversampling * bin_factor`` samples per binned
+        pixel, with shape (Py + m, Px + m), both odd.
+    """
+    oversampling = check_positive_integer(oversampling, "psf_oversampling")
+    bin_factor = check_positive_integer(bin_factor, "bin")
+    if bin_factor == 1:
+        return np.array(psf)
+    between = (bin_factor - 1) * oversampling % 2 == 1
+    margin = math.ceil((bin_factor - 1) * oversampling / 2) + (16 if between else 0)
+    padded = np.pad(psf, margin)
+    spectrum = np.fft.fft2(padded)
+    for axis in (0, 1):
+        frequency = np.fft.fftfreq(padded.shape[axis]) * oversampling
+        offsets = np.arange(bin_factor) - (bin_factor - 1) / 2
+        comb = np.cos(2 * np.pi * frequency[:, None] * offsets).mean(axis=1)
+        spectrum *= comb[:, None] if axis == 0 else comb[None, :]
+    binned: Array = np.fft.ifft2(spectrum).real
+    return binned
+
+
+def edge_fraction(psf: Array) -> float:
+    """Returns the part of a PSF's light in the outermost ring of its samples."""
+    inner = psf[1:-1, 1:-1].sum() if min(psf.shape) > 2 else 0.0
+    return float((psf.sum() - inner) / psf.sum())
+
+
+def negative_fraction(psf: Array) -> float:
+    """Returns the light in negative samples over the total, as a positive number."""
+    return float(-np.clip(psf, None, 0).sum() / psf.sum())
+
+
+def _core(psf: Array) -> Array:
+    """Cuts out the core about the maximum, at least 3 coarse FWHM to each side where there is."""
+    half = max(8, math.ceil(3 * _half_maximum_diameter(psf)))
+    y, x = np.unravel_index(int(psf.argmax()), psf.shape)
+    return psf[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1]
+
+
+def _half_maximum_diameter(psf: Array) -> float:
+    """Diameter of the circle whose area is that above half of the maximum, in samples."""
+    return 2 * math.sqrt(np.count_nonzero(psf >= 0.5 * psf.max()) / math.pi)
+
+
+def _upsample(image: Array, factor: int) -> Array:
+    """Interpolates by zero-padding the spectrum; zeros around keep the two edges apart."""
+    # Odd sizes, so that no frequency is its own mirror.
+    fine: Array = np.pad(image, [(0, 3 - size % 2) for size in image.shape])
+    for axis, size in enumerate(fine.shape):
+        spectrum = np.fft.rfft(fine, axis=axis)
+        fine = factor * np.fft.irfft(spectrum, n=size * factor, axis=axis)
+    return fine
+
+
+def _fourier_shift(image: Array, shift: float, axis: int) -> Array:
+    """Shifts an odd axis by ``shift`` samples towards higher indices."""
+    frequency = np.fft.fftfreq(image.shape[axis])
+    phase = np.exp(-2j * np.pi * frequency * shift)
+    phase = phase[:, None] if axis == 0 else phase[None, :]
+    shifted: Array = np.fft.ifft(np.fft.fft(image, axis=axis) * phase, axis=axis).real
+    return shifted

@@ -1,0 +1,167 @@
+"""From what users give to what an observation holds: mask, noise and PSF, with flags and notes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplegato_pp import checks
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.observation import effective_psf, noise_maps
+
+ArrayLike = npt.ArrayLike
+
+
+def boolean_mask(mask: ArrayLike | None, bits: int | None, shape: tuple[int, ...]) -> Array:
+    """Returns the mask as a boolean copy; NaN counts as masked.
+
+    Args:
+        mask: True or non-zero = ignore, with shape (H, W); None: nothing is masked.
+        bits: The bits that mean *ignore*; None: all.
+        shape: (H, W).
+
+    Raises:
+        InputError: If the shape is wrong, or bits were given without a mask of whole numbers.
+    """
+    if mask is None:
+        if bits is not None:
+            raise InputError(
+                f"mask_bits {bits} were given without a mask to apply them to. "
+                "Give the mask (mask=, --mask FILE), or leave mask_bits out."
+            )
+        return np.zeros(shape, dtype=bool)
+    values = checks.as_real_array(mask, "mask")
+    checks.check_two_dimensional(values, "mask")
+    checks.check_same_shape(values, shape, "mask")
+    unknown = ~np.isfinite(values)
+    values = np.where(unknown, 0.0, values)
+    if bits is None:
+        return unknown | (values != 0)
+    bits = checks.check_positive_integer(bits, "mask_bits")
+    if not np.array_equal(values, np.rint(values)):
+        raise InputError(
+            "a mask used with mask_bits must hold whole numbers, got fractions. "
+            "Leave mask_bits out: every non-zero pixel is masked then."
+        )
+    return unknown | ((values.astype(np.int64) & bits) != 0)
+
+
+def sigma_and_mask(
+    image: Array, noise: ArrayLike | None, noise_type: str, mask: Array
+) -> tuple[Array, Array, int, list[str]]:
+    """Turns a noise of any form into a positive 1-sigma map.
+
+    Args:
+        image: Image, with shape (H, W), NaN and infinities still in it.
+        noise: One number, a map with shape (H, W), or None to estimate it from the border.
+        noise_type: One of ``noise_maps.NOISE_TYPES``.
+        mask: True = ignore, with shape (H, W).
+
+    Returns:
+        The 1-sigma map (masked pixels without a usable value hold the median), the mask with
+        bad pixels added, flags, and notes.
+
+    Raises:
+        InputError: If the noise cannot be used or estimated, or no pixel is left.
+    """
+    flags, notes = 0, []
+    finite = np.isfinite(image)
+    if noise is None:
+        checks.check_choice(noise_type, noise_maps.NOISE_TYPES, "noise_type")
+        checks.check_not_all_masked(mask | ~finite)
+        value = noise_maps.border_sigma(np.where(finite, image, 0.0), mask | ~finite)
+        sigma, ignore = np.full(image.shape, value), np.zeros(image.shape, dtype=bool)
+        flags |= Flag.NO_NOISE
+        notes.append(f"noise {value:.4g} per pixel estimated from the image's border")
+    else:
+        values = checks.as_real_array(noise, "noise")
+        if values.ndim == 0:
+            if noise_type == "weight":
+                raise InputError(
+                    "one number cannot be a weight, which is known up to a factor only. "
+                    "Give noise_type 'sigma', 'variance' or 'ivar'."
+                )
+            checks.check_positive(float(values), "noise")
+            values = np.full(image.shape, float(values))
+        checks.check_two_dimensional(values, "noise")
+        checks.check_same_shape(values, image.shape, "noise")
+        sigma, ignore = noise_maps.sigma_from_map(values, noise_type, image, mask)
+    mask = mask | ignore
+    nonfinite = (~finite | ~np.isfinite(sigma)) & ~mask
+    if nonfinite.any():
+        flags |= Flag.NONFINITE_PIXELS
+        notes.append(f"{int(nonfinite.sum())} pixels that are not finite were masked")
+    mask = mask | nonfinite
+    checks.check_not_all_masked(mask)
+    checks.check_noise_positive(sigma, mask)
+    usable = np.isfinite(sigma) & (sigma > 0)
+    return np.where(usable, sigma, np.median(sigma[~mask])), mask, int(flags), notes
+
+
+def usable_psf(
+    psf: ArrayLike | None, fwhm: float | None, oversampling: int, even: str
+) -> tuple[Array, int, float, int, list[str]]:
+    """Checks and normalises a PSF, or makes one.
+
+    Args:
+        psf: Image of the PSF, with shape (Py, Px), or None.
+        fwhm: FWHM of a Moffat in its place, or None. [px]
+        oversampling: Samples of ``psf`` per pixel and axis.
+        even: ``refuse`` or ``shift`` an even-sized one.
+
+    Returns:
+        The PSF of sum 1, its oversampling, its sum as given, flags, and notes.
+
+    Raises:
+        InputError: If the PSF is unusable, or the arguments contradict each other.
+    """
+    checks.check_choice(even, ("refuse", "shift"), "psf_even")
+    oversampling = checks.check_positive_integer(oversampling, "psf_oversampling")
+    if psf is None:
+        return _moffat_in_place(fwhm, oversampling)
+    if fwhm is not None:
+        raise InputError("psf and psf_fwhm were both given, expected one. Leave one of them out.")
+    kernel = checks.as_real_array(psf, "the PSF")
+    checks.check_two_dimensional(kernel, "the PSF")
+    checks.check_not_empty(kernel, "the PSF")
+    checks.check_psf_finite(kernel)
+    checks.check_psf_sum_positive(kernel)
+    flags, notes = 0, []
+    if 0 in (kernel.shape[0] % 2, kernel.shape[1] % 2):
+        if even == "refuse":
+            checks.check_psf_odd(kernel)
+        shape = kernel.shape
+        kernel = effective_psf.odd_psf(kernel)
+        flags |= Flag.PSF_SHIFTED
+        notes.append(f"PSF {shape} brought onto the odd grid {kernel.shape}")
+    total = float(kernel.sum())
+    kernel = kernel / total
+    x, y = (value / oversampling for value in effective_psf.psf_centroid(kernel))
+    if np.hypot(x, y) > 0.1:
+        flags |= Flag.PSF_OFF_CENTRE
+        notes.append(f"PSF is off its centre by ({x:+.2f}, {y:+.2f}) px in (x, y)")
+    width = effective_psf.psf_fwhm(kernel, oversampling)
+    if oversampling == 1 and width < effective_psf.WELL_SAMPLED_FWHM:
+        flags |= Flag.PSF_UNDERSAMPLED
+        notes.append(f"PSF of FWHM {width:.2f} px is undersampled: give an oversampled one")
+    if effective_psf.negative_fraction(kernel) > 0.01:
+        flags |= Flag.PSF_NEGATIVE
+    if effective_psf.edge_fraction(kernel) > 0.01:
+        flags |= Flag.PSF_TRUNCATED
+    return kernel, oversampling, total, int(flags), notes
+
+
+def _moffat_in_place(
+    fwhm: float | None, oversampling: int
+) -> tuple[Array, int, float, int, list[str]]:
+    """A Moffat of the FWHM given, or the reference PSF, in the form of ``usable_psf``."""
+    if oversampling != 1:
+        raise InputError(
+            f"psf_oversampling {oversampling} was given without a PSF to which it applies. "
+            "Give the PSF (psf=, --psf FILE), or leave psf_oversampling out."
+        )
+    flag = Flag.NO_PSF if fwhm is None else Flag.PSF_FROM_FWHM
+    fwhm = effective_psf.REFERENCE_FWHM if fwhm is None else fwhm
+    kernel, made_oversampling = effective_psf.moffat_psf(fwhm)
+    note = f"PSF: Moffat of FWHM {fwhm:g} px and beta {effective_psf.MOFFAT_BETA}"
+    return kernel, made_oversampling, 1.0, int(flag), [note]

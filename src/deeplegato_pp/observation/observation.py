@@ -1,0 +1,361 @@
+"""What was observed: an image with its noise, mask, PSF and calibration, checked and flagged."""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeGuard, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplegato_pp import checks
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.io import fits as fits_io
+from deeplegato_pp.io import fits_extensions, header_keywords
+from deeplegato_pp.observation import effective_psf, inputs, noise_maps
+from deeplegato_pp.observation.noise_correlation import given_or_measured
+
+ArrayLike = npt.ArrayLike
+Source = str | os.PathLike[str] | ArrayLike
+"""A path to a FITS file, or an array."""
+
+REFERENCE_PIXEL_SCALE = 0.25
+"""arcsec/px of the reference instrument, where none is known."""
+
+REFERENCE_ZERO_POINT = 30.5
+"""AB magnitude of one image unit of the reference instrument, where none is known."""
+
+SKY_SIGMA_FRACTION = 0.02
+"""Default 1-sigma of the constant sky offset, in units of the median noise."""
+
+LOW_COUNTS_VARIANCE = 20.0
+"""Background variance [electrons^2/px] below which Poisson skewness exceeds 0.22."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Observation:
+    """A stamp of one galaxy, complete: what is missing in the input was replaced *and flagged*.
+
+    Build it with ``from_array`` or ``from_fits``. The arrays are copies; the user's never change.
+
+    Attributes:
+        image: Image, with shape (H, W); masked pixels that were not finite hold 0. [image units]
+        noise: 1-sigma noise per pixel, with shape (H, W), positive everywhere: of the background
+            alone if ``gain`` is given, else total. [image units]
+        mask: True = ignore, with shape (H, W).
+        psf: Effective PSF of sum 1, with shape (Py, Px), both odd.
+        pixel_scale: [arcsec/px]
+        zero_point: AB magnitude of one image unit.
+        sky_sigma: 1-sigma of a constant sky offset, to be marginalised. [image units]
+        gain: Electrons per image unit, or None: giving one declares the noise background-only.
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones: 1, or more for drizzled and resampled images.
+        psf_oversampling: Samples of the PSF per pixel and axis.
+        psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+        psf_sum: Sum of the PSF as given.
+        wcs: Celestial ``astropy.wcs.WCS`` of the stamp, or None.
+        name: What to call it in tables.
+        unit: Unit of the image as stated by its header, or empty.
+        flags: Sum of ``Flag`` bits.
+        notes: What was assumed, found or replaced, in words.
+    """
+
+    image: Array
+    noise: Array
+    mask: Array
+    psf: Array
+    pixel_scale: float
+    zero_point: float
+    sky_sigma: float
+    gain: float | None = None
+    noise_correlation: float = 1.0
+    psf_oversampling: int = 1
+    psf_includes_pixel: bool = True
+    psf_sum: float = 1.0
+    wcs: Any = None
+    name: str = ""
+    unit: str = ""
+    flags: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_array(
+        cls,
+        image: ArrayLike,
+        psf: ArrayLike | None = None,
+        noise: ArrayLike | None = None,
+        noise_type: str = "sigma",
+        mask: ArrayLike | None = None,
+        gain: float | None = None,
+        pixel_scale: float | None = None,
+        zero_point: float | None = None,
+        psf_fwhm: float | None = None,
+        psf_oversampling: int = 1,
+        psf_includes_pixel: bool = True,
+        psf_even: Literal["refuse", "shift"] = "refuse",
+        sky_sigma: float | None = None,
+        mask_bits: int | None = None,
+        name: str = "",
+        *,
+        noise_correlation: float | Literal["measure"] = 1.0,
+        unit: str = "",
+        wcs: Any = None,
+    ) -> "Observation":
+        """Builds an observation from arrays.
+
+        Args:
+            image: Image, with shape (H, W). NaN and infinity are masked, counted and flagged.
+            psf: Image of the effective PSF, with shape (Py, Px), both odd.
+            noise: One number, or a map with shape (H, W), of type ``noise_type``. None: the
+                clipped MAD of the image's border.
+            noise_type: ``sigma``, ``variance``, ``ivar`` or ``weight`` (inverse variance up to a
+                factor, which the image's border gives). Zero ivar or weight masks the pixel.
+            mask: True or non-zero = ignore, with shape (H, W).
+            gain: Electrons per image unit. Giving it declares ``noise`` background-only.
+            pixel_scale: [arcsec/px] None: the reference, flagged.
+            zero_point: AB magnitude of one image unit. None: the reference, flagged.
+            psf_fwhm: FWHM of a Moffat in place of ``psf``. [px]
+            psf_oversampling: Samples of ``psf`` per pixel and axis.
+            psf_includes_pixel: False for PSFs such as WebbPSF's, TinyTim's and GALFIT's fine ones,
+                which the detector's pixel is not in.
+            psf_even: What to do with an even-sized PSF.
+            sky_sigma: 1-sigma of the constant sky offset. [image units] None: 0.02 of the median
+                noise.
+            mask_bits: The bits of ``mask`` that mean *ignore*. None: all.
+            name: What to call it in tables.
+            noise_correlation: For drizzled or resampled images: variance of the noise of sums over
+                many pixels, over that of independent ones (R squared in Casertano et al. 2000).
+                ``"measure"``:
+                :func:`~deeplegato_pp.observation.noise_correlation.measure_noise_correlation` finds
+                it where the stamp has no source, and a note says it.
+            unit: Unit of the image.
+            wcs: Celestial WCS of the stamp.
+
+        Raises:
+            InputError: If an input cannot be used (``ShapeError``, ``RangeError`` where it is the
+                shape or a value). The message says what, and what to do.
+        """
+        pixels = checks.as_real_array(image, "image")
+        checks.check_two_dimensional(pixels, "image")
+        checks.check_not_empty(pixels, "image")
+        flags, notes = 0, []
+
+        ignore = inputs.boolean_mask(mask, mask_bits, pixels.shape)
+        sigma, ignore, noise_flags, noise_notes = inputs.sigma_and_mask(
+            pixels, noise, noise_type, ignore
+        )
+        checks.check_not_all_masked(ignore)
+        pixels = np.where(np.isfinite(pixels), pixels, 0.0)
+        flags |= noise_flags
+        notes += noise_notes
+        correlation, remarks = given_or_measured(noise_correlation, pixels, sigma, ignore)
+        notes += remarks
+        median = float(np.median(sigma[~ignore]))
+        if noise_maps.noise_follows_data(pixels, sigma, ignore):
+            flags |= Flag.NOISE_FROM_DATA
+            notes.append("noise varies with the data pixel by pixel: fluxes are biased low")
+
+        if gain is not None:
+            gain = checks.check_positive(gain, "gain", "electrons per image unit")
+            if (gain * median) ** 2 < LOW_COUNTS_VARIANCE:
+                flags |= Flag.LOW_COUNTS
+        if pixel_scale is None:
+            flags |= Flag.NO_PIXEL_SCALE
+            pixel_scale = REFERENCE_PIXEL_SCALE
+            notes.append(f"pixel scale unknown: {pixel_scale} arcsec/px assumed")
+        if zero_point is None:
+            flags |= Flag.NO_ZERO_POINT
+            zero_point = REFERENCE_ZERO_POINT
+            notes.append(f"zero point unknown: {zero_point} assumed")
+        if sky_sigma is None:
+            sky_sigma = SKY_SIGMA_FRACTION * median
+        elif sky_sigma != 0:
+            sky_sigma = checks.check_positive(sky_sigma, "sky_sigma", "image units")
+
+        kernel, oversampling, psf_sum, psf_flags, psf_notes = inputs.usable_psf(
+            psf, psf_fwhm, psf_oversampling, psf_even
+        )
+        made = psf is None
+        return cls(
+            image=pixels,
+            noise=sigma,
+            mask=ignore,
+            psf=kernel,
+            pixel_scale=checks.check_positive(pixel_scale, "pixel_scale", "arcsec/px"),
+            zero_point=checks.check_finite(zero_point, "zero_point"),
+            sky_sigma=float(sky_sigma),
+            gain=gain,
+            noise_correlation=correlation,
+            psf_oversampling=oversampling,
+            psf_includes_pixel=True if made else bool(psf_includes_pixel),
+            psf_sum=psf_sum,
+            wcs=wcs,
+            name=name,
+            unit=unit,
+            flags=int(flags | psf_flags),
+            notes=notes + psf_notes,
+        )
+
+    @classmethod
+    def from_fits(
+        cls,
+        path: str | os.PathLike[str],
+        psf: Source | None = None,
+        noise: Source | None = None,
+        noise_type: str = "sigma",
+        gain: float | None = None,
+        mask: Source | None = None,
+        mask_bits: int | None = None,
+        pixel_scale: float | None = None,
+        zero_point: float | None = None,
+        psf_fwhm: float | None = None,
+        psf_oversampling: int = 1,
+        psf_includes_pixel: bool = True,
+        psf_even: Literal["refuse", "shift"] = "refuse",
+        sky_sigma: float | None = None,
+        extension: fits_extensions.Extension | None = None,
+        noise_correlation: float | Literal["measure"] = 1.0,
+    ) -> "Observation":
+        """Reads an observation from FITS: one file with everything, or an image and its companions.
+
+        What is given as an argument wins over what the file holds. Layouts and keywords are listed
+        in ``docs/input.md``. A header's GAIN is never used: it says nothing about what the noise
+        map contains.
+
+        Args:
+            path: FITS file (also .gz, .bz2, .fz), read whole and closed.
+            psf: File or array, see ``from_array``.
+            noise: File, array or number.
+            noise_type: What ``noise`` is, and what an UNCERT extension is that does not say.
+            gain: Electrons per image unit. Giving it declares the noise background-only.
+            mask: File or array; replaces the mask in the file.
+            mask_bits: The bits of the mask that mean *ignore*. None: all, but only bit 1
+                (DO_NOT_USE) of a JWST DQ extension.
+            pixel_scale: [arcsec/px] None: keyword, else WCS, else the reference, flagged.
+            zero_point: AB magnitude of one image unit. None: from keywords or unit, else the
+                reference, flagged.
+            psf_fwhm: FWHM of a Moffat in place of a PSF. [px]
+            psf_oversampling: Samples of the PSF per pixel and axis.
+            psf_includes_pixel: Whether the detector's pixel is in the PSF.
+            psf_even: What to do with an even-sized PSF.
+            sky_sigma: 1-sigma of the constant sky offset. [image units]
+            extension: Index, name or (name, version) of the image in its file.
+            noise_correlation: See ``from_array``.
+
+        Raises:
+            FormatError: If a file is missing, damaged, not FITS, or without image.
+            InputError: As ``from_array``.
+        """
+        found = fits_io.read_image(path, extension)
+        notes = list(found.notes)
+        if noise is None and found.noise is not None:
+            noise, noise_type = found.noise, found.noise_type or noise_type
+        elif _is_path(noise):
+            noise = fits_io.read_array(noise, tuple(fits_extensions.NOISE_NAMES), "the noise")
+        if mask is None:
+            mask = found.mask
+            mask_bits = found.mask_bits if mask_bits is None else mask_bits
+        elif _is_path(mask):
+            mask = fits_io.read_array(mask, fits_extensions.MASK_NAMES, "the mask")
+        if _is_path(psf):
+            psf = fits_io.read_array(psf, fits_extensions.PSF_NAMES, "the PSF")
+        elif psf is None and psf_fwhm is None:
+            psf = found.psf
+
+        if pixel_scale is None:
+            scale = header_keywords.find_pixel_scale(found.header, found.wcs_scale)
+            if scale is not None:
+                pixel_scale, source = scale
+                notes.append(f"pixel scale {pixel_scale:.6g} arcsec/px from {source}")
+                if found.wcs_scale and abs(pixel_scale / found.wcs_scale - 1) > 0.01:
+                    notes.append(f"the WCS has {found.wcs_scale:.6g} arcsec/px instead")
+        if zero_point is None:
+            magnitude = header_keywords.find_zero_point(found.header, pixel_scale)
+            if magnitude is not None:
+                zero_point, source = magnitude
+                notes.append(f"zero point {zero_point:.4f} from {source}")
+
+        if found.no_data is not None:
+            checks.check_same_shape(found.no_data, found.image.shape, "the weight map")
+            mask = (
+                inputs.boolean_mask(cast(ArrayLike, mask), mask_bits, found.image.shape)
+                | found.no_data
+            )
+            mask_bits = None
+        observation = cls.from_array(
+            found.image,
+            psf=psf,  # type: ignore[arg-type]  # paths were read above
+            noise=noise,  # type: ignore[arg-type]
+            noise_type=noise_type,
+            mask=mask,  # type: ignore[arg-type]
+            gain=gain,
+            pixel_scale=pixel_scale,
+            zero_point=zero_point,
+            psf_fwhm=psf_fwhm,
+            psf_oversampling=psf_oversampling,
+            psf_includes_pixel=psf_includes_pixel,
+            psf_even=psf_even,
+            sky_sigma=sky_sigma,
+            mask_bits=mask_bits,
+            name=_stem(path),
+            noise_correlation=noise_correlation,
+            unit=str(found.header.get("BUNIT", "")).strip(),
+            wcs=found.wcs,
+        )
+        return replace(observation, notes=notes + observation.notes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def median_noise(self) -> float:
+        """Median noise of the unmasked pixels, in image units."""
+        return float(np.median(self.noise[~self.mask]))
+
+    @property
+    def psf_fwhm(self) -> float:
+        """FWHM of the PSF, in pixels of the image."""
+        return effective_psf.psf_fwhm(self.psf, self.psf_oversampling)
+
+    @property
+    def flag_names(self) -> list[str]:
+        """Names of the flags set."""
+        return Flag.names(self.flags)
+
+    def masked(self, extra: ArrayLike, flags: int = 0) -> "Observation":
+        """Returns a copy with more pixels masked, and flagged with ``flags``.
+
+        Args:
+            extra: True = ignore as well, with shape (H, W).
+            flags: Flags to set beside those that are.
+
+        Raises:
+            InputError: If the shape is wrong or no pixel is left.
+        """
+        mask = self.mask | inputs.boolean_mask(extra, None, self.shape)
+        checks.check_not_all_masked(mask)
+        return replace(self, mask=mask, flags=int(self.flags | flags))
+
+    def __repr__(self) -> str:
+        """One line: what, how large, how sampled, what was flagged."""
+        height, width = self.shape
+        return (
+            f"Observation({self.name or 'unnamed'}: {width} x {height} px, "
+            f"{self.pixel_scale:.4g} arcsec/px, zero point {self.zero_point:.4g}, "
+            f"{int(self.mask.sum())} masked, flags {self.flag_names})"
+        )
+
+
+def _is_path(source: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(source, str | os.PathLike)
+
+
+def _stem(path: str | os.PathLike[str]) -> str:
+    """The file's name without its FITS and compression suffixes."""
+    name = Path(path).name
+    for suffix in (".gz", ".bz2", ".fz", ".fits", ".fit", ".fts"):
+        name = name.removesuffix(suffix)
+    return name

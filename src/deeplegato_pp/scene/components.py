@@ -1,0 +1,152 @@
+"""What is free: the coordinates in which a hypothesis is explored, under a standard-normal prior.
+
+A hypothesis (a Sérsic galaxy, one with some parameters fixed, a point source) is explored in its
+own coordinates u, whose prior is N(0, I) in `dim` dimensions. It says what the renderer is to draw
+at u, in detector units.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import RangeError
+from deeplegato_pp.scene.parameters import (
+    AXIS_RATIO,
+    CENTER_X,
+    CENTER_Y,
+    INDEX,
+    MAGNITUDE,
+    NAMES,
+    NUM_PARAMETERS,
+    POSITION_ANGLE,
+    RADIUS,
+)
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
+
+POINT_RADIUS = 1e-6
+"""Radius of the Sérsic profile that stands for a point: its transform is 1 to 1e-10. [px]"""
+
+
+class Coordinates(ABC):
+    """Coordinates u of one hypothesis, under whose prior they are standard normal.
+
+    Attributes:
+        dim: Number of free coordinates F.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def columns(self, u: Float[Tensor, "s f"]) -> tuple[Tensor, ...]:
+        """Returns what `render_sersic` draws: flux, radius, n, q, angle, x, y, each (S,)."""
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        return -0.5 * (u.double() ** 2).sum(-1) - 0.5 * self.dim * math.log(2.0 * math.pi)
+
+
+class SersicCoordinates(Coordinates):
+    """A Sérsic galaxy; parameters may be fixed, and the prior is then that of the others.
+
+    Args:
+        box: Prior box at the reference instrument.
+        fixed: Values by name, in the box's units. Axis ratio and position angle share two
+            coordinates and so are fixed together, unless the axis ratio is fixed to 1.
+
+    Raises:
+        RangeError: If a name is unknown, a value lies outside the box, or only one of axis ratio
+            and position angle is fixed.
+
+    Example:
+        >>> SersicCoordinates(PriorBox(), {"sersic_index": 4.0}).dim
+        6
+    """
+
+    def __init__(self, box: PriorBox, fixed: Mapping[str, float] | None = None) -> None:
+        self.box = box
+        fixed = {} if fixed is None else dict(fixed)
+        unknown = set(fixed) - set(NAMES)
+        if unknown:
+            raise RangeError(f"Unknown parameters {sorted(unknown)}; the seven are {NAMES}.")
+        if "axis_ratio" in fixed and float(fixed["axis_ratio"]) == 1.0:
+            fixed.setdefault("position_angle", 0.0)
+        if ("axis_ratio" in fixed) != ("position_angle" in fixed):
+            raise RangeError(
+                "axis_ratio and position_angle share two coordinates: fix both or neither, got "
+                f"{sorted(fixed)}. An axis_ratio of 1 may be fixed alone."
+            )
+        centre = box.to_physical(torch.zeros(1, NUM_PARAMETERS, dtype=torch.float64))
+        for name, value in fixed.items():
+            centre[0, INDEX[name]] = float(value)
+        self.fixed = fixed
+        self._template = box.to_normal(centre)[0]
+        self._free = [i for i, name in enumerate(NAMES) if name not in fixed]
+        if not self._free:
+            raise RangeError("All seven parameters are fixed: nothing is left to infer.")
+        self.dim = len(self._free)
+
+    def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 7"]:
+        """Returns all seven coordinates w, the fixed ones filled in."""
+        if self.dim == NUM_PARAMETERS:
+            return u
+        w = self._template.to(u.device).expand(*u.shape[:-1], NUM_PARAMETERS).clone()
+        w[..., self._free] = u
+        return w
+
+    def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
+        """Returns the free ones of seven coordinates."""
+        return w if self.dim == NUM_PARAMETERS else w[..., self._free]
+
+    def columns(self, u: Float[Tensor, "s f"]) -> tuple[Tensor, ...]:
+        """Returns the seven columns of the renderer, in detector units."""
+        p = self.box.to_physical(self.embed(u))
+        magnitude, radius, n, q, angle, x, y = p.unbind(-1)
+        return flux_of(magnitude), radius / REFERENCE_PIXEL_SCALE, n, q, angle, x, y
+
+
+class PointSourceCoordinates(Coordinates):
+    """A point source with the galaxy's prior in magnitude and centre.
+
+    Args:
+        box: Prior box at the reference instrument, of which three rows count.
+    """
+
+    dim = 3
+
+    def __init__(self, box: PriorBox) -> None:
+        self.box = box
+
+    def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b 3"]:
+        """Returns magnitude's and centre's coordinates out of a galaxy's seven."""
+        return w[..., [MAGNITUDE, CENTER_X, CENTER_Y]]
+
+    def columns(self, u: Float[Tensor, "s 3"]) -> tuple[Tensor, ...]:
+        """Returns the columns of a profile much smaller than a pixel."""
+        w = u.new_zeros(*u.shape[:-1], NUM_PARAMETERS)
+        w[..., [MAGNITUDE, CENTER_X, CENTER_Y]] = u
+        magnitude, radius, n, q, angle, x, y = self.box.to_physical(w).unbind(-1)
+        point = torch.full_like(radius, POINT_RADIUS)
+        return flux_of(magnitude), point, torch.ones_like(n), torch.ones_like(q), angle, x, y
+
+
+def flux_of(magnitude: Tensor) -> Tensor:
+    """Returns the flux in background sigmas of a magnitude at the reference instrument."""
+    return 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - magnitude))
+
+
+def magnitude_of(flux: Tensor) -> Tensor:
+    """Returns the magnitude at the reference instrument of a flux in background sigmas."""
+    return REFERENCE_ZERO_POINT - 2.5 * flux.log10()
+
+
+def radius_and_shape(box: PriorBox, w: Float[Tensor, "*b 7"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the radius [px], axis ratio and position angle [deg] at w."""
+    p = box.to_physical(w)
+    return p[..., RADIUS] / REFERENCE_PIXEL_SCALE, p[..., AXIS_RATIO], p[..., POSITION_ANGLE]

@@ -1,0 +1,1 @@
+"""The renderer: Sérsic profiles and point sources under a PSF, in Fourier space."""

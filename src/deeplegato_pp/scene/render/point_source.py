@@ -1,0 +1,63 @@
+"""Images of point sources: the effective PSF, shifted exactly by the Fourier theorem.
+
+The same image as :func:`~deeplegato_pp.scene.render.renderer.render_sersic` draws for a radius
+that goes to zero, without the profile's transform and the periodic copies' wings, which a point
+does not have.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.scene.render.fourier import psf_band, shift_phases, to_stamp
+from deeplegato_pp.scene.render.renderer import COMPACT, period_length
+
+
+def render_points(
+    flux: Float[Tensor, " b"],
+    x: Float[Tensor, " b"],
+    y: Float[Tensor, " b"],
+    psf: Float[Tensor, "py px"],
+    size: int,
+    *,
+    oversampling: int = 1,
+    psf_includes_pixel: bool = True,
+    chunk_pixels: int = 2**20,
+) -> Float[Tensor, "b size size"]:
+    """Renders point sources on square stamps; dtype and device follow `flux`.
+
+    Args:
+        flux: Total flux, with shape (B,).
+        x: Column from the stamp's centre, with shape (B,). [px]
+        y: Row from the stamp's centre, with shape (B,). [px]
+        psf: PSF with both sides odd, shared by all, used as given.
+        size: Side of the stamp. [px]
+        oversampling: PSF samples per pixel.
+        psf_includes_pixel: Whether the detector's pixel is in the PSF; if not, its box is
+            convolved in.
+        chunk_pixels: Pixels of the period worked on at a time.
+
+    Returns:
+        Images, with shape (B, size, size). [flux per pixel]
+
+    Example:
+        >>> one, zero = torch.ones(1), torch.zeros(1)
+        >>> image = render_points(one, zero, zero, torch.ones(1, 1), 3)[0]
+        >>> bool((image - torch.eye(3)[1].outer(torch.eye(3)[1])).abs().max() < 1e-5)
+        True
+    """
+    length = period_length(size, tuple(psf.shape), oversampling, COMPACT)
+    band = psf_band(psf.to(flux), length, oversampling)
+    transfer = band.transfer
+    if not psf_includes_pixel:
+        transfer = transfer * torch.sinc(band.kx) * torch.sinc(band.ky)[:, None]
+    middle = (size - 1) / 2
+    chunk = max(1, chunk_pixels // length**2)
+    images = []
+    for f, column, row in zip(flux.split(chunk), x.split(chunk), y.split(chunk), strict=True):
+        columns, rows = shift_phases(band, middle + column, middle + row, f)
+        spectrum = transfer * (rows[:, :, None] * columns[:, None, :])
+        images.append(to_stamp(spectrum, band, size))
+    return images[0] if len(images) == 1 else torch.cat(images)

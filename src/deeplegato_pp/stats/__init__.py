@@ -1,0 +1,1 @@
+"""Statistics of weighted draws: means, quantiles, effective sizes, k-hat; angles."""

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from deeplegato_pp.calibration import card
+from deeplegato_pp.calibration import publish as publishing
+from deeplegato_pp.calibration.document import (
+    document,
+    headline,
+    read_document,
+    write_document,
+)
+from deeplegato_pp.calibration.figures import draw_figures
+from deeplegato_pp.calibration.recalibration_effect import effect, fit_recalibration, mended_ranks
+from deeplegato_pp.calibration.report import report
+from deeplegato_pp.calibration.settings import Settings, Simulations
+from deeplegato_pp.errors import FormatError
+from deeplegato_pp.inference.recalibration import Recalibration
+from deeplegato_pp.scene.parameters import NAMES
+
+
+@pytest.fixture(scope="module")
+def content(predictor, make_galaxies) -> dict:
+    own = Simulations.of(predictor.model, None, 0)
+    return document(predictor.model, own, Settings(number=2000), make_galaxies(factor=0.8))
+
+
+@pytest.fixture(scope="module")
+def study(predictor, make_galaxies) -> dict:
+    wrong = Simulations.of(predictor.model, "studies/neighbours", 0)
+    return document(predictor.model, wrong, Settings(number=640), make_galaxies(640, factor=0.5))
+
+
+def test_the_document_comes_back(content, tmp_path):
+    path = tmp_path / "c.json"
+    write_document(content, path)
+    assert read_document(path) == json.loads(json.dumps(content))
+    path.write_text("[]")
+    with pytest.raises(FormatError, match="format 1"):
+        read_document(path)
+
+
+def test_the_page_tells_what_the_figures_say(content):
+    text = report(content, ["coverage.png"])
+    assert text.startswith("# Calibration of tiny")
+    assert "2,000 fresh simulations from the model's own prior" in text
+    assert "no parameter" in text
+    assert "too narrow by" in text
+    covered = content["overall"]["coverage"]["0.68"]["axis_ratio"]
+    assert f"| {100 * covered:.1f} % |" in text
+    assert "| PSF narrower than 2 px |" in text
+    assert "(coverage.png)" in text
+    assert "(pulls.png)" not in text
+    assert "recalibrated" in text
+    assert "nan" not in text.lower()
+    assert "None" not in text
+
+
+def test_correlated_noise_that_is_told_is_nothing_wrong(predictor, make_galaxies):
+    drizzled = Simulations.of(predictor.model, "studies/drizzled", 0)
+    page = report(document(predictor.model, drizzled, Settings(number=64), make_galaxies(64)), [])
+    assert "nothing: noise correlated by 1.5 to 4 on every stamp, and told" in page
+
+
+def test_a_study_is_told_beside_the_models_own(content, study):
+    alone = report(study, [])
+    assert "up to 3 unmasked neighbours on every stamp" in alone
+    assert "needs the model's own calibration" in alone
+    beside = report(study, [], headline(content))
+    fall = study["overall"]["coverage"]["0.95"]["magnitude"]
+    fall -= content["overall"]["coverage"]["0.95"]["magnitude"]
+    assert f"| {100 * fall:.1f} % |" in beside
+
+
+def test_every_figure_is_drawn_from_the_document(content, tmp_path):
+    before = dict(matplotlib.rcParams)
+    names = draw_figures(json.loads(json.dumps(content)), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    assert len(names) == 6
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in names)
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_card_gets_one_section(content, study, tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n\nKept.\n")
+    (tmp_path / "figures.json").write_text("[]")
+    for page in (content, study, content):
+        card.write_card(tmp_path, page)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("# Mine\n\nKept.\n")
+    assert text.count("## Calibration") == text.count(card.CALIBRATION[0]) == 1
+    assert "`neighbours`" in text
+    figures = card.read_figures(tmp_path)
+    assert set(figures) == {"network", "studies"}
+    assert figures["network"]["galaxies"] == 2000
+    lines = card.headline_lines(figures)
+    assert len(lines) == 2
+    assert "2,000 simulations" in lines[0]
+    other = {**content, "model": {**content["model"], "weights": "others"}}
+    card.write_card(tmp_path, other)
+    assert not card.read_figures(tmp_path)["studies"]
+
+
+def test_recalibration_mends_widths_on_galaxies_it_has_not_seen(make_galaxies):
+    galaxies = make_galaxies(4000, factor=0.7, seed=1)
+    found = effect(galaxies, 300, (0.5, 0.68, 0.95))
+    assert all(found["before"][name] < -0.1 for name in NAMES)
+    assert all(abs(found["after"][name]) < 0.05 for name in NAMES)
+    assert effect(galaxies[:500], 300, (0.5,)) is None
+    fitted = fit_recalibration(galaxies, 300)
+    moved = mended_ranks(fitted, galaxies.ranks, galaxies.estimates[:, 0])
+    assert ((moved > 0) & (moved < 1)).all()
+    faint = galaxies.estimates[:, 0] < 3.0  # one class: the order of its ranks stays
+    order = np.argsort(galaxies.ranks[faint, 0])
+    assert (np.diff(moved[faint, 0][order]) >= 0).all()
+
+
+def test_everything_is_published(content, make_galaxies, tmp_path, monkeypatch):
+    # Drawing is tested above.
+    monkeypatch.setattr(publishing, "draw_figures", lambda content, folder: [])
+    output, folder = tmp_path / "out", tmp_path / "model"
+    output.mkdir()
+    folder.mkdir()
+    galaxies = make_galaxies(factor=0.8)
+    written = publishing.publish(content, galaxies, output, folder)
+    assert list(folder.iterdir()) == []
+    assert {p.name for p in written} == {p.name for p in output.iterdir()}
+    publishing.publish(content, galaxies, output, folder, write_card=True)
+    assert {p.name for p in folder.iterdir()} == {
+        "README.md", "figures.json", "recalibration.json",
+    }  # fmt: skip
+    assert Recalibration.load(folder / "recalibration.json").covariate == "snr"

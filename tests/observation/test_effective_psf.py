@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from deeplegato_pp.errors import RangeError
+from deeplegato_pp.observation.effective_psf import (
+    bin_psf,
+    edge_fraction,
+    moffat_psf,
+    negative_fraction,
+    odd_psf,
+    psf_centroid,
+    psf_fwhm,
+)
+
+
+def gaussian(shape, fwhm, x=0.0, y=0.0):
+    """A Gaussian at (x, y) from the centre of the array."""
+    rows, columns = np.indices(shape, dtype=float)
+    radius2 = (columns - (shape[1] - 1) / 2 - x) ** 2 + (rows - (shape[0] - 1) / 2 - y) ** 2
+    psf = np.exp(-4 * np.log(2) * radius2 / fwhm**2)
+    return psf / psf.sum()
+
+
+@pytest.mark.parametrize("fwhm", [3.0, 4.2, 7.0])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.4, -0.3)])
+def test_fwhm_does_not_depend_on_the_subpixel_position(fwhm, shift):
+    psf = gaussian((41, 51), fwhm, *shift)
+    assert psf_fwhm(psf) == pytest.approx(fwhm, rel=0.006)
+    assert psf_fwhm(psf, oversampling=4) == pytest.approx(fwhm / 4, rel=0.006)
+
+
+def test_fwhm_of_an_ellipse_is_the_geometric_mean():
+    rows, columns = np.indices((61, 61)) - 30.0
+    psf = np.exp(-4 * np.log(2) * (columns**2 / 36 + rows**2 / 16))
+    assert psf_fwhm(psf) == pytest.approx(np.sqrt(24), rel=0.005)
+
+
+def test_centroid_ignores_a_far_companion():
+    psf = gaussian((41, 35), 3.5, 0.31, -0.22) + 0.2 * gaussian((41, 35), 3.5, 13, 12)
+    assert psf_centroid(psf) == pytest.approx((0.31, -0.22), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("shape", "x", "y"),
+    [
+        ((24, 24), 0.0, 0.0),  # midway: half a sample by Fourier
+        ((24, 24), 0.5, 0.5),  # on pixel N/2
+        ((24, 24), -0.5, 0.5),  # on N/2 - 1 along x
+        ((25, 24), 0.0, 0.0),  # one even axis
+    ],
+)
+def test_even_psfs_are_centred_on_an_odd_grid(shape, x, y):
+    psf = odd_psf(gaussian(shape, 4.0, x, y))
+    expected = tuple(size + 1 - size % 2 for size in shape)
+    assert psf.shape == expected
+    assert psf.sum() == pytest.approx(1, abs=1e-12)
+    # What a Gaussian of FWHM 4 px has beyond the Nyquist frequency is below 1e-7 of it.
+    assert np.abs(psf - gaussian(expected, 4.0)).max() < 1e-7
+
+
+@pytest.mark.parametrize(("oversampling", "factor"), [(1, 2), (1, 3), (2, 2), (3, 2), (2, 3)])
+def test_binned_psf_is_the_sum_over_native_pixels(oversampling, factor):
+    fwhm = 4.0 * oversampling
+    psf = bin_psf(gaussian((97, 99), fwhm), oversampling, factor)
+    offsets = (np.arange(factor) - (factor - 1) / 2) * oversampling
+    expected = sum(gaussian(psf.shape, fwhm, dx, dy) for dx in offsets for dy in offsets)
+    assert psf.shape[0] % 2 == 1
+    assert np.abs(psf - expected / factor**2).max() < 1e-7
+    assert psf_centroid(psf) == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_binning_by_one_changes_nothing():
+    psf = gaussian((11, 13), 3.0)
+    assert np.array_equal(bin_psf(psf, 2, 1), psf)
+
+
+@pytest.mark.parametrize(("fwhm", "oversampling"), [(1.2, 3), (2.0, 2), (3.0, 1), (6.5, 1)])
+def test_moffat_has_the_fwhm_asked_for(fwhm, oversampling):
+    psf, samples = moffat_psf(fwhm)
+    assert samples == oversampling
+    assert psf.shape[0] == psf.shape[1]
+    assert psf.shape[0] % 2 == 1
+    assert psf.sum() == pytest.approx(1, abs=1e-12)
+    assert psf_fwhm(psf, samples) == pytest.approx(fwhm, rel=0.03)
+    assert edge_fraction(psf) < 1e-4
+
+
+def test_moffat_needs_a_positive_fwhm():
+    with pytest.raises(RangeError, match="psf_fwhm must be positive"):
+        moffat_psf(0)
+
+
+def test_fractions():
+    psf = np.zeros((5, 5))
+    psf[2, 2], psf[0, 0], psf[2, 3] = 1.0, 0.5, -0.5
+    assert edge_fraction(psf) == pytest.approx(0.5)
+    assert negative_fraction(psf) == pytest.approx(0.5)
