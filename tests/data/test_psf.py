@@ -7,20 +7,18 @@ import math
 import pytest
 import torch
 
-from deeplegato_pp.data import psf as module
 from deeplegato_pp.data.psf import (
-    convolve_separable,
     draw_psfs,
     gaussian,
     kolmogorov,
     lopsided,
     moffat,
-    normalise,
     radial_grid,
-    to_network_grid,
 )
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene import psf_grid
+from deeplegato_pp.scene.psf_grid import convolve_separable, normalise, to_network_grid
 from deeplegato_pp.scene.stamps import PSF_GRID, PSF_GRID_OVERSAMPLING
 
 ONE = torch.ones(1, dtype=torch.float64)
@@ -127,7 +125,7 @@ def test_even_sides_are_refused():
 def test_pixel_box_keeps_the_light_and_adds_its_variance(oversampling):
     r = round_grid(30 * oversampling + 1 - oversampling % 2, oversampling)
     psf = normalise(gaussian(r, 3 * ONE))
-    box = module.convolve_pixel(psf, oversampling)
+    box = psf_grid.convolve_pixel(psf, oversampling)
     a = (torch.arange(psf.shape[-1]) - psf.shape[-1] // 2) / oversampling
     added = ((box - psf).sum(1) * a**2).sum()
     assert float(box.sum()) == pytest.approx(1.0)

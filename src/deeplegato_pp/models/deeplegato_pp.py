@@ -38,8 +38,8 @@ class DeepLeGAToPP(nn.Module):
         prior: The box of the prior, at the reference instrument.
         image_size: Side of the stamps it takes. [px]
         card: Training record and figures, as stored with the weights.
-        reference: Features of its training images, see `inference.verdict.novelty`; empty if none are
-            stored.
+        reference: Features of its training images, see `inference.verdict.novelty`; empty if
+            none are stored.
 
     Example:
         >>> model = DeepLeGAToPP(Config())

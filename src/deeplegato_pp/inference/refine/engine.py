@@ -49,7 +49,8 @@ class RefineOptions:
         last_resort: Whether a Markov chain is run where importance sampling fails.
         chain_steps: Longest such chain, and so its cost. [steps of 40 walkers]
         star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
-            the point source wins by far (see `inference.refine.fallback`). None: it is not looked at.
+            the point source wins by far (see `inference.refine.fallback`). None: it is not
+            looked at.
     """
 
     pilot: int = 48

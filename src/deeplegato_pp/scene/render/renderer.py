@@ -6,8 +6,9 @@ so the pixel is in it). In Fourier space an elliptical Sérsic profile is its Ha
 .. math:: G(k) = F\, T_n(R_e \sqrt{u^2 + q^2 v^2})\, \mathrm{PSF}(k)\, e^{-2 \pi i k \cdot x_0},
 
 with (u, v) = k along the major and minor axis. The inverse FFT on L pixels shows the galaxy's
-periodic copies too; their wings are subtracted (`scene.render.wings`). How large L must be, and how finely
-the wings must be sampled, depends on the galaxy: `choose_plans` spends only where it is needed.
+periodic copies too; their wings are subtracted (`scene.render.wings`). How large L must be, and
+how finely the wings must be sampled, depends on the galaxy: `choose_plans` spends only where it is
+needed.
 """
 
 from __future__ import annotations
