@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deeplegato_pp.calibration.assess import CURVES, assess, plain
-from deeplegato_pp.calibration.conditions import CONDITIONS, FEWEST, by_condition
+from deeplegato_pp.calibration.classes import CONDITIONS, FEWEST, by_condition
 from deeplegato_pp.calibration.galaxies import prior_width, shown_unit
 from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
 from deeplegato_pp.scene.prior import PriorBox

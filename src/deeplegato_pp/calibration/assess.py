@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deeplegato_pp.calibration.conditions import by_condition
+from deeplegato_pp.calibration.classes import by_condition, by_name, coverage_by_name, reliability
 from deeplegato_pp.calibration.galaxies import QUALITIES, Galaxies
-from deeplegato_pp.calibration.naming import by_name, coverage_by_name
-from deeplegato_pp.calibration.reliability import reliability
 from deeplegato_pp.diagnostics import central_levels, ecdf, ecdf_band, expected_coverage, rank_test
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
