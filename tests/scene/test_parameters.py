@@ -125,7 +125,9 @@ def test_tails_reach_eight_sigma_in_both_directions(i):
     assert bool((p[1:, i] >= p[:-1, i]).all())
     back = BOX.to_normal(p)
     # As exact as the spacing of doubles at the value allows.
-    lower, upper = BOX._scaled_bounds(i)
+    lower, upper = getattr(BOX, NAMES[i])
+    if PARAMETERS[i].scale == "log":
+        lower, upper = math.log(lower), math.log(upper)
     spacing = torch.finfo(torch.float64).eps * max(abs(lower), abs(upper), 1.0) / (upper - lower)
     density = (-0.5 * w[:, i].abs().clamp(max=7.9) ** 2).exp() / math.sqrt(2 * math.pi)
     allowed = (1e-9 + 4 * spacing / density).clamp(max=1.0)

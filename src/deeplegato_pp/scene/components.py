@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.errors import RangeError
+from deeplegato_pp.scene.blocks import Block
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
     CENTER_X,
@@ -28,7 +30,10 @@ from deeplegato_pp.scene.parameters import (
     RADIUS,
 )
 from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.render.point_source import render_points
+from deeplegato_pp.scene.render.renderer import Bands, render_sersic
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
+from deeplegato_pp.scene.table import POINT, SERSIC, Table
 
 POINT_RADIUS = 1e-6
 """Radius of the Sérsic profile that stands for a point: its transform is 1 to 1e-10. [px]"""
@@ -150,3 +155,105 @@ def radius_and_shape(box: PriorBox, w: Float[Tensor, "*b 7"]) -> tuple[Tensor, T
     """Returns the radius [px], axis ratio and position angle [deg] at w."""
     p = box.to_physical(w)
     return p[..., RADIUS] / REFERENCE_PIXEL_SCALE, p[..., AXIS_RATIO], p[..., POSITION_ANGLE]
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePlane:
+    """What turns a component into an image: the stamp's side and the PSF.
+
+    Attributes:
+        psf: Effective PSF, odd-sided, with shape (Py, Px).
+        size: Side of the stamp. [px]
+        oversampling: PSF samples per pixel.
+        psf_includes_pixel: Whether the detector's pixel is in the PSF.
+        negligible: Light of periodic copies that need not be subtracted. [flux per pixel]
+        bands: The PSF's transforms, kept between calls.
+    """
+
+    psf: Float[Tensor, "py px"]
+    size: int
+    oversampling: int = 1
+    psf_includes_pixel: bool = True
+    negligible: float = 0.0
+    bands: Bands = field(default_factory=dict)
+
+
+class Component(ABC):
+    """One source of light: its parameters, their priors, and how it is drawn.
+
+    Attributes:
+        table: Its parameters.
+        blocks: Their priors and bijections, with the columns of each, in the table's order.
+    """
+
+    table: Table
+    blocks: tuple[tuple[Block, tuple[int, ...]], ...]
+
+    @abstractmethod
+    def render(self, values: Float[Tensor, "s p"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
+        """Returns noiseless images, with shape (S, N, N), in background sigmas per pixel.
+
+        Args:
+            values: Parameters at the reference instrument, with shape (S, P); their dtype is the
+                images'.
+            plane: Stamp and PSF.
+        """
+
+
+class Sersic(Component):
+    """A Sérsic profile.
+
+    Args:
+        box: Prior box at the reference instrument.
+    """
+
+    table = SERSIC
+
+    def __init__(self, box: PriorBox) -> None:
+        self.box, self.blocks = box, box.blocks
+
+    def render(self, values: Float[Tensor, "s 7"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
+        """Returns noiseless images, with shape (S, N, N)."""
+        magnitude, radius, n, q, angle, x, y = values.unbind(-1)
+        return render_sersic(
+            flux_of(magnitude),
+            radius / REFERENCE_PIXEL_SCALE,
+            n,
+            q,
+            angle,
+            x,
+            y,
+            plane.psf,
+            plane.size,
+            oversampling=plane.oversampling,
+            psf_includes_pixel=plane.psf_includes_pixel,
+            negligible=plane.negligible,
+            bands=plane.bands,
+        )
+
+
+class PointSource(Component):
+    """A point source, with a galaxy's prior in magnitude and centre.
+
+    Args:
+        box: Prior box at the reference instrument, of which three rows count.
+    """
+
+    table = POINT
+
+    def __init__(self, box: PriorBox) -> None:
+        magnitude, *_, x, y = box.blocks
+        self.blocks = tuple((block[0], (i,)) for i, block in enumerate((magnitude, x, y)))
+
+    def render(self, values: Float[Tensor, "s 3"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
+        """Returns noiseless images, with shape (S, N, N)."""
+        magnitude, x, y = values.unbind(-1)
+        return render_points(
+            flux_of(magnitude),
+            x,
+            y,
+            plane.psf,
+            plane.size,
+            oversampling=plane.oversampling,
+            psf_includes_pixel=plane.psf_includes_pixel,
+        )

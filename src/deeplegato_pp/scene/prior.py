@@ -9,41 +9,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.errors import RangeError, ShapeError
+from deeplegato_pp.scene.blocks import W_MAX as W_MAX
+from deeplegato_pp.scene.blocks import Block, Interval, ShapePlane
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
-    CENTER_X,
-    CENTER_Y,
-    MAGNITUDE,
     NAMES,
     NUM_PARAMETERS,
     PARAMETERS,
     POSITION_ANGLE,
-    RADIUS,
-    SERSIC_INDEX,
 )
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
-
-W_MAX = 8.0
-"""Largest |w| that the bijection serves: Phi(-8) = 6e-16 is where float64 still resolves a tail."""
-
-_BOXED = (MAGNITUDE, RADIUS, SERSIC_INDEX, CENTER_X, CENTER_Y)
 
 
 @dataclass(frozen=True)
 class PriorBox:
     r"""Bounds of the seven parameters, and the bijection under which the prior is :math:`N(0, I)`.
 
-    Boxed parameters go through :math:`w = \Phi^{-1}(\mathrm{CDF}(p))`. Axis ratio and position
-    angle go together through Box and Muller's transform, so that there is no seam at 0/180
-    degrees: with :math:`e = (1-q)/(1-q_\mathrm{min})` and
-    :math:`\rho = \sqrt{-2 \ln(1-e)}`, :math:`(w_4, w_5) = \rho (\cos 2\theta, \sin 2\theta)`.
-    All arithmetic is float64, whatever comes in.
+    Its blocks are those of `scene.blocks`: intervals, and the plane of axis ratio and position
+    angle. All arithmetic is float64, whatever comes in.
 
     Args:
         magnitude: Bounds. [mag]
@@ -57,10 +47,6 @@ class PriorBox:
     Raises:
         RangeError: If a bound is not finite or not ordered, a logarithmic one not positive, or
             the shape's fixed bounds are changed.
-
-    References:
-        | A note on the generation of random normal deviates (Box & Muller, 1958)
-        | https://doi.org/10.1214/aoms/1177706645
 
     Example:
         >>> box = PriorBox()
@@ -96,6 +82,18 @@ class PriorBox:
             )
         if self.axis_ratio[0] <= 0:
             raise RangeError(f"axis_ratio must have a lower bound > 0, got {self.axis_ratio[0]}.")
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, tuple[int, ...]], ...]:
+        """Bijections, each with the columns that it serves, in the table's order."""
+        blocks: list[tuple[Block, tuple[int, ...]]] = []
+        for i, p in enumerate(PARAMETERS):
+            if i == AXIS_RATIO:
+                blocks.append((ShapePlane(self.axis_ratio[0]), (AXIS_RATIO, POSITION_ANGLE)))
+            elif i != POSITION_ANGLE:
+                lower, upper = getattr(self, p.name)
+                blocks.append((Interval(lower, upper, p.scale == "log"), (i,)))
+        return tuple(blocks)
 
     @classmethod
     def from_mapping(cls, bounds: Mapping[str, Iterable[float]]) -> PriorBox:
@@ -191,18 +189,8 @@ class PriorBox:
         p = params.double()
         self._check_inside(p)
         w = torch.empty_like(p)
-        for i in _BOXED:
-            lower, upper = self._scaled_bounds(i)
-            x = p[..., i].log() if PARAMETERS[i].scale == "log" else p[..., i]
-            w[..., i] = _interval_to_normal(
-                (x - lower) / (upper - lower), (upper - x) / (upper - lower)
-            )
-        q_min = self.axis_ratio[0]
-        survival = (p[..., AXIS_RATIO] - q_min) / (1.0 - q_min)  # 1 - e
-        rho = (-2.0 * survival.clamp_min(_TINY).log()).clamp_min(0.0).sqrt()
-        phase = torch.deg2rad(2.0 * p[..., POSITION_ANGLE])
-        w[..., AXIS_RATIO] = rho * phase.cos()
-        w[..., POSITION_ANGLE] = rho * phase.sin()
+        for block, columns in self.blocks:
+            w[..., columns] = block.to_normal(p[..., columns])
         return w
 
     def to_physical(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b 7"]:
@@ -215,25 +203,8 @@ class PriorBox:
             Physical parameters, with shape (*, 7), float64. Differentiable, except for the
             position angle at q = 1, where it has no meaning.
         """
-        w = w.double()
-        columns: list[Tensor] = [w[..., i] for i in range(NUM_PARAMETERS)]
-        for i in _BOXED:
-            lower, upper = self._scaled_bounds(i)
-            below = _normal_cdf(columns[i])
-            above = _normal_cdf(-columns[i])
-            # Each half measures its distance from the nearer edge, so neither tail is rounded away.
-            x = torch.where(
-                columns[i] < 0, lower + below * (upper - lower), upper - above * (upper - lower)
-            )
-            columns[i] = x.exp() if PARAMETERS[i].scale == "log" else x
-            columns[i] = columns[i].clamp(*getattr(self, NAMES[i]))
-        wx, wy = w[..., AXIS_RATIO], w[..., POSITION_ANGLE]
-        q_min = self.axis_ratio[0]
-        columns[AXIS_RATIO] = q_min + (1.0 - q_min) * (-0.5 * (wx**2 + wy**2)).exp()
-        angle = torch.rad2deg(0.5 * torch.atan2(wy, wx))
-        angle = torch.remainder(angle, 180.0)  # which rounds up to 180 from just below 0
-        columns[POSITION_ANGLE] = torch.where(angle < 180.0, angle, angle - 180.0)
-        return torch.stack(columns, -1)
+        parts = [block.to_physical(w[..., columns]) for block, columns in self.blocks]
+        return torch.cat(parts, -1)
 
     def log_jacobian(
         self, w: Float[Tensor, "*b 7"], physical: Float[Tensor, "*b 7"] | None = None
@@ -250,35 +221,18 @@ class PriorBox:
         Returns:
             The logarithm of the determinant, with shape (*,), float64.
         """
-        w = w.double()
         physical = self.to_physical(w) if physical is None else physical
-        total = torch.zeros_like(w[..., 0])
-        for i in _BOXED:
-            lower, upper = self._scaled_bounds(i)
-            total = (
-                total - math.log(upper - lower) + 0.5 * w[..., i] ** 2 + 0.5 * math.log(2 * math.pi)
-            )
-            if PARAMETERS[i].scale == "log":
-                total = total - physical[..., i].log()
-        rho2 = w[..., AXIS_RATIO] ** 2 + w[..., POSITION_ANGLE] ** 2
-        # N(0, I) on the plane is uniform in (q, angle): density 1/((1 - q_min) 180) per degree.
-        return (
-            total
-            - math.log((1.0 - self.axis_ratio[0]) * 180.0)
-            + 0.5 * rho2
-            + math.log(2 * math.pi)
-        )
+        return torch.stack(
+            [
+                block.log_jacobian(w[..., columns], physical[..., columns])
+                for block, columns in self.blocks
+            ]
+        ).sum(0)
 
     def log_prior(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b"]:
         """Returns the prior's log-density at w, in the coordinates w, with shape (*,)."""
         w = w.double()
         return -0.5 * (w**2).sum(-1) - 0.5 * NUM_PARAMETERS * math.log(2 * math.pi)
-
-    def _scaled_bounds(self, index: int) -> tuple[float, float]:
-        lower, upper = getattr(self, NAMES[index])
-        if PARAMETERS[index].scale == "log":
-            return math.log(lower), math.log(upper)
-        return lower, upper
 
     def _edges(self, device: torch.device) -> tuple[Tensor, Tensor]:
         pairs = torch.tensor([getattr(self, name) for name in NAMES], dtype=torch.float64)
@@ -301,19 +255,3 @@ class PriorBox:
                     f"{p.name} must lie in [{lower}, {upper}] {p.unit}, got {value} in row {row}. "
                     "Widen the prior box or rescale the stamp."
                 )
-
-
-_TINY = math.exp(-0.5 * 2 * W_MAX**2)
-
-
-def _normal_cdf(w: Tensor) -> Tensor:
-    """Returns Phi(w), exact in the lower tail, where torch's own `ndtr` is 0.5 (1 + erf)."""
-    return 0.5 * torch.special.erfc(-w / math.sqrt(2.0))
-
-
-def _interval_to_normal(below: Tensor, above: Tensor) -> Tensor:
-    """Returns Phi^-1 of a fraction, given its distances from both ends of [0, 1]."""
-    edge = 0.5 * math.erfc(W_MAX / math.sqrt(2.0))
-    lower_half = torch.special.ndtri(below.clamp(edge, 0.5))
-    upper_half = -torch.special.ndtri(above.clamp(edge, 0.5))
-    return torch.where(below < above, lower_half, upper_half)
