@@ -32,7 +32,7 @@ from deeplegato_pp.inference.fit.optimize import laplace_widths
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import SNR_CLASSES
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.stats.pareto import khat_threshold
@@ -56,11 +56,11 @@ class Row:
     cpu: float
 
 
-def problem_of(scene: Scene, box: PriorBox) -> ExactProblem:
+def likelihood_of(scene: Scene, box: PriorBox) -> Likelihood:
     """Returns the likelihood of a scene's galaxies, with the PSFs as rendered."""
     fine = scene.psf.oversampled.tolist()
     psfs = [(scene.psf.fine if f else scene.psf.native)[i] for i, f in enumerate(fine)]
-    return ExactProblem(scene.stamps, psfs, [2 if f else 1 for f in fine], [True] * len(fine), box)
+    return Likelihood(scene.stamps, psfs, [2 if f else 1 for f in fine], [True] * len(fine), box)
 
 
 def network_draws(model: DeepLeGAToPP, scene: Scene) -> Network:
@@ -72,10 +72,10 @@ def network_draws(model: DeepLeGAToPP, scene: Scene) -> Network:
 
 
 def stand_in(
-    problem: ExactProblem, truth: Tensor, generator: torch.Generator, draws: int = DRAWS
+    likelihood: Likelihood, truth: Tensor, generator: torch.Generator, draws: int = DRAWS
 ) -> Network:
     """Returns the same of a Gaussian about the optimum."""
-    optimum, widths, _ = laplace_widths(problem, truth)
+    optimum, widths, _ = laplace_widths(likelihood, truth)
     std = (3.0 * widths).clamp(0.05, 1.0)
     options = {"generator": generator, "dtype": torch.float64}
     mean = optimum + 0.5 * std * torch.randn(optimum.shape, **options)
@@ -107,13 +107,15 @@ def run(args: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     while len(rows) < args.number:
         scene = simulator.sample_scene(min(BATCH, args.number - len(rows)), generator)
-        problem, truth = problem_of(scene, box), box.to_normal(scene.params)
+        likelihood, truth = likelihood_of(scene, box), box.to_normal(scene.params)
         if model is None:
-            network = stand_in(problem, truth, generator)
+            network = stand_in(likelihood, truth, generator)
         else:
             network = network_draws(model, scene)
         start, cpu_start = time.perf_counter(), time.process_time()
-        refined = refine_batch(problem, *network, method=args.method, ess=args.ess, options=options)
+        refined = refine_batch(
+            likelihood, *network, method=args.method, ess=args.ess, options=options
+        )
         seconds = (time.perf_counter() - start) / len(refined)
         cpu = (time.process_time() - cpu_start) / len(refined)
         for galaxy, w, snr in zip(refined.galaxies, truth, scene.snr.tolist(), strict=True):

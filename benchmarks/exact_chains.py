@@ -28,7 +28,7 @@ from pathlib import Path
 import emcee
 import numpy as np
 import torch
-from exact import Network, problem_of, stand_in
+from exact import Network, likelihood_of, stand_in
 from torch import Tensor, nn
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
@@ -36,7 +36,7 @@ from deeplegato_pp.inference.fit.optimize import maximize
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import INDEX
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
@@ -48,8 +48,8 @@ SEED = 2**43
 CLASSIFIED = 2000
 
 
-def chosen_scene(index: int, size: int) -> tuple[ExactProblem, Tensor, float]:
-    """Returns the problem, the truth in w and the S/N of galaxy `index` of the design.
+def chosen_scene(index: int, size: int) -> tuple[Likelihood, Tensor, float]:
+    """Returns the likelihood, the truth in w and the S/N of galaxy `index` of the design.
 
     Radius, index and S/N run over their ranges on a Latin hypercube; the noise and the PSF are the
     simulator's, and the flux is the one that gives the S/N.
@@ -70,32 +70,32 @@ def chosen_scene(index: int, size: int) -> tuple[ExactProblem, Tensor, float]:
     params[0, INDEX["effective_radius"]] = 0.25 * radius
     params[0, INDEX["sersic_index"]] = n
     scene = simulator.sample_scene(1, generator)
-    problem = problem_of(scene, box)
+    likelihood = likelihood_of(scene, box)
     area = radius**2 * float(params[0, INDEX["axis_ratio"]]) + 1.5**2
     flux = 2.0 * snr * math.sqrt(2.0 * math.pi * area)
     params[0, INDEX["magnitude"]] = 30.5 - 2.5 * math.log10(flux)
     truth = box.to_normal(params)
-    observe(problem, truth, generator)
-    return problem, truth, snr
+    observe(likelihood, truth, generator)
+    return likelihood, truth, snr
 
 
-def observe(problem: ExactProblem, truth: Tensor, generator: torch.Generator) -> None:
+def observe(likelihood: Likelihood, truth: Tensor, generator: torch.Generator) -> None:
     """Replaces the image by that of the truth, with Gaussian noise of its variance and a sky."""
     from deeplegato_pp.scene.noise import model_variance
 
-    s = problem.stamps
-    model = problem.render(0, truth, torch.float64)
+    s = likelihood.stamps
+    model = likelihood.render(0, truth, torch.float64)
     variance = model_variance(model, s.sigma, s.gain)
     options = {"generator": generator, "dtype": torch.float64}
     noise = variance.sqrt() * torch.randn(model.shape, **options)
     s.image[:] = model + noise + s.sky_sigma * torch.randn(1, **options)
 
 
-def network_of(problem: ExactProblem, draws: int, seed: int) -> Network:
+def network_of(likelihood: Likelihood, draws: int, seed: int) -> Network:
     """Returns the packaged network's draws, their density and the density itself."""
     model = DeepLeGAToPP.from_pretrained()
     with torch.no_grad():
-        context = model.encode(padded(problem.stamps, model.image_size))
+        context = model.encode(padded(likelihood.stamps, model.image_size))
         w, log_q = model.sample(context, draws, torch.tensor([seed]))
     return w, log_q, lambda rows, points: model.log_prob(context[rows], points)
 
@@ -116,17 +116,17 @@ def padded(stamps: StampBatch, size: int) -> StampBatch:
 
 
 def run_chain(
-    problem: ExactProblem, truth: Tensor, seed: int, ess: float, most: int
+    likelihood: Likelihood, truth: Tensor, seed: int, ess: float, most: int
 ) -> tuple[np.ndarray, float, float]:
     """Returns draws (S, 7), their effective number, and the autocorrelation time. [steps]"""
-    mode = maximize(problem, torch.tensor([0]), truth)
+    mode = maximize(likelihood, torch.tensor([0]), truth)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(WALKERS, 7, generator=generator, dtype=torch.float64)
     start = mode.u + noise @ torch.linalg.cholesky(mode.covariance[0]).T
     sampler = emcee.EnsembleSampler(
         WALKERS,
         7,
-        lambda p: log_posterior_row(problem, 0, torch.from_numpy(p)).numpy(),
+        lambda p: log_posterior_row(likelihood, 0, torch.from_numpy(p)).numpy(),
         vectorize=True,
         moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.StretchMove(), 0.2)],
     )
@@ -219,22 +219,22 @@ def difference(galaxy: RefinedGalaxy, chain: Tensor) -> dict[str, float]:
 
 def compare(index: int, args: argparse.Namespace) -> dict[str, object]:
     """Runs both on one galaxy."""
-    problem, truth, snr = chosen_scene(index, args.size)
+    likelihood, truth, snr = chosen_scene(index, args.size)
     generator = torch.Generator().manual_seed(SEED + 100 + index)
     if args.stand_in:
-        network = stand_in(problem, truth, generator, draws=3 * args.ess)
+        network = stand_in(likelihood, truth, generator, draws=3 * args.ess)
     else:
-        network = network_of(problem, 3 * args.ess, SEED + index)
+        network = network_of(likelihood, 3 * args.ess, SEED + index)
     start = time.perf_counter()
     galaxy = refine_batch(
-        problem,
+        likelihood,
         *network,
         ess=args.ess,
         options=RefineOptions(last_resort=False, mask_neighbours=False),
     )[0]
     refined_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    chain, effective, tau = run_chain(problem, truth, index, args.chain_ess, args.steps)
+    chain, effective, tau = run_chain(likelihood, truth, index, args.chain_ess, args.steps)
     draws = torch.from_numpy(chain)
     picked = without_repetition(galaxy, CLASSIFIED, generator)
     thinned = draws[torch.randperm(len(draws), generator=generator)[: len(picked)]]

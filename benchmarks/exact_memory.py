@@ -42,14 +42,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="JSON file of the figures")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    from exact import problem_of  # in main: the module loads the network's libraries
+    from exact import likelihood_of  # in main: the module loads the network's libraries
 
     before = peak()
     generator = torch.Generator().manual_seed(0)
     simulator = SersicSimulator(image_size=args.size)
     simulator.conditions = simulator.conditions.clean()
     scene = simulator.sample_scene(args.number, generator)
-    problem, box = problem_of(scene, PriorBox()), PriorBox()
+    likelihood, box = likelihood_of(scene, PriorBox()), PriorBox()
     truth = box.to_normal(scene.params)
     made = peak()
 
@@ -61,7 +61,7 @@ def main() -> None:
     w = truth[:, None] + WIDTH * noise
     start = time.perf_counter()
     refined = refine_batch(
-        problem,
+        likelihood,
         w,
         log_prob(torch.arange(args.number), w),
         log_prob,

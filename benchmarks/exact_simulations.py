@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from exact import network_draws, problem_of, weighted_ranks
+from exact import likelihood_of, network_draws, weighted_ranks
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
@@ -43,19 +43,19 @@ def run_batch(
     simulator = SersicSimulator.from_config(model.config.data, clean=True)
     generator = torch.Generator().manual_seed(SEED + index)
     scene = simulator.sample_scene(number, generator)
-    problem, truth = problem_of(scene, model.prior), model.prior.to_normal(scene.params)
+    likelihood, truth = likelihood_of(scene, model.prior), model.prior.to_normal(scene.params)
     network = network_draws(model, scene)
     cpu, wall = time.process_time(), time.perf_counter()
     seeds = torch.arange(number) + BATCH * index
     refined = refine_batch(
-        problem, *network, method=method, ess=ess, seeds=seeds, options=RefineOptions()
+        likelihood, *network, method=method, ess=ess, seeds=seeds, options=RefineOptions()
     )
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return [
         {
             "snr": snr,
             "params": scene.params[i].tolist(),
-            "oversampling": problem.oversampling[i],
+            "oversampling": likelihood.oversampling[i],
             "method": galaxy.method,
             "khat": galaxy.khat,
             "draws": len(galaxy.log_weights),

@@ -39,7 +39,7 @@ from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import compare
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.scene.components import POINT_RADIUS
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import draw_noise
 from deeplegato_pp.scene.parameters import RADIUS, SNR_CLASSES, signal_to_noise
 from deeplegato_pp.scene.psf_grid import to_network_grid
@@ -63,12 +63,10 @@ class Objects:
     star: Tensor
     snr: Tensor
 
-    def problem(self, box: Any) -> ExactProblem:
+    def likelihood(self, box: Any) -> Likelihood:
         fine = self.psf.oversampled.tolist()
         psfs = [(self.psf.fine if f else self.psf.native)[i] for i, f in enumerate(fine)]
-        return ExactProblem(
-            self.stamps, psfs, [2 if f else 1 for f in fine], [True] * len(fine), box
-        )
+        return Likelihood(self.stamps, psfs, [2 if f else 1 for f in fine], [True] * len(fine), box)
 
 
 def simulate(simulator: SersicSimulator, odds: float, seed: int) -> Objects:
@@ -107,9 +105,9 @@ def simulate(simulator: SersicSimulator, odds: float, seed: int) -> Objects:
     return Objects(stamps, psf, params, star, snr)
 
 
-def stand_in(problem: ExactProblem, start: Tensor, generator: torch.Generator) -> tuple:
+def stand_in(likelihood: Likelihood, start: Tensor, generator: torch.Generator) -> tuple:
     """Returns draws, density and density function of a broad Gaussian about the optimum."""
-    optimum, widths, _ = laplace_widths(problem, start)
+    optimum, widths, _ = laplace_widths(likelihood, start)
     std = (3.0 * widths).clamp(0.05, 1.0)
     options = {"generator": generator, "dtype": torch.float64}
     mean = optimum + 0.5 * std * torch.randn(optimum.shape, **options)
@@ -147,18 +145,18 @@ def network(model: DeepLeGAToPP, objects: Objects) -> tuple:
 
 def measure(objects: Objects, model: DeepLeGAToPP | None, box: Any, args: Any) -> list[dict]:
     """Refines and compares one batch; returns a record per object."""
-    problem = objects.problem(box)
+    likelihood = objects.likelihood(box)
     generator = torch.Generator().manual_seed(1)
     if model is None:
         start = objects.params.clone()  # a point source is sought as a small galaxy
         small = 0.6 * REFERENCE_PIXEL_SCALE
         start[:, RADIUS] = torch.where(objects.star, small, start[:, RADIUS])
-        draws = stand_in(problem, box.to_normal(start), generator)
+        draws = stand_in(likelihood, box.to_normal(start), generator)
     else:
         draws = network(model, objects)
     start_time = time.process_time()
     options = RefineOptions(last_resort=False)
-    refined = refine_batch(problem, *draws, ess=args.ess, options=options)
+    refined = refine_batch(likelihood, *draws, ess=args.ess, options=options)
     middle = time.process_time()
     comparison = compare(refined, odds=args.odds)
     end = time.process_time()

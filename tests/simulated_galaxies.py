@@ -1,4 +1,4 @@
-"""Small simulated problems whose truth is known, and stand-ins for a network's density."""
+"""Small simulated likelihoods whose truth is known, and stand-ins for a network's density."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from deeplegato_pp.data.psf import gaussian, radial_grid
 from deeplegato_pp.inference.fit.optimize import laplace_widths
 from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import draw_noise
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
@@ -47,14 +47,14 @@ def simulate(
     seed: int = 0,
     size: int = SIZE,
     noise_correlation: float = 1.0,
-) -> ExactProblem:
+) -> Likelihood:
     """Observes galaxies (B, 7) through the renderer and the noise."""
     generator = torch.Generator().manual_seed(seed)
     psf = make_psf()
-    problem = empty_problem(len(w), gain, sky_sigma, size)
-    s = problem.stamps
+    likelihood = empty_likelihood(len(w), gain, sky_sigma, size)
+    s = likelihood.stamps
     for i, row in enumerate(w):
-        image = problem.render(i, row[None], torch.float64)
+        image = likelihood.render(i, row[None], torch.float64)
         noisy = draw_noise(
             image,
             s.sigma[i : i + 1],
@@ -65,11 +65,11 @@ def simulate(
         )
         sky = sky_sigma * torch.randn((), generator=generator, dtype=torch.float64)
         s.image[i] = noisy[0] + sky
-    assert psf.shape == problem.psfs[0].shape
-    return problem
+    assert psf.shape == likelihood.psfs[0].shape
+    return likelihood
 
 
-def empty_problem(batch: int, gain: float, sky_sigma: float, size: int = SIZE) -> ExactProblem:
+def empty_likelihood(batch: int, gain: float, sky_sigma: float, size: int = SIZE) -> Likelihood:
     shape = (batch, size, size)
     stamps = StampBatch(
         torch.zeros(shape, dtype=torch.float64),
@@ -80,15 +80,17 @@ def empty_problem(batch: int, gain: float, sky_sigma: float, size: int = SIZE) -
         torch.full((batch,), sky_sigma, dtype=torch.float64),
         torch.ones(batch, dtype=torch.float64),
     )
-    return ExactProblem(stamps, [make_psf()] * batch, [1] * batch, [True] * batch, BOX)
+    return Likelihood(stamps, [make_psf()] * batch, [1] * batch, [True] * batch, BOX)
 
 
 class FakeNetwork:
     """A Gaussian about a displaced optimum, some times as wide as the posterior."""
 
-    def __init__(self, problem: ExactProblem, w: Tensor, widen: float = 2.0, seed: int = 0) -> None:
+    def __init__(
+        self, likelihood: Likelihood, w: Tensor, widen: float = 2.0, seed: int = 0
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        optimum, widths, _ = laplace_widths(problem, w)
+        optimum, widths, _ = laplace_widths(likelihood, w)
         self.std = (widen * widths).clamp(0.01, 1.0)
         noise = torch.randn(optimum.shape, generator=generator, dtype=torch.float64)
         self.mean = optimum + 0.5 * self.std * noise

@@ -25,7 +25,7 @@ from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.predictor import Predictor
 from deeplegato_pp.inference.refine.engine import refine_batch
 from deeplegato_pp.observation.observation import Observation
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to_noise
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
@@ -96,12 +96,12 @@ def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 
     return moved
 
 
-def exact_problem(scene: Scene, number: int, box: PriorBox) -> ExactProblem:
+def exact_likelihood(scene: Scene, number: int, box: PriorBox) -> Likelihood:
     """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given."""
     fine = scene.psf.oversampled[:number].tolist()
     psfs = [(scene.psf.fine if f else scene.psf.native)[i] for i, f in enumerate(fine)]
     oversampling = [2 if f else 1 for f in fine]
-    return ExactProblem(scene.stamps[:number], psfs, oversampling, [True] * number, box)
+    return Likelihood(scene.stamps[:number], psfs, oversampling, [True] * number, box)
 
 
 def observations_of(scene: Scene, number: int) -> list[Observation]:
@@ -162,7 +162,7 @@ def _refined(
 ) -> Draws:
     """Returns the exact posterior's draws, all padded to the longest with weights of zero."""
     model, device = predictor.model, predictor.device
-    problem = exact_problem(scene, len(scene.params), model.prior)
+    likelihood = exact_likelihood(scene, len(scene.params), model.prior)
     with torch.no_grad():
         context = model.encode(scene.stamps.to(device))
 
@@ -171,11 +171,11 @@ def _refined(
             return model.log_prob(context[rows.to(device)], w.to(device))
 
     log_q = torch.from_numpy(draws.log_density)
-    refined = refine_batch(problem, draws.w, log_q, log_prob, ess=settings.ess)
-    likelihood = refined.problem.log_likelihood(true_w[:, None])[:, 0]
-    at_truth = (likelihood + problem.coordinates.log_prior(true_w)).numpy()
+    refined = refine_batch(likelihood, draws.w, log_q, log_prob, ess=settings.ess)
+    log_l = refined.likelihood.log_likelihood(true_w[:, None])[:, 0]
+    at_truth = (log_l + likelihood.coordinates.log_prior(true_w)).numpy()
     w = refined.w
-    density = refined.log_likelihood + problem.coordinates.log_prior(w)
+    density = refined.log_likelihood + likelihood.coordinates.log_prior(w)
     padding = torch.isneginf(refined.log_weights)
     return Draws(
         w,
@@ -241,11 +241,11 @@ def _bounds(scene: Scene, simulations: Simulations, number: int) -> Float[Array,
     if number == 0:
         return bounds
     box = simulations.simulator.prior
-    problem = exact_problem(scene, number, box)
+    likelihood = exact_likelihood(scene, number, box)
     w = box.to_normal(scene.params[:number])
     identity = torch.eye(NUM_PARAMETERS, dtype=torch.float64)
     for i in range(number):
-        _, _, information = problem.linearize(i, w[i])
+        _, _, information = likelihood.linearize(i, w[i])
         covariance = torch.linalg.inv(information + identity)
         slope = torch.autograd.functional.jacobian(lambda u: _shown(box, u), w[i])
         variance = torch.einsum("ij,jk,ik->i", slope, covariance, slope)

@@ -44,7 +44,7 @@ _STEP = {torch.float64: 1e-5, torch.float32: 1e-3}
 """Step of the finite differences, in coordinates whose prior is one wide, by precision."""
 
 
-class ExactProblem:
+class Likelihood:
     """The likelihood of a batch of stamps, as a function of coordinates.
 
     Args:
@@ -126,9 +126,9 @@ class ExactProblem:
         """Unmasked pixels per galaxy, with shape (B,)."""
         return (~self.stamps.mask).sum((-2, -1))
 
-    def under(self, coordinates: Coordinates) -> ExactProblem:
+    def under(self, coordinates: Coordinates) -> Likelihood:
         """Returns the same data (pixels, mask, sky's prior) under another hypothesis."""
-        return ExactProblem(
+        return Likelihood(
             self.stamps,
             self.psfs,
             self.oversampling,
@@ -138,11 +138,9 @@ class ExactProblem:
             model_error=self.model_error,
         )
 
-    def with_noise(
-        self, *, noise_correlation: float = 1.0, model_error: float = 0.0
-    ) -> ExactProblem:
+    def with_noise(self, *, noise_correlation: float = 1.0, model_error: float = 0.0) -> Likelihood:
         """Returns the same data under another noise correlation and model error."""
-        return ExactProblem(
+        return Likelihood(
             self.stamps.with_noise_correlation(noise_correlation),
             self.psfs,
             self.oversampling,
@@ -152,9 +150,9 @@ class ExactProblem:
             model_error=model_error,
         )
 
-    def select(self, rows: list[int]) -> ExactProblem:
-        """Returns the problem of some of the galaxies."""
-        return ExactProblem(
+    def select(self, rows: list[int]) -> Likelihood:
+        """Returns the likelihood of some of the galaxies."""
+        return Likelihood(
             self.stamps[torch.tensor(rows, dtype=torch.long, device=self.stamps.image.device)],
             [self.psfs[i] for i in rows],
             [self.oversampling[i] for i in rows],

@@ -25,8 +25,8 @@ DRAWS = 400
 @pytest.fixture(scope="module", params=[math.inf, 5.0])
 def bright(request):
     w = coordinates_of(magnitude=18.5)
-    problem = simulate(w[None], gain=request.param)
-    return problem, maximize(problem, torch.tensor([0]), w[None])
+    likelihood = simulate(w[None], gain=request.param)
+    return likelihood, maximize(likelihood, torch.tensor([0]), w[None])
 
 
 def draws_of(mode: Optima, number: int = DRAWS) -> torch.Tensor:
@@ -35,11 +35,11 @@ def draws_of(mode: Optima, number: int = DRAWS) -> torch.Tensor:
 
 
 def test_few_renders_tell_the_rest(bright):
-    problem, mode = bright
+    likelihood, mode = bright
     u = draws_of(mode)
-    target = InterpolatedTarget(problem, 0, mode)
+    target = InterpolatedTarget(likelihood, 0, mode)
     found = target(u)
-    exact = log_posterior_row(problem, 0, u, torch.float64)
+    exact = log_posterior_row(likelihood, 0, u, torch.float64)
     assert target.interpolator is not None
     assert target.renders < 0.5 * DRAWS
     error = (found - exact).abs()
@@ -47,18 +47,18 @@ def test_few_renders_tell_the_rest(bright):
     assert float(error.median()) < 0.1 * TOLERANCE
     more = draws_of(mode, 2 * DRAWS)[DRAWS:]
     before = target.renders
-    again = (target(more) - log_posterior_row(problem, 0, more, torch.float64)).abs()
+    again = (target(more) - log_posterior_row(likelihood, 0, more, torch.float64)).abs()
     assert float(again.max()) < 3 * TOLERANCE
     assert target.renders - before < 0.2 * DRAWS
 
 
 def test_draws_far_out_are_rendered(bright):
-    problem, mode = bright
-    target = InterpolatedTarget(problem, 0, mode)
+    likelihood, mode = bright
+    target = InterpolatedTarget(likelihood, 0, mode)
     target(draws_of(mode))
     far = mode.u + 12.0 * torch.linalg.cholesky(mode.covariance[0]).T
     before = target.renders
-    torch.testing.assert_close(target(far), log_posterior_row(problem, 0, far))
+    torch.testing.assert_close(target(far), log_posterior_row(likelihood, 0, far))
     assert target.renders - before == len(far)
     outside = torch.full((1, 7), 8.5, dtype=torch.float64)
     assert float(target(outside)) == -math.inf
@@ -66,29 +66,29 @@ def test_draws_far_out_are_rendered(bright):
 
 def test_a_broad_posterior_is_rendered_throughout():
     w = coordinates_of(magnitude=24.5, radius=0.3)
-    problem = simulate(w[None])
-    mode = maximize(problem, torch.tensor([0]), w[None])
+    likelihood = simulate(w[None])
+    mode = maximize(likelihood, torch.tensor([0]), w[None])
     u = draws_of(mode)
-    target = InterpolatedTarget(problem, 0, mode)
-    torch.testing.assert_close(target(u), log_posterior_row(problem, 0, u), atol=5e-3, rtol=0)
+    target = InterpolatedTarget(likelihood, 0, mode)
+    torch.testing.assert_close(target(u), log_posterior_row(likelihood, 0, u), atol=5e-3, rtol=0)
     assert target.interpolator is None
     assert target.renders == int((u.abs() <= 8).all(-1).sum())
 
 
 def test_few_draws_are_all_rendered(bright):
-    problem, mode = bright
+    likelihood, mode = bright
     u = draws_of(mode, SIZES[0] + CHECKS)
-    target = InterpolatedTarget(problem, 0, mode)
+    target = InterpolatedTarget(likelihood, 0, mode)
     target(u)
     assert target.renders == len(u)
 
 
 def test_interpolation_passes_through_the_images_given(bright):
-    problem, mode = bright
+    likelihood, mode = bright
     u = draws_of(mode, SIZES[0])
-    images = problem.render(0, u, torch.float64)
-    found = ImageInterpolator.fit(problem, 0, mode, u, images, torch.float64)
-    difference = found.log_likelihood(u) - problem.log_likelihood_of(0, images)
+    images = likelihood.render(0, u, torch.float64)
+    found = ImageInterpolator.fit(likelihood, 0, mode, u, images, torch.float64)
+    difference = found.log_likelihood(u) - likelihood.log_likelihood_of(0, images)
     assert float(difference.abs().max()) < 1e-3
     far = mode.u + 6.0 * torch.linalg.cholesky(mode.covariance[0]).T
     assert float(found.unsupported(far).min()) > 10 * float(found.unsupported(u).abs().max())

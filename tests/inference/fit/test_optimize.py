@@ -18,16 +18,16 @@ from simulated_galaxies import coordinates_of, simulate
 @pytest.mark.parametrize("gain", [math.inf, 2.0])
 def test_finds_the_mode_from_a_distance(gain):
     w = torch.stack([coordinates_of(), coordinates_of(magnitude=20.0, n=3.0, q=0.3)])
-    problem = simulate(w, gain=gain)
-    optima = maximize(problem, torch.tensor([0, 1]), w + 0.2)
+    likelihood = simulate(w, gain=gain)
+    optima = maximize(likelihood, torch.tensor([0, 1]), w + 0.2)
     assert bool(optima.converged.all())
     delta = (w - optima.u)[..., None]
     distance2 = (delta.mT @ torch.linalg.solve(optima.covariance, delta)).flatten()
     assert float(distance2.max()) < 30.0  # chi-squared of 7
     for i in range(2):
         near = optima.u[i] + 0.1 * optima.covariance[i].diagonal().sqrt() * torch.eye(7).double()
-        values = problem.log_likelihood_row(i, near, torch.float64)
-        values = values + problem.coordinates.log_prior(near)
+        values = likelihood.log_likelihood_row(i, near, torch.float64)
+        values = values + likelihood.coordinates.log_prior(near)
         assert float(values.max()) <= float(optima.log_posterior[i]) + 1e-2
 
 
@@ -40,9 +40,9 @@ def test_steps_learn_the_derivatives_instead_of_rendering_them():
 
 def test_derivatives_in_single_precision_serve_a_search():
     w = coordinates_of(magnitude=21.0)
-    problem = simulate(w[None])
-    _, gradient, information = problem.linearize(0, w)
-    _, single, wider = problem.respond(0, *problem.jacobian(0, w, torch.float32))
+    likelihood = simulate(w[None])
+    _, gradient, information = likelihood.linearize(0, w)
+    _, single, wider = likelihood.respond(0, *likelihood.jacobian(0, w, torch.float32))
     error = torch.linalg.solve_triangular(
         torch.linalg.cholesky(information), (single - gradient)[:, None], upper=False
     )
@@ -55,11 +55,11 @@ def test_derivatives_in_single_precision_serve_a_search():
 
 def test_a_round_galaxy_leaves_its_shape_to_the_prior():
     w = coordinates_of(q=1.0, magnitude=24.0)
-    problem = simulate(w[None])
+    likelihood = simulate(w[None])
     start = w.clone()
-    _, _, information = problem.linearize(0, start)
+    _, _, information = likelihood.linearize(0, start)
     assert float(information[3:5].abs().max()) < 1e-3 * float(information.abs().max())
-    optimum, widths, converged = laplace_widths(problem, start[None])
+    optimum, widths, converged = laplace_widths(likelihood, start[None])
     assert bool(torch.isfinite(optimum).all())
     assert bool(torch.isfinite(widths).all())
     assert converged.shape == (1,)
@@ -89,26 +89,26 @@ def test_repeated_and_massless_modes_are_dropped():
     torch.testing.assert_close(second.u, u[[4]])
 
 
-def misfit_problem():
+def misfit_likelihood():
     """A galaxy with a ring that no Sérsic profile has, chi-square far above one a pixel."""
-    problem = simulate(coordinates_of(n=4.0)[None])
-    grid = torch.arange(problem.size, dtype=torch.float64) - (problem.size - 1) / 2
+    likelihood = simulate(coordinates_of(n=4.0)[None])
+    grid = torch.arange(likelihood.size, dtype=torch.float64) - (likelihood.size - 1) / 2
     r = torch.hypot(grid[:, None], grid)
-    problem.stamps.image[0] += 10.0 * torch.exp(-0.5 * (r - 6.0) ** 2) * (grid > 0)
-    return problem
+    likelihood.stamps.image[0] += 10.0 * torch.exp(-0.5 * (r - 6.0) ** 2) * (grid > 0)
+    return likelihood
 
 
 def test_the_full_curvature_is_that_of_the_log_posterior():
-    problem = misfit_problem()
-    plain = maximize(problem, torch.tensor([0]), coordinates_of()[None])
-    assert float(problem.chi_square(0, plain.u) / problem.num_pixels[0]) > 3.0
-    full = use_full_curvature(problem, plain)
+    likelihood = misfit_likelihood()
+    plain = maximize(likelihood, torch.tensor([0]), coordinates_of()[None])
+    assert float(likelihood.chi_square(0, plain.u) / likelihood.num_pixels[0]) > 3.0
+    full = use_full_curvature(likelihood, plain)
     assert float(full.log_posterior[0]) >= float(plain.log_posterior[0]) - 1e-6
     curvatures = []
     for optima in (plain, full):
         steps = 0.3 * torch.linalg.cholesky(optima.covariance[0]).T
         points = torch.cat([full.u, full.u + steps, full.u - steps])
-        value = log_posterior_row(problem, 0, points, torch.float64)
+        value = log_posterior_row(likelihood, 0, points, torch.float64)
         curvatures.append(-(value[1:8] + value[8:] - 2.0 * value[0]) / 0.3**2)
     assert float((curvatures[0] - 1.0).abs().max()) > 0.1
     torch.testing.assert_close(curvatures[1], torch.ones(7).double(), atol=0.05, rtol=0)
@@ -117,10 +117,10 @@ def test_the_full_curvature_is_that_of_the_log_posterior():
 def test_corrected_widths_cover_where_noise_is_correlated():
     """Scatter of optima over their widths, from simulated correlated noise."""
     truth = coordinates_of(magnitude=21.0).expand(25, 7)
-    problem = simulate(truth, sky_sigma=0.0, noise_correlation=4.0)
+    likelihood = simulate(truth, sky_sigma=0.0, noise_correlation=4.0)
     pulls = {}
     for c in (1.0, 4.0):
-        corrected = problem.with_noise(noise_correlation=c)
+        corrected = likelihood.with_noise(noise_correlation=c)
         optimum, width, converged = laplace_widths(corrected, truth)
         assert bool(converged.all())
         pulls[c] = float((((optimum - truth) / width) ** 2).mean())
@@ -132,7 +132,7 @@ def test_corrected_widths_cover_where_noise_is_correlated():
 
 def test_a_model_error_widens_what_is_bright():
     truth = coordinates_of(magnitude=18.0)[None]
-    problem = simulate(truth)
-    plain = laplace_widths(problem, truth)[1]
-    wider = laplace_widths(problem.with_noise(model_error=0.05), truth)[1]
+    likelihood = simulate(truth)
+    plain = laplace_widths(likelihood, truth)[1]
+    wider = laplace_widths(likelihood.with_noise(model_error=0.05), truth)[1]
     assert float((wider / plain).min()) > 1.5

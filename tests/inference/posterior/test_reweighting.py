@@ -15,13 +15,13 @@ from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 @pytest.fixture(scope="module")
 def refined():
     w = coordinates_of(magnitude=22.5)[None]
-    problem = simulate(w, gain=5.0)
-    network = FakeNetwork(problem, w)
+    likelihood = simulate(w, gain=5.0)
+    network = FakeNetwork(likelihood, w)
     options = RefineOptions(last_resort=False)
     return (
-        problem,
+        likelihood,
         network,
-        refine_batch(problem, *network.sample(300), network.log_prob, ess=200, options=options),
+        refine_batch(likelihood, *network.sample(300), network.log_prob, ess=200, options=options),
     )
 
 
@@ -64,8 +64,8 @@ def test_a_prior_far_from_the_draws_is_flagged(refined):
 
 
 def test_another_noise_level(refined):
-    problem, network, result = refined
-    quieter = problem.under(problem.coordinates)
+    likelihood, network, result = refined
+    quieter = likelihood.under(likelihood.coordinates)
     quieter.stamps.sigma.mul_(0.95)
     new = reweight_to(result[0], quieter, 0)
     direct = refine_batch(

@@ -17,15 +17,15 @@ NO_CHAIN = RefineOptions(last_resort=False)
 def galaxies():
     """Two galaxies, bright and faint, with the network's stand-in and its draws."""
     w = torch.stack([coordinates_of(magnitude=20.0), coordinates_of(magnitude=24.5, radius=0.6)])
-    problem = simulate(w, gain=5.0)
-    network = FakeNetwork(problem, w)
-    return w, problem, network, *network.sample(400)
+    likelihood = simulate(w, gain=5.0)
+    network = FakeNetwork(likelihood, w)
+    return w, likelihood, network, *network.sample(400)
 
 
 @pytest.fixture(scope="module")
 def refined(galaxies):
-    _, problem, network, w, log_q = galaxies
-    return refine_batch(problem, w, log_q, network.log_prob, ess=150, options=NO_CHAIN)
+    _, likelihood, network, w, log_q = galaxies
+    return refine_batch(likelihood, w, log_q, network.log_prob, ess=150, options=NO_CHAIN)
 
 
 def test_the_truth_is_inside_and_the_verdict_is_good(galaxies, refined):
@@ -42,10 +42,10 @@ def test_the_truth_is_inside_and_the_verdict_is_good(galaxies, refined):
 
 
 def test_weights_are_likelihood_times_prior_over_proposal(galaxies, refined):
-    _, problem, *_ = galaxies
+    _, likelihood, *_ = galaxies
     for i, galaxy in enumerate(refined.galaxies):
         some = torch.isfinite(galaxy.log_weights).nonzero()[:5, 0]
-        log_l = problem.log_likelihood_row(i, galaxy.w[some], torch.float64)
+        log_l = likelihood.log_likelihood_row(i, galaxy.w[some], torch.float64)
         torch.testing.assert_close(log_l, galaxy.log_likelihood[some], atol=5e-3, rtol=0)
         expected = log_l + BOX.log_prior(galaxy.w[some]) - galaxy.log_proposal[some]
         torch.testing.assert_close(expected, galaxy.log_weights[some], atol=5e-3, rtol=0)
@@ -62,9 +62,9 @@ def test_rows_are_padded_with_weights_of_zero(refined):
 
 
 def test_a_galaxy_alone_gives_the_same_draws(galaxies, refined):
-    _, problem, network, w, log_q = galaxies
+    _, likelihood, network, w, log_q = galaxies
     alone = refine_batch(
-        problem.select([1]),
+        likelihood.select([1]),
         w[1:],
         log_q[1:],
         lambda rows, points: network.log_prob(rows + 1, points),
@@ -77,9 +77,9 @@ def test_a_galaxy_alone_gives_the_same_draws(galaxies, refined):
 
 
 def test_two_very_different_networks_lead_to_one_posterior(galaxies, refined):
-    w, problem, *_ = galaxies
-    other = FakeNetwork(problem, w, widen=4.0, seed=9)
-    again = refine_batch(problem, *other.sample(400), other.log_prob, ess=150, options=NO_CHAIN)
+    w, likelihood, *_ = galaxies
+    other = FakeNetwork(likelihood, w, widen=4.0, seed=9)
+    again = refine_batch(likelihood, *other.sample(400), other.log_prob, ess=150, options=NO_CHAIN)
     for one, two in zip(refined.galaxies, again.galaxies, strict=True):
         error = one.std() * (1 / one.ess + 1 / two.ess) ** 0.5
         assert float(((one.mean() - two.mean()) / error).abs().max()) < 5.0
@@ -88,10 +88,10 @@ def test_two_very_different_networks_lead_to_one_posterior(galaxies, refined):
 
 
 def test_fixed_parameters_condition_the_posterior(galaxies):
-    w, problem, network, draws, log_q = galaxies
+    w, likelihood, network, draws, log_q = galaxies
     fixed = {"sersic_index": 1.5, "center_x": 0.4}
     result = refine_batch(
-        problem, draws, log_q, network.log_prob, ess=100, fixed=fixed, options=NO_CHAIN
+        likelihood, draws, log_q, network.log_prob, ess=100, fixed=fixed, options=NO_CHAIN
     )
     for truth, galaxy in zip(w, result.galaxies, strict=True):
         physical = BOX.to_physical(galaxy.w)
@@ -105,8 +105,8 @@ def test_fixed_parameters_condition_the_posterior(galaxies):
 
 
 def test_laplace_is_near_for_a_bright_galaxy(galaxies, refined):
-    _, problem, network, w, log_q = galaxies
-    result = refine_batch(problem, w, log_q, network.log_prob, method="laplace")
+    _, likelihood, network, w, log_q = galaxies
+    result = refine_batch(likelihood, w, log_q, network.log_prob, method="laplace")
     laplace, exact = result[0], refined[0]
     assert laplace.method == "laplace"
     assert laplace.num_renders < 150
@@ -118,37 +118,37 @@ def test_laplace_is_near_for_a_bright_galaxy(galaxies, refined):
 
 
 def test_a_neighbour_is_masked_counted_and_flagged(galaxies):
-    _, problem, network, w, log_q = galaxies
-    one = problem.select([0])
+    _, likelihood, network, w, log_q = galaxies
+    one = likelihood.select([0])
     one.stamps.image[0, :13, :13] += 3000.0 * make_psf(size=13)
     result = refine_batch(one, w[:1], log_q[:1], network.log_prob, ess=100, options=NO_CHAIN)
     galaxy = result[0]
     assert galaxy.flags & Flag.NEIGHBOURS_MASKED
     assert 10 < galaxy.masked_pixels < 200
-    assert bool(result.problem.stamps.mask[0, 6, 6])
+    assert bool(result.likelihood.stamps.mask[0, 6, 6])
     assert int(galaxy.neighbours.sum()) == galaxy.masked_pixels
     assert bool(galaxy.neighbours[6, 6])
-    assert not bool(one.stamps.mask.any())  # the caller's problem stays as it was
+    assert not bool(one.stamps.mask.any())  # the caller's likelihood stays as it was
     assert float(((galaxy.mean() - galaxies[0][0]) / galaxy.std()).abs().max()) < 5.0
     assert not galaxy.flags & Flag.HIGH_KHAT
 
 
 def test_a_network_that_is_wrong_is_in_tension():
     w = coordinates_of(magnitude=20.0)[None]
-    problem = simulate(w)
-    network = FakeNetwork(problem, w)
+    likelihood = simulate(w)
+    network = FakeNetwork(likelihood, w)
     network.mean = network.mean + 8.0 * network.std
     result = refine_batch(
-        problem, *network.sample(200), network.log_prob, ess=100, options=NO_CHAIN
+        likelihood, *network.sample(200), network.log_prob, ess=100, options=NO_CHAIN
     )
     assert result[0].flags & Flag.TENSION
     assert float(((result[0].mean() - w[0]) / result[0].std()).abs().max()) < 4.5
 
 
 def test_a_spent_budget_is_flagged(galaxies):
-    _, problem, network, w, log_q = galaxies
+    _, likelihood, network, w, log_q = galaxies
     result = refine_batch(
-        problem, w, log_q, network.log_prob, ess=1000, max_draws=150, options=NO_CHAIN
+        likelihood, w, log_q, network.log_prob, ess=1000, max_draws=150, options=NO_CHAIN
     )
     for galaxy in result.galaxies:
         assert len(galaxy.w) <= 150
@@ -157,20 +157,20 @@ def test_a_spent_budget_is_flagged(galaxies):
 
 @pytest.mark.slow
 def test_a_chain_agrees_with_the_weights(galaxies, refined):
-    _, problem, *_ = galaxies
+    _, likelihood, *_ = galaxies
     exact = refined[0]
     generator = torch.Generator().manual_seed(0)
-    chain = sample_chain(problem, 0, exact.resample(200, generator), seed=3, max_steps=1500)
+    chain = sample_chain(likelihood, 0, exact.resample(200, generator), seed=3, max_steps=1500)
     assert chain.ess > 300
     assert float(((chain.u.mean(0) - exact.mean()) / exact.std()).abs().max()) < 0.3
     assert float((chain.u.std(0) / exact.std()).log().abs().max()) < 0.2
 
 
 def test_images_interpolated_lead_to_the_same_posterior(galaxies, refined):
-    _, problem, network, w, log_q = galaxies
+    _, likelihood, network, w, log_q = galaxies
     options = RefineOptions(last_resort=False, interpolate=False)
-    plain = refine_batch(problem, w, log_q, network.log_prob, ess=300, options=options)[0]
-    quick = refine_batch(problem, w, log_q, network.log_prob, ess=300, options=NO_CHAIN)[0]
+    plain = refine_batch(likelihood, w, log_q, network.log_prob, ess=300, options=options)[0]
+    quick = refine_batch(likelihood, w, log_q, network.log_prob, ess=300, options=NO_CHAIN)[0]
     assert quick.num_renders < 0.8 * plain.num_renders
     torch.testing.assert_close(quick.w, plain.w)
     difference = (quick.log_likelihood - plain.log_likelihood).abs()
@@ -179,8 +179,8 @@ def test_images_interpolated_lead_to_the_same_posterior(galaxies, refined):
 
 
 def test_a_galaxy_that_is_no_sersic_profile_needs_no_chain(galaxies):
-    _, problem, network, w, log_q = galaxies
-    one = problem.select([0])
+    _, likelihood, network, w, log_q = galaxies
+    one = likelihood.select([0])
     grid = torch.arange(one.size, dtype=torch.float64) - (one.size - 1) / 2
     ring = torch.exp(-0.5 * (torch.hypot(grid[:, None], grid) - 4.0) ** 2)
     one.stamps.image[0] += 100.0 * ring * (grid > 0)
@@ -193,9 +193,9 @@ def test_a_galaxy_that_is_no_sersic_profile_needs_no_chain(galaxies):
 
 
 def test_the_last_resort_is_a_chain(galaxies):
-    _, problem, network, w, log_q = galaxies
+    _, likelihood, network, w, log_q = galaxies
     result = refine_batch(
-        problem.select([0]),
+        likelihood.select([0]),
         w[:1],
         log_q[:1],
         network.log_prob,
@@ -211,10 +211,10 @@ def test_the_last_resort_is_a_chain(galaxies):
 
 
 def test_a_galaxy_whose_weights_fail_is_no_star(galaxies):
-    _, problem, network, w, log_q = galaxies
+    _, likelihood, network, w, log_q = galaxies
     options = RefineOptions(chain_steps=100, star_odds=1.0)
     result = refine_batch(
-        problem.select([0]),
+        likelihood.select([0]),
         w[:1],
         log_q[:1],
         network.log_prob,
@@ -227,10 +227,10 @@ def test_a_galaxy_whose_weights_fail_is_no_star(galaxies):
 
 
 def test_bad_calls_are_refused(galaxies):
-    _, problem, network, w, log_q = galaxies
+    _, likelihood, network, w, log_q = galaxies
     with pytest.raises(ConfigError, match="method"):
-        refine_batch(problem, w, log_q, network.log_prob, method="fast")
+        refine_batch(likelihood, w, log_q, network.log_prob, method="fast")
     with pytest.raises(ShapeError):
-        refine_batch(problem, w[:, :-1], log_q, network.log_prob)
+        refine_batch(likelihood, w[:, :-1], log_q, network.log_prob)
     with pytest.raises(NumericalError):
-        refine_batch(problem, w, log_q, lambda rows, points: points.sum(-1) * math.nan)
+        refine_batch(likelihood, w, log_q, lambda rows, points: points.sum(-1) * math.nan)

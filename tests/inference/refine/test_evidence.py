@@ -22,15 +22,17 @@ from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 def compared():
     """A galaxy, a star, and nothing, refined as galaxies and compared."""
     w = torch.stack([coordinates_of(), coordinates_of(radius=0.11), coordinates_of(magnitude=27.5)])
-    problem = simulate(w)
-    star = problem.under(PointSourceCoordinates(BOX))
+    likelihood = simulate(w)
+    star = likelihood.under(PointSourceCoordinates(BOX))
     u = PointSourceCoordinates(BOX).project(w[1:2])
-    noise = torch.randn(problem.size, problem.size, generator=torch.Generator().manual_seed(2))
-    problem.stamps.image[1] = star.render(1, u, torch.float64)[0] + noise
-    network = FakeNetwork(problem, w)
+    noise = torch.randn(
+        likelihood.size, likelihood.size, generator=torch.Generator().manual_seed(2)
+    )
+    likelihood.stamps.image[1] = star.render(1, u, torch.float64)[0] + noise
+    network = FakeNetwork(likelihood, w)
     network.std[2], network.mean[2] = 1.0, 0.0
     refined = refine_batch(
-        problem,
+        likelihood,
         *network.sample(300),
         network.log_prob,
         ess=100,
@@ -51,7 +53,7 @@ def test_the_three_are_told_apart(compared):
 
 def test_evidence_of_a_point_source_against_a_sum_over_its_prior(compared):
     refined, comparison = compared
-    star = refined.problem.under(PointSourceCoordinates(BOX))
+    star = refined.likelihood.under(PointSourceCoordinates(BOX))
     # The blank stamp's posterior is wide enough for the prior's own quantiles.
     quantile = torch.special.ndtri((torch.arange(24, dtype=torch.float64) + 0.5) / 24)
     log_l = star.log_likelihood_row(2, torch.cartesian_prod(quantile, quantile, quantile))
@@ -63,9 +65,9 @@ def test_evidence_does_not_depend_on_the_start(compared):
     refined, _ = compared
     start = torch.zeros(3, 1, 7, dtype=torch.float64)
     start[:, 0, 0] = 0.3
-    first = point_source_evidence(refined.problem, start, ess=300)
+    first = point_source_evidence(refined.likelihood, start, ess=300)
     second = point_source_evidence(
-        refined.problem, start + 0.1, seeds=torch.tensor([7, 8, 9]), ess=300
+        refined.likelihood, start + 0.1, seeds=torch.tensor([7, 8, 9]), ess=300
     )
     difference = (first.log_evidence - second.log_evidence)[1:].abs()
     assert bool((difference < 5 * (first.error**2 + second.error**2).sqrt()[1:]).all())
@@ -75,9 +77,9 @@ def test_hopeless_climbs_end_early_and_others_do_not(compared):
     refined, _ = compared
     start = torch.zeros(3, 1, 7, dtype=torch.float64)
     start[:, 0, 0] = 0.3
-    free, modes = laplace_point_source(refined.problem, start)
+    free, modes = laplace_point_source(refined.likelihood, start)
     galaxy = torch.tensor([g.log_evidence for g in refined.galaxies])
-    bound, shortened = laplace_point_source(refined.problem, start, galaxy - LOST)
+    bound, shortened = laplace_point_source(refined.likelihood, start, galaxy - LOST)
     assert int(shortened[0].renders[0]) < int(modes[0].renders[0])
     assert float(bound[0]) < float(galaxy[0]) - LOST
     assert torch.equal(bound[1:], free[1:])
@@ -85,10 +87,10 @@ def test_hopeless_climbs_end_early_and_others_do_not(compared):
 
 def test_blank_sky_is_the_likelihood_of_no_light(compared):
     refined, _ = compared
-    problem = refined.problem
+    likelihood = refined.likelihood
     faintest = BOX.to_normal(torch.tensor([[28.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0]]).double())
-    value = problem.log_likelihood_row(2, faintest)
-    assert float(blank_log_evidence(problem)[2]) == pytest.approx(float(value), abs=5.0)
+    value = likelihood.log_likelihood_row(2, faintest)
+    assert float(blank_log_evidence(likelihood)[2]) == pytest.approx(float(value), abs=5.0)
 
 
 def test_the_upper_limit_lies_above_the_truth(compared):

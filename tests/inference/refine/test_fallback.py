@@ -18,17 +18,19 @@ from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
 def test_no_chain_is_run_for_a_bright_star():
     w = coordinates_of(magnitude=18.0, radius=0.11)[None]
-    problem = simulate(w)
-    star = problem.under(PointSourceCoordinates(BOX))
-    noise = torch.randn(problem.size, problem.size, generator=torch.Generator().manual_seed(2))
+    likelihood = simulate(w)
+    star = likelihood.under(PointSourceCoordinates(BOX))
+    noise = torch.randn(
+        likelihood.size, likelihood.size, generator=torch.Generator().manual_seed(2)
+    )
     u = PointSourceCoordinates(BOX).project(w)
-    problem.stamps.image[0] = star.render(0, u, torch.float64)[0] + noise
-    network = FakeNetwork(problem, w)
+    likelihood.stamps.image[0] = star.render(0, u, torch.float64)[0] + noise
+    network = FakeNetwork(likelihood, w)
     draws, log_q = network.sample(200)
 
     options = RefineOptions(chain_steps=5, interpolate=False, star_odds=1.0)
     result = refine_batch(
-        problem, draws, log_q, network.log_prob, ess=60, max_draws=200, options=options
+        likelihood, draws, log_q, network.log_prob, ess=60, max_draws=200, options=options
     )
     galaxy = result[0]
     assert galaxy.method == "adapted"
@@ -37,7 +39,7 @@ def test_no_chain_is_run_for_a_bright_star():
     compared = compare(result)
     assert float(compared.star_probability[0]) == pytest.approx(1.0)
     assert galaxy.star_log_odds < float(compared.star_log_evidence[0]) - galaxy.log_evidence
-    rarely = point_source_log_odds(result.problem, 0, galaxy, 1e-3)
+    rarely = point_source_log_odds(result.likelihood, 0, galaxy, 1e-3)
     assert rarely == pytest.approx(galaxy.star_log_odds + math.log(1e-3), abs=1e-3)
 
 

@@ -17,10 +17,12 @@ def p_values(number: int, gain: float, factor: float = 1.0, seed: int = 0) -> li
     generator = torch.Generator().manual_seed(seed)
     w = 0.4 * torch.randn(number, 7, generator=generator, dtype=torch.float64)
     w[:, 0] += BOX.to_normal(torch.tensor([[23.5, 1, 1, 0.5, 0, 0, 0]]).double())[0, 0]
-    problem = simulate(w, gain=gain, seed=seed)
-    problem.stamps.sigma.div_(factor)
-    network = FakeNetwork(problem, w)
-    refined = refine_batch(problem, *network.sample(200), network.log_prob, ess=40, options=OPTIONS)
+    likelihood = simulate(w, gain=gain, seed=seed)
+    likelihood.stamps.sigma.div_(factor)
+    network = FakeNetwork(likelihood, w)
+    refined = refine_batch(
+        likelihood, *network.sample(200), network.log_prob, ess=40, options=OPTIONS
+    )
     return [g.p_value for g in refined.galaxies]
 
 

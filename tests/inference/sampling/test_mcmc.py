@@ -11,8 +11,8 @@ from simulated_galaxies import coordinates_of, simulate
 @pytest.fixture(scope="module")
 def star():
     """A point source, whose three-dimensional posterior is nearly Gaussian."""
-    problem = simulate(coordinates_of()[None], size=16)
-    star = problem.under(PointSourceCoordinates(problem.box))
+    likelihood = simulate(coordinates_of()[None], size=16)
+    star = likelihood.under(PointSourceCoordinates(likelihood.box))
     u = torch.tensor([[0.0, 0.05, 0.05]], dtype=torch.float64)
     noise = torch.randn(star.stamps.image.shape, generator=torch.Generator().manual_seed(0))
     star.stamps.image[0] = star.render(0, u, torch.float64)[0] + noise[0]
@@ -20,11 +20,11 @@ def star():
 
 
 def test_a_chain_finds_a_known_posterior(star):
-    problem, u = star
-    mean, std, _ = laplace_widths(problem, u)
+    likelihood, u = star
+    mean, std, _ = laplace_widths(likelihood, u)
     noise = torch.randn(100, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     start = mean + std * noise
-    chain = sample_chain(problem, 0, start, seed=1, walkers=20, max_steps=150)
+    chain = sample_chain(likelihood, 0, start, seed=1, walkers=20, max_steps=150)
     assert chain.ess > 30
     assert float(((chain.u.mean(0) - mean[0]) / std[0]).abs().max()) < 0.4
     assert float((chain.u.std(0) / std[0]).log().abs().max()) < 0.3
@@ -33,7 +33,7 @@ def test_a_chain_finds_a_known_posterior(star):
 
 def test_widths_in_seven_dimensions_are_right(monkeypatch):
     # A proposal without its Jacobian shows here, and hardly in three dimensions.
-    def log_normal(problem, row, points):
+    def log_normal(likelihood, row, points):
         return -0.5 * (points**2).sum(-1)
 
     monkeypatch.setattr(mcmc, "log_posterior_row", log_normal)
@@ -45,10 +45,10 @@ def test_widths_in_seven_dimensions_are_right(monkeypatch):
 
 
 def test_a_chain_depends_on_its_seed_only(star):
-    problem, u = star
+    likelihood, u = star
     noise = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     start = u + 1e-3 * noise
-    runs = [sample_chain(problem, 0, start, seed=s, walkers=10, max_steps=10) for s in (4, 4, 5)]
+    runs = [sample_chain(likelihood, 0, start, seed=s, walkers=10, max_steps=10) for s in (4, 4, 5)]
     assert torch.equal(runs[0].u, runs[1].u)
     assert not torch.equal(runs[0].u, runs[2].u)
     assert not runs[0].converged

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.inference.fit.optimize import Optima
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 
 TOLERANCE = 0.02
@@ -43,7 +43,7 @@ class ImageInterpolator:
     The kernel is exp(e^2 z.z') in coordinates whitened by the mode's covariance.
 
     Attributes:
-        problem: Galaxies.
+        likelihood: Galaxies.
         row: Which one.
         mean: Mode, with shape (F,).
         whiten: Inverse Cholesky factor of its covariance, with shape (F, F).
@@ -53,7 +53,7 @@ class ImageInterpolator:
         deviation: Images of unit flux less that, with shape (M, P).
     """
 
-    problem: ExactProblem
+    likelihood: Likelihood
     row: int
     mean: Float[Tensor, " f"]
     whiten: Float[Tensor, "f f"]
@@ -65,7 +65,7 @@ class ImageInterpolator:
     @classmethod
     def fit(
         cls,
-        problem: ExactProblem,
+        likelihood: Likelihood,
         row: int,
         mode: Optima,
         u: Float[Tensor, "m f"],
@@ -75,7 +75,7 @@ class ImageInterpolator:
         """Returns the interpolator through rendered images.
 
         Args:
-            problem: Galaxies.
+            likelihood: Galaxies.
             row: Which one.
             mode: Its best mode, one row.
             u: Points, with shape (M, F).
@@ -87,11 +87,11 @@ class ImageInterpolator:
         z = (u - mode.u[0]) @ whiten.T
         kernel = _kernel(z, z)
         kernel = kernel + _JITTER * torch.diag(kernel.diagonal())
-        unit = (images / _flux(problem, u).to(images)[:, None, None]).flatten(1)
+        unit = (images / _flux(likelihood, u).to(images)[:, None, None]).flatten(1)
         middle = unit.mean(0)
         inverse = torch.linalg.inv(kernel)
         deviation = (unit - middle).to(dtype)
-        return cls(problem, row, mode.u[0], whiten, z, inverse, middle.to(dtype), deviation)
+        return cls(likelihood, row, mode.u[0], whiten, z, inverse, middle.to(dtype), deviation)
 
     def unsupported(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
         """Returns how badly points are surrounded: the kernel's variance left there, (S,)."""
@@ -102,11 +102,11 @@ class ImageInterpolator:
 
     def log_likelihood(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
         """Returns ln L at interpolated images, with shape (S,), float64."""
-        side = self.problem.size
+        side = self.likelihood.size
         chunk = max(1, 2**20 // side**2)
         return torch.cat(
             [
-                self.problem.log_likelihood_of(self.row, self._images(part).view(-1, side, side))
+                self.likelihood.log_likelihood_of(self.row, self._images(part).view(-1, side, side))
                 for part in u.split(chunk)
             ]
         )
@@ -114,7 +114,7 @@ class ImageInterpolator:
     def _images(self, u: Tensor) -> Tensor:
         z = (u - self.mean) @ self.whiten.T
         weights = (_kernel(z, self.z) @ self.inverse).to(self.deviation)
-        flux = _flux(self.problem, u).to(self.deviation)
+        flux = _flux(self.likelihood, u).to(self.deviation)
         return (self.middle + weights @ self.deviation) * flux[:, None]
 
 
@@ -122,34 +122,34 @@ class InterpolatedTarget:
     """The log posterior of one galaxy at its proposal's draws, rendered as rarely as can be.
 
     Args:
-        problem: Galaxies and hypothesis.
+        likelihood: Galaxies and hypothesis.
         row: Which galaxy.
         modes: Its modes, best first.
     """
 
-    def __init__(self, problem: ExactProblem, row: int, modes: Optima) -> None:
-        self.problem, self.row, self.modes = problem, row, modes
+    def __init__(self, likelihood: Likelihood, row: int, modes: Optima) -> None:
+        self.likelihood, self.row, self.modes = likelihood, row, modes
         self.interpolator: ImageInterpolator | None = None
         self.limit = 0.0
         self.renders = 0
 
     def __call__(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
         """Returns ln L + ln prior, with shape (S,); -inf beyond |u| = 8."""
-        likelihood = torch.full((len(u),), torch.nan, dtype=torch.float64)
-        likelihood[~(u.abs() <= W_MAX).all(-1)] = -torch.inf
-        near = self._near(u) & likelihood.isnan()
+        log_l = torch.full((len(u),), torch.nan, dtype=torch.float64)
+        log_l[~(u.abs() <= W_MAX).all(-1)] = -torch.inf
+        near = self._near(u) & log_l.isnan()
         if self.interpolator is None and int(near.sum()) >= 2 * (SIZES[0] + CHECKS):
-            self._learn(u, near.nonzero()[:, 0], likelihood)
+            self._learn(u, near.nonzero()[:, 0], log_l)
         if self.interpolator is not None:
-            rows = (near & likelihood.isnan()).nonzero()[:, 0]
+            rows = (near & log_l.isnan()).nonzero()[:, 0]
             rows = rows[self.interpolator.unsupported(u[rows]) <= self.limit]
             if len(rows):
-                likelihood[rows] = self.interpolator.log_likelihood(u[rows])
-        left = likelihood.isnan().nonzero()[:, 0]
+                log_l[rows] = self.interpolator.log_likelihood(u[rows])
+        left = log_l.isnan().nonzero()[:, 0]
         if len(left):
-            likelihood[left] = self.problem.log_likelihood_row(self.row, u[left])
+            log_l[left] = self.likelihood.log_likelihood_row(self.row, u[left])
             self.renders += len(left)
-        return likelihood + self.problem.coordinates.log_prior(u)
+        return log_l + self.likelihood.coordinates.log_prior(u)
 
     def _near(self, u: Tensor) -> Bool[Tensor, " s"]:
         delta = (u - self.modes.u[0]).T
@@ -157,12 +157,12 @@ class InterpolatedTarget:
         z = torch.linalg.solve_triangular(tril, delta, upper=False)
         return (z**2).sum(0) < _FARTHEST**2
 
-    def _learn(self, u: Tensor, rows: Tensor, likelihood: Tensor) -> None:
+    def _learn(self, u: Tensor, rows: Tensor, log_l: Tensor) -> None:
         """Renders draws until those not used are foretold, or too many are asked for.
 
         In float64: so flat a kernel amplifies rounding errors.
         """
-        dtype = self.problem.needed_dtype(self.row)
+        dtype = self.likelihood.needed_dtype(self.row)
         images = self._render(u[:0])
         rows = rows[_spread(len(rows))]
         for size in SIZES:
@@ -171,23 +171,23 @@ class InterpolatedTarget:
             new = rows[len(images) : size + CHECKS]
             rendered = self._render(u[new])
             self.renders += len(new)
-            likelihood[new] = self.problem.log_likelihood_of(self.row, rendered)
+            log_l[new] = self.likelihood.log_likelihood_of(self.row, rendered)
             images = torch.cat([images, rendered])
             used, checked = rows[:size], rows[size : size + CHECKS]
             found = ImageInterpolator.fit(
-                self.problem, self.row, self.modes, u[used], images[:size], dtype
+                self.likelihood, self.row, self.modes, u[used], images[:size], dtype
             )
-            error = (found.log_likelihood(u[checked]) - likelihood[checked]).abs().max()
+            error = (found.log_likelihood(u[checked]) - log_l[checked]).abs().max()
             if float(error) < TOLERANCE:
                 self.interpolator = found
                 self.limit = float(found.unsupported(u[checked]).max())
                 return
 
     def _render(self, u: Tensor) -> Tensor:
-        empty = torch.zeros_like(self.problem.stamps.image[:0])
+        empty = torch.zeros_like(self.likelihood.stamps.image[:0])
         with torch.no_grad():
             parts = [
-                self.problem.render(self.row, part, torch.float64)
+                self.likelihood.render(self.row, part, torch.float64)
                 for part in u.split(32)
                 if len(part)
             ]
@@ -203,5 +203,5 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return (_FLATNESS**2 * (a @ b.T)).exp()
 
 
-def _flux(problem: ExactProblem, u: Tensor) -> Tensor:
-    return problem.coordinates.columns(u)[0]
+def _flux(likelihood: Likelihood, u: Tensor) -> Tensor:
+    return likelihood.coordinates.columns(u)[0]

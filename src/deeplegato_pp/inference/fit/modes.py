@@ -16,7 +16,7 @@ from deeplegato_pp.inference.fit.optimize import (
 )
 from deeplegato_pp.inference.sampling.importance import StudentMixture, effective_sample_size
 from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.scene.targets import log_posterior_row
 
@@ -34,7 +34,7 @@ class ModeFinder:
     climb ended at a mode, by the mode's own image, until the mask stays as it is.
 
     Args:
-        problem: Galaxies; their masks are changed.
+        likelihood: Galaxies; their masks are changed.
         coordinates: Its coordinates.
         pilot_u: The network's draws to start from, in those coordinates, with shape (B, P, F).
         log_q: Their density, with shape (B, P); None where it is not known (fixed parameters).
@@ -45,7 +45,7 @@ class ModeFinder:
 
     def __init__(
         self,
-        problem: ExactProblem,
+        likelihood: Likelihood,
         coordinates: SersicCoordinates,
         pilot_u: Float[Tensor, "b p f"],
         log_q: Float[Tensor, "b p"] | None,
@@ -54,14 +54,14 @@ class ModeFinder:
         starts: int,
         mask_neighbours: bool,
     ) -> None:
-        self.problem, self.coordinates = problem, coordinates
+        self.likelihood, self.coordinates = likelihood, coordinates
         self.pilot_u, self.log_q, self.renders = pilot_u, log_q, renders
         self.count, self.mask_neighbours = starts, mask_neighbours
-        self.given_mask = problem.stamps.mask.clone()
+        self.given_mask = likelihood.stamps.mask.clone()
 
     def find(self) -> tuple[list[Optima | None], list[Tensor]]:
         """Returns each galaxy's modes (None: the network needs none) and pilot log posteriors."""
-        rows = list(range(len(self.problem)))
+        rows = list(range(len(self.likelihood)))
         pilot = [self._pilot(i) for i in rows]
         modes: list[Optima | None] = [None] * len(rows)
         searching = [i for i in rows if self._needs_modes(i, pilot[i])]
@@ -83,12 +83,12 @@ class ModeFinder:
         """Gives a galaxy that its best model does not fit the posterior's own curvature."""
         if modes is None:
             return None
-        chi2 = float(self.problem.chi_square(row, modes.u[:1]))
+        chi2 = float(self.likelihood.chi_square(row, modes.u[:1]))
         self.renders[row] += 1
-        if chi2 < _MISFIT * float(self.problem.num_pixels[row]):
+        if chi2 < _MISFIT * float(self.likelihood.num_pixels[row]):
             return modes
         self.renders[row] += len(modes.rows) * (self.coordinates.dim + 1) ** 2
-        return use_full_curvature(self.problem, modes)
+        return use_full_curvature(self.likelihood, modes)
 
     def _needs_modes(self, row: int, pilot: Tensor) -> bool:
         if self.log_q is None:
@@ -101,7 +101,7 @@ class ModeFinder:
         self, rows: list[int], starts: dict[int, Tensor], modes: list[Optima | None]
     ) -> None:
         owner = torch.cat([torch.full((len(starts[i]),), i) for i in rows])
-        optima = maximize(self.problem, owner, torch.cat([starts[i] for i in rows]))
+        optima = maximize(self.likelihood, owner, torch.cat([starts[i] for i in rows]))
         for row, renders in zip(optima.rows.tolist(), optima.renders.tolist(), strict=True):
             self.renders[row] += renders
         for group in distinct_modes(optima):
@@ -113,33 +113,33 @@ class ModeFinder:
             return self._log_target(row)
         u = self.pilot_u[row]
         some, rest = u[:_PREDICTIVE], u[_PREDICTIVE:]
-        images = self.problem.render(row, some, self.problem.needed_dtype(row))
+        images = self.likelihood.render(row, some, self.likelihood.needed_dtype(row))
         spread = images.double().std(0) if len(some) > 1 else 0.0
         middle = self.coordinates.embed(u).median(0).values
         self._set_mask(row, images.double().mean(0), spread, middle)
         self.renders[row] += len(u)
-        seen = self.problem.log_likelihood_of(row, images) + self.coordinates.log_prior(some)
+        seen = self.likelihood.log_likelihood_of(row, images) + self.coordinates.log_prior(some)
         seen = torch.where((some.abs() <= W_MAX).all(-1), seen, -torch.inf)
-        return torch.cat([seen, log_posterior_row(self.problem, row, rest)])
+        return torch.cat([seen, log_posterior_row(self.likelihood, row, rest)])
 
     def _mask_by_mode(self, row: int, modes: Optima | None) -> bool:
         """Masks anew by the best mode's image; returns whether that changed anything."""
         if modes is None or not self.mask_neighbours or not bool(modes.converged[0]):
             return False
-        image = self.problem.render(row, modes.u[:1], torch.float64)[0]
+        image = self.likelihood.render(row, modes.u[:1], torch.float64)[0]
         self.renders[row] += 1
         return self._set_mask(row, image, 0.0, self.coordinates.embed(modes.u[0]))
 
     def _set_mask(self, row: int, image: Tensor, spread: Tensor | float, w: Tensor) -> bool:
         given = self.given_mask[row]
-        mask = given | find_neighbours(self.problem, row, given, image, spread, w)
-        changed = bool((mask != self.problem.stamps.mask[row]).any())
-        self.problem.stamps.mask[row] = mask
+        mask = given | find_neighbours(self.likelihood, row, given, image, spread, w)
+        changed = bool((mask != self.likelihood.stamps.mask[row]).any())
+        self.likelihood.stamps.mask[row] = mask
         return changed
 
     def _log_target(self, row: int) -> Tensor:
         self.renders[row] += self.pilot_u.shape[1]
-        return log_posterior_row(self.problem, row, self.pilot_u[row])
+        return log_posterior_row(self.likelihood, row, self.pilot_u[row])
 
 
 def mixture_at(modes: Optima, *, widened: bool) -> StudentMixture:

@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 
@@ -27,7 +27,7 @@ _LARGEST_FRACTION = 0.3
 
 
 def find_neighbours(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     row: int,
     mask: Bool[Tensor, "n n"],
     model: Float[Tensor, "n n"],
@@ -40,7 +40,7 @@ def find_neighbours(
     (the ellipse broadened by a pixel), each grown by a pixel.
 
     Args:
-        problem: Galaxies.
+        likelihood: Galaxies.
         row: Which one.
         mask: Pixels that are ignored to begin with, with shape (N, N).
         model: Its image as predicted, with shape (N, N).
@@ -50,11 +50,11 @@ def find_neighbours(
     Returns:
         Pixels to mask, with shape (N, N); none if they are more than 30 % of the unmasked.
     """
-    s = problem.stamps
-    noise = model_variance(model, s.sigma[row], s.gain[row], problem.model_error)
+    s = likelihood.stamps
+    noise = model_variance(model, s.sigma[row], s.gain[row], likelihood.model_error)
     variance = noise + model_sigma**2
     deviation = ((s.image[row] - model) / variance.sqrt()).abs()
-    outlier = (deviation > THRESHOLD) & ~mask & _outside(problem, w).to(mask.device)
+    outlier = (deviation > THRESHOLD) & ~mask & _outside(likelihood, w).to(mask.device)
     if int(outlier.sum()) < _FEWEST_PIXELS:
         return torch.zeros_like(mask)
     # Pixels next to each other, diagonally too.
@@ -62,16 +62,16 @@ def find_neighbours(
     sizes = ndimage.sum_labels(np.ones_like(labels), labels, np.arange(1, count + 1))
     large = np.isin(labels, 1 + np.flatnonzero(sizes >= _FEWEST_PIXELS))
     grown = torch.from_numpy(ndimage.binary_dilation(large, structure=np.ones((3, 3))))
-    found = grown.to(mask.device) & ~mask & _outside(problem, w).to(mask.device)
+    found = grown.to(mask.device) & ~mask & _outside(likelihood, w).to(mask.device)
     if int(found.sum()) > _LARGEST_FRACTION * int((~mask).sum()):
         return torch.zeros_like(mask)
     return found
 
 
-def _outside(problem: ExactProblem, w: Tensor) -> Tensor:
+def _outside(likelihood: Likelihood, w: Tensor) -> Tensor:
     """Pixels beyond 1.5 R_e of the galaxy at w."""
-    _, radius, _, q, angle, x, y = SersicCoordinates(problem.box).columns(w[None].double().cpu())
-    grid = torch.arange(problem.size, dtype=torch.float64) - (problem.size - 1) / 2
+    _, radius, _, q, angle, x, y = SersicCoordinates(likelihood.box).columns(w[None].double().cpu())
+    grid = torch.arange(likelihood.size, dtype=torch.float64) - (likelihood.size - 1) / 2
     dy, dx = torch.meshgrid(grid, grid, indexing="ij")
     dx, dy = dx - x, dy - y
     xx, xy, yy = ellipse_form(INNER_RADIUS * radius + 1.0, q, angle)

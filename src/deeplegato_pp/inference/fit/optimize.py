@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.scene.targets import log_posterior_row
 
@@ -81,7 +81,7 @@ class Optima:
 
 
 def maximize(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     rows: Int[Tensor, " m"],
     starts: Float[Tensor, "m f"],
     *,
@@ -99,7 +99,7 @@ def maximize(
     so is the covariance returned.
 
     Args:
-        problem: Galaxies and hypothesis.
+        likelihood: Galaxies and hypothesis.
         rows: Galaxy of each start, with shape (M,).
         starts: Coordinates to start from, with shape (M, F).
         max_iterations: Steps after which a search is given up.
@@ -118,7 +118,7 @@ def maximize(
     starts = starts.double().clamp(-W_MAX, W_MAX)
     levels = torch.full((len(rows),), -torch.inf) if out_of_reach is None else out_of_reach
     searches = [
-        _Search(problem, int(row), start).climb(max_iterations, float(level))
+        _Search(likelihood, int(row), start).climb(max_iterations, float(level))
         for row, start, level in zip(rows, starts, levels, strict=True)
     ]
     covariance = torch.linalg.inv(torch.stack([s.hessian for s in searches]))
@@ -145,9 +145,9 @@ class _Search:
         renders: Images rendered.
     """
 
-    def __init__(self, problem: ExactProblem, row: int, start: Float[Tensor, " f"]) -> None:
-        self.problem, self.row, self.u = problem, row, start
-        self.dtype = problem.needed_dtype(row)
+    def __init__(self, likelihood: Likelihood, row: int, start: Float[Tensor, " f"]) -> None:
+        self.likelihood, self.row, self.u = likelihood, row, start
+        self.dtype = likelihood.needed_dtype(row)
         self.damping = 1e-3
         self.converged, self.renders = False, 0
         self._differentiate()
@@ -174,11 +174,11 @@ class _Search:
 
     def _differentiate(self) -> None:
         """Renders the image and all its derivatives where the search is."""
-        self.image, self.jacobian = self.problem.jacobian(self.row, self.u, self.dtype)
+        self.image, self.jacobian = self.likelihood.jacobian(self.row, self.u, self.dtype)
         self.renders += len(self.u) + 1
         self.drift = 0.0
-        response = self.problem.respond(self.row, self.image, self.jacobian)
-        self.value, self.gradient, self.hessian = _with_prior(self.problem, self.u, response)
+        response = self.likelihood.respond(self.row, self.image, self.jacobian)
+        self.value, self.gradient, self.hessian = _with_prior(self.likelihood, self.u, response)
 
     def _step(self) -> float:
         """Tries a damped step; returns what it gained, 0 if it was not taken."""
@@ -191,16 +191,16 @@ class _Search:
         length2 = max(float(step @ slope), 1e-300)
         promised = float(step @ self.gradient) - 0.5 * length2
         with torch.no_grad():
-            image = self.problem.render(self.row, trial[None], torch.float64)[0]
+            image = self.likelihood.render(self.row, trial[None], torch.float64)[0]
         self.renders += 1
         # Images may be on another device than what is small.
         missed = (image - self.image).flatten() - step.to(image) @ self.jacobian
         updated = self.jacobian + torch.outer((slope / length2).to(image), missed)
-        response = self.problem.respond(self.row, image, updated)
-        value, gradient, hessian = _with_prior(self.problem, trial, response)
+        response = self.likelihood.respond(self.row, image, updated)
+        value, gradient, hessian = _with_prior(self.likelihood, trial, response)
         gain = float(value - self.value)
         if gain > 0:
-            surprise = self.problem.squared_distance(self.row, self.image, missed)
+            surprise = self.likelihood.squared_distance(self.row, self.image, missed)
             self.drift += math.sqrt(surprise / min(length2, 1.0))
             self.u, self.image, self.jacobian = trial, image, updated
             self.value, self.gradient, self.hessian = value, gradient, hessian
@@ -215,12 +215,12 @@ class _Search:
 
 
 def _with_prior(
-    problem: ExactProblem, u: Tensor, response: tuple[Tensor, Tensor, Tensor]
+    likelihood: Likelihood, u: Tensor, response: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log posterior, gradient and information plus prior precision, from those of ln L at u."""
     value, gradient, information = response
     identity = torch.eye(len(u)).to(u)
-    return value + problem.coordinates.log_prior(u), gradient - u, information + identity
+    return value + likelihood.coordinates.log_prior(u), gradient - u, information + identity
 
 
 def choose_starts(
@@ -284,22 +284,22 @@ def _distance(optima: Optima, i: int, k: int) -> float:
 
 
 def laplace_widths(
-    problem: ExactProblem, start: Float[Tensor, "b f"]
+    likelihood: Likelihood, start: Float[Tensor, "b f"]
 ) -> tuple[Float[Tensor, "b f"], Float[Tensor, "b f"], Bool[Tensor, " b"]]:
     """Returns the Gauss-Newton posterior's means and widths, for comparison with a network's.
 
     Args:
-        problem: Galaxies.
+        likelihood: Galaxies.
         start: One start per galaxy in coordinates (the truth, in a test), with shape (B, F).
 
     Returns:
         Optimum (B, F), standard deviations (B, F), and whether each search converged (B,).
     """
-    optima = maximize(problem, torch.arange(len(problem)), start)
+    optima = maximize(likelihood, torch.arange(len(likelihood)), start)
     return optima.u, optima.covariance.diagonal(dim1=-2, dim2=-1).sqrt(), optima.converged
 
 
-def use_full_curvature(problem: ExactProblem, optima: Optima) -> Optima:
+def use_full_curvature(likelihood: Likelihood, optima: Optima) -> Optima:
     r"""Returns optima with the covariance from the log posterior's own second derivatives.
 
     Where the data are far from any model, as for a bright spiral galaxy, the residuals' term
@@ -309,22 +309,25 @@ def use_full_curvature(problem: ExactProblem, optima: Optima) -> Optima:
     nearer to the optimum. Directions without positive curvature keep their width.
 
     Args:
-        problem: Galaxies.
+        likelihood: Galaxies.
         optima: Results of :func:`maximize`.
     """
-    parts = [_curved(problem, optima[torch.tensor([i])]) for i in range(len(optima.rows))]
+    parts = [_curved(likelihood, optima[torch.tensor([i])]) for i in range(len(optima.rows))]
     columns = zip(*((p.rows, p.u, p.covariance, p.log_posterior) for p in parts), strict=True)
     rows, u, covariance, value = (torch.cat(c) for c in columns)
     return Optima(rows, u, covariance, value, optima.converged, optima.renders)
 
 
-def _curved(problem: ExactProblem, mode: Optima) -> Optima:
+def _curved(likelihood: Likelihood, mode: Optima) -> Optima:
     u, best = mode.u, mode.log_posterior
     tril = torch.linalg.cholesky(mode.covariance[0])
     for _ in range(_CURVATURE_STEPS):
         points = torch.cat([u, (u + _CURVATURE_REACH * tril.T).clamp(-W_MAX, W_MAX)])
         gradient = torch.stack(
-            [_with_prior(problem, p, problem.linearize(int(mode.rows[0]), p))[1] for p in points]
+            [
+                _with_prior(likelihood, p, likelihood.linearize(int(mode.rows[0]), p))[1]
+                for p in points
+            ]
         )
         slope = gradient @ tril  # along the covariance's own directions
         curvature = -(slope[1:] - slope[:1]) / _CURVATURE_REACH
@@ -334,7 +337,7 @@ def _curved(problem: ExactProblem, mode: Optima) -> Optima:
         covariance = tril @ (vectors / value) @ vectors.T @ tril.T
         tril = torch.linalg.cholesky(0.5 * (covariance + covariance.T))
         trial = (u + step).clamp(-W_MAX, W_MAX)
-        reached = log_posterior_row(problem, int(mode.rows[0]), trial, torch.float64)
+        reached = log_posterior_row(likelihood, int(mode.rows[0]), trial, torch.float64)
         if float(reached) <= float(best) + _TOLERANCE:
             break
         u, best = trial, reached

@@ -12,7 +12,7 @@ from torch import Tensor
 from deeplegato_pp.errors import ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.sampling.importance import effective_sample_size
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.stats.pareto import pareto_khat, reliable
 
@@ -101,17 +101,17 @@ class RefinedDraws:
 
     Args:
         galaxies: One entry per galaxy.
-        problem: What was solved, neighbours masked: other hypotheses are to see the same pixels.
+        likelihood: What was solved, neighbours masked: other hypotheses are to see the same pixels.
 
     Raises:
         ShapeError: If there is no galaxy.
     """
 
-    def __init__(self, galaxies: list[RefinedGalaxy], problem: ExactProblem) -> None:
+    def __init__(self, galaxies: list[RefinedGalaxy], likelihood: Likelihood) -> None:
         if not galaxies:
             raise ShapeError("RefinedDraws takes at least one galaxy, got none.")
         self.galaxies = galaxies
-        self.problem = problem
+        self.likelihood = likelihood
 
     def __len__(self) -> int:
         return len(self.galaxies)

@@ -17,7 +17,7 @@ from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.posterior.measurement import Measurement
 from deeplegato_pp.inference.posterior.reweighting import Prior, prior_ratio, reweight
 from deeplegato_pp.scene import images as instrument
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, StampBatch
@@ -98,7 +98,7 @@ def _reweight_row(
         ratio = ratio + prior_ratio(row.batch_samples[0, used], m.box, prior)
         notes.append("reweighted to another prior")
     if noise_factor != 1.0 or gain is not None:
-        old, new = _problem(row, m, 1.0, None), _problem(row, m, noise_factor, gain)
+        old, new = _likelihood(row, m, 1.0, None), _likelihood(row, m, noise_factor, gain)
         ratio = ratio + new.log_likelihood_row(0, w) - old.log_likelihood_row(0, w)
         notes.append(_noise_note(noise_factor, gain))
         log_weights = row.batch_log_weights[0, used] + ratio
@@ -143,7 +143,9 @@ def _in_box(row: P, box: PriorBox) -> P:
     return replace(row, batch_w=w, measurements=[replace(row.measurements[0], box=box)])
 
 
-def _problem(row: PosteriorBase, m: Measurement, factor: float, gain: float | None) -> ExactProblem:
+def _likelihood(
+    row: PosteriorBase, m: Measurement, factor: float, gain: float | None
+) -> Likelihood:
     """The likelihood of one galaxy, its noise map multiplied and its gain exchanged."""
     prepared = m.prepared
     assert prepared is not None  # noqa: S101  # it was refined
@@ -152,7 +154,7 @@ def _problem(row: PosteriorBase, m: Measurement, factor: float, gain: float | No
     own = s.gain if gain is None else torch.full_like(s.gain, gain * prepared.scale)
     correlation = torch.full_like(s.noise_correlation, m.noise_correlation)
     stamps = StampBatch(s.image, s.sigma * factor, mask, s.psf, own, s.sky_sigma, correlation)
-    return ExactProblem(
+    return Likelihood(
         stamps,
         [torch.from_numpy(np.asarray(prepared.psf, dtype=np.float64))],
         [prepared.psf_oversampling],
@@ -185,15 +187,17 @@ def _noise_note(factor: float, gain: float | None) -> str:
 
 
 def _goodness(
-    problem: ExactProblem, w: Tensor, log_weights: Tensor, log_posterior: Tensor
+    likelihood: Likelihood, w: Tensor, log_weights: Tensor, log_posterior: Tensor
 ) -> tuple[float, float]:
     """Chi-square of the best draw and p-value of eight draws, under the new noise."""
     generator = torch.Generator().manual_seed(0)
     weights = torch.softmax(log_weights, 0)
     some = torch.multinomial(weights, 8, replacement=True, generator=generator)
     draws = torch.cat([w[log_posterior.argmax()][None], w[some]])
-    chi2 = problem.chi_square(0, draws)
-    pixels = problem.num_pixels[0].cpu().double()
+    chi2 = likelihood.chi_square(0, draws)
+    pixels = likelihood.num_pixels[0].cpu().double()
     reduced = chi2[0] / (pixels - w.shape[1]).clamp_min(1.0)
-    half = 0.5 / problem.stamps.noise_correlation[0]  # correlated pixels are fewer than they look
+    half = (
+        0.5 / likelihood.stamps.noise_correlation[0]
+    )  # correlated pixels are fewer than they look
     return float(reduced), float(torch.special.gammaincc(half * pixels, half * chi2[1:]).mean())

@@ -13,7 +13,7 @@ from torch import Tensor
 from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import INDEX, NAMES, PARAMETERS
 from deeplegato_pp.scene.prior import PriorBox
 
@@ -152,18 +152,18 @@ def _log_density(box: PriorBox, physical: Tensor) -> Tensor:
 
 
 def reweight_to(
-    galaxy: RefinedGalaxy, problem: ExactProblem, row: int, ess_wanted: float = 100.0
+    galaxy: RefinedGalaxy, likelihood: Likelihood, row: int, ess_wanted: float = 100.0
 ) -> RefinedGalaxy:
     """Returns a galaxy under another likelihood (noise, gain, mask, PSF), its draws rendered anew.
 
     Args:
         galaxy: Exact posterior of one galaxy.
-        problem: The new data and noise, with the same prior and coordinates.
+        likelihood: The new data and noise, with the same prior and coordinates.
         row: Which galaxy of it.
         ess_wanted: Effective size below which `low_ess` is set.
     """
-    u = problem.coordinates.project(galaxy.w)  # type: ignore[attr-defined]
-    log_l = problem.log_likelihood_row(row, u)
+    u = likelihood.coordinates.project(galaxy.w)  # type: ignore[attr-defined]
+    log_l = likelihood.log_likelihood_row(row, u)
     change = log_l - galaxy.log_likelihood
     # A draw without density before has none after: -inf - (-inf) is no number.
     change = torch.where(torch.isfinite(galaxy.log_weights), change, 0.0)

@@ -25,7 +25,7 @@ from deeplegato_pp.inference.refine.fallback import rescue, weights_failed
 from deeplegato_pp.inference.sampling.importance import effective_sample_size
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.targets import log_posterior_row
 
@@ -63,7 +63,7 @@ class RefineOptions:
 
 
 def refine_batch(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     w: Float[Tensor, "b s 7"],
     log_q: Float[Tensor, "b s"],
     log_prob_fn: LogProbFunction,
@@ -78,7 +78,7 @@ def refine_batch(
     """Returns the exact posteriors of a batch of galaxies.
 
     Args:
-        problem: Data and prior.
+        likelihood: Data and prior.
         w: The network's draws, with shape (B, S, 7).
         log_q: Their log-density under the network, in w, with shape (B, S).
         log_prob_fn: That density anywhere: called with galaxies' rows (R,) and coordinates
@@ -87,7 +87,7 @@ def refine_batch(
             by their efficiencies, unweighted, for some 60 renders.
         ess: Effective sample size wanted.
         max_draws: Draws weighed per galaxy at most; ten times `ess` if None.
-        fixed: Parameters held at a value, by name, in the units of the problem's box. The
+        fixed: Parameters held at a value, by name, in the units of the likelihood's box. The
             network's conditional density is not known: the prior's own draws and a widened
             Student-t take its place as the defensive part.
         seeds: One per galaxy, on which alone its random numbers depend; its row if None.
@@ -104,15 +104,15 @@ def refine_batch(
     if method not in METHODS:
         raise ConfigError(f"method must be one of {METHODS}, got {method!r}.")
     batch, draws = log_q.shape
-    if w.shape != (batch, draws, NUM_PARAMETERS) or len(problem) != batch:
+    if w.shape != (batch, draws, NUM_PARAMETERS) or len(likelihood) != batch:
         raise ShapeError(
-            f"w must be (B, S, 7) and log_q (B, S) for the problem's {len(problem)} galaxies, got "
-            f"{tuple(w.shape)} and {tuple(log_q.shape)}."
+            f"w must be (B, S, 7) and log_q (B, S) for the {len(likelihood)} galaxies of the "
+            f"likelihood, got {tuple(w.shape)} and {tuple(log_q.shape)}."
         )
     seeds = torch.arange(batch) if seeds is None else seeds
     budget = Budget(ess=ess, max_draws=math.ceil(10 * ess) if max_draws is None else max_draws)
     job = _Job(
-        problem.under(SersicCoordinates(problem.box, fixed)),
+        likelihood.under(SersicCoordinates(likelihood.box, fixed)),
         w.double(),
         log_q.double(),
         log_prob_fn,
@@ -128,7 +128,7 @@ class _Job:
 
     def __init__(
         self,
-        problem: ExactProblem,
+        likelihood: Likelihood,
         w: Tensor,
         log_q: Tensor,
         log_prob_fn: LogProbFunction,
@@ -136,12 +136,12 @@ class _Job:
         budget: Budget,
         options: RefineOptions,
     ) -> None:
-        self.problem, self.w, self.seeds = problem, w, seeds
-        self.coordinates: SersicCoordinates = problem.coordinates  # type: ignore[assignment]
+        self.likelihood, self.w, self.seeds = likelihood, w, seeds
+        self.coordinates: SersicCoordinates = likelihood.coordinates  # type: ignore[assignment]
         self.budget, self.options = budget, options
         self.conditional = self.coordinates.dim < NUM_PARAMETERS
         self.renders = [0] * len(w)
-        self.given_mask = problem.stamps.mask.clone()
+        self.given_mask = likelihood.stamps.mask.clone()
         self.targets: dict[int, InterpolatedTarget] = {}
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
@@ -179,7 +179,7 @@ class _Job:
     def _finder(self) -> ModeFinder:
         pilot = self.options.pilot
         return ModeFinder(
-            self.problem,
+            self.likelihood,
             self.coordinates,
             self.coordinates.project(self.w[:, :pilot]),
             None if self.conditional else self.base_log_prob[:, :pilot],
@@ -208,7 +208,7 @@ class _Job:
             if found is not None:
                 sampler.set_mixture(mixture_at(found, widened=self.conditional))
                 if self.options.interpolate and bool(found.converged[0]):
-                    self.targets[i] = InterpolatedTarget(self.problem, i, found)
+                    self.targets[i] = InterpolatedTarget(self.likelihood, i, found)
             else:
                 sampler.base_share = 1.0
             samplers.append(sampler)
@@ -221,7 +221,7 @@ class _Job:
         target = self.targets.get(row)
         if target is None:
             self.renders[row] += len(u)
-            return log_posterior_row(self.problem, row, u)
+            return log_posterior_row(self.likelihood, row, u)
         before = target.renders
         values = target(u)
         self.renders[row] += target.renders - before
@@ -263,7 +263,7 @@ class _Job:
         if not weights_failed(galaxy, self.budget.ess):
             return galaxy
         better, renders = rescue(
-            self.problem,
+            self.likelihood,
             row,
             galaxy,
             seed=self.seeds[row],
@@ -310,7 +310,7 @@ class _Job:
 
     def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
         for i, galaxy in enumerate(galaxies):
-            masked = self.problem.stamps.mask[i] & ~self.given_mask[i]
+            masked = self.likelihood.stamps.mask[i] & ~self.given_mask[i]
             galaxy.neighbours = masked.cpu()
             galaxy.masked_pixels = int(masked.sum())
             if galaxy.masked_pixels:
@@ -319,7 +319,7 @@ class _Job:
                 galaxy.flags |= int(Flag.TENSION)
             self._goodness_of_fit(i, galaxy)
             galaxy.num_renders = self.renders[i]
-        return RefinedDraws(galaxies, self.problem)
+        return RefinedDraws(galaxies, self.likelihood)
 
     def _goodness_of_fit(self, row: int, galaxy: RefinedGalaxy) -> None:
         generator = torch.Generator().manual_seed(self.seeds[row] + 1)
@@ -327,12 +327,12 @@ class _Job:
         if bool(torch.isfinite(galaxy.log_likelihood).any()):
             best = galaxy.w[galaxy.log_likelihood.argmax()]
             draws = torch.cat([best[None], draws])
-        chi2 = self.problem.chi_square(row, self.coordinates.project(draws))
+        chi2 = self.likelihood.chi_square(row, self.coordinates.project(draws))
         self.renders[row] += len(draws)
-        half = 0.5 * self.problem.num_pixels[row].cpu().double()
+        half = 0.5 * self.likelihood.num_pixels[row].cpu().double()
         galaxy.chi2 = float(chi2.min() / (2.0 * half - self.coordinates.dim).clamp_min(1.0))
         # Correlated pixels are fewer than they look.
-        share = 1.0 / self.problem.stamps.noise_correlation[row].cpu()
+        share = 1.0 / self.likelihood.stamps.noise_correlation[row].cpu()
         tail = torch.special.gammaincc(share * half, share * 0.5 * chi2[-4:])
         galaxy.p_value = float(tail.mean())
 

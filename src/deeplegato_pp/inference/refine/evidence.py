@@ -19,7 +19,7 @@ from deeplegato_pp.inference.fit.optimize import Optima, distinct_modes, maximiz
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.components import PointSourceCoordinates, flux_of, magnitude_of
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import MAGNITUDE, NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 from deeplegato_pp.scene.targets import log_posterior_row
@@ -86,7 +86,7 @@ class Comparison:
 
 
 def point_source_evidence(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     start: Float[Tensor, "b k 7"],
     *,
     seeds: Int[Tensor, " b"] | None = None,
@@ -99,21 +99,21 @@ def point_source_evidence(
     rival by :data:`LOST`, draws from a Student-t at the mode, mixed with the prior, make it exact.
 
     Args:
-        problem: Data; the mask in force during refining is that of ``refined.problem``.
+        likelihood: Data; the mask in force during refining is that of ``refined.likelihood``.
         start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
         seeds: One per galaxy; its row if None.
         ess: Effective sample size behind each evidence.
         rival: ln Z of the galaxy, with shape (B,); None: every evidence is made exact.
     """
-    coordinates = PointSourceCoordinates(problem.box)
-    star = problem.under(coordinates)
+    coordinates = PointSourceCoordinates(likelihood.box)
+    star = likelihood.under(coordinates)
     batch = len(start)
     seeds = torch.arange(batch) if seeds is None else seeds
     level = None if rival is None else rival - LOST
-    laplace, modes = laplace_point_source(problem, start, level)
+    laplace, modes = laplace_point_source(likelihood, start, level)
     values = torch.stack([laplace, torch.full_like(laplace, math.nan)], 1)
     worth_it = range(batch) if level is None else (laplace > level).nonzero()[:, 0].tolist()
-    faint = laplace - blank_log_evidence(problem) < FAINT
+    faint = laplace - blank_log_evidence(likelihood) < FAINT
     samplers = {
         i: _star_sampler(star, i, modes[i], int(seeds[i]), ess, bool(faint[i])) for i in worth_it
     }
@@ -131,23 +131,23 @@ def point_source_evidence(
 
 
 def laplace_point_source(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     start: Float[Tensor, "b k 7"],
     out_of_reach: Float[Tensor, " b"] | None = None,
 ) -> tuple[Float[Tensor, " b"], list[Optima]]:
     """Returns Laplace's approximation to a point source's ln Z, and the modes it is taken at.
 
     Args:
-        problem: Data.
+        likelihood: Data.
         start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
         out_of_reach: ln Z that is of no interest if it cannot be reached, with shape (B,). Where
             that is plain the climb ends early, and ln Z is too low.
     """
-    coordinates = PointSourceCoordinates(problem.box)
+    coordinates = PointSourceCoordinates(likelihood.box)
     points = coordinates.project(start.double())
     batch, count = points.shape[:2]
     owner = torch.arange(batch).repeat_interleave(count)
-    star = problem.under(coordinates)
+    star = likelihood.under(coordinates)
     level = None if out_of_reach is None else out_of_reach.repeat_interleave(count)
     points = points.reshape(-1, coordinates.dim)
     modes = distinct_modes(maximize(star, owner, points, out_of_reach=level))
@@ -156,7 +156,7 @@ def laplace_point_source(
 
 
 def _star_sampler(
-    star: ExactProblem, row: int, modes: Optima, seed: int, ess: float, faint: bool
+    star: Likelihood, row: int, modes: Optima, seed: int, ess: float, faint: bool
 ) -> TargetSampler:
     """A sampler of one point source: its modes, widened too, and the prior."""
     generator = torch.Generator().manual_seed(seed)
@@ -175,7 +175,7 @@ def _star_sampler(
     return sampler
 
 
-def _brightest(star: ExactProblem, row: int, u: Float[Tensor, "3"]) -> float:
+def _brightest(star: Likelihood, row: int, u: Float[Tensor, "3"]) -> float:
     """The magnitude's coordinate at eight standard errors of the flux above the best one."""
     flux = star.coordinates.columns(u[None])[0]
     profile = star.render(row, u[None], torch.float64)[0] / flux
@@ -204,11 +204,11 @@ def _prior_draws(
     return u, log_prior + share.log()
 
 
-def blank_log_evidence(problem: ExactProblem) -> Float[Tensor, " b"]:
+def blank_log_evidence(likelihood: Likelihood) -> Float[Tensor, " b"]:
     """Returns ln L of no source at all: the sky offset is all that is marginalised, (B,)."""
-    empty = torch.zeros(1, problem.size, problem.size, dtype=torch.float64)
-    empty = empty.to(problem.stamps.image.device)
-    return torch.cat([problem.log_likelihood_of(i, empty) for i in range(len(problem))])
+    empty = torch.zeros(1, likelihood.size, likelihood.size, dtype=torch.float64)
+    empty = empty.to(likelihood.stamps.image.device)
+    return torch.cat([likelihood.log_likelihood_of(i, empty) for i in range(len(likelihood))])
 
 
 def check_odds(odds: float) -> None:
@@ -264,8 +264,8 @@ def compare(
     mean = torch.stack([g.mean() for g in refined.galaxies])
     start = torch.stack([mean, best], 1)
     galaxy = refined.log_evidence
-    star = point_source_evidence(refined.problem, start, seeds=seeds, ess=ess, rival=galaxy)
-    blank = blank_log_evidence(refined.problem)
+    star = point_source_evidence(refined.likelihood, start, seeds=seeds, ess=ess, rival=galaxy)
+    blank = blank_log_evidence(refined.likelihood)
     return Comparison(
         star_probability(galaxy, star.log_evidence, odds),
         odds,

@@ -14,7 +14,7 @@ from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.evidence import LOST, laplace_point_source
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
 from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def weights_failed(galaxy: RefinedGalaxy, ess_wanted: float) -> bool:
 
 
 def point_source_log_odds(
-    problem: ExactProblem, row: int, galaxy: RefinedGalaxy, odds: float
+    likelihood: Likelihood, row: int, galaxy: RefinedGalaxy, odds: float
 ) -> float:
     """Returns a lower bound on ln of the odds of a point source against a galaxy.
 
@@ -35,7 +35,7 @@ def point_source_log_odds(
     than the draws', the bound holds however bad the weights are.
 
     Args:
-        problem: Galaxies, with the mask in force.
+        likelihood: Galaxies, with the mask in force.
         row: Which of them.
         galaxy: Its weighted draws.
         odds: Prior odds, point source to galaxy.
@@ -46,7 +46,7 @@ def point_source_log_odds(
     best = galaxy.w[galaxy.log_weights.argmax()]
     start = torch.stack([galaxy.mean(), best])[None]
     try:
-        log_evidence, _ = laplace_point_source(problem.select([row]), start)
+        log_evidence, _ = laplace_point_source(likelihood.select([row]), start)
     except NumericalError as error:
         logger.info("galaxy %d: no comparison with a point source: %s", row, error)
         return -math.inf
@@ -54,7 +54,7 @@ def point_source_log_odds(
 
 
 def rescue(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     row: int,
     galaxy: RefinedGalaxy,
     *,
@@ -69,7 +69,7 @@ def rescue(
     least, as for bright stars, which no galaxy fits: the weighted draws stay, with their flags.
 
     Args:
-        problem: Galaxies, with the mask in force.
+        likelihood: Galaxies, with the mask in force.
         row: Which of them.
         galaxy: Its weighted draws.
         seed: Of the chain.
@@ -78,7 +78,7 @@ def rescue(
         star_odds: Prior odds of a point source against a galaxy; None: a chain in any case.
     """
     if star_odds is not None:
-        log_odds = point_source_log_odds(problem, row, galaxy, star_odds)
+        log_odds = point_source_log_odds(likelihood, row, galaxy, star_odds)
         if log_odds > LOST:
             logger.info("galaxy %d: a point source, by e^%.0f to 1 or more", row, log_odds)
             return replace(galaxy, star_log_odds=log_odds), 0
@@ -88,17 +88,17 @@ def rescue(
         galaxy.ess,
         galaxy.khat,
     )
-    return _chain(problem, row, galaxy, seed, ess, max_steps)
+    return _chain(likelihood, row, galaxy, seed, ess, max_steps)
 
 
 def _chain(
-    problem: ExactProblem, row: int, galaxy: RefinedGalaxy, seed: int, ess: float, max_steps: int
+    likelihood: Likelihood, row: int, galaxy: RefinedGalaxy, seed: int, ess: float, max_steps: int
 ) -> tuple[RefinedGalaxy, int]:
-    coordinates = problem.coordinates
+    coordinates = likelihood.coordinates
     assert isinstance(coordinates, SersicCoordinates)  # noqa: S101  # a galaxy is refined
     start = galaxy.resample(200, torch.Generator().manual_seed(seed))
     chain = sample_chain(
-        problem, row, coordinates.project(start), seed=seed, ess=ess, max_steps=max_steps
+        likelihood, row, coordinates.project(start), seed=seed, ess=ess, max_steps=max_steps
     )
     if not chain.converged and chain.ess < galaxy.ess and not galaxy.flags & Flag.HIGH_KHAT:
         return galaxy, chain.renders  # few draws, but sound ones

@@ -19,7 +19,7 @@ from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.rows import refined_row, rivals_of, unrefined, with_noise
 from deeplegato_pp.scene import images as instrument
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE
 
@@ -127,7 +127,7 @@ class Refiner:
             parts = [self._refine(posterior[[i]], s, fixed) for i, s in enumerate(own)]
             return Posterior.concatenate(parts)
         rivals = self._rivals(posterior, draws, seed, fixed)
-        masks = draws.problem.stamps.mask.cpu().numpy()
+        masks = draws.likelihood.stamps.mask.cpu().numpy()
         known = (self.model.prior, self.model.card)
         rows = [
             refined_row(replace(posterior[i], single=False), galaxy, *known, mask, rival)
@@ -135,7 +135,7 @@ class Refiner:
                 zip(draws.galaxies, masks, rivals, strict=True)
             )
         ]
-        correlations = draws.problem.stamps.noise_correlation.tolist()
+        correlations = draws.likelihood.stamps.noise_correlation.tolist()
         return Posterior.concatenate(
             [
                 with_noise(row, c, self.model_error)
@@ -161,7 +161,7 @@ class Refiner:
             logger.info("no comparison with a point source: %s", error)
             return [None] * len(posterior)
         return [
-            rivals_of(comparison, i, galaxy, draws.problem.box, m.prepared)
+            rivals_of(comparison, i, galaxy, draws.likelihood.box, m.prepared)
             for i, (galaxy, m) in enumerate(
                 zip(draws.galaxies, posterior.measurements, strict=True)
             )
@@ -179,7 +179,7 @@ class Refiner:
         seen = posterior.stamps
         if self.noise_correlation is not None:
             seen = seen.with_noise_correlation(self.noise_correlation)
-        problem = ExactProblem(
+        likelihood = Likelihood(
             seen,
             [torch.from_numpy(np.asarray(p.psf, dtype=np.float64)) for p in stamps],
             [p.psf_oversampling for p in stamps],
@@ -202,7 +202,7 @@ class Refiner:
                 return self.model.log_prob(context[rows.to(self.device)], w.to(self.device))
 
         return refine_batch(
-            problem,
+            likelihood,
             posterior.batch_w,
             posterior.batch_log_prob - jacobian,
             log_prob,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.scene.likelihood import ExactProblem
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.targets import log_posterior_row
 
 
@@ -38,7 +38,7 @@ class Chain:
 
 
 def sample_chain(
-    problem: ExactProblem,
+    likelihood: Likelihood,
     row: int,
     start: Float[Tensor, "s f"],
     *,
@@ -50,7 +50,7 @@ def sample_chain(
     """Runs emcee on one galaxy until it is 50 autocorrelation times long and `ess` is reached.
 
     Args:
-        problem: Galaxies and hypothesis.
+        likelihood: Galaxies and hypothesis.
         row: Which galaxy.
         start: Draws from which the walkers start, with shape (S, F); repeated ones are set apart.
         seed: Of the walkers' moves.
@@ -65,7 +65,7 @@ def sample_chain(
     import emcee
 
     def log_prob(points: np.ndarray) -> np.ndarray:
-        return log_posterior_row(problem, row, torch.from_numpy(points)).numpy()
+        return log_posterior_row(likelihood, row, torch.from_numpy(points)).numpy()
 
     rng = np.random.RandomState(seed % 2**32)
     position = _spread(start.cpu().numpy(), walkers, rng)
