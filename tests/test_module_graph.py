@@ -87,5 +87,5 @@ def test_the_graph_of_the_rooms_points_one_way():
 if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
     for graph in DRAWN:
-        text = marked(graph).sub(lambda _, g=graph: drawing(g), text)
+        text = marked(graph).sub(lambda _, g=graph: drawing(g), text, count=1)
     PAGE.write_text(text, encoding="utf-8")

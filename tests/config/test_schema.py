@@ -12,7 +12,7 @@ from deeplegato_pp.config import schema as module
 from deeplegato_pp.config.schema import CONFIG_DIR, ConditionsConfig, Config, load_config
 from deeplegato_pp.errors import ConfigError
 
-PACKAGE = Path(module.__file__).parent
+PACKAGE = Path(module.__file__).parents[1]
 SHIPPED = sorted(CONFIG_DIR.glob("*.yaml"))
 
 
@@ -98,7 +98,7 @@ def test_every_field_is_read_somewhere():
     """A setting that is not used cannot be set."""
     read = set()
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "config.py":
+        if path.parent.name == "config" and path.name in {"schema.py", "training.py"}:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
