@@ -50,6 +50,15 @@ def same_rows(one: Path, other: Path) -> bool:
     return first.equals(second)
 
 
+def same_values(row: dict, other: dict) -> None:
+    """Compares two rows up to rounding: they were measured in different company."""
+    for name, value in row.items():
+        if isinstance(value, float):
+            assert other[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+        else:
+            assert other[name] == value, name
+
+
 def test_a_catalogue_has_a_row_per_source_in_the_lists_order(folder):
     report = make(request(folder))
     table = pq.read_table(folder / "out.parquet").to_pylist()
@@ -76,7 +85,7 @@ def test_no_source_is_lost(folder):
     assert "not finite" in rows[1]["reason"]
     assert "outside" in rows[2]["reason"]
     assert rows[0]["flags"] & rows[3]["flags"] & Flag.DUPLICATE
-    assert rows[0] == rows[3]
+    same_values(rows[0], rows[3])
     assert report.measured == 3
 
 
@@ -88,11 +97,7 @@ def test_rows_know_nothing_of_order_and_chunks(folder):
     one = pq.read_table(folder / "out.parquet").sort_by("id").to_pylist()
     other = pq.read_table(folder / "reversed.parquet").sort_by("id").to_pylist()
     for row, again in zip(one, other, strict=True):
-        for name, value in row.items():
-            if isinstance(value, float):
-                assert again[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
-            else:
-                assert again[name] == value, name
+        same_values(row, again)
 
 
 def interrupted(monkeypatch, after: int, error: BaseException) -> None:
