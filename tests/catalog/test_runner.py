@@ -22,7 +22,7 @@ from deeplegato_pp.catalog.plan import Shard
 from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io.files import DiskFullError, write_atomically
-from small_sky import POSITIONS, load_fake, make_sky, write_sky
+from small_sky import POSITIONS, load_fake, make_sky, same_values, write_sky
 
 FAKE = Network(load_fake, "fake 1", "fake")
 OPTIONS = Options(samples=20)
@@ -48,15 +48,6 @@ def same_rows(one: Path, other: Path) -> bool:
     """Whether two catalogues hold the same values to the last bit, whatever their metadata."""
     first, second = (pq.read_table(p).replace_schema_metadata(None) for p in (one, other))
     return first.equals(second)
-
-
-def same_values(row: dict, other: dict) -> None:
-    """Compares two rows up to rounding: they were measured in different company."""
-    for name, value in row.items():
-        if isinstance(value, float):
-            assert other[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
-        else:
-            assert other[name] == value, name
 
 
 def test_a_catalogue_has_a_row_per_source_in_the_lists_order(folder):
