@@ -6,13 +6,22 @@ EXAMPLE ?= src/deeplegato_pp/examples/hst_galaxy.fits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install dev test test-slow lint format clean
+.PHONY: help demo install dev test test-slow test-portable lint format clean
 
 # Tests allocate and free the same large arrays over and over: glibc is told to keep the memory,
 # since handing it back to the system and asking again can cost more than the arithmetic.
-test test-slow: export MALLOC_MMAP_THRESHOLD_ := 4294967296
-test test-slow: export MALLOC_TRIM_THRESHOLD_ := 17179869184
-test test-slow: export MALLOC_TOP_PAD_ := 1073741824
+test test-slow test-portable: export MALLOC_MMAP_THRESHOLD_ := 4294967296
+test test-slow test-portable: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+test test-slow test-portable: export MALLOC_TOP_PAD_ := 1073741824
+
+# How processors round differently: each row caps the instructions that torch, MKL, oneDNN and
+# numpy may use. The last one is this processor's own.
+PLAIN  := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 \
+          NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
+AVX2   := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+          NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
+NATIVE :=
+PORTABLE_TESTS ?=
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +38,13 @@ test: dev  ## run the tests and the examples of the docstrings
 
 test-slow: dev  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-portable: dev  ## run the tests with other processors' kernels, on 1 and 2 threads
+	@for kernels in '$(PLAIN)' '$(AVX2)' '$(NATIVE)'; do for threads in 1 2; do \
+	  echo "== $${kernels:-this processor's own kernels}, $$threads thread(s)"; \
+	  eval "env $$kernels OMP_NUM_THREADS=$$threads \
+	    $(BIN)/python -m pytest -q -m 'not slow' $(PORTABLE_TESTS)" || exit 1; \
+	done; done
 
 lint: dev  ## check style, formatting and types
 	$(BIN)/ruff check .

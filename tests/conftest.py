@@ -66,6 +66,15 @@ def changed_torch_globals(before: dict[str, object]) -> list[str]:
     ]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread, as in a loader's worker processes: both then round sums alike."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _torch_globals_stay() -> Iterator[None]:
     """Fails a test that leaves one of torch's globals changed."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -81,3 +82,14 @@ def load_fake(device: str | None = None) -> object:
     model = FakeModel(TRUTH)
     model.image_size = 64
     return Quick(model, "cpu")
+
+
+def same_values(row: dict, other: dict) -> None:
+    """Compares two rows up to rounding: they were measured in different company or threads."""
+    for name, value in row.items():
+        if isinstance(value, float):
+            # A chance has an exponential tail, in which the fit's own tolerance counts for more.
+            rel = 1e-3 if name.endswith("_p") else 1e-6
+            assert other[name] == pytest.approx(value, rel=rel, abs=1e-9), name
+        else:
+            assert other[name] == value, name

@@ -16,13 +16,13 @@ import pytest
 import small_sky
 from deeplegato_pp.catalog import checkpoints as parts
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import Options
+from deeplegato_pp.catalog.measure import Measurer, Options
 from deeplegato_pp.catalog.pipeline import Network, Request, make_catalogue
 from deeplegato_pp.catalog.plan import Shard
 from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io.files import DiskFullError, write_atomically
-from small_sky import POSITIONS, load_fake, make_sky, write_sky
+from small_sky import POSITIONS, load_fake, make_sky, same_values, write_sky
 
 FAKE = Network(load_fake, "fake 1", "fake")
 OPTIONS = Options(samples=20)
@@ -76,8 +76,41 @@ def test_no_source_is_lost(folder):
     assert "not finite" in rows[1]["reason"]
     assert "outside" in rows[2]["reason"]
     assert rows[0]["flags"] & rows[3]["flags"] & Flag.DUPLICATE
-    assert rows[0] == rows[3]
+    same_values(rows[0], rows[3])
     assert report.measured == 3
+
+
+@pytest.mark.parametrize("where", ["cut", "infer", "finish"])
+def test_a_source_that_breaks_is_a_row_and_no_other_is_touched(folder, monkeypatch, where):
+    make(request(folder, chunk=3))
+    work = getattr(Measurer, where)
+
+    def broken(self, chunk, *arguments):
+        if 102 in chunk.sources.ids:
+            raise np.linalg.LinAlgError("not positive definite")
+        return work(self, chunk, *arguments)
+
+    monkeypatch.setattr(Measurer, where, broken)
+    assert make(request(folder, "broken.parquet", chunk=3)).measured == 5
+    rows = pq.read_table(folder / "broken.parquet").to_pylist()
+    for row, whole in zip(rows, pq.read_table(folder / "out.parquet").to_pylist(), strict=True):
+        if row["id"] == 102:
+            assert row["flags"] & Flag.FAILED
+            assert row["reason"] == "unexpected LinAlgError: not positive definite"
+        else:
+            same_values(row, whole)
+
+
+def test_a_machine_that_breaks_ends_the_run(folder, monkeypatch):
+    class AcceleratorError(RuntimeError):
+        pass
+
+    def broken(self, *_):
+        raise AcceleratorError("device-side assert")
+
+    monkeypatch.setattr(Measurer, "infer", broken)
+    with pytest.raises(AcceleratorError):
+        make(request(folder))
 
 
 def test_rows_know_nothing_of_order_and_chunks(folder):
@@ -88,11 +121,7 @@ def test_rows_know_nothing_of_order_and_chunks(folder):
     one = pq.read_table(folder / "out.parquet").sort_by("id").to_pylist()
     other = pq.read_table(folder / "reversed.parquet").sort_by("id").to_pylist()
     for row, again in zip(one, other, strict=True):
-        for name, value in row.items():
-            if isinstance(value, float):
-                assert again[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
-            else:
-                assert again[name] == value, name
+        same_values(row, again)
 
 
 def interrupted(monkeypatch, after: int, error: BaseException) -> None:

@@ -13,7 +13,7 @@ from deeplegato_pp.catalog.sources import read_sources  # noqa: E402
 from deeplegato_pp.catalog.workers import Job, cluster, on_workers  # noqa: E402
 from deeplegato_pp.errors import InputError  # noqa: E402
 from deeplegato_pp.flags import Flag  # noqa: E402
-from small_sky import load_fake, make_sky, write_sky  # noqa: E402
+from small_sky import load_fake, make_sky, same_values, write_sky  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # dask and tornado warn of their own affairs
 
@@ -32,11 +32,7 @@ def chunks_of(tmp_path, size=2):
 
 def same(rows, others):
     for row, other in zip(rows, others, strict=True):
-        for name, value in row.items():
-            if isinstance(value, float):
-                assert other[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
-            else:
-                assert other[name] == value, name
+        same_values(row, other)
 
 
 def test_workers_give_the_rows_of_one_process(job, tmp_path):

@@ -38,6 +38,7 @@ def first_batches(workers: int) -> list[torch.Tensor]:
     return [stamps.image for stamps, _ in train]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_the_stream_is_the_same_from_any_number_of_workers():
     expected = first_batches(0)

@@ -312,6 +312,7 @@ def dataset(seed: int = 3, rank: int = 0, batches: int = 4) -> SimulatedGalaxyDa
     return SimulatedGalaxyDataset(SersicSimulator(24), 8, batches, seed=seed, rank=rank)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 def test_the_stream_is_the_same_whatever_the_number_of_workers():
     alone = list(DataLoader(dataset(), batch_size=None, num_workers=0))

@@ -13,6 +13,7 @@ from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.images import Image, as_observation, is_single
+from deeplegato_pp.inference.isolation import raise_if_of_the_machine
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
 from deeplegato_pp.observation.preparation import prepare
@@ -142,9 +143,10 @@ class Predictor(DictionaryInterface):
             try:
                 observation = as_observation(item)
                 stamp = prepare(observation, self.model.image_size)
-            except InputError as error:
+            except Exception as error:  # whatever it is, it is this one's reason
                 if single:
                     raise
+                raise_if_of_the_machine(error)
                 found[i] = measurer.failed(item, error, num_samples)
                 continue
             pending.append(Pending(i, observation, stamp))

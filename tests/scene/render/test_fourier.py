@@ -46,8 +46,10 @@ def test_the_widest_reaching_psf_of_a_batch_makes_the_band():
     wide, narrow = (make_psf(f, 21) for f in (6.0, 2.0))
     both = psf_band(torch.stack([wide, narrow]), LENGTH, 1)
     alone = psf_band(narrow, LENGTH, 1)
-    assert torch.equal(both.ky, alone.ky)
-    assert torch.equal(both.at(slice(1, 2)).transfer[0], alone.transfer)
+    torch.testing.assert_close(both.ky, alone.ky)
+    # A transform of two need not be rounded as one of one: that depends on the processor.
+    found, peak = both.at(slice(1, 2)).transfer[0], float(alone.transfer.abs().max())
+    torch.testing.assert_close(found, alone.transfer, rtol=0, atol=1e-6 * peak)
 
 
 def test_phases_shift_by_whole_pixels():
@@ -56,5 +58,5 @@ def test_phases_shift_by_whole_pixels():
     where = torch.tensor([5.0], dtype=torch.float64)
     columns, rows = shift_phases(band, where, where + 2, torch.ones_like(where))
     moved = to_stamp(band.transfer * rows[:, :, None] * columns[:, None], band, LENGTH)[0]
-    assert torch.equal((moved == moved.max()).nonzero()[0], torch.tensor([7, 5]))
+    assert divmod(int(moved.argmax()), LENGTH) == (7, 5)
     torch.testing.assert_close(moved[3:12, 1:10], psf, atol=1e-7, rtol=0)
