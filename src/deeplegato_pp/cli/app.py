@@ -20,6 +20,9 @@ from deeplegato_pp.cli.simulate import simulate
 from deeplegato_pp.cli.train import train
 from deeplegato_pp.errors import DeepLegatoError
 
+CallError: type[Exception] = typer.BadParameter.__mro__[2]
+"""Base of the errors in a call: TyperException, or ClickException where typer builds on click."""
+
 WRONG_CALL = 2
 """Exit status if nothing was measured or the call itself is wrong."""
 
@@ -79,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("deeplegato_pp").addHandler(logging.NullHandler())
     try:
         status = app(args=arguments, prog_name="deeplegato", standalone_mode=False)
-    except typer.exceptions.TyperException as error:
+    except CallError as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         return fail(f"{message} Try: deeplegato --help") if message else WRONG_CALL
     except DeepLegatoError as error:
