@@ -16,6 +16,7 @@ from deeplegato_pp.cli.calibrate import calibrate
 from deeplegato_pp.cli.catalog import catalog
 from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
+from deeplegato_pp.cli.regions import regions
 from deeplegato_pp.cli.simulate import simulate
 from deeplegato_pp.cli.train import train
 from deeplegato_pp.errors import DeepLegatoError
@@ -66,6 +67,7 @@ app.command(
 app.command(
     epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
 )(calibrate)
+app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(regions)
 app.command(epilog="Example: deeplegato info --model default")(info)
 
 
