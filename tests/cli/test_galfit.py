@@ -54,7 +54,7 @@ def test_a_feedme_is_measured_and_written_as_an_image_block(capsys):
     with open("t.json") as file:
         (row,) = json.load(file)
     assert row["file"] == "free.feedme"
-    # The fake network's centre is 0.5, -1 from the middle of the 128 px that it sees; these end half
+    # The fake centre is 0.5, -1 from the middle of the 128 px that the network sees; these end half
     # a pixel before the middle of the stamp, the pixel (64, 62) counted from 0.
     assert row["x"] == pytest.approx(64.0, abs=0.3)
     assert row["y"] == pytest.approx(60.5, abs=0.3)
