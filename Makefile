@@ -2,17 +2,19 @@
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
+OLDEST  := .venv-oldest
 EXAMPLE ?= src/deeplegato_pp/examples/hst_galaxy.fits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install dev test test-slow test-portable lint format clean
+.PHONY: help demo install dev test test-slow test-portable test-oldest lint format clean
 
 # Tests allocate and free the same large arrays over and over: glibc is told to keep the memory,
 # since handing it back to the system and asking again can cost more than the arithmetic.
-test test-slow test-portable: export MALLOC_MMAP_THRESHOLD_ := 4294967296
-test test-slow test-portable: export MALLOC_TRIM_THRESHOLD_ := 17179869184
-test test-slow test-portable: export MALLOC_TOP_PAD_ := 1073741824
+TESTS := test test-slow test-portable test-oldest
+$(TESTS): export MALLOC_MMAP_THRESHOLD_ := 4294967296
+$(TESTS): export MALLOC_TRIM_THRESHOLD_ := 17179869184
+$(TESTS): export MALLOC_TOP_PAD_ := 1073741824
 
 # How processors round differently: each row caps the instructions that torch, MKL, oneDNN and
 # numpy may use. The last one is this processor's own.
@@ -24,7 +26,7 @@ NATIVE :=
 PORTABLE_TESTS ?=
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: install  ## measure the example galaxy: demo.ecsv and demo.png
 	$(BIN)/deeplegato predict $(EXAMPLE) -o demo.ecsv --plot demo.png
@@ -46,6 +48,11 @@ test-portable: dev  ## run the tests with other processors' kernels, on 1 and 2 
 	    $(BIN)/python -m pytest -q -m 'not slow' $(PORTABLE_TESTS)" || exit 1; \
 	done; done
 
+# Old releases warn of what they use of newer ones: deprecations are no errors here.
+test-oldest: $(OLDEST)/.installed  ## run the fast tests with the oldest releases that are allowed
+	$(OLDEST)/bin/python -m pytest -m "not slow" -p no:cacheprovider \
+	  -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::FutureWarning
+
 lint: dev  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,7 +63,7 @@ format: dev  ## put the code in order
 	$(BIN)/ruff format .
 
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) build dist demo.ecsv demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist demo.ecsv demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -73,3 +80,13 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+# torchvision, which timm asks for, must be the one of the oldest torch. The export to ONNX needs a
+# newer torch (see pyproject.toml): its tests are left out.
+$(OLDEST)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	rm -rf $(OLDEST)
+	$(BIN)/python -m venv $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
+	  --editable ".[test]" "torchvision>=0.19"
+	@touch $@

@@ -17,6 +17,7 @@ from deeplegato_pp.catalog.runner import one_process
 from deeplegato_pp.catalog.sources import SourceList, as_sources
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.refine.policy import Refining
+from deeplegato_pp.observation.nddata import uncertainty_of
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
@@ -140,10 +141,7 @@ def _images(images: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     taken: dict[str, Any] = {"wcs": images.wcs}
     if images.mask is not None:
         taken["mask"] = (np.asarray(images.mask),)
-    if images.uncertainty is not None:
-        from deeplegato_pp.io.fits_extensions import UNCERTAINTY_TYPES
-
-        kind = type(images.uncertainty).__name__
-        taken["noise"] = (np.asarray(images.uncertainty.array),)
-        taken["noise_type"] = UNCERTAINTY_TYPES.get(kind, "sigma")
+    noise, kind = uncertainty_of(images)
+    if noise is not None:
+        taken |= {"noise": (noise,), "noise_type": kind}
     return (np.asarray(images.data),), taken

@@ -16,9 +16,13 @@ from deeplegato_pp.cli.calibrate import calibrate
 from deeplegato_pp.cli.catalog import catalog
 from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
+from deeplegato_pp.cli.regions import regions
 from deeplegato_pp.cli.simulate import simulate
 from deeplegato_pp.cli.train import train
 from deeplegato_pp.errors import DeepLegatoError
+
+CallError: type[Exception] = typer.BadParameter.__mro__[2]
+"""Base of the errors in a call: TyperException, or ClickException where typer builds on click."""
 
 WRONG_CALL = 2
 """Exit status if nothing was measured or the call itself is wrong."""
@@ -63,6 +67,7 @@ app.command(
 app.command(
     epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
 )(calibrate)
+app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(regions)
 app.command(epilog="Example: deeplegato info --model default")(info)
 
 
@@ -79,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("deeplegato_pp").addHandler(logging.NullHandler())
     try:
         status = app(args=arguments, prog_name="deeplegato", standalone_mode=False)
-    except typer.exceptions.TyperException as error:
+    except CallError as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         return fail(f"{message} Try: deeplegato --help") if message else WRONG_CALL
     except DeepLegatoError as error:

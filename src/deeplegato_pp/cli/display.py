@@ -27,7 +27,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:  # rich 13 ends even a disabled bar with a line feed
+        yield lambda steps: None
+        return
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
 
         def advance(steps: int) -> None:

@@ -8,14 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from deeplegato_pp.cli import options
+from deeplegato_pp.cli.galfit import (
+    check_imgblock,
+    galfit_input,
+    held_fixed,
+    measure_galfit,
+    write_imgblocks,
+)
 from deeplegato_pp.cli.measuring import Measuring, Outputs, as_number, measure_files
 from deeplegato_pp.cli.refining import refining_from
 
 
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="FITS files, one galaxy each.")
-    ],
+        list[str] | None, typer.Argument(metavar="IMAGE...", help="FITS files, one galaxy each.")
+    ] = None,
     psf: Annotated[
         str | None, typer.Option("--psf", metavar="FILE", help="Image of the effective PSF.")
     ] = None,
@@ -85,6 +92,24 @@ def predict(
             "followed by a number and the image's.",
         ),
     ] = None,
+    galfit: Annotated[
+        Path | None,
+        typer.Option(
+            "--galfit",
+            metavar="FILE",
+            help="A GALFIT input file in place of images: its files, region, zero point, sky and "
+            "one profile; what it holds fixed stays so.",
+        ),
+    ] = None,
+    imgblock: Annotated[
+        Path | None,
+        typer.Option(
+            "--imgblock",
+            metavar="FILE",
+            help="FITS file of image, model and residual with GALFIT's keywords; of several "
+            "images, one each, named as for --plot.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the draws.")] = 0,
 ) -> int:
     """Measure galaxies: the posterior of seven Sérsic parameters from each image.
@@ -95,20 +120,7 @@ def predict(
     """
     outputs = Outputs(output, samples_output, plot)
     outputs.check()
-    refining = refining_from(
-        refine,
-        refine_method.value,
-        refine_rule.value,
-        fix,
-        star_odds,
-        model_error,
-    )
-    if recalibrated and refine:
-        from deeplegato_pp.errors import InputError
-
-        raise InputError(
-            "--recalibrated is for the bare network: exact posteriors need none. Add --no-refine."
-        )
+    check_imgblock(imgblock)
     reading: dict[str, Any] = {
         "psf": psf,
         "psf_fwhm": psf_fwhm,
@@ -125,14 +137,38 @@ def predict(
         "pixel_scale": pixel_scale,
         "zero_point": zero_point,
     }
+    feedme = galfit_input(galfit, images, reading)
+    fix = [*(fix or []), *held_fixed(feedme, refine)]
+    refining = refining_from(
+        refine,
+        refine_method.value,
+        refine_rule.value,
+        fix,
+        star_odds,
+        model_error,
+    )
+    if recalibrated and refine:
+        from deeplegato_pp.errors import InputError
+
+        raise InputError(
+            "--recalibrated is for the bare network: exact posteriors need none. Add --no-refine."
+        )
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
-    posterior, rows = measure_files(predictor, images, reading, Measuring(samples, seed, refining))
-    outputs.write(posterior, rows, images)
+    how = Measuring(samples, seed, refining)
+    if feedme is None:
+        names = list(images or [])
+        posterior, rows = measure_files(predictor, names, reading, how)
+    else:
+        names = [str(galfit)]
+        posterior, rows = measure_galfit(predictor, feedme, names[0], how)
+    outputs.write(posterior, rows, names)
+    if imgblock is not None:
+        write_imgblocks(posterior, names, imgblock, feedme, fix)
     from deeplegato_pp.cli.display import print_rows
 
     print_rows(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,19 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
         key = getattr(error, "full_key", None) or "?"
         first_line = str(error).splitlines()[0]
         raise ConfigError(f"Configuration key {key}: {first_line}") from error
+    _lists_to_tuples(config)
     settle(config)
     return config
+
+
+def _lists_to_tuples(config: Any) -> None:
+    """Makes tuples of what the schema calls tuples: OmegaConf 2.3 returns lists for them."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            _lists_to_tuples(value)
+        elif isinstance(value, list) and str(field.type).startswith("tuple"):
+            setattr(config, field.name, tuple(value))
 
 
 def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:

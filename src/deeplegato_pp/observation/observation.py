@@ -14,6 +14,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.io import fits as fits_io
 from deeplegato_pp.io import fits_extensions, header_keywords
 from deeplegato_pp.observation import effective_psf, inputs, noise_maps
+from deeplegato_pp.observation.nddata import nddata_arguments
 from deeplegato_pp.observation.noise_correlation import given_or_measured
 
 ArrayLike = npt.ArrayLike
@@ -196,6 +197,22 @@ class Observation:
             flags=int(flags | psf_flags),
             notes=notes + psf_notes,
         )
+
+    @classmethod
+    def from_nddata(cls, nddata: Any, **options: Any) -> "Observation":
+        """Builds an observation from an astropy ``NDData`` or ``CCDData``.
+
+        Its mask, uncertainty, psf, unit and WCS are used, and pixel scale and zero point found in
+        its header as in a file's.
+
+        Args:
+            nddata: With data of shape (H, W).
+            options: Arguments of ``from_array``, in place of what it holds.
+
+        Raises:
+            InputError: As ``from_array``, or if it is no ``NDData``.
+        """
+        return cls.from_array(**nddata_arguments(nddata, options))
 
     @classmethod
     def from_fits(

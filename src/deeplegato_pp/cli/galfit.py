@@ -1,0 +1,117 @@
+"""GALFIT's files on the command line: ``--galfit`` and ``--imgblock`` of ``deeplegato predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplegato_pp.errors import InputError
+
+if TYPE_CHECKING:
+    from deeplegato_pp.cli.measuring import Measuring
+    from deeplegato_pp.inference import Posterior, Predictor
+    from deeplegato_pp.observation.galfit import GalfitInput
+
+NAMED_BY_THE_FILE = {
+    "psf": "D)",
+    "noise": "C)",
+    "mask": "F)",
+    "mask_bits": "F)",
+}
+"""Options that a feedme has lines for, which name files of the whole image."""
+
+BESIDE = ("psf_fwhm", "gain", "sky_sigma", "pixel_scale", "zero_point")
+"""Options that replace what a feedme says, or add to it."""
+
+
+def galfit_input(
+    path: Path | None, images: list[str] | None, reading: dict[str, Any]
+) -> GalfitInput | None:
+    """Returns what a feedme says; None if none was given.
+
+    Args:
+        path: The feedme.
+        images: Images named on the command line.
+        reading: The options by which images are read.
+
+    Raises:
+        InputError: If neither or both are given, an option contradicts the feedme, or it cannot be
+            used.
+    """
+    if path is None:
+        if not images:
+            raise InputError(
+                "no image was given. Name FITS files, or a GALFIT input file with --galfit FILE."
+            )
+        return None
+    if images:
+        raise InputError(
+            f"--galfit {path} names its own image, and {images[0]} was given too. Leave one out."
+        )
+    for name, line in NAMED_BY_THE_FILE.items():
+        if reading[name] is not None:
+            raise InputError(
+                f"--{name.replace('_', '-')} was given beside --galfit {path}, whose line {line} "
+                "says it. Change that line."
+            )
+    from deeplegato_pp.observation.galfit import read_galfit
+
+    options = {name: reading[name] for name in BESIDE if reading[name] is not None}
+    return read_galfit(path, noise_correlation=reading["noise_correlation"], **options)
+
+
+def held_fixed(feedme: GalfitInput | None, refine: bool) -> list[str]:
+    """Returns what a feedme holds fixed, as ``NAME=VALUE``.
+
+    Raises:
+        InputError: If something is and nothing is refined.
+    """
+    fixed = {} if feedme is None else feedme.fixed
+    if fixed and not refine:
+        raise InputError(
+            f"the GALFIT input file holds {', '.join(fixed)} fixed, which the bare network cannot. "
+            "Leave --no-refine out, or free them."
+        )
+    return [f"{name}={value!r}" for name, value in fixed.items()]
+
+
+def measure_galfit(
+    predictor: Predictor, feedme: GalfitInput, name: str, how: Measuring
+) -> tuple[Posterior, list[dict[str, Any]]]:
+    """Returns the posterior of a feedme's galaxy, and its row; x and y count in the whole file."""
+    posterior = how.measure(predictor, [feedme.observation])
+    (row,) = posterior.rows()
+    for axis, first, window in zip(
+        "xy", feedme.frame.first, feedme.frame.window[::-1], strict=True
+    ):
+        if row[axis] is not None:
+            row[axis] += first - 1 - window.start
+    return posterior, [{"file": name} | row]
+
+
+def check_imgblock(path: Path | None) -> None:
+    """Refuses, before any work, an image block that could not be written after it."""
+    if path is None:
+        return
+    from deeplegato_pp.io.files import check_output
+
+    check_output(path, (".fits", ".fit"), "image block")
+
+
+def write_imgblocks(
+    posterior: Posterior,
+    names: list[str],
+    path: Path,
+    feedme: GalfitInput | None,
+    fix: list[str],
+) -> None:
+    """Writes an image block for each galaxy that was measured."""
+    from deeplegato_pp.cli.measuring import plot_path
+    from deeplegato_pp.cli.refining import fixed_values
+    from deeplegato_pp.export.imgblock import write_imgblock
+
+    fixed = tuple(fixed_values(fix))
+    frame = None if feedme is None else feedme.frame
+    for i, row in enumerate(posterior):
+        if row.measurements[0].measured:
+            write_imgblock(row, plot_path(path, i, names), frame, fixed)

@@ -1,0 +1,34 @@
+"""``deeplegato regions``: a catalogue as a DS9 region file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class System(str, Enum):  # noqa: UP042
+    """Coordinates of the regions."""
+
+    image = "image"
+    icrs = "icrs"
+
+
+def regions(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A table of predict or catalog.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Region file: .reg.")
+    ],
+    system: Annotated[
+        System, typer.Option("--system", help="Pixels of the image, or the sky (ra, dec).")
+    ] = System.image,
+) -> int:
+    """Write each galaxy's half-light ellipse for DS9, coloured by quality."""
+    from deeplegato_pp.catalog.output import read_catalogue
+    from deeplegato_pp.catalog.regions import write_regions
+
+    number = write_regions(read_catalogue(table), output, system.value)
+    print(f"{number} ellipses in {output}")
+    return 0
