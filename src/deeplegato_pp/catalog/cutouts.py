@@ -17,10 +17,10 @@ from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.catalog.sources import SourceList
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.isolation import raise_if_of_the_machine, reason_of
 from deeplegato_pp.io import fits as fits_io
 from deeplegato_pp.io import fits_extensions
 from deeplegato_pp.io.lazy_images import read_padded
+from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
 from deeplegato_pp.observation import inputs
 from deeplegato_pp.observation.observation import Observation
 

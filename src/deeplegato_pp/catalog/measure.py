@@ -18,8 +18,8 @@ from deeplegato_pp.catalog.positions import find_places
 from deeplegato_pp.catalog.sources import SourceList
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.isolation import isolated, reason_of
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
+from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation.binning import GOAL_RADIUS
 from deeplegato_pp.scene.parameters import RADIUS
 
@@ -85,7 +85,7 @@ class Measurer:
 
     def __post_init__(self) -> None:
         if self.options.refining is not None:
-            self.options.refining.check(self.predictor.model.prior)
+            self.options.refining.check(self.predictor.prior)
 
     def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
         """Returns the rows of a chunk, one per source, in order.

@@ -24,8 +24,8 @@ from deeplegato_pp.catalog.output import (
 )
 from deeplegato_pp.catalog.plan import Plan, command_line
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.isolation import raise_if_of_the_machine
 from deeplegato_pp.io.files import disk_full_named
+from deeplegato_pp.isolation import raise_if_of_the_machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -130,12 +130,12 @@ def _measure_chunk(
 ) -> Posterior:
     """Reads and measures some files; one that fails keeps its place."""
     from deeplegato_pp.inference import Posterior
-    from deeplegato_pp.inference.isolation import (
+    from deeplegato_pp.inference.posterior.posterior import Measurement
+    from deeplegato_pp.isolation import (
         isolated,
         raise_if_of_the_machine,
         reason_of,
     )
-    from deeplegato_pp.inference.posterior.posterior import Measurement
     from deeplegato_pp.observation.observation import Observation
 
     def failed(i: int, error: Exception) -> Posterior:

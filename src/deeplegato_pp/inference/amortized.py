@@ -13,11 +13,11 @@ from torch import Tensor
 
 from deeplegato_pp.errors import InputError, NumericalError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.isolation import isolated, reason_of
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation import binning
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare

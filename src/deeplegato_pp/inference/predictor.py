@@ -13,10 +13,11 @@ from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.images import Image, as_observation, is_single
-from deeplegato_pp.inference.isolation import raise_if_of_the_machine
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.isolation import raise_if_of_the_machine
 from deeplegato_pp.observation.preparation import prepare
+from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.recalibration import Recalibration
@@ -87,6 +88,11 @@ class Predictor(DictionaryInterface):
     def image_size(self) -> int:
         """Side of the stamps on which the network measures. [px]"""
         return self.model.image_size
+
+    @property
+    def prior(self) -> PriorBox:
+        """Prior box at the reference instrument, under which the network was trained."""
+        return self.model.prior
 
     def posterior(
         self,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deeplegato_pp.checks import check_choice
-from deeplegato_pp.inference.isolation import isolated
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.rows import unrefined
+from deeplegato_pp.isolation import isolated
 from deeplegato_pp.scene import images as instrument
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.prior import PriorBox

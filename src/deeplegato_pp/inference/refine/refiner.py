@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
-from deeplegato_pp.inference.isolation import isolated, raise_if_of_the_machine, reason_of
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.hypotheses import Rivals
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.rows import refined_row, rivals_of, unrefined, with_noise
+from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
 from deeplegato_pp.scene import images as instrument
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NAMES
@@ -145,13 +145,6 @@ class Refiner:
             )
         ]
         correlations = draws.likelihood.stamps.noise_correlation.tolist()
-        return Posterior.concatenate(
-            [
-                with_noise(row, c, self.model_error)
-                for row, c in zip(rows, correlations, strict=True)
-            ]
-        )
-        correlations = draws.problem.stamps.noise_correlation.tolist()
         return [
             with_noise(row, c, self.model_error) for row, c in zip(rows, correlations, strict=True)
         ]

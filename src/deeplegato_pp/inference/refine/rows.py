@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.isolation import reason_of
 from deeplegato_pp.inference.posterior.derived import AB_ZERO_FLUX
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.posterior.hypotheses import Rivals
@@ -21,6 +20,7 @@ from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.isolation import reason_of
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import torch
 from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.isolation import isolated, reason_of
 from deeplegato_pp.inference.refine.policy import Refining
 from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.scene.parameters import MAGNITUDE
 from deeplegato_pp.stats import weighted as statistics
 from fake_model import TRUTH, FakeModel, truth_image
