@@ -16,7 +16,7 @@ import pytest
 import small_sky
 from deeplegato_pp.catalog import checkpoints as parts
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import Options
+from deeplegato_pp.catalog.measure import Measurer, Options
 from deeplegato_pp.catalog.pipeline import Network, Request, make_catalogue
 from deeplegato_pp.catalog.plan import Shard
 from deeplegato_pp.errors import ConfigError, InputError
@@ -78,6 +78,39 @@ def test_no_source_is_lost(folder):
     assert rows[0]["flags"] & rows[3]["flags"] & Flag.DUPLICATE
     same_values(rows[0], rows[3])
     assert report.measured == 3
+
+
+@pytest.mark.parametrize("where", ["cut", "infer", "finish"])
+def test_a_source_that_breaks_is_a_row_and_no_other_is_touched(folder, monkeypatch, where):
+    make(request(folder, chunk=3))
+    work = getattr(Measurer, where)
+
+    def broken(self, chunk, *arguments):
+        if 102 in chunk.sources.ids:
+            raise np.linalg.LinAlgError("not positive definite")
+        return work(self, chunk, *arguments)
+
+    monkeypatch.setattr(Measurer, where, broken)
+    assert make(request(folder, "broken.parquet", chunk=3)).measured == 5
+    rows = pq.read_table(folder / "broken.parquet").to_pylist()
+    for row, whole in zip(rows, pq.read_table(folder / "out.parquet").to_pylist(), strict=True):
+        if row["id"] == 102:
+            assert row["flags"] & Flag.FAILED
+            assert row["reason"] == "unexpected LinAlgError: not positive definite"
+        else:
+            same_values(row, whole)
+
+
+def test_a_machine_that_breaks_ends_the_run(folder, monkeypatch):
+    class AcceleratorError(RuntimeError):
+        pass
+
+    def broken(self, *_):
+        raise AcceleratorError("device-side assert")
+
+    monkeypatch.setattr(Measurer, "infer", broken)
+    with pytest.raises(AcceleratorError):
+        make(request(folder))
 
 
 def test_rows_know_nothing_of_order_and_chunks(folder):

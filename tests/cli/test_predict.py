@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -77,6 +78,23 @@ def test_many_files_of_which_one_fails(stamps, capsys):
     assert rows[2]["flags"] & Flag.NO_PSF
     assert "no_psf" in captured.out
     assert len(captured.out.splitlines()) >= 5
+
+
+def test_whatever_a_file_holds_costs_its_own_row_only(stamps, capsys):
+    raw = (stamps / "good.fits").read_bytes()
+    old = b"MAGZERO =                 30.5".ljust(80)
+    assert old in raw
+    (stamps / "card.fits").write_bytes(raw.replace(old, b"NANCARD =      NaN".ljust(80)))
+    with zipfile.ZipFile("zip.fits", "w") as archive:
+        archive.writestr("a", "b")
+    (stamps / "old.fits").write_bytes(b"\x1f\x9d\x90" + raw[:3000])
+    files = ["card.fits", "zip.fits", "good.fits", "old.fits"]
+    status = main(["predict", *files, "--no-refine", "-o", "t.json"])
+    assert status == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == ["card.fits", "zip.fits", "old.fits"]
+    rows = json.loads((stamps / "t.json").read_text())
+    assert [bool(r["flags"] & Flag.FAILED) for r in rows] == [True, True, False, True]
 
 
 def test_nothing_measured_is_status_2(stamps, capsys):

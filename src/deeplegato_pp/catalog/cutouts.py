@@ -16,11 +16,11 @@ from deeplegato_pp.catalog.neighbours import neighbours_of
 from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.catalog.sources import SourceList
-from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io import fits as fits_io
 from deeplegato_pp.io import fits_extensions
 from deeplegato_pp.io.lazy_images import read_padded
+from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
 from deeplegato_pp.observation import inputs
 from deeplegato_pp.observation.observation import Observation
 
@@ -87,8 +87,9 @@ class Scene:
             if sources.file is not None:
                 return Cutout(place, self._ready_made(sources, i))
             return self._cut(sources, i, place, side)
-        except (DeepLegatoError, OSError) as error:
-            return Cutout(place, reason=" ".join(str(error).split()))
+        except Exception as error:  # whatever it is, it is this source's reason
+            raise_if_of_the_machine(error)
+            return Cutout(place, reason=reason_of(error))
 
     def _ready_made(self, sources: SourceList, i: int) -> Observation:
         """Reads a cutout file; what is given for all wins over what it holds."""

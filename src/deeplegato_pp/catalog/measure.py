@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from deeplegato_pp.catalog.sources import SourceList
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
+from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation.binning import GOAL_RADIUS
 from deeplegato_pp.scene.parameters import RADIUS
 
@@ -82,10 +83,29 @@ class Measurer:
     options: Options
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
+    def __post_init__(self) -> None:
+        if self.options.refining is not None:
+            self.options.refining.check(self.predictor.prior)
+
     def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
-        """Returns the rows of a chunk, one per source, in order."""
-        cut = self.cut(chunk)
-        return self.finish(chunk, cut, self.infer(chunk, cut))
+        """Returns the rows of a chunk, one per source, in order.
+
+        Where something breaks that was not foreseen, each source is measured alone, and one that
+        breaks alone is a failed row.
+        """
+
+        def together(rows: Sequence[int]) -> list[dict[str, Any]]:
+            part = chunk
+            if len(rows) < len(chunk.sources):
+                part = replace(chunk, sources=chunk.sources[list(rows)])
+            cut = self.cut(part)
+            return self.finish(part, cut, self.infer(part, cut))
+
+        def failed(i: int, error: Exception) -> dict[str, Any]:
+            single = replace(chunk, sources=chunk.sources[[i]])
+            return as_failed(single, reason_of(error), self.predictor.name)[0]
+
+        return isolated(range(len(chunk.sources)), together, failed)
 
     def cut(self, chunk: Chunk) -> list[Cutout]:
         """Reads the cutouts of a chunk."""

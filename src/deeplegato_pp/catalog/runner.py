@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from deeplegato_pp.catalog.output import (
 from deeplegato_pp.catalog.plan import Plan, command_line
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io.files import disk_full_named
+from deeplegato_pp.isolation import raise_if_of_the_machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,18 +180,38 @@ def _pipeline(
 ) -> Iterator[tuple[Chunk, Rows]]:
     """At most one chunk ahead is read and one behind made into rows, which bounds the memory."""
     ahead = _read_next(measurer, chunks, reader)
-    behind: tuple[Chunk, Future[Rows]] | None = None
+    behind: tuple[Chunk, Future[Rows] | None] | None = None
     while ahead is not None:
         chunk, cutting = ahead
-        cutouts = cutting.result()
         ahead = _read_next(measurer, chunks, reader)
-        posterior = measurer.infer(chunk, cutouts)
+        finish = _inferred(measurer, chunk, cutting)
         if behind is not None:
-            yield behind[0], behind[1].result()
-        behind = chunk, finisher.submit(measurer.finish, chunk, cutouts, posterior)
-        del cutouts, posterior
+            yield behind[0], _rows(measurer, *behind)
+        behind = chunk, None if finish is None else finisher.submit(finish)
+        del finish
     if behind is not None:
-        yield behind[0], behind[1].result()
+        yield behind[0], _rows(measurer, *behind)
+
+
+def _inferred(measurer: Measurer, chunk: Chunk, cutting: Future[Any]) -> Callable[[], Rows] | None:
+    """Measures a chunk, and returns what makes its rows; None where something broke."""
+    try:
+        cutouts = cutting.result()
+        posterior = measurer.infer(chunk, cutouts)
+    except Exception as error:
+        raise_if_of_the_machine(error)
+        return None
+    return partial(measurer.finish, chunk, cutouts, posterior)
+
+
+def _rows(measurer: Measurer, chunk: Chunk, finishing: Future[Rows] | None) -> Rows:
+    """Returns a chunk's rows; where something broke, it is measured again, source by source."""
+    if finishing is not None:
+        try:
+            return finishing.result()
+        except Exception as error:
+            raise_if_of_the_machine(error)
+    return measurer.rows(chunk)
 
 
 def _read_next(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,8 @@ def measure_files(
     from deeplegato_pp.cli.display import progress
     from deeplegato_pp.inference import Posterior
 
+    if how.refining is not None:
+        how.refining.check(predictor.prior)
     parts: list[Posterior] = []
     rows: list[dict[str, Any]] = []
     with progress("measuring", len(images)) as advance:
@@ -126,24 +129,36 @@ def _measure_chunk(
     predictor: Predictor, paths: list[str], options: dict[str, Any], how: Measuring
 ) -> Posterior:
     """Reads and measures some files; one that fails keeps its place."""
-    from deeplegato_pp.errors import DeepLegatoError
     from deeplegato_pp.inference import Posterior
     from deeplegato_pp.inference.posterior.posterior import Measurement
+    from deeplegato_pp.isolation import (
+        isolated,
+        raise_if_of_the_machine,
+        reason_of,
+    )
     from deeplegato_pp.observation.observation import Observation
 
-    read: list[tuple[int, Observation]] = []
-    rows: list[Posterior | None] = [None] * len(paths)
+    def failed(i: int, error: Exception) -> Posterior:
+        lost = Measurement(name=Path(paths[i]).stem, reason=reason_of(error), model=predictor.name)
+        return Posterior.failed(lost, how.samples, predictor.model.image_size)
+
+    read: dict[int, Observation] = {}
+    rows: dict[int, Posterior] = {}
     for i, path in enumerate(paths):
         try:
-            read.append((i, Observation.from_fits(path, **options)))
-        except (DeepLegatoError, OSError) as error:
-            unread = Measurement(name=Path(path).stem, reason=str(error), model=predictor.name)
-            rows[i] = Posterior.failed(unread, how.samples, predictor.model.image_size)
+            read[i] = Observation.from_fits(path, **options)
+        except Exception as error:  # whatever it is, it is this file's reason
+            raise_if_of_the_machine(error)
+            rows[i] = failed(i, error)
+
+    def together(chosen: Sequence[int]) -> list[Posterior]:
+        posterior = how.measure(predictor, [read[i] for i in chosen])
+        posterior.rows()  # what breaks while a row is made breaks here
+        return [posterior[[k]] for k in range(len(chosen))]
+
     if read:
-        measured = how.measure(predictor, [o for _, o in read])
-        for (i, _), row in zip(read, measured, strict=True):
-            rows[i] = replace(row, single=False)
-    return Posterior.concatenate([row for row in rows if row is not None])
+        rows |= zip(read, isolated(list(read), together, failed), strict=True)
+    return Posterior.concatenate([rows[i] for i in range(len(paths))])
 
 
 def plot_path(path: Path, index: int, images: list[str]) -> Path:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from deeplegato_pp.errors import DeepLegatoError, InputError, NumericalError
+from deeplegato_pp.errors import InputError, NumericalError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation import binning
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
@@ -91,10 +92,14 @@ class AmortizedMeasurer:
                 drawn = self._draw([p.prepared for p in part], num_samples, own)
                 measured: list[tuple[Pending, _Drawn]] = []
                 for one, result in zip(part, drawn, strict=True):
-                    if isinstance(result, NumericalError):
+                    if isinstance(result, Exception):
                         yield one.place, self.failed(one.observation, result, num_samples)
                         continue
-                    coarser = self._coarser(one.observation, result)
+                    try:
+                        coarser = self._coarser(one.observation, result)
+                    except Exception as error:  # whatever it is, it is this one's reason
+                        yield one.place, self.failed(one.observation, error, num_samples)
+                        continue
                     if coarser is not None and round_ < binning.MAX_ROUNDS:
                         again.append(one._replace(prepared=coarser))
                     else:
@@ -104,19 +109,23 @@ class AmortizedMeasurer:
 
     def _draw(
         self, prepared: list[PreparedStamp], num_samples: int, seed: int | Sequence[int]
-    ) -> list[_Drawn | NumericalError]:
+    ) -> list[_Drawn | Exception]:
         """Draws for one batch; a stamp that the network chokes on does not take others along."""
+
+        def together(rows: Sequence[int]) -> list[_Drawn | Exception]:
+            seeds = seed if isinstance(seed, int) else [seed[i] for i in rows]
+            return list(self._drawn([prepared[i] for i in rows], num_samples, seeds))
+
+        return isolated(range(len(prepared)), together, lambda _, error: error)
+
+    def _drawn(
+        self, prepared: list[PreparedStamp], num_samples: int, seed: int | Sequence[int]
+    ) -> list[_Drawn]:
         stamps = instrument.stamp_batch(prepared)
         seeds = instrument.content_seeds(stamps, seed)
-        try:
-            with torch.no_grad():
-                context = self.model.encode(stamps.to(self.device))
-                w, log_q = self.model.sample(context, num_samples, seeds)
-        except NumericalError as error:
-            if len(prepared) == 1:
-                return [error]
-            own = [seed if isinstance(seed, int) else [seed[i]] for i in range(len(prepared))]
-            return [self._draw([p], num_samples, s)[0] for p, s in zip(prepared, own, strict=True)]
+        with torch.no_grad():
+            context = self.model.encode(stamps.to(self.device))
+            w, log_q = self.model.sample(context, num_samples, seeds)
         w, log_q = w.double().cpu(), log_q.double().cpu()
         ood, ood_p = self._unfamiliarity(context, len(prepared))
         return [
@@ -154,19 +163,32 @@ class AmortizedMeasurer:
         good = []
         for one, drawn in measured:
             if bool(torch.isfinite(drawn.w).all() and torch.isfinite(drawn.log_q).all()):
-                good.append((one.place, self._row(one.observation, drawn), drawn))
+                good.append((one, drawn))
             else:
                 error = NumericalError("the network's draws are not finite. Mask bad pixels.")
                 yield one.place, self.failed(one.observation, error, len(drawn.w))
-        if not good:
-            return
+        if good:
+            yield from isolated(
+                good,
+                self._rows,
+                lambda pair, error: (
+                    pair[0].place,
+                    self.failed(pair[0].observation, error, len(pair[1].w)),
+                ),
+            )
+
+    def _rows(self, good: Sequence[tuple[Pending, _Drawn]]) -> list[tuple[int, Posterior]]:
+        """Makes the rows of galaxies whose draws are finite."""
+        rows = [self._row(one.observation, drawn) for one, drawn in good]
         found = verdicts.judge(
-            [_case(row, drawn) for _, row, drawn in good],
+            [_case(row, drawn) for row, (_, drawn) in zip(rows, good, strict=True)],
             self.model.prior,
             self.model.card.get("training_ranges"),
         )
-        for (place, row, drawn), verdict in zip(good, found, strict=True):
-            yield place, replace(row, measurements=[self._judged(row, drawn, verdict)])
+        return [
+            (one.place, replace(row, measurements=[self._judged(row, drawn, verdict)]))
+            for (one, drawn), row, verdict in zip(good, rows, found, strict=True)
+        ]
 
     def _row(self, observation: Observation, drawn: _Drawn) -> Posterior:
         """Makes the row of one galaxy, without verdicts."""
@@ -210,15 +232,16 @@ class AmortizedMeasurer:
             ood_p=drawn.ood_p,
         )
 
-    def failed(self, item: Any, error: DeepLegatoError, num_samples: int) -> Posterior:
+    def failed(self, item: Any, error: Exception, num_samples: int) -> Posterior:
         """Returns the row of NaN of a galaxy that cannot be measured, with the reason."""
         observation = item if isinstance(item, Observation) else None
         name, flags = ("", 0) if observation is None else (observation.name, observation.flags)
-        logger.info("%s could not be measured: %s", name or "a galaxy", error)
+        reason = reason_of(error)
+        logger.info("%s could not be measured: %s", name or "a galaxy", reason)
         measurement = Measurement(
             name=name,
             flags=int(flags),
-            reason=str(error),
+            reason=reason,
             model=self.name,
             observation=observation,
         )

@@ -15,7 +15,9 @@ from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.images import Image, as_observation, is_single
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.isolation import raise_if_of_the_machine
 from deeplegato_pp.observation.preparation import prepare
+from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.recalibration import Recalibration
@@ -87,6 +89,11 @@ class Predictor(DictionaryInterface):
         """Side of the stamps on which the network measures. [px]"""
         return self.model.image_size
 
+    @property
+    def prior(self) -> PriorBox:
+        """The prior at the reference instrument."""
+        return self.model.prior
+
     def posterior(
         self,
         observations: Image | Sequence[Image],
@@ -142,9 +149,10 @@ class Predictor(DictionaryInterface):
             try:
                 observation = as_observation(item)
                 stamp = prepare(observation, self.model.image_size)
-            except InputError as error:
+            except Exception as error:  # whatever it is, it is this one's reason
                 if single:
                     raise
+                raise_if_of_the_machine(error)
                 found[i] = measurer.failed(item, error, num_samples)
                 continue
             pending.append(Pending(i, observation, stamp))

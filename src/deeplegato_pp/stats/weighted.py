@@ -72,8 +72,12 @@ def effective_sample_size(weights: Float[Array, " s"]) -> float:
 
 
 def mean(draws: Float[Array, "s *c"], weights: Float[Array, " s"] | None = None) -> Array:
-    """Returns the weighted mean along the first axis, with shape (*c,)."""
-    return np.asarray(np.average(draws, axis=0, weights=weights))
+    """Returns the weighted mean along the first axis, with shape (*c,).
+
+    It lies among the draws: rounding does not take the mean of draws on a bound beyond it.
+    """
+    found = np.average(draws, axis=0, weights=weights)
+    return np.asarray(np.clip(found, draws.min(axis=0), draws.max(axis=0)))
 
 
 def std(draws: Float[Array, "s *c"], weights: Float[Array, " s"] | None = None) -> Array:

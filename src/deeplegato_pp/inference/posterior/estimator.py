@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.scene.prior import PriorBox
 
 
 class Estimator(Protocol):
@@ -22,6 +23,10 @@ class Estimator(Protocol):
     @property
     def image_size(self) -> int:
         """Side of the stamps on which galaxies are measured. [px]"""
+
+    @property
+    def prior(self) -> PriorBox:
+        """The prior at the reference instrument."""
 
     def posterior(
         self,

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.refine.rows import unrefined
+from deeplegato_pp.isolation import isolated
 from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
@@ -18,6 +22,10 @@ FAINT = 10.0
 
 MISFIT = 5.0
 """Standard deviations by which the mean's chi-square must be too large to call for refining."""
+
+
+_INSTRUMENT_FREE = ("sersic_index", "axis_ratio", "position_angle")
+"""Parameters whose bounds are the same in all units."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,18 @@ class Refining:
     def __post_init__(self) -> None:
         check_choice(self.rule, ("all", "auto"), "refine_rule")
 
+    def check(self, prior: PriorBox) -> None:
+        """Refuses fixed values that no galaxy can have, whatever its instrument.
+
+        Args:
+            prior: The network's.
+
+        Raises:
+            RangeError: If shape parameters lie outside the prior, or may not be fixed alone.
+        """
+        shared = {k: v for k, v in (self.fixed or {}).items() if k in _INSTRUMENT_FREE}
+        SersicCoordinates(prior, shared)
+
     def apply(
         self, predictor: Estimator, posterior: Posterior, seed: int | Sequence[int]
     ) -> Posterior:
@@ -59,13 +79,20 @@ class Refining:
         chosen = list(range(number)) if self.rule == "all" else worth_refining(posterior)
         if not chosen:
             return posterior
-        refined = predictor.refine(
-            posterior[chosen],
-            self.method,
-            fixed=self.fixed,
-            seed=seed if isinstance(seed, int) else [seed[i] for i in chosen],
-            star_odds=self.star_odds,
-            model_error=self.model_error,
+
+        def refine(rows: Sequence[int]) -> list[Posterior]:
+            refined = predictor.refine(
+                posterior[list(rows)],
+                self.method,
+                fixed=self.fixed,
+                seed=seed if isinstance(seed, int) else [seed[i] for i in rows],
+                star_odds=self.star_odds,
+                model_error=self.model_error,
+            )
+            return [refined[[i]] for i in range(len(refined))]
+
+        refined = Posterior.concatenate(
+            isolated(chosen, refine, lambda i, error: unrefined(posterior[[i]], error))
         )
         rest = sorted(set(range(number)) - set(chosen))
         if not rest:

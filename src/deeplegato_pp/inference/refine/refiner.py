@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplegato_pp.errors import ConfigError, InputError, NumericalError, RangeError, ShapeError
+from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.hypotheses import Rivals
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.rows import refined_row, rivals_of, unrefined, with_noise
+from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
 from deeplegato_pp.scene import images as instrument
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NAMES
@@ -118,14 +119,22 @@ class Refiner:
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> Posterior:
         """Refines galaxies with the same fixed values; one that fails keeps the network's draws."""
-        try:
-            draws = self._run(posterior, seed, fixed)
-        except NumericalError as error:
-            if len(posterior) == 1:
-                return unrefined(posterior, error)
-            own = [seed if isinstance(seed, int) else [seed[i]] for i in range(len(posterior))]
-            parts = [self._refine(posterior[[i]], s, fixed) for i, s in enumerate(own)]
-            return Posterior.concatenate(parts)
+
+        def together(rows: Sequence[int]) -> list[Posterior]:
+            own = seed if isinstance(seed, int) else [seed[i] for i in rows]
+            return self._rows(posterior[list(rows)], own, fixed)
+
+        def failed(i: int, error: Exception) -> Posterior:
+            if isinstance(error, InputError | ConfigError):
+                raise error  # what was asked for cannot be, whichever galaxy it is
+            return unrefined(posterior[[i]], error)
+
+        return Posterior.concatenate(isolated(range(len(posterior)), together, failed))
+
+    def _rows(
+        self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
+    ) -> list[Posterior]:
+        draws = self._run(posterior, seed, fixed)
         rivals = self._rivals(posterior, draws, seed, fixed)
         masks = draws.likelihood.stamps.mask.cpu().numpy()
         known = (self.model.prior, self.model.card)
@@ -136,12 +145,9 @@ class Refiner:
             )
         ]
         correlations = draws.likelihood.stamps.noise_correlation.tolist()
-        return Posterior.concatenate(
-            [
-                with_noise(row, c, self.model_error)
-                for row, c in zip(rows, correlations, strict=True)
-            ]
-        )
+        return [
+            with_noise(row, c, self.model_error) for row, c in zip(rows, correlations, strict=True)
+        ]
 
     def _rivals(
         self,
@@ -157,9 +163,12 @@ class Refiner:
         seeds = instrument.content_seeds(posterior.stamps, seed)
         try:
             comparison = compare(draws, odds=star_odds, seeds=seeds)
-        except NumericalError as error:
-            logger.info("no comparison with a point source: %s", error)
-            return [None] * len(posterior)
+        except Exception as error:
+            if len(posterior) > 1:
+                raise  # each is tried alone: the others' comparison must not be lost
+            raise_if_of_the_machine(error)
+            logger.info("no comparison with a point source: %s", reason_of(error))
+            return [None]
         return [
             rivals_of(comparison, i, galaxy, draws.likelihood.box, m.prepared)
             for i, (galaxy, m) in enumerate(

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.derived import AB_ZERO_FLUX
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
@@ -21,6 +20,7 @@ from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.isolation import reason_of
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def unrefined(posterior: Posterior, error: NumericalError) -> Posterior:
+def unrefined(posterior: Posterior, error: Exception) -> Posterior:
     """Returns the network's draws of one galaxy, marked as not refined."""
     m = posterior.measurements[0]
-    logger.info("%s could not be refined: %s", m.name or "a galaxy", error)
+    reason = reason_of(error)
+    logger.info("%s could not be refined: %s", m.name or "a galaxy", reason)
     flags = int(m.flags | Flag.LOW_ESS)
     return replace(
-        posterior, measurements=[replace(m, flags=flags, reason=f"not refined: {error}")]
+        posterior, measurements=[replace(m, flags=flags, reason=f"not refined: {reason}")]
     )
 
 
