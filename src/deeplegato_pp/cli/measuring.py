@@ -109,7 +109,7 @@ def measure_files(
     from deeplegato_pp.inference import Posterior
 
     if how.refining is not None:
-        how.refining.check(predictor.model.prior)
+        how.refining.check(predictor.prior)
     parts: list[Posterior] = []
     rows: list[dict[str, Any]] = []
     with progress("measuring", len(images)) as advance:
