@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -30,8 +29,6 @@ from deeplegato_pp.scene.parameters import (
     RADIUS,
 )
 from deeplegato_pp.scene.prior import PriorBox
-from deeplegato_pp.scene.render.point_source import render_points
-from deeplegato_pp.scene.render.renderer import Bands, render_sersic
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
 from deeplegato_pp.scene.table import POINT, SERSIC, Table
 
@@ -157,29 +154,8 @@ def radius_and_shape(box: PriorBox, w: Float[Tensor, "*b 7"]) -> tuple[Tensor, T
     return p[..., RADIUS] / REFERENCE_PIXEL_SCALE, p[..., AXIS_RATIO], p[..., POSITION_ANGLE]
 
 
-@dataclass(frozen=True, eq=False)
-class ImagePlane:
-    """What turns a component into an image: the stamp's side and the PSF.
-
-    Attributes:
-        psf: Effective PSF, odd-sided, with shape (Py, Px).
-        size: Side of the stamp. [px]
-        oversampling: PSF samples per pixel.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF.
-        negligible: Light of periodic copies that need not be subtracted. [flux per pixel]
-        bands: The PSF's transforms, kept between calls.
-    """
-
-    psf: Float[Tensor, "py px"]
-    size: int
-    oversampling: int = 1
-    psf_includes_pixel: bool = True
-    negligible: float = 0.0
-    bands: Bands = field(default_factory=dict)
-
-
 class Component(ABC):
-    """One source of light: its parameters, their priors, and how it is drawn.
+    """One source of light: its parameters, their priors, and what the renderer is to draw.
 
     Attributes:
         table: Its parameters.
@@ -190,13 +166,13 @@ class Component(ABC):
     blocks: tuple[tuple[Block, tuple[int, ...]], ...]
 
     @abstractmethod
-    def render(self, values: Float[Tensor, "s p"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
-        """Returns noiseless images, with shape (S, N, N), in background sigmas per pixel.
+    def columns(self, values: Float[Tensor, "s p"]) -> Float[Tensor, "c 7 s"]:
+        """Returns what `render_sersic` draws, in detector units, with shape (C, 7, S).
+
+        Flux, radius, n, q, angle, x and y of each of the profiles that make up the component.
 
         Args:
-            values: Parameters at the reference instrument, with shape (S, P); their dtype is the
-                images'.
-            plane: Stamp and PSF.
+            values: Parameters at the reference instrument, with shape (S, P).
         """
 
 
@@ -205,6 +181,10 @@ class Sersic(Component):
 
     Args:
         box: Prior box at the reference instrument.
+
+    Example:
+        >>> Sersic(PriorBox()).columns(PriorBox().sample(5)).shape
+        torch.Size([1, 7, 5])
     """
 
     table = SERSIC
@@ -212,24 +192,10 @@ class Sersic(Component):
     def __init__(self, box: PriorBox) -> None:
         self.box, self.blocks = box, box.blocks
 
-    def render(self, values: Float[Tensor, "s 7"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
-        """Returns noiseless images, with shape (S, N, N)."""
-        magnitude, radius, n, q, angle, x, y = values.unbind(-1)
-        return render_sersic(
-            flux_of(magnitude),
-            radius / REFERENCE_PIXEL_SCALE,
-            n,
-            q,
-            angle,
-            x,
-            y,
-            plane.psf,
-            plane.size,
-            oversampling=plane.oversampling,
-            psf_includes_pixel=plane.psf_includes_pixel,
-            negligible=plane.negligible,
-            bands=plane.bands,
-        )
+    def columns(self, values: Float[Tensor, "s 7"]) -> Float[Tensor, "1 7 s"]:
+        """Returns the profile's columns."""
+        magnitude, radius, *rest = values.unbind(-1)
+        return torch.stack([flux_of(magnitude), radius / REFERENCE_PIXEL_SCALE, *rest])[None]
 
 
 class PointSource(Component):
@@ -245,15 +211,9 @@ class PointSource(Component):
         magnitude, *_, x, y = box.blocks
         self.blocks = tuple((block[0], (i,)) for i, block in enumerate((magnitude, x, y)))
 
-    def render(self, values: Float[Tensor, "s 3"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
-        """Returns noiseless images, with shape (S, N, N)."""
+    def columns(self, values: Float[Tensor, "s 3"]) -> Float[Tensor, "1 7 s"]:
+        """Returns the columns of a profile much smaller than a pixel."""
         magnitude, x, y = values.unbind(-1)
-        return render_points(
-            flux_of(magnitude),
-            x,
-            y,
-            plane.psf,
-            plane.size,
-            oversampling=plane.oversampling,
-            psf_includes_pixel=plane.psf_includes_pixel,
-        )
+        one = torch.ones_like(x)
+        point = POINT_RADIUS * one
+        return torch.stack([flux_of(magnitude), point, one, one, 0.0 * one, x, y])[None]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.blocks import Block, Interval
-from deeplegato_pp.scene.components import Component, ImagePlane, PointSource, Sersic
+from deeplegato_pp.scene.components import Component, PointSource, Sersic
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
     CENTER_X,
@@ -57,19 +57,10 @@ class Composite(Component):
     def expand(self, values: Float[Tensor, "s p"]) -> dict[str, Tensor]:
         """Returns the parameters of every part, (S, 7) of a profile and (S, 3) of a point."""
 
-    def render(self, values: Float[Tensor, "s p"], plane: ImagePlane) -> Float[Tensor, "s n n"]:
-        """Returns noiseless images of the sum, with shape (S, N, N); one batch for each kind."""
-        kinds: dict[type[Component], list[tuple[Component, Tensor]]] = {}
-        for name, part in self.expand(values).items():
-            kinds.setdefault(type(self.parts[name]), []).append((self.parts[name], part))
-        images = [
-            members[0][0]
-            .render(torch.cat([part for _, part in members]), plane)
-            .unflatten(0, (len(members), -1))
-            .sum(0)
-            for members in kinds.values()
-        ]
-        return torch.stack(images).sum(0)
+    def columns(self, values: Float[Tensor, "s p"]) -> Float[Tensor, "c 7 s"]:
+        """Returns the columns of all parts, one after another."""
+        expanded = self.expand(values)
+        return torch.cat([part.columns(expanded[name]) for name, part in self.parts.items()])
 
 
 class TwoSersics(Composite):

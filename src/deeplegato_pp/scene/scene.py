@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from deeplegato_pp.errors import RangeError, ShapeError
 from deeplegato_pp.scene.blocks import Block
-from deeplegato_pp.scene.components import Component, ImagePlane
+from deeplegato_pp.scene.components import Component
+from deeplegato_pp.scene.render.renderer import render_sersic
 from deeplegato_pp.scene.table import Table
 
 
@@ -201,27 +203,36 @@ class Scene:
 
     # --- images -------------------------------------------------------------------------------
 
+    def columns(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
+        """Returns what `render_sersic` draws of each profile in the scene, in detector units."""
+        values, parts, start = self.to_physical(u), [], 0
+        for component in self.components.values():
+            stop = start + len(component.table)
+            parts.append(component.columns(values[:, start:stop]))
+            start = stop
+        return torch.cat(parts)
+
     def images(
-        self, u: Float[Tensor, "s f"], plane: ImagePlane, dtype: torch.dtype = torch.float64
+        self,
+        u: Float[Tensor, "s f"],
+        psf: Float[Tensor, "py px"],
+        size: int,
+        dtype: torch.dtype = torch.float64,
+        **options: Any,
     ) -> Float[Tensor, "s n n"]:
         """Returns noiseless images, with shape (S, N, N), in background sigmas per pixel.
 
-        Components of one kind are rendered in one batch.
+        All profiles are rendered in one batch.
 
         Args:
             u: Coordinates, with shape (S, F).
-            plane: Stamp and PSF.
+            psf: Effective PSF, odd-sided.
+            size: Side of the stamp. [px]
             dtype: What to render in.
+            **options: Further arguments of `render_sersic`.
         """
-        values = self.to_physical(u).to(dtype)
-        kinds: dict[type[Component], list[tuple[Component, Tensor]]] = {}
-        start = 0
-        for component in self.components.values():
-            stop = start + len(component.table)
-            kinds.setdefault(type(component), []).append((component, values[:, start:stop]))
-            start = stop
-        total = values.new_zeros(len(u), plane.size, plane.size)
-        for members in kinds.values():
-            drawn = members[0][0].render(torch.cat([part for _, part in members]), plane)
-            total = total + drawn.unflatten(0, (len(members), -1)).sum(0)
-        return total
+        columns = self.columns(u).to(dtype)
+        number = len(columns)
+        flux, radius, n, q, angle, x, y = columns.transpose(0, 1).flatten(1)
+        images = render_sersic(flux, radius, n, q, angle, x, y, psf, size, **options)
+        return images.unflatten(0, (number, -1)).sum(0)
