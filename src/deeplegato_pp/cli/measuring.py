@@ -69,6 +69,19 @@ class Outputs:
             if path is not None:
                 check_output(path, suffixes, what)
 
+    def check_apart(self, images: list[str], given: dict[str, Any]) -> None:
+        """Refuses, before any work, outputs that are an input or each other.
+
+        Args:
+            images: The images, after which several figures are named.
+            given: Files that are read, by what they are.
+        """
+        from deeplegato_pp.io.overwriting import check_outputs_apart
+
+        plots = self.plot and [plot_path(self.plot, i, images) for i in range(len(images))]
+        named = {"--output": self.table, "--samples-output": self.samples, "--plot": plots}
+        check_outputs_apart(named, given)
+
     def write(self, posterior: Posterior, rows: list[dict[str, Any]], images: list[str]) -> None:
         """Writes what was asked for."""
         from deeplegato_pp.inference.posterior.tables import write_samples, write_table

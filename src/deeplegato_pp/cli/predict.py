@@ -95,6 +95,8 @@ def predict(
     """
     outputs = Outputs(output, samples_output, plot)
     outputs.check()
+    given = {"image": images, "PSF": psf, "noise map": as_number(noise), "mask": mask}
+    outputs.check_apart(images, given)
     refining = refining_from(
         refine,
         refine_method.value,
@@ -128,6 +130,7 @@ def predict(
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    outputs.check_apart(images, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
