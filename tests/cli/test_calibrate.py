@@ -87,3 +87,11 @@ def test_a_folder_that_cannot_be_is_refused_first(folder, tmp_path, capsys):
     arguments = ["calibrate", "--model", str(folder), "-n", "64"]
     assert main([*arguments, "-o", str(tmp_path / "no" / "where")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_its_configuration_is_not_written_over(folder, tmp_path, capsys):
+    (tmp_path / "report.md").write_text("data: {image_size: 64}\n")
+    call = ["calibrate", "--model", str(folder), "-n", "20", "--simulator"]
+    assert main([*call, str(tmp_path / "report.md"), "-o", str(tmp_path)]) == 2
+    assert "would write over an input, the configuration" in capsys.readouterr().err
+    assert (tmp_path / "report.md").read_text() == "data: {image_size: 64}\n"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -34,6 +36,31 @@ def test_a_list_becomes_a_catalogue(capsys):
     assert "6 rows; 0 not measured" in capsys.readouterr().out
     assert main([*LISTED, "-o", "out.parquet", "--resume"]) == 0
     assert "complete already" in capsys.readouterr().out
+
+
+def test_inputs_are_not_written_over(tmp_path, capsys):
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    (tmp_path / "cutouts").mkdir()
+    fits.PrimaryHDU(make_sky().image[48:112, 38:102]).writeto("cutouts/a.fits")
+    (tmp_path / "files.csv").write_text("id,file\n1,cutouts/a.fits\n")
+    (tmp_path / "link.fits").symlink_to("psf.fits")
+    for call, message in (
+        (
+            [*LISTED, "-o", "mosaic.fits"],
+            "output mosaic.fits would write over an input|-o mosaic",
+        ),
+        ([*LISTED, "-o", "link.fits"], "the psf psf.fits"),
+        ([*LISTED, "-o", "out.fits", "--model-image", "mosaic.fits"], "--model-image mosaic.fits"),
+        ([*LISTED, "-o", "out.fits", "--residual-image", "./out.fits"], "are the same file"),
+        (["catalog", "cutouts", "-o", "cutouts/a.fits"], "the image cutouts/a.fits"),
+        (["catalog", "--sources", "files.csv", "-o", "cutouts/a.fits"], "the image cutouts/a.fits"),
+        (["catalog", "--compare", "a.fits", "psf.fits", "--plot", "plot.png"], "the catalogue psf"),
+    ):
+        (tmp_path / "plot.png").unlink(missing_ok=True)
+        (tmp_path / "plot.png").symlink_to("psf.fits")
+        assert main(call) == 2, call
+        assert re.search(message, capsys.readouterr().err), call
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 def test_detection_masks_models_and_residuals(tmp_path):

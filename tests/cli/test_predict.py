@@ -97,6 +97,19 @@ def test_whatever_a_file_holds_costs_its_own_row_only(stamps, capsys):
     assert [bool(r["flags"] & Flag.FAILED) for r in rows] == [True, True, False, True]
 
 
+@pytest.mark.parametrize("option", ["-o", "--samples-output", "--plot"])
+def test_inputs_are_not_written_over(stamps, capsys, monkeypatch, option):
+    name = {"-o": "t.fits", "--samples-output": "s.npz", "--plot": "p.png"}[option]
+    (stamps / name).symlink_to("good.fits")
+    before = (stamps / "good.fits").read_bytes()
+    for call in (["good.fits"], ["bare.fits", "--noise", "good.fits"]):
+        assert main(["predict", *call, "--no-refine", option, name]) == 2
+        err = capsys.readouterr().err
+        assert "would write over an input" in err
+        assert err.count("\n") == 1
+    assert (stamps / "good.fits").read_bytes() == before
+
+
 def test_nothing_measured_is_status_2(stamps, capsys):
     assert main(["predict", "bad.fits", "--no-refine"]) == 2
     captured = capsys.readouterr()

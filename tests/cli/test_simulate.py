@@ -84,3 +84,15 @@ def test_chunks_hold_the_conditions_of_training(tmp_path, capsys):
     assert "chunks of another clean" in capsys.readouterr().err
     assert main(["simulate", "--chunks", "-o", str(tmp_path / "a.npz")]) == 2
     assert "chunks go into a folder" in capsys.readouterr().err
+
+
+def test_its_configuration_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("data: {image_size: 32}\n")
+    (tmp_path / "sims").mkdir()
+    for name in ("out.npz", "sims/truth.ecsv"):
+        (tmp_path / name).symlink_to(tmp_path / "config.yaml")
+    for output in ("out.npz", "sims"):
+        call = ["simulate", "-n", "1", "--config", str(tmp_path / "config.yaml")]
+        assert main([*call, "-o", str(tmp_path / output)]) == 2
+        assert "would write over an input, the configuration" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == "data: {image_size: 32}\n"

@@ -34,6 +34,7 @@ from deeplegato_pp.catalog.segmentation import Detection, detect
 from deeplegato_pp.catalog.sources import SourceList, from_files, read_sources
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.io.files import check_output, write_atomically
+from deeplegato_pp.io.overwriting import check_outputs_apart
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
@@ -124,6 +125,26 @@ class Request:
         if self.workers is not None and self.scheduler is not None:
             raise InputError("--workers and --scheduler were both given, expected one of them.")
 
+    def check_apart(self, images: list[str] | None, psfs: list[str] | None = None) -> None:
+        """Refuses, before any work, outputs that are an input or each other.
+
+        Args:
+            images: Images, folders opened, or cutouts of a list.
+            psfs: PSFs of a list.
+
+        Raises:
+            InputError: If two are the same file.
+        """
+        read: dict[str, Any] = {"image": images, "PSF of the list": psfs, "list": self.sources}
+        for what in ("psf", "noise", "mask", "segmentation", "background"):
+            read[what] = getattr(self.inputs, what)
+        outputs = {
+            "--output": self.output,
+            "--model-image": self.model_image,
+            "--residual-image": self.residual_image,
+        }
+        check_outputs_apart(outputs, read)
+
 
 Progress = Callable[[int, int, bool], None]
 """Told the number of sources in all, of rows just finished, and whether those are new."""
@@ -143,7 +164,11 @@ def make_catalogue(request: Request, network: Network, progress: Progress) -> Re
         DiskFullError: If the disk is full; what was finished is safe.
     """
     request.check()
+    request.check_apart(expand(request.inputs.images))
     inputs, sources = _sources(request)
+    if sources.file is not None:
+        cutouts, psfs = (None if c is None else list(c) for c in (sources.file, sources.psf))
+        request.check_apart(cutouts, psfs)
     scene = open_scene(inputs)
     _warn_of_positions(scene, sources)
     size = request.chunk or (CHUNK if request.options.refining is None else REFINED_CHUNK)

@@ -83,14 +83,19 @@ def calibrate(
     Galaxies are drawn from the model's own prior and conditions, or another configuration's. A
     run that was killed goes on; a larger N goes on from a smaller one.
     """
-    from deeplegato_pp.models.storage import find
+    from deeplegato_pp.models.storage import RECALIBRATION, find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    from deeplegato_pp.calibration.document import FILE as DOCUMENT
+    from deeplegato_pp.calibration.report import FILE as REPORT
     from deeplegato_pp.calibration.run import check_folder
     from deeplegato_pp.calibration.settings import Settings, Simulations
+    from deeplegato_pp.io.overwriting import check_outputs_apart
 
     settings = Settings(number, seed, draws, detailed, refine, ess)
     check_folder(output)
+    files = [output / name for name in (DOCUMENT, REPORT, RECALIBRATION)]
+    check_outputs_apart({"--output": files}, {"configuration": simulator})
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder)

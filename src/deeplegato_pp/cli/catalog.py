@@ -220,9 +220,12 @@ def catalog(
     }
     from deeplegato_pp.catalog.inputs import Inputs
     from deeplegato_pp.catalog.plan import Shard
+    from deeplegato_pp.io.overwriting import check_outputs_apart
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    outputs = {"-o": output, "--model-image": model_image, "--residual-image": residual_image}
+    check_outputs_apart(outputs, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.catalog.measure import Options
     from deeplegato_pp.catalog.pipeline import Request
     from deeplegato_pp.catalog.segmentation import Detection
@@ -294,9 +297,11 @@ def _compare(old: Path, new: Path, plot: Path | None) -> int:
     from deeplegato_pp.catalog.plots import SUFFIXES, plot_comparison
     from deeplegato_pp.cli.catalog_display import print_comparison
     from deeplegato_pp.io.files import check_output
+    from deeplegato_pp.io.overwriting import check_outputs_apart
 
     if plot is not None:
         check_output(plot, SUFFIXES, "plot")
+        check_outputs_apart({"--plot": plot}, {"catalogue": [old, new]})
     comparison = compare(read_catalogue(old), read_catalogue(new))
     print_comparison(comparison)
     if plot is not None:

@@ -54,6 +54,7 @@ class Outputs:
     table: Path | None
     samples: Path | None
     plot: Path | None
+    imgblock: Path | None = None
 
     def check(self) -> None:
         """Refuses, before any work, what could not be written after it."""
@@ -68,6 +69,27 @@ class Outputs:
         ):
             if path is not None:
                 check_output(path, suffixes, what)
+
+    def check_apart(self, images: list[str], given: dict[str, Any]) -> None:
+        """Refuses, before any work, outputs that are an input or each other.
+
+        Args:
+            images: The images, after which several figures are named.
+            given: Files that are read, by what they are.
+        """
+        from deeplegato_pp.io.overwriting import check_outputs_apart
+
+        plots, blocks = (
+            path and [plot_path(path, i, images) for i in range(len(images))]
+            for path in (self.plot, self.imgblock)
+        )
+        named = {
+            "--output": self.table,
+            "--samples-output": self.samples,
+            "--plot": plots,
+            "--imgblock": blocks,
+        }
+        check_outputs_apart(named, given)
 
     def write(self, posterior: Posterior, rows: list[dict[str, Any]], images: list[str]) -> None:
         """Writes what was asked for."""

@@ -118,9 +118,12 @@ def predict(
     not given; what is given serves for every image. A file that cannot be measured is named on
     the standard error and keeps its row in the table, empty but for the reason.
     """
-    outputs = Outputs(output, samples_output, plot)
+    outputs = Outputs(output, samples_output, plot, imgblock)
     outputs.check()
     check_imgblock(imgblock)
+    names = list(images or [str(galfit)])
+    given = {"image": names, "PSF": psf, "noise map": as_number(noise), "mask": mask}
+    outputs.check_apart(names, given)
     reading: dict[str, Any] = {
         "psf": psf,
         "psf_fwhm": psf_fwhm,
@@ -156,15 +159,14 @@ def predict(
     from deeplegato_pp.models.storage import find
 
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    outputs.check_apart(names, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
     how = Measuring(samples, seed, refining)
     if feedme is None:
-        names = list(images or [])
         posterior, rows = measure_files(predictor, names, reading, how)
     else:
-        names = [str(galfit)]
         posterior, rows = measure_galfit(predictor, feedme, names[0], how)
     outputs.write(posterior, rows, names)
     if imgblock is not None:

@@ -54,6 +54,10 @@ def simulate(
     ] = 1024,
 ) -> None:
     """Simulate galaxies drawn from the prior, in files that `deeplegato predict` reads."""
+    from deeplegato_pp.io.overwriting import check_outputs_apart
+
+    written = [output] if output.suffix else [output / "truth.ecsv", output / "index.json"]
+    check_outputs_apart({"--output": written}, {"configuration": config})
     if chunks:
         _write_chunks(output, number, config, seed, chunk_size, clean=isolated is True)
         return
