@@ -40,7 +40,6 @@ from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import INDEX
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
-from deeplegato_pp.scene.targets import log_posterior_row
 
 GALAXIES = 20
 WALKERS = 64
@@ -126,7 +125,7 @@ def run_chain(
     sampler = emcee.EnsembleSampler(
         WALKERS,
         7,
-        lambda p: log_posterior_row(likelihood, 0, torch.from_numpy(p)).numpy(),
+        lambda p: likelihood.log_posterior(0, torch.from_numpy(p)).numpy(),
         vectorize=True,
         moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.StretchMove(), 0.2)],
     )

@@ -18,7 +18,7 @@ import torch
 
 from deeplegato_pp import Observation, Posterior, Predictor, SersicSimulator
 from deeplegato_pp.observation.preparation import prepare
-from deeplegato_pp.scene.images import stamp_batch
+from deeplegato_pp.scene.units import stamp_batch
 
 
 def simulate(number: int) -> list[Observation]:

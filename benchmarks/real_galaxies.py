@@ -32,7 +32,6 @@ from deeplegato_pp import Observation, Posterior, Predictor
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation.noise_correlation import measure_noise_correlation
-from deeplegato_pp.scene import images as instrument
 
 
 def measure(
@@ -144,16 +143,15 @@ def contact_sheet(posterior: Posterior, path: Path) -> None:
         prepared = measurement.prepared
         if prepared is None:
             continue
-        box = measurement.box
-        mean = box.to_physical(single.w.reshape(-1, 7).mean(0, keepdim=True))
-        model = instrument.render(mean, prepared)[0]
-        residual, _, _ = instrument.residual_in_sigma(model, prepared)
+        likelihood = measurement.likelihood()
+        model = likelihood.render(0, single.w.reshape(-1, 7).mean(0, keepdim=True), torch.float64)
+        residual = likelihood.residual(0, model).in_sigma[0]
         image = np.where(prepared.mask, np.nan, prepared.image)
         trio = axes[i // columns, 3 * (i % columns) : 3 * (i % columns) + 3]
         good = np.flatnonzero(~prepared.mask.all(0)), np.flatnonzero(~prepared.mask.all(1))
         window = (slice(good[1][0], good[1][-1] + 1), slice(good[0][0], good[0][-1] + 1))
         top = np.arcsinh(max(float(np.nanmax(image)), 3.0))
-        for axis, picture in zip(trio, (image, model.numpy()), strict=False):
+        for axis, picture in zip(trio, (image, model[0].numpy()), strict=False):
             axis.imshow(np.arcsinh(picture[window]), origin="lower", vmin=-2, vmax=top)
         trio[2].imshow(residual.numpy()[window], origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
         trio[0].set_title(measurement.name[:18], fontsize=5, pad=2)

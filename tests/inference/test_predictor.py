@@ -21,9 +21,9 @@ from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.observation import binning
 from deeplegato_pp.observation.effective_psf import moffat_psf
 from deeplegato_pp.observation.preparation import prepare
-from deeplegato_pp.scene.images import user_box
 from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.units import user_box
 from fake_model import TRUTH, FakeModel, truth_image
 
 PACKAGED = Path(deeplegato_pp.__file__).with_name("pretrained") / "default"

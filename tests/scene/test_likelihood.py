@@ -123,7 +123,7 @@ def test_nan_is_an_error():
 def test_noise_options_reach_value_gradient_and_information():
     w = coordinates_of()
     likelihood = simulate(w[None], gain=3.0, sky_sigma=0.3)
-    likelihood = likelihood.with_noise(noise_correlation=2.0, model_error=0.1).select([0])
+    likelihood = likelihood.replace(noise_correlation=2.0, model_error=0.1).select([0])
     value, gradient, information = likelihood.under(likelihood.coordinates).linearize(0, w + 0.01)
     plain = simulate(w[None], gain=3.0, sky_sigma=0.3).log_likelihood_row(0, w[None] + 0.01)
     assert abs(float(value) - float(plain)) > 10.0
@@ -133,9 +133,9 @@ def test_noise_options_reach_value_gradient_and_information():
     torch.testing.assert_close(gradient, (up - down) / 2e-4, rtol=2e-3, atol=2e-2)
     assert bool((torch.linalg.eigvalsh(information) > 0).all())
     with pytest.raises(RangeError, match="noise_correlation"):
-        likelihood.with_noise(noise_correlation=0.9)
+        likelihood.replace(noise_correlation=0.9)
     with pytest.raises(RangeError, match="model_error"):
-        likelihood.with_noise(model_error=1.0)
+        likelihood.replace(model_error=1.0)
 
 
 def test_works_inside_inference_mode():
@@ -154,5 +154,5 @@ def test_lists_must_match_the_stamps():
 def test_chi_square_is_about_the_number_of_pixels():
     w = coordinates_of()
     likelihood = simulate(w[None], sky_sigma=0.5)
-    chi2 = float(likelihood.chi_square(0, w[None]))
+    chi2 = float(likelihood.chi2(0, w[None]))
     assert chi2 / float(likelihood.num_pixels) == pytest.approx(1.0, abs=0.15)

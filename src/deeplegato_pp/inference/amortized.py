@@ -21,7 +21,8 @@ from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation import binning
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene import units
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import RADIUS
 from deeplegato_pp.scene.stamps import StampBatch
 
@@ -121,8 +122,8 @@ class AmortizedMeasurer:
     def _drawn(
         self, prepared: list[PreparedStamp], num_samples: int, seed: int | Sequence[int]
     ) -> list[_Drawn]:
-        stamps = instrument.stamp_batch(prepared)
-        seeds = instrument.content_seeds(stamps, seed)
+        stamps = units.stamp_batch(prepared)
+        seeds = units.content_seeds(stamps, seed)
         with torch.no_grad():
             context = self.model.encode(stamps.to(self.device))
             w, log_q = self.model.sample(context, num_samples, seeds)
@@ -142,7 +143,7 @@ class AmortizedMeasurer:
 
     def _median_radius(self, drawn: _Drawn) -> float:
         """Posterior median R_e. [px of the stamp]"""
-        box = instrument.user_box(self.model.prior, drawn.prepared)
+        box = units.user_box(self.model.prior, drawn.prepared)
         # It grows with its coordinate, so that the median of one belongs to that of the other.
         middle = drawn.w.median(0, keepdim=True).values
         return float(box.to_physical(middle)[0, RADIUS]) / drawn.prepared.pixel_scale
@@ -182,7 +183,7 @@ class AmortizedMeasurer:
         rows = [self._row(one.observation, drawn) for one, drawn in good]
         found = verdicts.judge(
             [_case(row, drawn) for row, (_, drawn) in zip(rows, good, strict=True)],
-            self.model.prior,
+            Likelihood.of([drawn.prepared for _, drawn in good], self.model.prior),
             self.model.card.get("training_ranges"),
         )
         return [
@@ -193,16 +194,17 @@ class AmortizedMeasurer:
     def _row(self, observation: Observation, drawn: _Drawn) -> Posterior:
         """Makes the row of one galaxy, without verdicts."""
         prepared = drawn.prepared
-        box = instrument.user_box(self.model.prior, prepared)
+        box = units.user_box(self.model.prior, prepared)
         measurement = Measurement(
             name=observation.name,
             flags=int(prepared.flags),
             method="amortized",
             model=self.name,
-            psf_fwhm=instrument.effective_fwhm(prepared),
+            psf_fwhm=units.effective_fwhm(prepared),
             observation=observation,
             prepared=prepared,
             box=box,
+            noise_correlation=prepared.noise_correlation,
         )
         samples = box.to_physical(drawn.w)
         return Posterior(

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 
-from deeplegato_pp.errors import InputError
-from deeplegato_pp.inference.posterior.posterior import Posterior
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 
 Array = np.ndarray
 
@@ -47,8 +44,10 @@ def check(posterior: Posterior, draws: int = 20, seed: int = 0) -> PredictiveChe
     r"""Renders posterior draws and compares them with the images, by chi-square.
 
     The distance of image and model is :math:`r^T C^{-1} r`, r the residual and C the noise with
-    that of the sky's constant offset. With the noise known, images simulated from a draw have it
-    distributed as chi-square with as many degrees of freedom as unmasked pixels, so none needs to
+    that of the sky's constant offset: the noise under which the draws were weighed, with its mask,
+    correlation and model error. With the noise known, images simulated from a draw have it
+    distributed as chi-square with as many degrees of freedom as unmasked pixels (1/c of them where
+    the noise is correlated), so none needs to
     be simulated: the p-value is that tail probability, averaged over draws.
 
     Blind to: errors smaller than a posterior's own width, since it was fitted to the same image
@@ -68,20 +67,14 @@ def check(posterior: Posterior, draws: int = 20, seed: int = 0) -> PredictiveChe
         | Posterior predictive assessment of model fitness via realized discrepancies
         | (Gelman, Meng & Stern, 1996), https://www.jstor.org/stable/24306036
     """
-    picked = posterior.draws(draws, seed)
-    picked = picked[None] if posterior.single else picked
-    figures = [
-        _check_one(m, samples) for m, samples in zip(posterior.measurements, picked, strict=True)
-    ]
+    chosen = posterior.choose(draws, seed)
+    rows = zip(posterior.measurements, posterior.batch_w, chosen, strict=True)
+    figures = [_check_one(m, w[i]) for m, w, i in rows]
     chi2, p_value = (np.array(column) for column in zip(*figures, strict=True))
     return PredictiveCheck(chi2, p_value)
 
 
-def _check_one(measurement: Any, samples: torch.Tensor) -> tuple[float, float]:
-    prepared = measurement.prepared
-    if prepared is None:
-        raise InputError(f"the stamp of {measurement.name or 'a galaxy'} is not there.")
-    pixels = int((~prepared.mask).sum())
-    models = instrument.render(samples, prepared)
-    chi2 = np.array([instrument.residual_in_sigma(model, prepared)[1] for model in models])
-    return float(chi2.mean()), float(stats.chi2.sf(chi2 * pixels, pixels).mean())
+def _check_one(measurement: Measurement, w: torch.Tensor) -> tuple[float, float]:
+    likelihood = measurement.likelihood()
+    found = likelihood.residual_row(0, likelihood.coordinates.project(w))
+    return float((found.chi2 / found.count).mean()), float(found.p_value.mean())

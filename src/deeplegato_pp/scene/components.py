@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -41,9 +42,19 @@ class Coordinates(ABC):
 
     Attributes:
         dim: Number of free coordinates F.
+        box: Prior box at the reference instrument.
     """
 
     dim: int
+    box: PriorBox
+
+    @abstractmethod
+    def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
+        """Returns this hypothesis' coordinates out of a galaxy's seven."""
+
+    @abstractmethod
+    def in_box(self, box: PriorBox) -> Self:
+        """Returns the same hypothesis under another prior box; what is fixed stays fixed."""
 
     @abstractmethod
     def columns(self, u: Float[Tensor, "s f"]) -> tuple[Tensor, ...]:
@@ -106,6 +117,10 @@ class SersicCoordinates(Coordinates):
         """Returns the free ones of seven coordinates."""
         return w if self.dim == NUM_PARAMETERS else w[..., self._free]
 
+    def in_box(self, box: PriorBox) -> Self:
+        """Returns the same galaxy under another prior box."""
+        return type(self)(box, self.fixed)
+
     def columns(self, u: Float[Tensor, "s f"]) -> tuple[Tensor, ...]:
         """Returns the seven columns of the renderer, in detector units."""
         p = self.box.to_physical(self.embed(u))
@@ -128,6 +143,10 @@ class PointSourceCoordinates(Coordinates):
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b 3"]:
         """Returns magnitude's and centre's coordinates out of a galaxy's seven."""
         return w[..., [MAGNITUDE, CENTER_X, CENTER_Y]]
+
+    def in_box(self, box: PriorBox) -> Self:
+        """Returns a point source under another prior box."""
+        return type(self)(box)
 
     def columns(self, u: Float[Tensor, "s 3"]) -> tuple[Tensor, ...]:
         """Returns the columns of a profile much smaller than a pixel."""

@@ -1,28 +1,28 @@
-"""The posterior's density, known up to the evidence, for a batch of observed galaxies.
+"""The likelihood of a batch of observed galaxies: the one door to ln L, chi-square and p-value.
 
-The likelihood is the simulator's own: `scene.render` draws the galaxy and `scene.noise` judges it;
-nothing of either is written here a second time.
+It is the simulator's own: `scene.render` draws the galaxy and `scene.noise` compares it with the
+data; nothing of either is written here a second time.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
-from deeplegato_pp.scene.components import (
-    Coordinates,
-    PointSourceCoordinates,
-    SersicCoordinates,
-)
-from deeplegato_pp.scene.noise import log_likelihood, model_variance
+from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
+from deeplegato_pp.scene.model_images import ModelImages
+from deeplegato_pp.scene.noise import Residual, model_variance, residual
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
-from deeplegato_pp.scene.render.point_source import render_points
-from deeplegato_pp.scene.render.renderer import Bands, render_sersic
 from deeplegato_pp.scene.stamps import StampBatch
+from deeplegato_pp.scene.units import stamp_batch
 
 SINGLE_PRECISION_PEAK = 1000.0
 """Brightest pixel [sigma] up to which draws are rendered in float32.
@@ -31,17 +31,8 @@ Against float64, ln L is off by 4e-6 times the brightest pixel in sigmas (n 1 an
 10 px, both noise modes), so its differences are good to 4e-3 at this limit.
 """
 
-NEGLIGIBLE_LIGHT = 1e-4
-"""Light of periodic copies that is not worth subtracting, over the noise of the best pixel.
-
-It is a bound; what is left out is a tenth of it or less, and changes ln L by less than 0.01.
-"""
-
 _CHUNK_PIXELS = 2**19
 """Pixels of model images held at a time, for one galaxy."""
-
-_STEP = {torch.float64: 1e-5, torch.float32: 1e-3}
-"""Step of the finite differences, in coordinates whose prior is one wide, by precision."""
 
 
 class Likelihood:
@@ -107,11 +98,43 @@ class Likelihood:
                 correlation.double().clone(),
             )
             self.psfs = [p.to(stamps.image.device).double().clone() for p in psfs]
-        self._faintest = torch.where(stamps.mask, torch.inf, stamps.sigma).amin((-2, -1))
-        self._kept_row = -1
-        self._kept_bands: dict[torch.dtype, Bands] = {}
         self.oversampling = [int(s) for s in oversampling]
         self.includes_pixel = [bool(b) for b in includes_pixel]
+        self.model = ModelImages(
+            self.coordinates,
+            self.psfs,
+            self.oversampling,
+            self.includes_pixel,
+            self.size,
+            torch.where(stamps.mask, torch.inf, stamps.sigma).amin((-2, -1)),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        prepared: Sequence[PreparedStamp],
+        box: PriorBox,
+        *,
+        coordinates: Coordinates | None = None,
+        model_error: float = 0.0,
+    ) -> Likelihood:
+        """Returns the likelihood of prepared stamps, in float64.
+
+        Args:
+            prepared: Stamps, all of one side.
+            box: Prior box at the reference instrument.
+            coordinates: Hypothesis; a Sérsic galaxy with nothing fixed if None.
+            model_error: Error of the model as a fraction of itself.
+        """
+        return cls(
+            stamp_batch(prepared, torch.float64),
+            [torch.from_numpy(np.asarray(p.psf, dtype=np.float64)) for p in prepared],
+            [p.psf_oversampling for p in prepared],
+            [p.psf_includes_pixel for p in prepared],
+            box,
+            coordinates=coordinates,
+            model_error=model_error,
+        )
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -127,107 +150,243 @@ class Likelihood:
         return (~self.stamps.mask).sum((-2, -1))
 
     def under(self, coordinates: Coordinates) -> Likelihood:
-        """Returns the same data (pixels, mask, sky's prior) under another hypothesis."""
-        return Likelihood(
-            self.stamps,
-            self.psfs,
-            self.oversampling,
-            self.includes_pixel,
-            self.box,
-            coordinates=coordinates,
-            model_error=self.model_error,
-        )
+        """Returns the same data (pixels, mask, noise, sky's prior) under another hypothesis."""
+        return self._with(self.stamps, coordinates=coordinates)
 
-    def with_noise(self, *, noise_correlation: float = 1.0, model_error: float = 0.0) -> Likelihood:
-        """Returns the same data under another noise correlation and model error."""
-        return Likelihood(
-            self.stamps.with_noise_correlation(noise_correlation),
-            self.psfs,
-            self.oversampling,
-            self.includes_pixel,
-            self.box,
-            coordinates=self.coordinates,
-            model_error=model_error,
-        )
+    def replace(
+        self,
+        *,
+        noise_correlation: float | None = None,
+        model_error: float | None = None,
+        noise_factor: float = 1.0,
+        gain: float | None = None,
+        mask: Bool[Tensor, "b n n"] | None = None,
+        box: PriorBox | None = None,
+    ) -> Likelihood:
+        """Returns the likelihood of the same images with some of its parts exchanged.
 
-    def select(self, rows: list[int]) -> Likelihood:
+        Nothing is shared with this one: whoever changes the new one's mask leaves this one's.
+
+        Args:
+            noise_correlation: Variance of sums over many pixels over that of independent ones.
+            model_error: Error of the model as a fraction of itself.
+            noise_factor: Multiplies the noise map.
+            gain: Electrons per background sigma; inf declares the noise map total.
+            mask: True = ignore, with shape (B, N, N).
+            box: Prior box at the reference instrument; the same parameters stay fixed.
+
+        Raises:
+            RangeError: If a value cannot be.
+        """
+        s = self.stamps
+        if noise_correlation is not None:
+            s = s.with_noise_correlation(noise_correlation)
+        if not (math.isfinite(noise_factor) and noise_factor > 0):
+            raise RangeError(f"noise_factor must be positive and finite, got {noise_factor}.")
+        if noise_factor != 1.0:
+            s = dataclasses.replace(s, sigma=s.sigma * noise_factor)
+        if gain is not None:
+            if not gain > 0:
+                raise RangeError(f"gain must be positive, got {gain}.")
+            s = dataclasses.replace(s, gain=torch.full_like(s.gain, gain))
+        if mask is not None:
+            s = dataclasses.replace(s, mask=mask.to(s.mask.device))
+        coordinates = self.coordinates if box is None else self.coordinates.in_box(box)
+        return self._with(s, coordinates=coordinates, model_error=model_error)
+
+    def select(self, rows: Sequence[int]) -> Likelihood:
         """Returns the likelihood of some of the galaxies."""
+        return self._with(self.stamps, rows=rows)
+
+    def _with(
+        self,
+        stamps: StampBatch,
+        *,
+        coordinates: Coordinates | None = None,
+        model_error: float | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Likelihood:
+        """A likelihood of other stamps or of some rows, all else as it is here."""
+        if rows is None:
+            rows = range(len(self))
+        else:
+            stamps = stamps[torch.tensor(rows, dtype=torch.long, device=stamps.image.device)]
+        coordinates = self.coordinates if coordinates is None else coordinates
         return Likelihood(
-            self.stamps[torch.tensor(rows, dtype=torch.long, device=self.stamps.image.device)],
+            stamps,
             [self.psfs[i] for i in rows],
             [self.oversampling[i] for i in rows],
             [self.includes_pixel[i] for i in rows],
-            self.box,
-            coordinates=self.coordinates,
-            model_error=self.model_error,
+            coordinates.box,
+            coordinates=coordinates,
+            model_error=self.model_error if model_error is None else model_error,
         )
+
+    # --- images ---------------------------------------------------------------------------------
 
     def render(self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype) -> Tensor:
         """Returns noiseless images of one galaxy at many points, with shape (S, N, N)."""
-        u = u.double().clamp(-W_MAX, W_MAX).to(self.stamps.image.device)
-        columns = self.coordinates.columns(u)
-        flux, radius, n, q, angle, x, y = (c.to(dtype) for c in columns)
-        if isinstance(self.coordinates, PointSourceCoordinates):  # no profile to transform
-            return render_points(
-                flux,
-                x,
-                y,
-                self.psfs[row],
-                self.size,
-                oversampling=self.oversampling[row],
-                psf_includes_pixel=self.includes_pixel[row],
-            )
-        return render_sersic(
-            flux,
-            radius,
-            n,
-            q,
-            angle,
-            x,
-            y,
-            self.psfs[row],
-            self.size,
-            oversampling=self.oversampling[row],
-            psf_includes_pixel=self.includes_pixel[row],
-            negligible=NEGLIGIBLE_LIGHT * float(self._faintest[row]),
-            bands=self._bands_of(row, dtype),
-        )
+        return self.model.of_one(row, u, dtype)
 
-    def _bands_of(self, row: int, dtype: torch.dtype) -> Bands:
-        """The PSF's transforms that are kept: of the last galaxy, to hold memory."""
-        if self._kept_row != row:
-            self._kept_row, self._kept_bands = row, {}
-        return self._kept_bands.setdefault(dtype, {})
+    def images(
+        self,
+        rows: Int[Tensor, " r"],
+        u: Float[Tensor, "r f"],
+        single_below: float = SINGLE_PRECISION_PEAK,
+    ) -> Float[Tensor, "r n n"]:
+        """Returns noiseless images of many galaxies, each at its own point, in few calls.
+
+        Args:
+            rows: Galaxies; one may come more than once. Shape (R,).
+            u: Points, with shape (R, F).
+            single_below: Brightest pixel of a galaxy up to which it is rendered in float32.
+                [sigma]
+
+        Returns:
+            Images, with shape (R, N, N), float64. [background sigma]
+        """
+        return self.model.of_many(rows, u, self._peak(slice(None)) > single_below)
 
     def needed_dtype(self, row: int) -> torch.dtype:
         """Returns float32 where it provably serves, by :data:`SINGLE_PRECISION_PEAK`."""
+        bright = float(self._peak(row)) > SINGLE_PRECISION_PEAK
+        return torch.float64 if bright else torch.float32
+
+    def _peak(self, row: int | slice) -> Float[Tensor, "*b"]:
+        """Brightest unmasked pixel. [sigma]"""
         s = self.stamps
-        peak = torch.where(s.mask[row], 0.0, s.image[row].abs() / s.sigma[row]).max()
-        return torch.float32 if float(peak) <= SINGLE_PRECISION_PEAK else torch.float64
+        signal = s.image[row].abs() / s.sigma[row]
+        return torch.where(s.mask[row], 0.0, signal).amax((-2, -1))
+
+    # --- data against images --------------------------------------------------------------------
+
+    def residual(self, row: int | Int[Tensor, " r"], images: Float[Tensor, "*s n n"]) -> Residual:
+        """Returns data less images under the noise, the sky offset marginalised.
+
+        ln L, chi-square, p-value, the best sky and the residual in sigma are read off it.
+
+        Args:
+            row: One galaxy for all images, or one for each.
+            images: Noiseless images, with shape (*, N, N); they set the noise too.
+        """
+        s, dtype = self.stamps, images.dtype
+        # A masked pixel may hold anything; it must not reach the arithmetic.
+        image = torch.where(s.mask[row], 0.0, s.image[row]).to(dtype)
+        sigma = torch.where(s.mask[row], 1.0, s.sigma[row]).to(dtype)
+        return residual(
+            image,
+            images,
+            sigma,
+            s.mask[row],
+            s.gain[row].to(dtype),
+            s.sky_sigma[row],
+            s.noise_correlation[row],
+            self.model_error,
+        )
+
+    def variance(
+        self, row: int | Int[Tensor, " r"], images: Float[Tensor, "*s n n"]
+    ) -> Float[Tensor, "*s n n"]:
+        """Returns the variance per pixel under noiseless images, with shape (*, N, N).
+
+        Args:
+            row: One galaxy for all images, or one for each.
+            images: Noiseless images, with shape (*, N, N).
+        """
+        s = self.stamps
+        return model_variance(images, s.sigma[row], s.gain[row], self.model_error)
+
+    def residual_row(self, row: int, u: Float[Tensor, "s f"]) -> Residual:
+        """Returns data less one galaxy's images at points, in float64; see :meth:`residual`."""
+        with torch.no_grad():
+            return self.residual(row, self.render(row, u, self.needed_dtype(row)).double())
+
+    def chi2(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
+        """Returns the chi-square of one galaxy's images, the sky offset marginalised, (S,).
+
+        Its expectation at the truth is the number of unmasked pixels, be they correlated or not.
+        """
+        return self.residual_row(row, u).chi2.cpu()
+
+    def reduced_chi2(
+        self, row: int | Int[Tensor, " r"], chi2: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s"]:
+        """Returns chi-squares over the degrees of freedom: unmasked pixels less free parameters."""
+        free = self.num_pixels[row].to(chi2) - self.coordinates.dim
+        return chi2 / free.clamp_min(1.0)
+
+    def p_value(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
+        """Returns the chances of a larger chi-square if the points were the truth, (S,)."""
+        return self.residual_row(row, u).p_value.cpu()
 
     def log_likelihood_row(
         self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype | None = None
     ) -> Float[Tensor, " s"]:
         """Returns ln L of one galaxy at many points, float64; see `log_likelihood`."""
+        return self.compare_row(row, u, [self], dtype)[0]
+
+    def compare_row(
+        self,
+        row: int,
+        u: Float[Tensor, "s f"],
+        others: Sequence[Likelihood],
+        dtype: torch.dtype | None = None,
+    ) -> Float[Tensor, "l s"]:
+        """Returns ln L of one galaxy under several likelihoods, its images rendered once.
+
+        Args:
+            row: Galaxy, the same row in each.
+            u: Points, with shape (S, F).
+            others: Likelihoods of the same galaxies, PSFs and coordinates.
+            dtype: What to render in; chosen by the galaxy's brightness if None.
+
+        Returns:
+            ln L, with shape (L, S) for L likelihoods, float64.
+
+        Raises:
+            NumericalError: If a value is NaN.
+        """
         dtype = self.needed_dtype(row) if dtype is None else dtype
-        data = self._data(row, dtype)
-        chunk = max(1, _CHUNK_PIXELS // self.size**2)
+        parts = []
         with torch.no_grad():
-            parts = [
-                log_likelihood(data[0], self.render(row, part, dtype), *data[1:])
-                for part in u.split(chunk)
-            ]
-        result = torch.cat(parts).cpu()
-        self._refuse_nan(row, u, result)
+            for part in u.split(self._chunk):
+                images = self.render(row, part, dtype)
+                values = [other.residual(row, images).log_likelihood for other in others]
+                parts.append(torch.stack(values).cpu())
+        result = torch.cat(parts, 1)
+        self._refuse_nan(row, u, result.sum(0))
         return result
+
+    def log_posterior(
+        self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype | None = None
+    ) -> Float[Tensor, " s"]:
+        """Returns ln L + ln prior of one galaxy at many points, unnormalised.
+
+        Beyond |u| = 8, where the prior's bijection ends (and 1e-15 of the prior lies), it is -inf.
+
+        Args:
+            row: Galaxy.
+            u: Coordinates, with shape (S, F).
+            dtype: What to render in; chosen by the galaxy's brightness if None.
+        """
+        inside = (u.abs() <= W_MAX).all(-1)
+        value = torch.full((len(u),), -torch.inf, dtype=torch.float64)
+        if bool(inside.any()):
+            kept = u[inside]
+            log_l = self.log_likelihood_row(row, kept, dtype)
+            value[inside] = log_l + self.coordinates.log_prior(kept)
+        return value
 
     def log_likelihood_of(self, row: int, images: Float[Tensor, "s n n"]) -> Float[Tensor, " s"]:
         """Returns ln L of one galaxy under given noiseless images, with shape (S,), float64."""
-        data = self._data(row, images.dtype)
-        chunk = max(1, _CHUNK_PIXELS // self.size**2)
         with torch.no_grad():
-            parts = [log_likelihood(data[0], part, *data[1:]) for part in images.split(chunk)]
+            parts = [self.residual(row, p).log_likelihood for p in images.split(self._chunk)]
         return torch.cat(parts).cpu()
+
+    @property
+    def _chunk(self) -> int:
+        """Images of one galaxy held at a time."""
+        return max(1, _CHUNK_PIXELS // self.size**2)
 
     def _refuse_nan(self, row: int, u: Tensor, result: Tensor) -> None:
         if bool(result.isnan().any()):
@@ -269,39 +428,11 @@ class Likelihood:
     def jacobian(
         self, row: int, u: Float[Tensor, " f"], dtype: torch.dtype = torch.float64
     ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "f p"]]:
-        """Returns one galaxy's image at a point, and its derivatives there.
+        """Returns one galaxy's image at a point (N, N), and its derivatives there (F, N * N).
 
-        They come from forward differences: on a CPU six more renders (the flux only scales the
-        image) cost a third of forward-mode differentiation, and every branch of the renderer is
-        served.
-
-        Args:
-            row: Galaxy.
-            u: Point, with shape (F,).
-            dtype: What the derivatives' images are rendered in. Of float32 a wider step leaves the
-                derivatives good to about 1e-3, at half of the cost.
-
-        Returns:
-            The image (N, N) and its derivatives (F, N * N), both float64.
-
-        Raises:
-            NumericalError: If a derivative is not finite.
+        See :meth:`~deeplegato_pp.scene.model_images.ModelImages.derivatives`.
         """
-        dim = self.coordinates.dim
-        steps = torch.cat([u.new_zeros(1, dim), _STEP[dtype] * torch.eye(dim).to(u)])
-        # Steps point to the origin, so none leaves the coordinates' range.
-        steps = steps * torch.where(u > 0, -1.0, 1.0)
-        with torch.no_grad():
-            images = self._render_steps(row, u + steps, dtype).double()
-            derivatives = (images[1:] - images[0]).flatten(1) / steps[1:].sum(-1, keepdim=True)
-            image = images[0]
-            if dtype != torch.float64:
-                image = self.render(row, u[None], torch.float64)[0]
-        if not bool(torch.isfinite(derivatives).all()):
-            raise NumericalError(
-                f"The image of galaxy {row} has no finite derivative at {u.tolist()}."
-            )
-        return image, derivatives
+        return self.model.derivatives(row, u, dtype)
 
     def respond(
         self, row: int, image: Float[Tensor, "n n"], jacobian: Float[Tensor, "f p"]
@@ -327,13 +458,13 @@ class Likelihood:
         Raises:
             NumericalError: If a derivative is not finite.
         """
-        data = self._data(row, torch.float64)
         with torch.inference_mode(False), torch.enable_grad():
             model = image.clone().requires_grad_()
-            value = log_likelihood(data[0], model, *data[1:])
+            found = self.residual(row, model)
+            value = found.log_likelihood
             (slope,) = torch.autograd.grad(value, model)
         gradient = jacobian @ slope.flatten()
-        information = self._information(data, image, jacobian)
+        information = self._information(row, image, jacobian)
         if not bool(torch.isfinite(information).all() and torch.isfinite(gradient).all()):
             raise NumericalError(f"The likelihood of galaxy {row} has no finite derivative.")
         return value.detach().cpu(), gradient.cpu(), information.cpu()
@@ -348,63 +479,12 @@ class Likelihood:
             image: One of them, with shape (N, N); it sets the noise.
             difference: Of the two, with shape (N * N,).
         """
-        data = self._data(row, torch.float64)
-        return float(self._information(data, image, difference[None]))
+        return float(self._information(row, image, difference[None]))
 
-    def _render_steps(
-        self, row: int, u: Float[Tensor, "k f"], dtype: torch.dtype
-    ) -> Float[Tensor, "k n n"]:
-        """Images at points of which some differ from the first in nothing but the flux, (K, N, N).
-
-        Those are scaled, not rendered.
-        """
-        flux, *others = self.coordinates.columns(u.clamp(-W_MAX, W_MAX))
-        new = torch.stack([c != c[0] for c in others]).any(0)
-        new[0] = True
-        rendered = self.render(row, u[new], dtype)
-        images = rendered.new_empty(len(u), *rendered.shape[1:])
-        images[new] = rendered
-        scale = (flux / flux[0]).to(images)[~new]
-        images[~new] = scale[:, None, None] * images[0]
-        return images
-
-    def chi_square(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns the chi-square of one galaxy's images, the sky offset marginalised, (S,).
-
-        Its expectation at the truth is the number of unmasked pixels, be they correlated or not.
-        """
-        image, sigma, mask, gain, sky_sigma, correlation, error = self._data(row, torch.float64)
-        with torch.no_grad():
-            model = self.render(row, u, self.needed_dtype(row)).double()
-        weight = ~mask / model_variance(model, sigma, gain, error)
-        weighted = weight * (image - model)
-        tau2 = sky_sigma**2 / correlation
-        sky = tau2 * weighted.sum((-2, -1)) ** 2 / (1.0 + tau2 * weight.sum((-2, -1)))
-        return ((weighted * (image - model)).sum((-2, -1)) - sky).cpu()
-
-    def _information(self, data: tuple[Any, ...], model: Tensor, jacobian: Tensor) -> Tensor:
-        _, sigma, mask, gain, sky_sigma, correlation, error = data
-        weight = (~mask / model_variance(model, sigma, gain, error)).flatten() / correlation
+    def _information(self, row: int, model: Tensor, jacobian: Tensor) -> Tensor:
+        found = self.residual(row, model)
         light = model.flatten()
-        slope = (light > 0) / gain + 2.0 * error**2 * light  # of the variance
-        excess = 0.5 * correlation * (weight * slope) ** 2
-        information = (jacobian * (weight + excess)) @ jacobian.T
-        mean = jacobian @ weight
-        tau2 = sky_sigma**2
-        return information - tau2 / (1.0 + tau2 * weight.sum()) * torch.outer(mean, mean)
-
-    def _data(self, row: int, dtype: torch.dtype) -> tuple[Any, ...]:
-        """One galaxy's data and noise, as `log_likelihood` takes them around the model."""
-        s = self.stamps
-        # A masked pixel may hold anything; it must not reach the arithmetic.
-        image = torch.where(s.mask[row], 0.0, s.image[row])
-        sigma = torch.where(s.mask[row], 1.0, s.sigma[row])
-        return (
-            image.to(dtype),
-            sigma.to(dtype),
-            s.mask[row],
-            s.gain[row].to(dtype),
-            s.sky_sigma[row],
-            s.noise_correlation[row],
-            self.model_error,
-        )
+        slope = (light > 0) / self.stamps.gain[row] + 2.0 * self.model_error**2 * light
+        c = self.stamps.noise_correlation[row]
+        excess = 0.5 / c * (found.weight.flatten() * slope) ** 2  # of the variance's own change
+        return found.inner(jacobian, excess)

@@ -1,4 +1,4 @@
-"""Noise and its likelihood, side by side: whoever changes one changes the other.
+"""Noise and the likelihood under it, side by side: whoever changes one changes the other.
 
 Two modes, as `gain` says, per galaxy:
 
@@ -14,6 +14,7 @@ over what independent pixels would have, as drizzling leaves behind.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,6 +46,126 @@ def model_variance(
     """
     variance = sigma**2 + model.clamp_min(0.0) / gain[..., None, None]
     return variance + (model_error * model) ** 2 if model_error else variance
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    r"""Data less model under the noise, the constant sky offset marginalised.
+
+    With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the sky's prior
+    :math:`N(0, \tau^2)` and the noise correlation c, the offset's variance given the data is
+    :math:`v = 1/(\tau^{-2} + \sum w / c)`. This is the one place where it is marginalised.
+
+    Attributes:
+        variance: V, with shape (*, N, N); 1 where masked.
+        weight: w, with shape (*, N, N); 0 where masked.
+        difference: r, with shape (*, N, N); 0 where masked.
+        count: Unmasked pixels, with shape (*,), float64.
+        noise_correlation: c; a number, or with shape (*,).
+        sky_prior: :math:`\tau^2`, with shape (*,).
+        sky_information: :math:`\sum w / c`, what the pixels know of the offset, with shape (*,).
+        sky_variance: v, with shape (*,); 0 for a sky that is known.
+        sky: The offset's best value, :math:`v \sum w r / c`, with shape (*,).
+        chi2: Chi-square of independent pixels, :math:`\sum w r^2 - c\, s^2 / v` with the best
+            offset s, with shape (*,), float64. Its expectation at the truth is the number of
+            unmasked pixels, be they correlated or not.
+    """
+
+    variance: Float[Tensor, "*b n n"]
+    weight: Float[Tensor, "*b n n"]
+    difference: Float[Tensor, "*b n n"]
+    count: Float[Tensor, "*#b"]
+    noise_correlation: float | Float[Tensor, "*#b"]
+    sky_prior: Float[Tensor, "*#b"]
+    sky_information: Float[Tensor, "*b"]
+    sky_variance: Float[Tensor, "*b"]
+    sky: Float[Tensor, "*b"]
+    chi2: Float[Tensor, "*b"]
+
+    @property
+    def log_determinant(self) -> Float[Tensor, "*b"]:
+        """Logarithm of the determinant of 2 pi times the covariance, sky included, (*,)."""
+        log_v = self.variance.log().sum((-2, -1), dtype=torch.float64)
+        pixels = (log_v + self.count * math.log(2.0 * math.pi)) / self.noise_correlation
+        return pixels + torch.log1p(self.sky_prior * self.sky_information)
+
+    @property
+    def log_likelihood(self) -> Float[Tensor, "*b"]:
+        """Gaussian ln L, with shape (*,), float64; see :func:`log_likelihood`."""
+        return -0.5 * (self.chi2 / self.noise_correlation + self.log_determinant)
+
+    @property
+    def in_sigma(self) -> Float[Tensor, "*b n n"]:
+        """(data - model - best sky) / sigma, with shape (*, N, N); 0 where masked."""
+        good = self.weight > 0
+        return (self.difference - self.sky[..., None, None] * good) * self.weight.sqrt()
+
+    @property
+    def p_value(self) -> Float[Tensor, "*b"]:
+        """Chance of a larger chi-square if the model were the truth, with shape (*,).
+
+        Under correlated noise the pixels count as 1/c of as many independent ones.
+        """
+        half = 0.5 / self.noise_correlation
+        return torch.special.gammaincc(half * self.count.expand_as(self.chi2), half * self.chi2)
+
+    def inner(
+        self, vectors: Float[Tensor, "*b f p"], extra: Float[Tensor, "*b p"] | None = None
+    ) -> Float[Tensor, "*b f f"]:
+        """Returns the vectors' inner products in units of the noise, sky offset marginalised.
+
+        Of the model's derivatives it is their Fisher information for a fixed variance.
+
+        Args:
+            vectors: Images, with shape (*, F, N * N).
+            extra: Weight of the pixels beside the noise's own, of which the sky knows nothing,
+                with shape (*, N * N).
+        """
+        weight = self.weight.flatten(-2).to(vectors)
+        if not isinstance(self.noise_correlation, float) or self.noise_correlation != 1.0:
+            c = torch.as_tensor(self.noise_correlation).to(vectors)
+            weight = weight / c[..., None]
+        mean = (vectors @ weight[..., None]).double()
+        full = weight if extra is None else weight + extra
+        products = ((vectors * full[..., None, :]) @ vectors.mT).double()
+        return products - self.sky_variance[..., None, None] * (mean @ mean.mT)
+
+
+def residual(
+    data: Float[Tensor, "*#b n n"],
+    model: Float[Tensor, "*b n n"],
+    sigma: Float[Tensor, "*#b n n"],
+    mask: Bool[Tensor, "*#b n n"],
+    gain: Float[Tensor, "*#b"],
+    sky_sigma: Float[Tensor, "*#b"],
+    noise_correlation: float | Float[Tensor, "*#b"] = 1.0,
+    model_error: float = 0.0,
+) -> Residual:
+    """Returns data less model under the noise; arguments as for :func:`log_likelihood`."""
+    good = ~mask
+    # Replaced, not multiplied by zero: what lies under a mask may be NaN.
+    variance = torch.where(good, model_variance(model, sigma, gain, model_error), 1.0)
+    weight = good / variance
+    difference = torch.where(good, data - model, 0.0)
+    weighted = weight * difference
+    squares = (weighted * difference).sum((-2, -1), dtype=torch.float64)
+    sum_wr = weighted.sum((-2, -1), dtype=torch.float64) / noise_correlation
+    information = weight.sum((-2, -1), dtype=torch.float64) / noise_correlation
+    tau2 = sky_sigma.double() ** 2
+    sky_variance = tau2 / (1.0 + tau2 * information)
+    sky = sky_variance * sum_wr
+    return Residual(
+        variance,
+        weight,
+        difference,
+        good.sum((-2, -1), dtype=torch.float64),
+        noise_correlation,
+        tau2,
+        information,
+        sky_variance,
+        sky,
+        squares - noise_correlation * sky * sum_wr,
+    )
 
 
 def log_likelihood(
@@ -89,21 +210,8 @@ def log_likelihood(
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
         | https://arxiv.org/abs/astro-ph/0010245
     """
-    good = ~mask
-    # Replaced, not multiplied by zero: what lies under a mask may be NaN.
-    variance = torch.where(good, model_variance(model, sigma, gain, model_error), 1.0)
-    weight = good / variance
-    residual = torch.where(good, data - model, 0.0)
-    weighted = weight * residual
-    chi2 = (weighted * residual).sum((-2, -1), dtype=torch.float64)
-    log_v = variance.log().sum((-2, -1), dtype=torch.float64)
-    count = good.sum((-2, -1), dtype=torch.float64)
-    sum_wr = weighted.sum((-2, -1), dtype=torch.float64) / noise_correlation
-    sum_w = weight.sum((-2, -1), dtype=torch.float64) / noise_correlation
-    tau2 = sky_sigma.double() ** 2
-    sky = 0.5 * tau2 * sum_wr**2 / (1.0 + tau2 * sum_w) - 0.5 * torch.log1p(tau2 * sum_w)
-    pixels = chi2 + log_v + count * math.log(2.0 * math.pi)
-    return -0.5 * pixels / noise_correlation + sky
+    r = residual(data, model, sigma, mask, gain, sky_sigma, noise_correlation, model_error)
+    return r.log_likelihood
 
 
 def draw_noise(

@@ -1,4 +1,4 @@
-"""Observations in detector units: what networks see of them, and where the prior's box lies.
+"""Between the user's units and detector units: boxes, fixed values, columns, stamps, PSFs.
 
 Detector units are pixels of the prepared stamp and background sigmas; the reference instrument is
 where one of each is 0.25 arcsec and magnitude 30.5.
@@ -6,8 +6,9 @@ where one of each is 0.25 arcsec and magnitude 30.5.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene.parameters import CENTER_X, CENTER_Y, MAGNITUDE, RADIUS, signal_to_noise
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.psf_grid import to_network_grid
 from deeplegato_pp.scene.stamps import (
@@ -49,28 +51,106 @@ def user_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
     )
 
 
+def reference_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
+    """Returns a box in the units of a user's image at the reference instrument.
+
+    The inverse of :func:`user_box`.
+
+    Args:
+        box: In the user's units.
+        prepared: The stamp, which knows the way back.
+    """
+    factor = REFERENCE_PIXEL_SCALE / prepared.pixel_scale
+    (x_low, x_high), (y_low, y_high) = box.center_x, box.center_y
+    low = prepared.center_from_user(x_low, y_low)
+    high = prepared.center_from_user(x_high, y_high)
+    return replace(
+        box.shifted(magnitude=-magnitude_shift(prepared), radius_factor=factor),
+        center_x=(low[0], high[0]),
+        center_y=(low[1], high[1]),
+    )
+
+
+def reference_values(values: Mapping[str, float], prepared: PreparedStamp) -> dict[str, float]:
+    """Returns parameters by name, given in the user's units, at the reference instrument."""
+    shift = magnitude_shift(prepared)
+    factor = prepared.pixel_scale / REFERENCE_PIXEL_SCALE
+    convert = {
+        "magnitude": lambda v: v - shift,
+        "effective_radius": lambda v: v / factor,
+        "center_x": lambda v: prepared.center_from_user(v, 0.0)[0],
+        "center_y": lambda v: prepared.center_from_user(0.0, v)[1],
+    }
+    return {k: float(convert.get(k, lambda v: v)(float(v))) for k, v in values.items()}
+
+
 def magnitude_shift(prepared: PreparedStamp) -> float:
     """Returns the user's magnitude minus that at the reference instrument."""
     return prepared.zero_point - REFERENCE_ZERO_POINT - 2.5 * math.log10(prepared.scale)
 
 
-def stamp_batch(prepared: Sequence[PreparedStamp]) -> StampBatch:
-    """Returns prepared stamps as the network takes them, float32, one row each."""
+def stamp_batch(
+    prepared: Sequence[PreparedStamp], dtype: torch.dtype = torch.float32
+) -> StampBatch:
+    """Returns prepared stamps, one row each; networks take them in float32."""
 
     def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(p, name) for p in prepared]).astype(np.float32))
+        images = [np.asarray(getattr(p, name), dtype=np.float64) for p in prepared]
+        return torch.from_numpy(np.stack(images)).to(dtype)
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(p, name) for p in prepared], dtype=dtype)
 
     return StampBatch(
         image=stack("image"),
         sigma=stack("noise"),
         mask=torch.from_numpy(np.stack([p.mask for p in prepared])),
         psf=torch.cat([network_psf(p) for p in prepared]),
-        gain=torch.tensor([p.gain for p in prepared], dtype=torch.float32),
-        sky_sigma=torch.tensor([p.sky_sigma for p in prepared], dtype=torch.float32),
-        noise_correlation=torch.tensor(
-            [p.noise_correlation for p in prepared], dtype=torch.float32
-        ),
+        gain=column("gain"),
+        sky_sigma=column("sky_sigma"),
+        noise_correlation=column("noise_correlation"),
     )
+
+
+def renderer_columns(params: Float[Tensor, "b 7"], prepared: PreparedStamp) -> list[Tensor]:
+    """Returns the renderer's seven columns, in detector units, of parameters in user's units."""
+    flux = 10.0 ** (-0.4 * (params[:, MAGNITUDE] - prepared.zero_point)) / prepared.scale
+    radius = params[:, RADIUS] / prepared.pixel_scale
+    x, y = prepared.center_from_user(params[:, CENTER_X], params[:, CENTER_Y])
+    return [flux, radius, *params[:, 2:5].unbind(1), x, y]
+
+
+def median_snr(params: Float[Tensor, "s 7"], prepared: PreparedStamp, fwhm: float) -> float:
+    """Returns the median signal-to-noise ratio of draws in user's units.
+
+    Args:
+        params: Draws, with shape (S, 7).
+        prepared: The stamp.
+        fwhm: FWHM of the effective PSF. [px of the stamp]
+    """
+    flux, radius, _, q, *_ = renderer_columns(params, prepared)
+    return float(signal_to_noise(flux, radius, q, torch.tensor(fwhm).to(flux)).median())
+
+
+def content_seeds(stamps: StampBatch, seed: int | Sequence[int]) -> Tensor:
+    """Returns one seed per stamp, from its content and `seed` alone.
+
+    So a galaxy's draws do not depend on what else is measured, nor in which order. The content of
+    a PSF may differ in its last bits between processors: who needs the same draws on each of them
+    gives a seed per stamp, which is then the seed.
+
+    Returns:
+        Non-negative seeds, with shape (B,), int64.
+    """
+    if not isinstance(seed, int):
+        return torch.tensor([int(s) for s in seed], dtype=torch.int64)
+    seeds = []
+    for i in range(len(stamps)):
+        digest = hashlib.blake2b(str(int(seed)).encode(), digest_size=8)
+        for name in ("image", "sigma", "mask", "psf", "gain", "sky_sigma"):
+            digest.update(getattr(stamps, name)[i].contiguous().numpy().tobytes())
+        seeds.append(int.from_bytes(digest.digest(), "little") >> 1)
+    return torch.tensor(seeds, dtype=torch.int64)
 
 
 def network_psf(prepared: PreparedStamp) -> Float[Tensor, "1 43 43"]:

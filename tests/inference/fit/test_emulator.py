@@ -16,7 +16,6 @@ from deeplegato_pp.inference.fit.emulator import (
 )
 from deeplegato_pp.inference.fit.modes import mixture_at
 from deeplegato_pp.inference.fit.optimize import Optima, maximize
-from deeplegato_pp.scene.targets import log_posterior_row
 from simulated_galaxies import coordinates_of, simulate
 
 DRAWS = 400
@@ -39,7 +38,7 @@ def test_few_renders_tell_the_rest(bright):
     u = draws_of(mode)
     target = InterpolatedTarget(likelihood, 0, mode)
     found = target(u)
-    exact = log_posterior_row(likelihood, 0, u, torch.float64)
+    exact = likelihood.log_posterior(0, u, torch.float64)
     assert target.interpolator is not None
     assert target.renders < 0.5 * DRAWS
     error = (found - exact).abs()
@@ -47,7 +46,7 @@ def test_few_renders_tell_the_rest(bright):
     assert float(error.median()) < 0.1 * TOLERANCE
     more = draws_of(mode, 2 * DRAWS)[DRAWS:]
     before = target.renders
-    again = (target(more) - log_posterior_row(likelihood, 0, more, torch.float64)).abs()
+    again = (target(more) - likelihood.log_posterior(0, more, torch.float64)).abs()
     assert float(again.max()) < 3 * TOLERANCE
     assert target.renders - before < 0.2 * DRAWS
 
@@ -58,7 +57,7 @@ def test_draws_far_out_are_rendered(bright):
     target(draws_of(mode))
     far = mode.u + 12.0 * torch.linalg.cholesky(mode.covariance[0]).T
     before = target.renders
-    torch.testing.assert_close(target(far), log_posterior_row(likelihood, 0, far))
+    torch.testing.assert_close(target(far), likelihood.log_posterior(0, far))
     assert target.renders - before == len(far)
     outside = torch.full((1, 7), 8.5, dtype=torch.float64)
     assert float(target(outside)) == -math.inf
@@ -70,7 +69,7 @@ def test_a_broad_posterior_is_rendered_throughout():
     mode = maximize(likelihood, torch.tensor([0]), w[None])
     u = draws_of(mode)
     target = InterpolatedTarget(likelihood, 0, mode)
-    torch.testing.assert_close(target(u), log_posterior_row(likelihood, 0, u), atol=5e-3, rtol=0)
+    torch.testing.assert_close(target(u), likelihood.log_posterior(0, u), atol=5e-3, rtol=0)
     assert target.interpolator is None
     assert target.renders == int((u.abs() <= 8).all(-1).sum())
 

@@ -11,7 +11,6 @@ from deeplegato_pp.inference.fit.optimize import (
     maximize,
     use_full_curvature,
 )
-from deeplegato_pp.scene.targets import log_posterior_row
 from simulated_galaxies import coordinates_of, simulate
 
 
@@ -101,14 +100,14 @@ def misfit_likelihood():
 def test_the_full_curvature_is_that_of_the_log_posterior():
     likelihood = misfit_likelihood()
     plain = maximize(likelihood, torch.tensor([0]), coordinates_of()[None])
-    assert float(likelihood.chi_square(0, plain.u) / likelihood.num_pixels[0]) > 3.0
+    assert float(likelihood.chi2(0, plain.u) / likelihood.num_pixels[0]) > 3.0
     full = use_full_curvature(likelihood, plain)
     assert float(full.log_posterior[0]) >= float(plain.log_posterior[0]) - 1e-6
     curvatures = []
     for optima in (plain, full):
         steps = 0.3 * torch.linalg.cholesky(optima.covariance[0]).T
         points = torch.cat([full.u, full.u + steps, full.u - steps])
-        value = log_posterior_row(likelihood, 0, points, torch.float64)
+        value = likelihood.log_posterior(0, points, torch.float64)
         curvatures.append(-(value[1:8] + value[8:] - 2.0 * value[0]) / 0.3**2)
     assert float((curvatures[0] - 1.0).abs().max()) > 0.1
     torch.testing.assert_close(curvatures[1], torch.ones(7).double(), atol=0.05, rtol=0)
@@ -120,7 +119,7 @@ def test_corrected_widths_cover_where_noise_is_correlated():
     likelihood = simulate(truth, sky_sigma=0.0, noise_correlation=4.0)
     pulls = {}
     for c in (1.0, 4.0):
-        corrected = likelihood.with_noise(noise_correlation=c)
+        corrected = likelihood.replace(noise_correlation=c)
         optimum, width, converged = laplace_widths(corrected, truth)
         assert bool(converged.all())
         pulls[c] = float((((optimum - truth) / width) ** 2).mean())
@@ -134,5 +133,5 @@ def test_a_model_error_widens_what_is_bright():
     truth = coordinates_of(magnitude=18.0)[None]
     likelihood = simulate(truth)
     plain = laplace_widths(likelihood, truth)[1]
-    wider = laplace_widths(likelihood.with_noise(model_error=0.05), truth)[1]
+    wider = laplace_widths(likelihood.replace(model_error=0.05), truth)[1]
     assert float((wider / plain).min()) > 1.5

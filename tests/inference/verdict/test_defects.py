@@ -15,7 +15,8 @@ from deeplegato_pp.inference.verdict.defects import (
     noise_remarks,
 )
 from deeplegato_pp.observation.preparation import prepare
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.psf_grid import convolve_separable
 from fake_model import TRUTH, truth_image
 
@@ -53,7 +54,9 @@ def test_a_neighbour_is_compact_or_faint_and_extended():
 def test_a_flat_top_is_saturated(level, expected):
     image = truth_image().numpy()
     prepared = stamp(np.minimum(image, level * image.max()))
-    model = instrument.render(TRUTH[None], prepared)[0]
+    model = Likelihood.of([prepared], PriorBox()).render(
+        0, PriorBox().to_normal(TRUTH[None]), torch.float64
+    )[0]
     # Rendered with another pixel scale and zero point, the model only needs a steep core.
     model = torch.from_numpy(image) if model.max() < 10 else model
     assert is_saturated(prepared, model) is expected

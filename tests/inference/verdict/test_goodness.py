@@ -12,8 +12,10 @@ import torch
 from deeplegato_pp import Observation
 from deeplegato_pp.inference.verdict.goodness import MISFITS, goodness
 from deeplegato_pp.observation.preparation import prepare
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene import units
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.render.renderer import render_sersic
 from fake_model import TRUTH, truth_image
 
 BOX = PriorBox()
@@ -37,7 +39,11 @@ def draws(offset: float = 0.0, width: float = 0.02, number: int = 400) -> torch.
 
 
 def judge(w, prepared):
-    return goodness([w], w.mean(0, keepdim=True), [prepared], BOX)[0]
+    return goodness([w], w.mean(0, keepdim=True), Likelihood.of([prepared], BOX))[0]
+
+
+def rendered(w, prepared):
+    return Likelihood.of([prepared], BOX).images(torch.zeros(1, dtype=torch.long), w[None])[0]
 
 
 def test_a_right_posterior_fits():
@@ -95,7 +101,7 @@ def test_a_sky_within_its_prior_is_no_misfit():
 
 def test_noise_that_its_map_understates_is_told_apart_from_misfit():
     noise = torch.randn(128, 128, generator=torch.Generator().manual_seed(1)).numpy()
-    model = instrument.render(TRUTH[None], stamp())[0].numpy()
+    model = rendered(W, stamp()).numpy()
     fit = judge(draws(0.0, 1e-4), stamp(model + 1.3 * noise))
     assert any("pixels scatter" in remark for remark in fit.noise)
     assert fit.p_value > 1e-3
@@ -118,7 +124,7 @@ def test_a_fixed_parameter_stays_fixed():
 
 def test_shot_noise_belongs_to_the_noise():
     generator = torch.Generator().manual_seed(5)
-    model = instrument.render(TRUTH[None], stamp())[0]
+    model = rendered(W, stamp())
     image = model + (1 + model.clamp_min(0) / 2).sqrt() * torch.randn(128, 128, generator=generator)
     right = judge(draws(0.0, 1e-4), stamp(image.numpy(), gain=2.0))
     wrong = judge(draws(0.0, 1e-4), replace(stamp(image.numpy(), gain=2.0), gain=20.0))
@@ -135,8 +141,11 @@ def test_galaxies_do_not_mind_each_other():
         (draws(0.5, 0.03, 90), stamp(noise=0.01)),
         (draws(1.0, 0.05), stamp(image + 0.2, sky_sigma=0.3, gain=5.0)),
     ]
-    together = goodness([w for w, _ in cases], torch.stack([w.mean(0) for w, _ in cases]),
-                        [s for _, s in cases], BOX)  # fmt: skip
+    together = goodness(
+        [w for w, _ in cases],
+        torch.stack([w.mean(0) for w, _ in cases]),
+        Likelihood.of([s for _, s in cases], BOX),
+    )
     for fit, (w, s) in zip(together, cases, strict=True):
         alone = judge(w, s)
         assert fit.renders == alone.renders
@@ -151,9 +160,9 @@ def test_another_instrument():
     """The prior is shifted with the instrument: what is rendered is what the row says."""
     options = {"pixel_scale": 0.1, "zero_point": 26.0, "noise": 2.0}
     prepared = stamp(2.0 * truth_image().numpy(), **options)
-    box = instrument.user_box(BOX, prepared)
+    box = units.user_box(BOX, prepared)
     fit = judge(draws(0.0, 1e-4), prepared)
     mean = box.to_physical(draws(0.0, 1e-4).mean(0, keepdim=True))
-    torch.testing.assert_close(
-        fit.model, instrument.render(mean, prepared)[0].double(), rtol=1e-4, atol=1e-4
-    )
+    columns = units.renderer_columns(mean, prepared)
+    expected = render_sersic(*columns, torch.from_numpy(prepared.psf), 128)[0]
+    torch.testing.assert_close(fit.model, expected, rtol=1e-4, atol=1e-4)

@@ -18,7 +18,6 @@ from deeplegato_pp.inference.sampling.importance import StudentMixture, effectiv
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
-from deeplegato_pp.scene.targets import log_posterior_row
 
 _PREDICTIVE = 12
 """Draws whose mean and scatter are the network's predictive image."""
@@ -34,13 +33,16 @@ class ModeFinder:
     climb ended at a mode, by the mode's own image, until the mask stays as it is.
 
     Args:
-        likelihood: Galaxies; their masks are changed.
+        likelihood: Galaxies; it is left as it is.
         coordinates: Its coordinates.
         pilot_u: The network's draws to start from, in those coordinates, with shape (B, P, F).
         log_q: Their density, with shape (B, P); None where it is not known (fixed parameters).
         renders: Images rendered per galaxy so far; added to.
         starts: Searches per galaxy.
         mask_neighbours: Whether neighbours are masked.
+
+    Attributes:
+        likelihood: The galaxies, the neighbours found masked.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class ModeFinder:
         starts: int,
         mask_neighbours: bool,
     ) -> None:
-        self.likelihood, self.coordinates = likelihood, coordinates
+        self.likelihood, self.coordinates = likelihood.replace(), coordinates
         self.pilot_u, self.log_q, self.renders = pilot_u, log_q, renders
         self.count, self.mask_neighbours = starts, mask_neighbours
         self.given_mask = likelihood.stamps.mask.clone()
@@ -83,7 +85,7 @@ class ModeFinder:
         """Gives a galaxy that its best model does not fit the posterior's own curvature."""
         if modes is None:
             return None
-        chi2 = float(self.likelihood.chi_square(row, modes.u[:1]))
+        chi2 = float(self.likelihood.chi2(row, modes.u[:1]))
         self.renders[row] += 1
         if chi2 < _MISFIT * float(self.likelihood.num_pixels[row]):
             return modes
@@ -120,7 +122,7 @@ class ModeFinder:
         self.renders[row] += len(u)
         seen = self.likelihood.log_likelihood_of(row, images) + self.coordinates.log_prior(some)
         seen = torch.where((some.abs() <= W_MAX).all(-1), seen, -torch.inf)
-        return torch.cat([seen, log_posterior_row(self.likelihood, row, rest)])
+        return torch.cat([seen, self.likelihood.log_posterior(row, rest)])
 
     def _mask_by_mode(self, row: int, modes: Optima | None) -> bool:
         """Masks anew by the best mode's image; returns whether that changed anything."""
@@ -139,7 +141,7 @@ class ModeFinder:
 
     def _log_target(self, row: int) -> Tensor:
         self.renders[row] += self.pilot_u.shape[1]
-        return log_posterior_row(self.likelihood, row, self.pilot_u[row])
+        return self.likelihood.log_posterior(row, self.pilot_u[row])
 
 
 def mixture_at(modes: Optima, *, widened: bool) -> StudentMixture:

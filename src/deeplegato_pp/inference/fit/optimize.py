@@ -11,7 +11,6 @@ from torch import Tensor
 
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
-from deeplegato_pp.scene.targets import log_posterior_row
 
 _TOLERANCE = 1e-3
 """A search ends when the squared distance to the optimum, in posterior sigmas, falls below this,
@@ -337,7 +336,7 @@ def _curved(likelihood: Likelihood, mode: Optima) -> Optima:
         covariance = tril @ (vectors / value) @ vectors.T @ tril.T
         tril = torch.linalg.cholesky(0.5 * (covariance + covariance.T))
         trial = (u + step).clamp(-W_MAX, W_MAX)
-        reached = log_posterior_row(likelihood, int(mode.rows[0]), trial, torch.float64)
+        reached = likelihood.log_posterior(int(mode.rows[0]), trial, torch.float64)
         if float(reached) <= float(best) + _TOLERANCE:
             break
         u, best = trial, reached

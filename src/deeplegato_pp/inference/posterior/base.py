@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
@@ -333,17 +333,27 @@ class PosteriorBase:
         Raises:
             RangeError: If `number` is not positive.
         """
+        picked = [s[i] for s, i in zip(self.batch_samples, self.choose(number, seed), strict=True)]
+        stacked = torch.stack(picked)
+        return stacked[0] if self.single else stacked
+
+    def choose(self, number: int, seed: int = 0) -> list[Int[Tensor, " n"]]:
+        """Returns the places of equally weighted draws, one array per galaxy; see :meth:`draws`.
+
+        Raises:
+            RangeError: If `number` is not positive.
+        """
         if number < 1:
             raise RangeError(f"the number of draws must be at least 1, got {number}.")
+        length = self.batch_samples.shape[1]
         rows = []
-        for i, samples in enumerate(self.batch_samples):
+        for i in range(len(self)):
             weights = self.weights(i)
-            if weights is None and number <= len(samples):
-                rows.append(samples[:number])
+            if weights is None and number <= length:
+                rows.append(torch.arange(number))
                 continue
             if weights is None:
-                weights = np.full(len(samples), 1.0 / len(samples))
+                weights = np.full(length, 1.0 / length)
             generator = np.random.default_rng([seed, i])
-            rows.append(samples[torch.from_numpy(statistics.resample(weights, number, generator))])
-        stacked = torch.stack(rows)
-        return stacked[0] if self.single else stacked
+            rows.append(torch.from_numpy(statistics.resample(weights, number, generator)))
+        return rows

@@ -16,6 +16,9 @@ from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.stats.pareto import pareto_khat, reliable
 
+_PREDICTIVE = 4
+"""Draws whose p-values are averaged."""
+
 
 @dataclass
 class RefinedGalaxy:
@@ -77,6 +80,28 @@ class RefinedGalaxy:
             self.flags |= int(Flag.LOW_ESS)
         if not reliable(self.log_weights):
             self.flags |= int(Flag.HIGH_KHAT)
+
+    @property
+    def best(self) -> Float[Tensor, "7"]:
+        """The draw of the highest posterior density in w."""
+        return self.w[(self.log_weights + self.log_proposal).argmax()]
+
+    def judge_fit(self, likelihood: Likelihood, row: int, generator: torch.Generator) -> int:
+        """Fills in the best draw's chi-square and the posterior predictive p-value.
+
+        Args:
+            likelihood: Of the galaxy, under the noise in force.
+            row: Which galaxy of it.
+            generator: Of the choice of draws.
+
+        Returns:
+            Images rendered.
+        """
+        draws = torch.cat([self.best[None], self.resample(_PREDICTIVE, generator)])
+        found = likelihood.residual_row(row, likelihood.coordinates.project(draws))
+        self.chi2 = float(likelihood.reduced_chi2(row, found.chi2[0]))
+        self.p_value = float(found.p_value[1:].mean())
+        return len(draws)
 
     def mean(self) -> Float[Tensor, "7"]:
         """Returns the weighted mean in w."""

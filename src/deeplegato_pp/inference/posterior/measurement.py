@@ -3,19 +3,64 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Bool
+from torch import Tensor
 
+from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.posterior.hypotheses import Rivals
+from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.units import reference_box
 
 if TYPE_CHECKING:
     from deeplegato_pp.observation.observation import Observation
     from deeplegato_pp.observation.preparation import PreparedStamp
+
+Range = Sequence[float | str]
+"""A prior's range: (lower, upper), or (lower, upper, "linear" or "log")."""
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """How one galaxy fares against its rivals; see :mod:`deeplegato_pp.inference.refine.evidence`.
+
+    Attributes:
+        star_probability: Probability of a point source, of the two, under `star_odds`.
+        star_odds: Prior odds, point source to galaxy.
+        star_log_evidence: ln Z of the point source.
+        star_log_evidence_error: Its standard error; NaN where it is Laplace's approximation.
+        detection: ln of the Bayes factor of the better of the two over blank sky.
+        flux_limit: Flux below which an undetected source lies with 95 %; NaN if it was detected.
+            [nJy]
+        magnitude_limit: The same as a magnitude. [mag]
+    """
+
+    star_probability: float
+    star_odds: float
+    star_log_evidence: float
+    star_log_evidence_error: float
+    detection: float
+    flux_limit: float = math.nan
+    magnitude_limit: float = math.nan
+
+
+RIVALS: dict[str, tuple[str, str]] = {
+    "star_probability": ("", "probability of a point source rather than a galaxy"),
+    "star_odds": ("", "its prior odds, point source to galaxy"),
+    "star_log_evidence": ("", "natural logarithm of the point source's evidence"),
+    "star_log_evidence_error": ("", "its standard error; unknown where far below the galaxy's"),
+    "detection": ("", "ln of the Bayes factor of galaxy or point source over blank sky"),
+    "flux_limit": ("nJy", "95 % upper limit on the flux density of an undetected galaxy"),
+    "magnitude_limit": ("mag", "the same as a magnitude: no brighter than this, with 95 %"),
+}
+"""Unit and meaning of the columns, in their order: the attributes of :class:`Rivals`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +90,13 @@ class Measurement:
         rivals: How the galaxy fares against a point source and blank sky; None if not weighed.
         mask: Pixels that refining ignored, neighbours included, on the stamp; None: the stamp's
             own mask.
-        noise_correlation: Under which it was refined, see :meth:`Predictor.refine`.
+        noise_correlation: In force for the draws, see :meth:`Predictor.refine`.
         model_error: The same.
+        noise_factor: What multiplies the stamp's noise map.
+        gain: Electrons per image unit, in place of the observation's; None: the stamp's own.
+        fixed: Parameters held at a value, by name, at the reference instrument.
+        prior: What the draws were reweighted to, in the user's units: ranges by name, or a
+            function from parameters to log-densities; None: the box's prior.
         model: Name and version of the network.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
         observation: What was observed; None if it could not be read.
@@ -73,6 +123,10 @@ class Measurement:
     mask: Bool[np.ndarray, "n n"] | None = None
     noise_correlation: float = 1.0
     model_error: float = 0.0
+    noise_factor: float = 1.0
+    gain: float | None = None
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    prior: Mapping[str, Range] | Callable[[Tensor], Tensor] | None = None
     model: str = ""
     psf_fwhm: float = math.nan
     observation: Observation | None = None
@@ -89,3 +143,30 @@ class Measurement:
     def quality(self) -> str:
         """``good``, ``caution`` or ``bad``: the worst of what the flags make of it."""
         return Flag.quality(self.flags, refined=self.method not in ("", "amortized"))
+
+    def likelihood(self) -> Likelihood:
+        """Returns the likelihood under whose noise the draws are weighed, of this one galaxy.
+
+        Its coordinates are those of the draws, of which `coordinates.project` takes the free ones.
+
+        Raises:
+            InputError: If the galaxy was not measured, or its stamp is not kept.
+        """
+        if self.prepared is None or self.box is None:
+            raise InputError(
+                f"the likelihood of {self.name or 'a galaxy'} needs its stamp and prior box, got "
+                f"{self.reason or 'none'}. Keep what Predictor.posterior returned."
+            )
+        box = reference_box(self.box, self.prepared)
+        given = Likelihood.of(
+            [self.prepared],
+            box,
+            coordinates=SersicCoordinates(box, self.fixed),
+            model_error=self.model_error,
+        )
+        return given.replace(
+            noise_correlation=self.noise_correlation,
+            noise_factor=self.noise_factor,
+            gain=None if self.gain is None else self.gain * self.prepared.scale,
+            mask=None if self.mask is None else torch.from_numpy(np.array(self.mask))[None],
+        )

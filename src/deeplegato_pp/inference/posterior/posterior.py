@@ -8,8 +8,7 @@ from typing import Any
 from deeplegato_pp.inference.posterior import residuals, summary
 from deeplegato_pp.inference.posterior.base import PosteriorBase
 from deeplegato_pp.inference.posterior.measurement import Measurement as Measurement
-from deeplegato_pp.inference.posterior.reanalysis import reweight_posterior
-from deeplegato_pp.inference.posterior.reweighting import Prior
+from deeplegato_pp.inference.posterior.reweight import Prior, reweight_posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class Posterior(PosteriorBase):
     ) -> Posterior:
         """Returns exactly refined galaxies under another prior, noise or gain, from their draws.
 
-        See :func:`~deeplegato_pp.inference.posterior.reanalysis.reweight_posterior`, whose
+        See :func:`~deeplegato_pp.inference.posterior.reweight.reweight_posterior`, whose
         arguments and errors these are. Where the draws do not carry the change, flags say so.
         """
         return reweight_posterior(self, prior, noise_factor=noise_factor, gain=gain, ess=ess)

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
-from deeplegato_pp.scene import images as instrument
-from deeplegato_pp.scene.noise import model_variance
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.base import PosteriorBase
@@ -68,18 +66,16 @@ def residual_image(posterior: PosteriorBase) -> Residuals:
     if len(posterior) != 1:
         raise InputError(f"residuals are of one galaxy, got {len(posterior)}. Take posterior[i].")
     m = posterior.measurements[0]
-    if not m.measured or m.prepared is None or m.observation is None:
+    if not m.measured or m.prepared is None or m.observation is None or m.box is None:
         raise InputError(f"a galaxy that was not measured has no residual: {m.reason}")
-    prepared = m.prepared
-    mask = prepared.mask if m.mask is None else m.mask
-    params = best_parameters(posterior)
-    model = instrument.render(params[None], prepared)[0]
-    _, _, sky = instrument.residual_in_sigma(model, prepared, mask)
-    gain = torch.tensor(prepared.gain, dtype=torch.float64)
-    noise = torch.from_numpy(np.asarray(prepared.noise, dtype=np.float64))
-    variance = model_variance(model, noise, gain, m.model_error)
-    sigma = variance.sqrt().numpy() * prepared.scale
-    shown = (model.numpy() + sky) * prepared.scale
+    prepared, likelihood = m.prepared, m.likelihood()
+    mask = likelihood.stamps.mask[0].numpy()
+    w = best_coordinates(posterior)
+    rows = torch.zeros(1, dtype=torch.long)
+    model = likelihood.images(rows, likelihood.coordinates.project(w[None]))
+    sky = float(likelihood.residual(rows, model).sky)
+    sigma = likelihood.variance(rows, model)[0].sqrt().numpy() * prepared.scale
+    shown = (model[0].numpy() + sky) * prepared.scale
     data = np.where(mask, 0.0, prepared.image * prepared.scale)
     height, width = m.observation.shape
     corner = -(len(mask) - 1) / 2
@@ -92,18 +88,20 @@ def residual_image(posterior: PosteriorBase) -> Residuals:
         mask=np.array(mask),
         neighbours=mask & ~prepared.mask,
         sky=sky * prepared.scale,
-        parameters=params.numpy(),
+        parameters=m.box.to_physical(w[None])[0].numpy(),
         bin=prepared.bin,
         origin=(x + (width - 1) / 2, y + (height - 1) / 2),
     )
 
 
-def best_parameters(posterior: PosteriorBase) -> Float[Tensor, "7"]:
-    """Returns the parameters of one galaxy's best draw, or of the mean if it was not refined."""
+def best_coordinates(posterior: PosteriorBase) -> Float[Tensor, "7"]:
+    """Returns w of one galaxy's best draw, or of the mean if it was not refined."""
     m = posterior.measurements[0]
-    if posterior.batch_log_weights is None or m.box is None or m.method == "amortized":
-        mean = [s.value for s in parameter_summaries(posterior)]
-        return torch.tensor(mean, dtype=torch.float64)
-    density = posterior.batch_log_prob[0] - m.box.log_jacobian(posterior.batch_w[0])
+    assert m.box is not None  # noqa: S101  # it was measured
+    if posterior.batch_log_weights is None or m.method == "amortized":
+        mean = [[s.value for s in parameter_summaries(posterior)]]
+        return m.box.to_normal(torch.tensor(mean, dtype=torch.float64))[0]
+    w = posterior.batch_w[0]
+    density = posterior.batch_log_prob[0] - m.box.log_jacobian(w)
     target = posterior.batch_log_weights[0] + density
-    return posterior.batch_samples[0, int(target.argmax())]
+    return w[int(target.argmax())]

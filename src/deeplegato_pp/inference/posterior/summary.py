@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.posterior import hypotheses as rivals
 from deeplegato_pp.inference.posterior.derived import DERIVED, derive
+from deeplegato_pp.inference.posterior.measurement import RIVALS
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats import weighted as statistics
 
@@ -61,7 +61,7 @@ def units() -> dict[str, str]:
     texts = ("quality", "flags", "flag_names", "reason", "notes", "method")
     columns |= dict.fromkeys(texts, "")
     columns |= dict.fromkeys(NUMBERS, "")
-    columns |= {name: unit for name, (unit, _) in rivals.COLUMNS.items()}
+    columns |= {name: unit for name, (unit, _) in RIVALS.items()}
     columns["model"] = ""
     columns |= {name: unit for name, (unit, _) in INSTRUMENT.items()}
     for p in PARAMETERS:
@@ -93,7 +93,7 @@ def descriptions() -> dict[str, str]:
         "model": "network and version of the package",
     }
     lines |= NUMBERS | {name: text for name, (_, text) in INSTRUMENT.items()}
-    lines |= {name: text for name, (_, text) in rivals.COLUMNS.items()}
+    lines |= {name: text for name, (_, text) in RIVALS.items()}
     return {name: lines[name] for name in units()}
 
 
@@ -164,7 +164,7 @@ def _row(posterior: PosteriorBase, index: int) -> dict[str, Any]:
     }
     row |= {name: getattr(m, name) for name in NUMBERS}
     if m.rivals is not None:
-        row |= {name: getattr(m.rivals, name) for name in rivals.COLUMNS}
+        row |= {name: getattr(m.rivals, name) for name in RIVALS}
     if m.measured:
         _add_parameters(row, posterior, index)
         _add_derived(row, posterior, index)

@@ -22,12 +22,11 @@ from deeplegato_pp.inference.fit.modes import ModeFinder, mixture_at
 from deeplegato_pp.inference.fit.optimize import Optima
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import rescue, weights_failed
-from deeplegato_pp.inference.sampling.importance import effective_sample_size
+from deeplegato_pp.inference.sampling.importance import effective_sample_size, split_counts
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
-from deeplegato_pp.scene.targets import log_posterior_row
 
 LogProbFunction = Callable[[Tensor, Tensor], Tensor]
 """The network's density: from rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
@@ -151,7 +150,7 @@ class _Job:
 
     def exact(self) -> RefinedDraws:
         """Adaptive importance sampling, with a Markov chain where it fails."""
-        modes, pilot = self._finder().find()
+        modes, pilot = self._find_modes()
         samplers = self._samplers(modes, pilot)
         sample_targets(samplers, self._log_target, self._base_density)
         galaxies = [self._collect(i, s, modes[i]) for i, s in enumerate(samplers)]
@@ -163,7 +162,7 @@ class _Job:
         """Gaussians at the modes and the network's draws, mixed by their efficiencies."""
         self.options = replace(self.options, pilot=min(16, self.options.pilot), starts=1)
         self.budget = replace(self.budget, adaptations=0)
-        modes, pilot = self._finder().find()
+        modes, pilot = self._find_modes()
         samplers = self._samplers(modes, pilot)
         sizes = [0 if m is None else 16 for m in modes]
         for i, sampler in enumerate(samplers):
@@ -176,9 +175,10 @@ class _Job:
 
     # --- sampling ---------------------------------------------------------------------------
 
-    def _finder(self) -> ModeFinder:
+    def _find_modes(self) -> tuple[list[Optima | None], list[Tensor]]:
+        """Searches for modes; neighbours are masked from here on."""
         pilot = self.options.pilot
-        return ModeFinder(
+        finder = ModeFinder(
             self.likelihood,
             self.coordinates,
             self.coordinates.project(self.w[:, :pilot]),
@@ -187,6 +187,9 @@ class _Job:
             starts=self.options.starts,
             mask_neighbours=self.options.mask_neighbours,
         )
+        modes, log_target = finder.find()
+        self.likelihood = finder.likelihood
+        return modes, log_target
 
     def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
         shape = (number, self.coordinates.dim)
@@ -221,7 +224,7 @@ class _Job:
         target = self.targets.get(row)
         if target is None:
             self.renders[row] += len(u)
-            return log_posterior_row(self.likelihood, row, u)
+            return self.likelihood.log_posterior(row, u)
         before = target.renders
         values = target(u)
         self.renders[row] += target.renders - before
@@ -280,14 +283,17 @@ class _Job:
         share = laplace_share(sampler)
         x = base[: round(share * total)]
         if modes is not None and len(x) < total:
-            gaussian = replace(mixture_at(modes, widened=False), dof=1e6)
-            counts = [0] * gaussian.size
-            counts[0] = total - len(x)
-            normal = torch.randn(
-                counts[0], x.shape[1], generator=sampler.generator, dtype=torch.float64
-            )
-            x = torch.cat([x, gaussian.means[0] + normal @ gaussian.scale_tril[0].T])
-            parts = [gaussian.component_log_prob(x)[:, 0] + math.log1p(-share)]
+            mass = torch.softmax(
+                modes.log_mass(), 0
+            )  # of equally weighted draws no share is raised
+            gaussian = replace(mixture_at(modes, widened=False), weights=mass, dof=1e6)
+            counts = split_counts(gaussian.weights, total - len(x))
+            owner = torch.repeat_interleave(torch.arange(gaussian.size), torch.tensor(counts))
+            shape = (len(owner), x.shape[1], 1)
+            normal = torch.randn(*shape, generator=sampler.generator, dtype=torch.float64)
+            moved = (gaussian.scale_tril[owner] @ normal)[..., 0]
+            x = torch.cat([x, gaussian.means[owner] + moved])
+            parts = [gaussian.log_prob(x) + math.log1p(-share)]
             if share > 0:
                 parts.append(self._base_density([row], [x])[0] + math.log(share))
             log_proposal = torch.logsumexp(torch.stack(parts), 0)
@@ -317,24 +323,10 @@ class _Job:
                 galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
             if not self.conditional and in_tension(self.w[i], galaxy):
                 galaxy.flags |= int(Flag.TENSION)
-            self._goodness_of_fit(i, galaxy)
+            generator = torch.Generator().manual_seed(self.seeds[i] + 1)
+            self.renders[i] += galaxy.judge_fit(self.likelihood, i, generator)
             galaxy.num_renders = self.renders[i]
         return RefinedDraws(galaxies, self.likelihood)
-
-    def _goodness_of_fit(self, row: int, galaxy: RefinedGalaxy) -> None:
-        generator = torch.Generator().manual_seed(self.seeds[row] + 1)
-        draws = galaxy.resample(4, generator)
-        if bool(torch.isfinite(galaxy.log_likelihood).any()):
-            best = galaxy.w[galaxy.log_likelihood.argmax()]
-            draws = torch.cat([best[None], draws])
-        chi2 = self.likelihood.chi_square(row, self.coordinates.project(draws))
-        self.renders[row] += len(draws)
-        half = 0.5 * self.likelihood.num_pixels[row].cpu().double()
-        galaxy.chi2 = float(chi2.min() / (2.0 * half - self.coordinates.dim).clamp_min(1.0))
-        # Correlated pixels are fewer than they look.
-        share = 1.0 / self.likelihood.stamps.noise_correlation[row].cpu()
-        tail = torch.special.gammaincc(share * half, share * 0.5 * chi2[-4:])
-        galaxy.p_value = float(tail.mean())
 
 
 def laplace_share(sampler: TargetSampler) -> float:

@@ -22,7 +22,6 @@ from deeplegato_pp.scene.components import PointSourceCoordinates, flux_of, magn
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import MAGNITUDE, NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
-from deeplegato_pp.scene.targets import log_posterior_row
 
 STAR_ODDS = 1.0
 """Prior odds of a point source against a galaxy, unless told: even."""
@@ -121,7 +120,7 @@ def point_source_evidence(
     sample_targets(
         list(samplers.values()),
         lambda which, draws: [
-            log_posterior_row(star, rows[k], u) for k, u in zip(which, draws, strict=True)
+            star.log_posterior(rows[k], u) for k, u in zip(which, draws, strict=True)
         ],
         lambda _, draws: [coordinates.log_prior(u) for u in draws],
     )
@@ -167,7 +166,7 @@ def _star_sampler(
     sampler = TargetSampler(
         base,
         density,
-        log_posterior_row(star, row, base[:pilot]) if pilot else density[:0],
+        star.log_posterior(row, base[:pilot]) if pilot else density[:0],
         seed,
         Budget(ess=wanted, max_draws=math.ceil(10 * wanted)),
     )

@@ -10,7 +10,7 @@ from deeplegato_pp.checks import check_choice
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.rows import unrefined
 from deeplegato_pp.isolation import isolated
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene import units
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.prior import PriorBox
 
@@ -114,8 +114,8 @@ def worth_refining(posterior: Posterior) -> list[int]:
             continue
         pixels = int((~m.prepared.mask).sum())
         if (
-            m.chi2 - 1.0 > MISFIT * (2.0 / pixels) ** 0.5
-            or instrument.median_snr(posterior.batch_samples[i], m.prepared, m.psf_fwhm) > FAINT
+            m.chi2 - 1.0 > MISFIT * (2.0 * m.noise_correlation / pixels) ** 0.5
+            or units.median_snr(posterior.batch_samples[i], m.prepared, m.psf_fwhm) > FAINT
         ):
             rows.append(i)
     return rows

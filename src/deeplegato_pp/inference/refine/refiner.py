@@ -13,20 +13,19 @@ from torch import Tensor
 
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
-from deeplegato_pp.inference.posterior.hypotheses import Rivals
+from deeplegato_pp.inference.posterior.measurement import Rivals
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
-from deeplegato_pp.inference.refine.rows import refined_row, rivals_of, unrefined, with_noise
+from deeplegato_pp.inference.refine.rows import in_force, refined_row, rivals_of, unrefined
 from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene import units
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NAMES
-from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE
+from deeplegato_pp.scene.units import reference_values
 
 if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP
-    from deeplegato_pp.observation.preparation import PreparedStamp
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class Refiner:
         values = per_galaxy(self.fixed or {}, len(posterior))
         for i, m in enumerate(posterior.measurements):
             if m.measured and m.prepared is not None:
-                fixed = fixed_at_reference(values[i], m.prepared)
+                fixed = reference_values(values[i], m.prepared)
                 groups.setdefault(tuple(fixed.values()), (fixed, []))[1].append(i)
         return list(groups.values())
 
@@ -136,18 +135,11 @@ class Refiner:
     ) -> list[Posterior]:
         draws = self._run(posterior, seed, fixed)
         rivals = self._rivals(posterior, draws, seed, fixed)
-        masks = draws.likelihood.stamps.mask.cpu().numpy()
-        known = (self.model.prior, self.model.card)
-        rows = [
-            refined_row(replace(posterior[i], single=False), galaxy, *known, mask, rival)
-            for i, (galaxy, mask, rival) in enumerate(
-                zip(draws.galaxies, masks, rivals, strict=True)
-            )
-        ]
-        correlations = draws.likelihood.stamps.noise_correlation.tolist()
-        return [
-            with_noise(row, c, self.model_error) for row, c in zip(rows, correlations, strict=True)
-        ]
+        rows = []
+        for i, (galaxy, rival) in enumerate(zip(draws.galaxies, rivals, strict=True)):
+            m = in_force(posterior.measurements[i], draws.likelihood, i, fixed)
+            rows.append(refined_row(posterior[[i]], galaxy, m, self.model.card, rival))
+        return rows
 
     def _rivals(
         self,
@@ -160,7 +152,7 @@ class Refiner:
         star_odds = self._odds(fixed)
         if self.method != "exact" or star_odds is None:
             return [None] * len(posterior)
-        seeds = instrument.content_seeds(posterior.stamps, seed)
+        seeds = units.content_seeds(posterior.stamps, seed)
         try:
             comparison = compare(draws, odds=star_odds, seeds=seeds)
         except Exception as error:
@@ -185,17 +177,8 @@ class Refiner:
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> RefinedDraws:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
-        seen = posterior.stamps
-        if self.noise_correlation is not None:
-            seen = seen.with_noise_correlation(self.noise_correlation)
-        likelihood = Likelihood(
-            seen,
-            [torch.from_numpy(np.asarray(p.psf, dtype=np.float64)) for p in stamps],
-            [p.psf_oversampling for p in stamps],
-            [p.psf_includes_pixel for p in stamps],
-            self.model.prior,
-            model_error=self.model_error,
-        )
+        likelihood = Likelihood.of(stamps, self.model.prior, model_error=self.model_error)
+        likelihood = likelihood.replace(noise_correlation=self.noise_correlation)
         jacobian = torch.stack(
             [
                 m.box.log_jacobian(w)
@@ -218,7 +201,7 @@ class Refiner:
             method=self.method,
             ess=self.ess,
             fixed=fixed or None,
-            seeds=instrument.content_seeds(posterior.stamps, seed),
+            seeds=units.content_seeds(posterior.stamps, seed),
             options=RefineOptions(star_odds=self._odds(fixed)),
         )
 
@@ -247,16 +230,3 @@ def per_galaxy(fixed: Mapping[str, Fixed], number: int) -> list[dict[str, float]
             )
         columns[name] = np.broadcast_to(column, (number,))
     return [{name: float(column[i]) for name, column in columns.items()} for i in range(number)]
-
-
-def fixed_at_reference(fixed: Mapping[str, float], prepared: PreparedStamp) -> dict[str, float]:
-    """Returns fixed values, given in the user's units, at the reference instrument."""
-    shift = instrument.magnitude_shift(prepared)
-    factor = prepared.pixel_scale / REFERENCE_PIXEL_SCALE
-    convert = {
-        "magnitude": lambda v: v - shift,
-        "effective_radius": lambda v: v / factor,
-        "center_x": lambda v: prepared.center_from_user(v, 0.0)[0],
-        "center_y": lambda v: prepared.center_from_user(0.0, v)[1],
-    }
-    return {k: float(convert.get(k, lambda v: v)(float(v))) for k, v in fixed.items()}

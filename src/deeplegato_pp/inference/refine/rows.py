@@ -8,19 +8,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from jaxtyping import Bool
 
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.derived import AB_ZERO_FLUX
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.posterior.hypotheses import Rivals
+from deeplegato_pp.inference.posterior.measurement import Rivals
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.isolation import reason_of
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -63,9 +62,8 @@ def rivals_of(
 def refined_row(
     network: Posterior,
     galaxy: RefinedGalaxy,
-    prior: PriorBox,
+    m: Measurement,
     card: Mapping[str, object],
-    mask: Bool[np.ndarray, "n n"],
     rivals: Rivals | None,
 ) -> Posterior:
     """Returns one galaxy's refined draws in the user's units, with new verdicts.
@@ -73,12 +71,10 @@ def refined_row(
     Args:
         network: The network's posterior of the galaxy.
         galaxy: Its refined draws.
-        prior: The network's, at the reference instrument.
+        m: What is known of the galaxy, the noise that was in force (:func:`in_force`) included.
         card: Of the network, with the ranges it was trained on.
-        mask: Pixels that refining ignored, with shape (N, N).
         rivals: How the galaxy fares against point source and blank sky.
     """
-    m = network.measurements[0]
     assert m.box is not None  # noqa: S101  # it was measured
     assert m.prepared is not None  # noqa: S101
     w, samples = galaxy.w, m.box.to_physical(galaxy.w)
@@ -90,21 +86,37 @@ def refined_row(
         network.stamps,
         galaxy.log_weights[None],
     )
-    judged = _judged(row, m, replace(m.prepared, mask=mask), galaxy, prior, card)
-    judged = replace(judged, prepared=m.prepared, mask=mask)
-    return replace(row, measurements=[_with_rivals(judged, rivals)])
+    return replace(row, measurements=[_with_rivals(_judged(row, m, galaxy, card), rivals)])
 
 
-def with_noise(row: Posterior, correlation: float, error: float) -> Posterior:
-    """Notes the noise correlation and model error under which one galaxy was refined."""
-    m = row.measurements[0]
-    notes = list(m.notes)
-    if correlation != 1.0:
-        notes.append(f"refined with a noise correlation of {correlation:g}")
-    if error:
-        notes.append(f"refined with a model error of {100 * error:g} %")
-    noted = replace(m, noise_correlation=correlation, model_error=error, notes=tuple(notes))
-    return replace(row, measurements=[noted])
+def in_force(
+    m: Measurement, likelihood: Likelihood, row: int, fixed: Mapping[str, float]
+) -> Measurement:
+    """Returns what is known of a galaxy, with what makes the likelihood that refined it.
+
+    Args:
+        m: What is known of it.
+        likelihood: Of the galaxies refined together, neighbours masked.
+        row: Which of them it is.
+        fixed: Values held, at the reference instrument.
+    """
+    return replace(
+        m,
+        mask=likelihood.stamps.mask[row].cpu().numpy(),
+        noise_correlation=float(likelihood.stamps.noise_correlation[row]),
+        model_error=likelihood.model_error,
+        fixed=dict(fixed),
+    )
+
+
+def _noise_notes(m: Measurement) -> list[str]:
+    """In words under what noise correlation and model error a galaxy was refined."""
+    notes = []
+    if m.noise_correlation != 1.0:
+        notes.append(f"refined with a noise correlation of {m.noise_correlation:g}")
+    if m.model_error:
+        notes.append(f"refined with a model error of {100 * m.model_error:g} %")
+    return notes
 
 
 def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
@@ -117,22 +129,18 @@ def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
 
 
 def _judged(
-    row: Posterior,
-    m: Measurement,
-    prepared: PreparedStamp,
-    galaxy: RefinedGalaxy,
-    prior: PriorBox,
-    card: Mapping[str, object],
+    row: Posterior, m: Measurement, galaxy: RefinedGalaxy, card: Mapping[str, object]
 ) -> Measurement:
     assert m.box is not None  # noqa: S101  # it was measured
+    assert m.prepared is not None  # noqa: S101
+    prepared = m.prepared if m.mask is None else replace(m.prepared, mask=m.mask)
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     ranges = card.get("training_ranges")
     known = dict(ranges) if isinstance(ranges, Mapping) else {}
     known.pop("noise_correlation", None)  # which the likelihood heeds, whatever the network knows
-    (verdict,) = verdicts.judge(
-        [verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)], prior, known
-    )
+    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)
+    (verdict,) = verdicts.judge([case], m.likelihood(), known)
     kept, notes = Flag.without(m.flags, verdicts.FLAGS), verdict.notes
     if galaxy.masked_pixels:
         notes = (*notes, f"{galaxy.masked_pixels} pixels of neighbours masked")
@@ -142,6 +150,7 @@ def _judged(
             f"no galaxy fits: a point source is e^{galaxy.star_log_odds:.0f} times as probable or "
             "more, so no Markov chain was run",
         )
+    notes = (*notes, *_noise_notes(m))
     return replace(
         m,
         flags=int(kept | verdict.flags | galaxy.flags),

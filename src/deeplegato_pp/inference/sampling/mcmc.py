@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.targets import log_posterior_row
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def sample_chain(
     import emcee
 
     def log_prob(points: np.ndarray) -> np.ndarray:
-        return log_posterior_row(likelihood, row, torch.from_numpy(points)).numpy()
+        return likelihood.log_posterior(row, torch.from_numpy(points)).numpy()
 
     rng = np.random.RandomState(seed % 2**32)
     position = _spread(start.cpu().numpy(), walkers, rng)

@@ -9,22 +9,16 @@ there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.inference.verdict.defects import block_sums
-from deeplegato_pp.observation.preparation import PreparedStamp
-from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.likelihood import NEGLIGIBLE_LIGHT
-from deeplegato_pp.scene.noise import model_variance
-from deeplegato_pp.scene.prior import PriorBox
-from deeplegato_pp.scene.render.renderer import Bands, render_sersic
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.noise import block_scatter
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 
 MODEL_FLOOR = 0.01
@@ -67,100 +61,70 @@ class BestFits:
     galaxy has to be evaluated before anything else is asked of it.
 
     Args:
-        w: Of each galaxy, equally weighted draws in the coordinates in which the prior is N(0, I).
-        stamps: The stamps, all of one side.
-        prior: The prior at the reference instrument.
+        w: Of each galaxy, equally weighted draws in the likelihood's coordinates.
+        likelihood: The galaxies' likelihood.
 
     Attributes:
+        likelihood: That, with a relative error of the model of at least 1 %.
         good: Unmasked pixels, with shape (B, N, N), as all images. [background sigma]
         data: Images.
-        sigma: Noise without the galaxy's own.
-        center: Means of the posteriors, with shape (B, 7).
-        width: Their standard deviations, with shape (B, 7).
-        w: The models' coordinates, with shape (B, 7).
+        center: Means of the posteriors, with shape (B, F).
+        width: Their standard deviations, with shape (B, F).
+        w: The models' coordinates, with shape (B, F).
         model: The models' images.
-        variance: Under the models.
-        floored: That with a relative error of the model added.
-        weight: Its inverse; 0 where masked.
-        difference: Data minus model; 0 where masked.
+        weight: Inverse of the variance under the models; 0 where masked.
         residual: (data - model - sky)/sigma, the model's error counted as noise; 0 where masked.
+        log_likelihood: ln L of the models, with shape (B,).
+        sky_deviation: How many standard deviations the best skies lie from zero, their priors
+            being right, with shape (B,).
         renders: Images rendered, per galaxy.
     """
 
-    def __init__(
-        self, w: Sequence[Tensor], stamps: Sequence[PreparedStamp], prior: PriorBox
-    ) -> None:
-        self.stamps = stamps
-        self.coordinates = SersicCoordinates(prior)
-        self.good = ~torch.stack([torch.from_numpy(s.mask) for s in stamps])
-        self.data, self.sigma = (
-            torch.stack([torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in images])
-            for images in ([s.image for s in stamps], [s.noise for s in stamps])
-        )
-        options: dict[str, Any] = {"dtype": torch.float64}
-        self.gain = torch.tensor([s.gain for s in stamps], **options)
-        self.tau2 = torch.tensor([s.sky_sigma for s in stamps], **options) ** 2
+    def __init__(self, w: Sequence[Tensor], likelihood: Likelihood) -> None:
+        floor = math.hypot(likelihood.model_error, MODEL_FLOOR)
+        self.likelihood = likelihood.replace(model_error=floor)
+        self.coordinates = likelihood.coordinates
+        self.good, self.data = ~likelihood.stamps.mask, likelihood.stamps.image
         self.center = torch.stack([draws.double().mean(0) for draws in w])
         covariance = torch.stack([torch.cov(draws.double().T, correction=0) for draws in w])
-        covariance = covariance + 1e-12 * torch.eye(7, **options)
+        covariance = covariance + 1e-12 * torch.eye(self.dim, dtype=torch.float64)
         self.factor = torch.linalg.cholesky(covariance)
         self.width = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-        self.renders = [0] * len(stamps)
-        self.groups = _alike(stamps, self.data, self.good)
+        batch = len(likelihood)
+        self.renders = [0] * batch
         self.w = torch.zeros_like(self.center)
-        self.model, self.variance, self.floored = torch.zeros(3, *self.data.shape, **options)
-        self.weight, self.difference, self.residual = torch.zeros(3, *self.data.shape, **options)
-        self.sky = torch.zeros_like(self.tau2)
-        self.form = torch.zeros(len(stamps), 5, **options)
+        self.model, self.weight, self.residual = self.data.new_zeros(3, *self.data.shape)
+        self.log_likelihood, self.sky_deviation = self.data.new_zeros(2, batch)
+        self.form = self.data.new_zeros(batch, 5)
+        c = likelihood.stamps.noise_correlation.tolist()
+        self.told = torch.tensor([[block_scatter(x, side) for side in BLOCKS] for x in c])
+        self.told = self.told.to(self.data)
+
+    @property
+    def dim(self) -> int:
+        """Number of free coordinates F."""
+        return self.coordinates.dim
 
     # --- the models -------------------------------------------------------------------------
 
-    def render(self, rows: Tensor, w: Float[Tensor, "r 7"]) -> Float[Tensor, "r n n"]:
+    def render(self, rows: Tensor, w: Float[Tensor, "r f"]) -> Float[Tensor, "r n n"]:
         """Returns galaxies' images at points; a galaxy may come more than once."""
         for row in rows.tolist():
             self.renders[row] += 1
-        columns = torch.stack(self.coordinates.columns(w.clamp(-7.9, 7.9)))
-        size = self.data.shape[-1]
-        images = self.data.new_empty(len(rows), size, size)
-        for group in self.groups:
-            own = group.place[rows]
-            at = (own >= 0).nonzero()[:, 0]
-            if len(at):
-                flux, radius, n, q, angle, x, y = columns[:, at].to(group.psf.dtype)
-                images[at] = render_sersic(
-                    flux,
-                    radius,
-                    n,
-                    q,
-                    angle,
-                    x,
-                    y,
-                    group.psf,
-                    size,
-                    oversampling=group.oversampling,
-                    psf_includes_pixel=group.includes_pixel,
-                    psf_index=own[at],
-                    negligible=NEGLIGIBLE_LIGHT,
-                    bands=group.bands,
-                ).double()
-        return images
+        return self.likelihood.images(rows, w.clamp(-7.9, 7.9), _SINGLE_PRECISION)
 
-    def evaluate(self, rows: Tensor, w: Float[Tensor, "r 7"]) -> None:
+    def evaluate(self, rows: Tensor, w: Float[Tensor, "r f"]) -> None:
         """Renders galaxies at points and takes these for their models."""
         self._take(rows, w, self.render(rows, w))
 
     def _take(self, rows: Tensor, w: Tensor, model: Tensor) -> None:
-        good, tau2 = self.good[rows], self.tau2[rows]
-        variance = model_variance(model, self.sigma[rows], self.gain[rows])
-        floored = variance + (MODEL_FLOOR * model) ** 2
-        weight = torch.where(good, 1.0 / floored, 0.0)
-        difference = torch.where(good, self.data[rows] - model, 0.0)
-        # The sky's best value under its prior.
-        sky = tau2 * (weight * difference).sum((-2, -1)) / (1.0 + tau2 * weight.sum((-2, -1)))
-        self.w[rows], self.model[rows], self.variance[rows] = w, model, variance
-        self.floored[rows], self.weight[rows], self.difference[rows] = floored, weight, difference
-        self.sky[rows] = sky
-        self.residual[rows] = (difference - sky[:, None, None] * good) * weight.sqrt()
+        found = self.likelihood.residual(rows, model)
+        self.w[rows], self.model[rows] = w, model
+        self.weight[rows], self.residual[rows] = found.weight, found.in_sigma
+        self.log_likelihood[rows] = found.log_likelihood
+        granted = found.sky_prior.clamp_min(SKY_FLOOR**2)
+        spread = (granted * found.sky_information * found.sky_variance).sqrt()
+        self.sky_deviation[rows] = torch.where(found.sky_prior > 0, found.sky.abs() / spread, 0.0)
         _, radius, _, q, angle, x, y = self.coordinates.columns(w.clamp(-7.9, 7.9))
         self.form[rows] = torch.stack([radius, q, angle, x, y], -1)
 
@@ -185,25 +149,26 @@ class BestFits:
                 stepping &= ~fits
             rows = rows[~fits & (self._objective(rows) <= before - _WORTH_ANOTHER)]
 
-    def _whitened(self, rows: Tensor) -> Float[Tensor, "r 7"]:
+    def _whitened(self, rows: Tensor) -> Float[Tensor, "r f"]:
         offset = (self.w[rows] - self.center[rows])[..., None]
         return torch.linalg.solve_triangular(self.factor[rows], offset, upper=False)[..., 0]
 
     def _objective(self, rows: Tensor) -> Float[Tensor, " r"]:
-        spread = torch.where(self.good[rows], (self.floored[rows] / self.sigma[rows] ** 2).log(), 0)
-        squares = self.residual[rows] ** 2 + spread
-        return squares.sum((-2, -1)) + (self._whitened(rows) ** 2).sum(-1)
+        """Minus twice the log posterior, the draws' own Gaussian being the prior."""
+        return (self._whitened(rows) ** 2).sum(-1) - 2.0 * self.log_likelihood[rows]
 
-    def _jacobian(self, rows: Tensor) -> Float[Tensor, "r 9 p"]:
-        """Returns the images' derivatives along the whitened coordinates, and two rows for `_step`.
+    def _jacobian(self, rows: Tensor) -> Float[Tensor, "r f+1 p"]:
+        """Returns the images' derivatives along the whitened coordinates, and a row for `_step`.
 
         In single precision, which is plenty for a step; memory is what it costs.
         """
+        dim = self.dim
         steps = torch.where(self._whitened(rows) > 0, -_STEP, _STEP)
         moved = self.w[rows][:, None] + steps[..., None] * self.factor[rows].mT
-        images = self.render(rows.repeat_interleave(7), moved.flatten(0, 1)).unflatten(0, (-1, 7))
-        jacobian = torch.ones(len(rows), 9, self.data[0].numel())
-        jacobian[:, :7] = (images - self.model[rows][:, None]).flatten(2) / steps[..., None]
+        images = self.render(rows.repeat_interleave(dim), moved.flatten(0, 1))
+        images = images.unflatten(0, (-1, dim))
+        jacobian = torch.empty(len(rows), dim + 1, self.data[0].numel())
+        jacobian[:, :dim] = (images - self.model[rows][:, None]).flatten(2) / steps[..., None]
         return jacobian
 
     def _step(self, rows: Tensor, jacobian: Tensor, own: Tensor) -> Bool[Tensor, " r"]:
@@ -211,22 +176,19 @@ class BestFits:
 
         Args:
             rows: Galaxies.
-            jacobian: Of these and others, changed in place: seven derivatives, the residual, ones.
+            jacobian: Of these and others, changed in place: the derivatives and the residual.
             own: Where theirs are.
 
         Returns:
             Which galaxies are nearer to their best.
         """
-        jacobian[own, 7] = self.difference[rows].flatten(1).float()
-        j = jacobian[own]
-        products = ((j * self.weight[rows].flatten(1).float()[:, None]) @ j.mT).double()
-        residual, ones = products[:, :, 7], products[:, :, 8]
-        tau2 = self.tau2[rows]
-        shrink = (tau2 / (1.0 + tau2 * ones[:, 8]))[:, None]  # of what the sky may take up
-        slope = residual[:, :7] - shrink * ones[:, :7] * residual[:, 8:] - self._whitened(rows)
-        outer = ones[:, :7, None] * ones[:, None, :7]
-        curvature = products[:, :7, :7] - shrink[..., None] * outer
-        step = torch.linalg.solve(curvature + torch.eye(7, dtype=torch.float64), slope)
+        dim = self.dim
+        found = self.likelihood.residual(rows, self.model[rows])
+        jacobian[own, dim] = found.difference.flatten(1).float()
+        products = found.inner(jacobian[own])
+        slope = products[:, :dim, dim] - self._whitened(rows)
+        curvature = products[:, :dim, :dim] + torch.eye(dim, dtype=torch.float64)
+        step = torch.linalg.solve(curvature, slope)
         step = step * (4.0 / step.abs().amax(-1, keepdim=True).clamp_min(1e-9)).clamp(max=1.0)
         before, old = self._objective(rows), (self.w[rows], self.model[rows])
         better = torch.zeros(len(rows), dtype=torch.bool)
@@ -238,8 +200,8 @@ class BestFits:
             self.evaluate(left, old[0][at] + (self.factor[left] @ moved[..., None])[..., 0])
             change = (self.model[left] - old[1][at]).flatten(1).float()
             along = (moved / (moved**2).sum(-1, keepdim=True).clamp_min(1e-30)).float()
-            secant = change - (moved.float()[:, None] @ jacobian[own[at], :7])[:, 0]
-            jacobian[own[at], :7] += along[..., None] * secant[:, None]
+            secant = change - (moved.float()[:, None] @ jacobian[own[at], :dim])[:, 0]
+            jacobian[own[at], :dim] += along[..., None] * secant[:, None]
             better[at] = self._objective(left) < before[at]
         worse = (~better).nonzero()[:, 0]
         if len(worse):
@@ -255,22 +217,19 @@ class BestFits:
     def misfits(self, rows: Tensor, granted: Float[Tensor, "r 2"]) -> Float[Tensor, "r 4"]:
         """Excess chi-squares, the noise of pixels and blocks being so many times the map's.
 
-        Columns in the order of :data:`MISFITS`.
+        Noise that is said to be correlated scatters more in blocks, and counts as 1/c of as many
+        independent values. Columns in the order of :data:`MISFITS`.
         """
         residual = self.residual[rows]
-        pixels, blocks = granted[:, 0, None, None], granted[:, 1, None, None]
-        found = [_excess(residual / pixels, self.inside(rows))]
-        for side, where in zip(BLOCKS, (self.inside(rows, 2.0), self.good[rows]), strict=True):
-            found.append(_excess(*block_sums(residual * where / blocks, where, side)))
-        return torch.stack([*found, self._sky_deviation(rows)], -1)
-
-    def _sky_deviation(self, rows: Tensor) -> Float[Tensor, " r"]:
-        """How many standard deviations the best skies lie from zero, their priors being right."""
-        tau2 = self.tau2[rows]
-        information = tau2 * self.weight[rows].sum((-2, -1))
-        granted = tau2.clamp_min(SKY_FLOOR**2)
-        spread = (granted * information / (1.0 + information)).sqrt()
-        return torch.where(tau2 > 0, self.sky[rows].abs() / spread, 0.0)
+        c = self.likelihood.stamps.noise_correlation[rows]
+        pixels, blocks = granted[:, 0, None, None], granted[:, 1].to(self.told)
+        found = [_excess(residual / pixels, self.inside(rows), 1.0 / c)]
+        for i, where in enumerate((self.inside(rows, 2.0), self.good[rows])):
+            told = self.told[rows, i]
+            scatter = torch.maximum(blocks, told)[:, None, None]
+            sums, used = block_sums(residual * where, where, BLOCKS[i])
+            found.append(_excess(sums / scatter, used, told**2 / c))
+        return torch.stack([*found, self.sky_deviation[rows]], -1)
 
     def inside(self, rows: Tensor, scale: float = 1.0) -> Bool[Tensor, "r n n"]:
         """Unmasked pixels in the ellipses of the galaxies' own, or so many times as large."""
@@ -283,49 +242,20 @@ class BestFits:
         return self.good[rows] & (xx * dx**2 + xy * dx * dy + yy * dy**2 < 1.0)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Galaxies whose images can be rendered in one call.
-
-    Attributes:
-        psf: Their PSFs, in the precision that they need.
-        oversampling: PSF samples per pixel.
-        includes_pixel: Whether the pixel is in the PSF already.
-        place: Of every galaxy, the number of its PSF; -1 for those of other groups.
-        bands: The PSFs' transforms, once they are known.
-    """
-
-    psf: Float[Tensor, "p py px"]
-    oversampling: int
-    includes_pixel: bool
-    place: Int[Tensor, " b"]
-    bands: Bands = field(default_factory=dict)
-
-
-def _alike(stamps: Sequence[PreparedStamp], data: Tensor, good: Tensor) -> list[_Group]:
-    """Groups galaxies by the shape and kind of their PSFs and the precision that they need."""
-    brightest = torch.where(good, data, 0.0).amax((-2, -1)).tolist()
-    members: dict[tuple[Any, ...], list[int]] = {}
-    for i, (s, bright) in enumerate(zip(stamps, brightest, strict=True)):
-        dtype = torch.float32 if bright < _SINGLE_PRECISION else torch.float64
-        key = (s.psf.shape, s.psf_oversampling, s.psf_includes_pixel, dtype)
-        members.setdefault(key, []).append(i)
-    groups = []
-    for (_, oversampling, includes_pixel, dtype), rows in members.items():
-        place = torch.full((len(stamps),), -1)
-        place[rows] = torch.arange(len(rows))
-        psf = torch.stack([torch.from_numpy(np.asarray(stamps[i].psf)).to(dtype) for i in rows])
-        groups.append(_Group(psf, oversampling, includes_pixel, place))
-    return groups
-
-
-def _excess(values: Float[Tensor, "r *n"], used: Bool[Tensor, "r *n"]) -> Float[Tensor, " r"]:
+def _excess(
+    values: Float[Tensor, "r *n"], used: Bool[Tensor, "r *n"], independent: Float[Tensor, " r"]
+) -> Float[Tensor, " r"]:
     """Returns the sums of squares' deviations from their expectation, as of normal variates.
 
     By the cube root of Wilson & Hilferty (1931), which serves few degrees of freedom too.
+
+    Args:
+        values: Of variance one, with shape (R, *).
+        used: Which of them count.
+        independent: Their number, were they independent, over how many they are, with shape (R,).
     """
     count = used.flatten(1).sum(-1)
     ratio = torch.where(used, values**2, 0.0).flatten(1).sum(-1) / count
-    spread = 2.0 / (9.0 * count)
+    spread = 2.0 / (9.0 * count * independent)
     excess = (ratio ** (1.0 / 3.0) - (1.0 - spread)) / spread.sqrt()
     return torch.where(count > 0, excess, 0.0)

@@ -17,10 +17,8 @@ from torch import Tensor
 
 from deeplegato_pp.inference.verdict.best_fit import MISFITS, BestFits
 from deeplegato_pp.inference.verdict.defects import BLOCK, noise_ratios, noise_remarks
-from deeplegato_pp.observation.preparation import PreparedStamp
-from deeplegato_pp.scene import images as instrument
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import block_scatter
-from deeplegato_pp.scene.prior import PriorBox
 
 _NOISE_GRANTED = (1.5, 3.0)
 """How much the noise of pixels and of blocks may exceed its map before that is misfit too."""
@@ -37,7 +35,7 @@ class Goodness:
     """What the image says of a posterior.
 
     Attributes:
-        chi2: Chi-square per unmasked pixel at the posterior's mean, the sky at its best.
+        chi2: Chi-square per degree of freedom at the posterior's mean, the sky at its best.
         misfits: By the names in :data:`MISFITS`, by how many standard deviations the best model's
             chi-square is too large: ``core`` of the galaxy's own pixels, ``blocks`` of sums over
             4 x 4 px within twice that ellipse, ``patches`` of sums over 16 x 16 px anywhere; and
@@ -83,50 +81,49 @@ class Goodness:
 
 
 def goodness(
-    w: Sequence[Float[Tensor, "s 7"]],
-    start: Float[Tensor, "b 7"],
-    stamps: Sequence[PreparedStamp],
-    prior: PriorBox,
+    w: Sequence[Float[Tensor, "s f"]], start: Float[Tensor, "b f"], likelihood: Likelihood
 ) -> list[Goodness]:
     """Judges posteriors against their images.
 
     Costs one image per galaxy whose mean fits, some fifteen for the others.
 
     Args:
-        w: Of each galaxy, equally weighted draws in the coordinates in which the prior is N(0, I).
+        w: Of each galaxy, equally weighted draws in the likelihood's coordinates.
         start: The posteriors' means in those coordinates.
-        stamps: The stamps, all of one side.
-        prior: The prior at the reference instrument.
+        likelihood: The galaxies' likelihood, under whose noise they are judged.
     """
     found: list[Goodness] = []
-    for first in range(0, len(stamps), _TOGETHER):
-        part = slice(first, first + _TOGETHER)
-        fits = BestFits(w[part], stamps[part], prior)
-        rows = torch.arange(len(fits.stamps))
-        fits.evaluate(rows, start[part].double())
-        chi2 = [
-            instrument.residual_in_sigma(model, stamp)[1]
-            for model, stamp in zip(fits.model, fits.stamps, strict=True)
-        ]
+    for first in range(0, len(likelihood), _TOGETHER):
+        members = range(first, min(first + _TOGETHER, len(likelihood)))
+        part = likelihood.select(members)
+        fits = BestFits([w[i] for i in members], part)
+        rows = torch.arange(len(part))
+        fits.evaluate(rows, start[list(members)].double())
+        chi2 = part.reduced_chi2(rows, part.residual(rows, fits.model).chi2)
         fits.improve(rows[~fits.fit_well(rows)])
-        found += _described(fits, chi2)
+        found += _described(fits, part, chi2.tolist())
     return found
 
 
-def _described(fits: BestFits, chi2: list[float]) -> list[Goodness]:
+def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> list[Goodness]:
     """Returns what the images say, the models being the best ones."""
-    rows = torch.arange(len(fits.stamps))
+    rows = torch.arange(len(likelihood))
     inside = fits.inside(rows)
-    background = fits.good & (fits.model.abs() < _FAINT * fits.sigma)
+    background = fits.good & (fits.model.abs() < _FAINT * likelihood.stamps.sigma)
     ratios = [noise_ratios(r, b) for r, b in zip(fits.residual, background, strict=True)]
     granted = [_granted(r) for r in ratios]
     misfits = fits.misfits(rows, torch.tensor(granted, dtype=torch.float64)).tolist()
     steps = ((fits.w - fits.center).abs() / fits.width).amax(-1).tolist()
-    gained = (fits.weight * fits.model * (2.0 * fits.data - fits.model)).sum((-2, -1))
+    variance = likelihood.variance(rows, fits.model)
+    left = fits.likelihood.residual(rows, fits.model)
+    data = torch.where(fits.good, fits.data, 0.0)
+    squares = left.inner(torch.stack([data, left.difference], 1).flatten(2))
+    gained = squares[:, 0, 0] - squares[:, 1, 1]
     detection = gained.sign() * gained.abs().sqrt()
+    told = likelihood.stamps.noise_correlation.tolist()
     found = []
-    for i, stamp in enumerate(fits.stamps):
-        fraction, error = _residual_fraction(fits, i, inside[i])
+    for i in range(len(likelihood)):
+        fraction, error = _residual_fraction(fits, variance[i], i, inside[i])
         found.append(
             Goodness(
                 chi2=chi2[i],
@@ -137,7 +134,7 @@ def _described(fits: BestFits, chi2: list[float]) -> list[Goodness]:
                 residual=fits.residual[i],
                 model=fits.model[i],
                 inside=inside[i],
-                noise=noise_remarks(_beyond_told(ratios[i], stamp), int(background[i].sum())),
+                noise=noise_remarks(_beyond_told(ratios[i], told[i]), int(background[i].sum())),
                 granted=granted[i],
                 detection=float(detection[i]),
                 renders=fits.renders[i],
@@ -146,9 +143,11 @@ def _described(fits: BestFits, chi2: list[float]) -> list[Goodness]:
     return found
 
 
-def _residual_fraction(fits: BestFits, row: int, used: Tensor) -> tuple[float, float]:
-    variance = fits.variance[row][used]
-    residual = (fits.residual[row] * fits.floored[row].sqrt())[used].abs().sum()
+def _residual_fraction(
+    fits: BestFits, variance: Tensor, row: int, used: Tensor
+) -> tuple[float, float]:
+    variance = variance[used]
+    residual = (fits.residual[row] / fits.weight[row].sqrt())[used].abs().sum()
     # The absolute value of normal noise has mean 0.80 and standard deviation 0.60.
     light = float(fits.model[row][used].abs().sum().clamp_min(1e-9))
     noise = math.sqrt(2.0 / math.pi) * float(variance.sqrt().sum())
@@ -156,9 +155,9 @@ def _residual_fraction(fits: BestFits, row: int, used: Tensor) -> tuple[float, f
     return (float(residual) - noise) / light, error / light
 
 
-def _beyond_told(ratios: tuple[float, float], stamp: PreparedStamp) -> tuple[float, float]:
-    """Returns the ratios over what the observation says of its noise's correlation."""
-    return ratios[0], ratios[1] / block_scatter(stamp.noise_correlation, BLOCK)
+def _beyond_told(ratios: tuple[float, float], correlation: float) -> tuple[float, float]:
+    """Returns the ratios over what is said of the noise's correlation."""
+    return ratios[0], ratios[1] / block_scatter(correlation, BLOCK)
 
 
 def _granted(ratios: tuple[float, float]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.verdict.defects import has_neighbour, is_blank, is_saturated
 from deeplegato_pp.inference.verdict.goodness import Goodness, goodness
 from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
     CENTER_X,
@@ -89,7 +90,7 @@ class Verdict:
     Attributes:
         flags: Sum of those among :data:`FLAGS` that hold.
         notes: Remarks on them, in words.
-        chi2: Chi-square per unmasked pixel at the mean.
+        chi2: Chi-square per degree of freedom at the mean.
         chi2_p: Chance of a misfit as large as the best model's, see
             :attr:`~deeplegato_pp.inference.verdict.goodness.Goodness.p_value`.
     """
@@ -120,17 +121,18 @@ class Case:
 
 
 def judge(
-    cases: Sequence[Case], prior: PriorBox, ranges: Mapping[str, Any] | None
+    cases: Sequence[Case], likelihood: Likelihood, ranges: Mapping[str, Any] | None
 ) -> list[Verdict]:
     """Returns the verdicts on posteriors and their images.
 
     Args:
         cases: Posteriors.
-        prior: The prior at the reference instrument, of which the cases' boxes are shifts.
+        likelihood: Theirs, one row each: the noise under which they are judged.
         ranges: See :func:`outside_training`.
     """
     means = torch.cat([c.box.to_normal(c.mean.double()[None]) for c in cases])
-    fits = goodness([c.w for c in cases], means, [c.prepared for c in cases], prior)
+    project = likelihood.coordinates.project
+    fits = goodness([project(c.w) for c in cases], project(means), likelihood)
     verdicts = []
     for case, fit in zip(cases, fits, strict=True):
         prepared, mean = case.prepared, case.mean

@@ -6,7 +6,7 @@ import torch
 
 from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.posterior.reweighting import prior_ratio, reweight, reweight_to
+from deeplegato_pp.inference.posterior.reweight import prior_ratio, reweight
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.scene.prior import PriorBox
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
@@ -65,9 +65,9 @@ def test_a_prior_far_from_the_draws_is_flagged(refined):
 
 def test_another_noise_level(refined):
     likelihood, network, result = refined
-    quieter = likelihood.under(likelihood.coordinates)
-    quieter.stamps.sigma.mul_(0.95)
-    new = reweight_to(result[0], quieter, 0)
+    quieter = likelihood.replace(noise_factor=0.95)
+    before, after = likelihood.compare_row(0, result[0].w, [likelihood, quieter])
+    new = reweight(result[0], after - before)
     direct = refine_batch(
         quieter,
         *network.sample(300),
