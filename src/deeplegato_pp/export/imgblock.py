@@ -13,7 +13,7 @@ from deeplegato_pp._version import __version__
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.posterior.posterior import Posterior
-from deeplegato_pp.inference.posterior.residuals import best_parameters, residual_image
+from deeplegato_pp.inference.posterior.residuals import residual_image
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.io.files import check_output, written_whole
 from deeplegato_pp.observation.galfit import Frame
@@ -58,7 +58,7 @@ def write_imgblock(
     if observation is None:
         raise InputError(f"{path}: the galaxy has no observation. Measure it from an image.")
     frame = frame or Frame.whole(observation)
-    values = best_parameters(posterior)
+    values = torch.from_numpy(residuals.parameters)
     galaxy = render_native(values, observation)[frame.window]
     sky = frame.sky + residuals.sky
     original = observation.image[frame.window] + frame.sky
