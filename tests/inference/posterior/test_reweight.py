@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference import predictive
+from deeplegato_pp.inference.posterior.posterior import Posterior
 from fake_model import TRUTH, FakeModel, truth_image
 
 GAIN = 400.0
@@ -126,6 +129,102 @@ def test_reality_s_floor_stays_in_force(refined):
     assert wider.log_evidence == pytest.approx(expected, abs=5 * error + 0.1)
     assert wider.p_value == pytest.approx(direct.p_value, abs=0.05)
     assert wider.p_value < 0.98  # 0.995 if pixels were independent
+
+
+def same_weights(first: Posterior, second: Posterior) -> None:
+    """Two posteriors of one galaxy whose draws weigh the same, and of which the same is said."""
+    weights = [torch.softmax(p.log_weights, 0) for p in (first, second)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-7)  # images in float32
+    for name in ("log_evidence", "log_evidence_error", "chi2", "p_value", "chi2_p", "ess"):
+        assert getattr(first, name) == pytest.approx(getattr(second, name), rel=1e-4), name
+    assert first.flags == second.flags
+
+
+def steep(p):
+    """A prior that is no box's, in a function that can be stored."""
+    return -2.0 * p[:, 0]
+
+
+def test_twice_is_once(refined):
+    first = refined[2][0]
+    once = first.reweight(noise_factor=1.1 * 1.05, gain=0.5 * GAIN)
+    same_weights(
+        first.reweight(noise_factor=1.1).reweight(noise_factor=1.05, gain=0.5 * GAIN), once
+    )
+    back = first.reweight(noise_factor=1.1, gain=GAIN).reweight(noise_factor=1.0 / 1.1, gain=GAIN)
+    assert back.log_evidence == pytest.approx(first.log_evidence, abs=1e-4)
+    assert back.log_evidence_error == pytest.approx(first.log_evidence_error, abs=1e-5)
+    low = first.boxes.sersic_index[0]
+    wide, narrow = {"sersic_index": (low, 6.0, "linear")}, {"sersic_index": (low, 5.0, "linear")}
+    same_weights(first.reweight(wide).reweight(narrow), first.reweight(narrow))
+    other = {"axis_ratio": (first.boxes.axis_ratio[0], 1.0, "log")}
+    same_weights(first.reweight(narrow).reweight(other), first.reweight(narrow | other))
+    box = replace(first.boxes, sersic_index=(low, 4.0))
+    same_weights(first.reweight(wide).reweight(box), first.reweight(box))
+    same_weights(first.reweight(steep).reweight(box), first.reweight(box))
+    mixed = first.reweight(noise_factor=1.1).reweight(narrow)
+    same_weights(mixed, first.reweight(narrow, noise_factor=1.1))
+
+
+def test_a_prior_must_lie_within_the_one_in_force(refined):
+    low = refined[2][0].boxes.sersic_index[0]
+    narrow = refined[2][0].reweight({"sersic_index": (low, 5.0)})
+    with pytest.raises(RangeError, match="reaches beyond"):
+        narrow.reweight({"sersic_index": (low, 6.0)})
+    with pytest.raises(InputError, match="function in force"):
+        refined[2][0].reweight(steep).reweight({"sersic_index": (low, 5.0)})
+
+
+def test_the_new_noise_is_what_everything_speaks_of(refined):
+    first = refined[2][0]
+    wider = first.reweight(noise_factor=2.0)
+    before, after = first.residual_image(), wider.residual_image()
+    good = ~after.mask
+    # Where the galaxy has no light of its own the noise is the map's.
+    ratio = (after.sigma / before.sigma)[good]
+    assert np.median(ratio) == pytest.approx(2.0, rel=1e-3)
+    squares = (after.in_sigma[good] ** 2).sum() / (good.sum() - 7)
+    assert squares == pytest.approx(wider.chi2, abs=2e-3)
+    checked = predictive.check(wider, 20)
+    assert checked.chi2[0] == pytest.approx(wider.chi2, abs=0.01)
+    assert checked.p_value[0] == pytest.approx(wider.p_value, abs=0.01)
+    assert Flag.NOISE_MISMATCH in Flag(wider.flags)
+
+
+def test_a_check_sees_the_noise_refined_under(refined):
+    predictor, network, _ = refined
+    exact = predictor.refine(
+        network[0], ess=100, star_odds=None, noise_correlation=4.0, model_error=0.5
+    )
+    found = predictive.check(exact, 50)
+    assert found.p_value[0] == pytest.approx(exact.p_value, abs=0.03)
+    assert found.chi2[0] * 64**2 / (64**2 - 7) == pytest.approx(exact.chi2, abs=0.01)
+    plain = predictive.check(network[0], 50)
+    assert found.chi2[0] < plain.chi2[0]
+    m = exact.measurements[0]
+    likelihood = m.likelihood()
+    assert likelihood.model_error == 0.5
+    assert float(likelihood.stamps.noise_correlation) == 4.0
+
+
+def test_saved_and_loaded_it_is_the_same(refined):
+    first = refined[2][0].reweight({"sersic_index": (1.0, 6.0, "linear")}, noise_factor=1.05)
+    loaded = pickle.loads(pickle.dumps(first))
+    same_weights(loaded.reweight(noise_factor=1.1), first.reweight(noise_factor=1.1))
+    function = refined[2][0].reweight(steep)
+    again = pickle.loads(pickle.dumps(function))
+    same_weights(again.reweight(noise_factor=1.1), function.reweight(noise_factor=1.1))
+
+
+def test_refined_rows_beside_the_networks(refined):
+    _, network, exact = refined
+    joined = Posterior.concatenate([network, exact])
+    assert [m.method for m in joined.measurements] == ["amortized", "", exact.method[0], ""]
+    same_weights(joined[2].reweight(noise_factor=1.1), exact[0].reweight(noise_factor=1.1))
+    plain, alone = predictive.check(joined[[0, 2]]), predictive.check(exact[0])
+    assert plain.p_value[1] == pytest.approx(alone.p_value[0], abs=0.05)
+    for row, own in ((0, network[0]), (2, exact[0])):
+        np.testing.assert_allclose(joined[row].residual_image().model, own.residual_image().model)
 
 
 def test_what_cannot_be_is_refused(refined):

@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.modes import ModeFinder
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
 from deeplegato_pp.scene.parameters import INDEX
@@ -164,6 +166,30 @@ def test_a_chain_agrees_with_the_weights(galaxies, refined):
     assert chain.ess > 300
     assert float(((chain.u.mean(0) - exact.mean()) / exact.std()).abs().max()) < 0.3
     assert float((chain.u.std(0) / exact.std()).log().abs().max()) < 0.2
+
+
+def test_laplace_draws_from_every_mode(galaxies, monkeypatch):
+    _, likelihood, network, w, log_q = galaxies
+    find = ModeFinder.find
+    apart = torch.tensor([0, 0, 0, 0, 0, 0, 1.0], dtype=torch.float64)
+
+    def find_two(self):
+        modes, pilot = find(self)
+        two = modes[0][torch.tensor([0, 0])]
+        value = two.log_posterior - torch.tensor([0.0, math.log(3.0)]).double()
+        modes[0] = replace(two, u=torch.stack([two.u[0], two.u[1] + apart]), log_posterior=value)
+        return modes, pilot
+
+    monkeypatch.setattr(ModeFinder, "find", find_two)
+    laplace = refine_batch(likelihood, w, log_q, network.log_prob, method="laplace")[0]
+    assert laplace.num_modes == 2
+    shift = laplace.w[:, 6] - laplace.w[:, 6].median()
+    second = shift > 0.5
+    # A quarter of the Gaussians' draws; the network's own do not reach that far.
+    assert 0.15 < float(second.double().mean()) < 0.26
+    # Both modes have the same density at their middles, but for their shares.
+    peaks = [float(laplace.log_proposal[kept].max()) for kept in (second, ~second)]
+    assert peaks[1] - peaks[0] == pytest.approx(math.log(3.0), abs=0.6)
 
 
 def test_images_interpolated_lead_to_the_same_posterior(galaxies, refined):
