@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ CONFIG_DIR = Path(__file__).parents[1] / "configs"
 INCLUDE = "include"
 """The key of a file, or of the overrides, that names what lies beneath."""
 
-Source = str | Path | dict[str, Any] | None
+Source = str | os.PathLike[str] | Mapping[str, Any] | None
 
 _DEEPEST = 5
 """Includes within includes; more than that is a circle."""
@@ -40,7 +41,7 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
     try:
         layers: list[Layer] = []
         for source in sources:
-            layers += _with_includes(source if isinstance(source, dict) else _read(source))
+            layers += _with_includes(_layer(source))
         layers += _with_includes(_plain(OmegaConf.from_dotlist(list(overrides))))
         made = [OmegaConf.create(layer) for layer in layers]
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *made))
@@ -63,6 +64,16 @@ def _lists_to_tuples(config: Any) -> None:
             setattr(config, field.name, tuple(value))
 
 
+def _layer(source: Source) -> Layer:
+    """Returns what a source holds, as plain dictionaries."""
+    from omegaconf import DictConfig
+
+    if isinstance(source, DictConfig):
+        plain: Layer = _plain(source)
+        return plain
+    return dict(source) if isinstance(source, Mapping) else _read(source)
+
+
 def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:
     """Returns a layer after those that it includes, all in the schema's spelling."""
     layer = dict(layer)
@@ -75,14 +86,19 @@ def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:
     return [*layers, normalise(layer)]
 
 
-def _read(source: str | Path | None) -> Layer:
+def _read(source: str | os.PathLike[str] | None) -> Layer:
     """Returns what a YAML file holds, interpolations unresolved."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if source is None:
         return {}
-    path = _find(source)
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(
+            f"A configuration is a YAML file, the name of a packaged one, nested dictionaries or "
+            f"a Config, got {type(source).__name__}."
+        )
+    path = _find(Path(source))
     try:
         content = _plain(OmegaConf.load(path))
     except OmegaConfBaseException:
@@ -103,15 +119,14 @@ def _plain(content: Any) -> Any:
     return OmegaConf.to_container(content)
 
 
-def _find(source: str | Path) -> Path:
-    path = Path(source)
+def _find(path: Path) -> Path:
     if path.is_file():
         return path
-    for name in (str(source), path.name):
+    for name in (str(path), path.name):
         packaged = CONFIG_DIR / f"{name.removesuffix('.yaml')}.yaml"
         if packaged.is_file():
             return packaged
     known = ", ".join(
         sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.rglob("*.yaml"))
     )
-    raise ConfigError(f"No configuration file {source}. Give a YAML file or one of: {known}.")
+    raise ConfigError(f"No configuration file {path}. Give a YAML file or one of: {known}.")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from deeplegato_pp.config.layers import CONFIG_DIR as CONFIG_DIR
-from deeplegato_pp.config.layers import merge
+from deeplegato_pp.config.layers import Source, merge
 from deeplegato_pp.config.training import LoggingConfig as LoggingConfig
 from deeplegato_pp.config.training import TrainingConfig as TrainingConfig
 from deeplegato_pp.config.training import ValidationConfig as ValidationConfig
@@ -190,6 +189,8 @@ class BackboneConfig:
         drop_path: Stochastic depth.
         layout_channels: Channels of each cell of the last feature map that are read together
             with its position, beside the pooled features; 0 for pooling alone.
+        feature_dim: Length of the feature vectors, to which a linear layer projects those of the
+            network; None for the network's own.
     """
 
     type: str = "compact"
@@ -203,6 +204,7 @@ class BackboneConfig:
     window_size: int = 8
     drop_path: float = 0.0
     layout_channels: int = 64
+    feature_dim: int | None = None
 
 
 @dataclass
@@ -268,33 +270,38 @@ class Config:
         return asdict(self)
 
 
-def load_config(
-    source: str | Path | dict[str, Any] | None = None, overrides: Sequence[str] = ()
-) -> Config:
+ConfigLike = Config | Source
+"""What :func:`load_config` takes: a configuration, or what one is made from."""
+
+
+def load_config(source: ConfigLike = None, overrides: Sequence[str] = ()) -> Config:
     """Reads a configuration.
 
     Args:
-        source: A YAML file, the bare name of a packaged one ("default"), nested dictionaries,
-            or None for the defaults.
+        source: A YAML file, the name of a packaged one ("default" or "default.yaml"), nested
+            dictionaries, a :class:`Config`, or None for the defaults.
         overrides: ``"section.key=value"`` strings, applied last.
 
     Returns:
-        The configuration, types checked.
+        The configuration, types checked. A :class:`Config` without overrides is returned as it
+        is; with overrides, a changed copy is.
 
     Raises:
         ConfigError: If the file is missing or a key is unknown or of the wrong type; the message
             holds the dotted name.
 
     Example:
-        >>> load_config(None, ["training.batch_size=8"]).training.batch_size
+        >>> load_config("cpu.yaml", ["training.batch_size=8"]).training.batch_size
         8
     """
-    return merge_configs(Config, [source], overrides)
+    if not isinstance(source, Config):
+        return merge_configs(Config, [source], overrides)
+    return merge_configs(type(source), [source.to_dict()], overrides) if overrides else source
 
 
 def merge_configs(
     schema: type[C],
-    sources: Sequence[str | Path | dict[str, Any] | None],
+    sources: Sequence[Source],
     overrides: Sequence[str] = (),
 ) -> C:
     """Reads several configurations over one another, under any schema.

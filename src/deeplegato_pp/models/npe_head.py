@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, overload
 
 import torch
 import zuko
@@ -12,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.config.schema import NPEConfig
-from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.errors import ConfigError, RangeError, ShapeError
 from deeplegato_pp.models.coupling_splines import push
+from deeplegato_pp.models.options import with_options
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
 
 # zuko switches torch's argument checks off for the whole process; they are the user's to choose.
@@ -32,14 +35,14 @@ class Context:
     """All that the head knows about a batch of galaxies.
 
     Attributes:
-        mean: Centre of the whitening, with shape (B, 7).
-        log_sigma: Logarithm of its widths, with shape (B, 7).
+        mean: Centre of the whitening, with shape (B, D).
+        log_sigma: Logarithm of its widths, with shape (B, D).
         embedding: What conditions the flow, with shape (B, C).
         features: What the head read, with shape (B, F).
     """
 
-    mean: Float[Tensor, "b 7"]
-    log_sigma: Float[Tensor, "b 7"]
+    mean: Float[Tensor, "b d"]
+    log_sigma: Float[Tensor, "b d"]
     embedding: Float[Tensor, "b c"]
     features: Float[Tensor, "b f"]
 
@@ -65,28 +68,51 @@ class NPEHead(nn.Module):
     whitening, the flow is left to find the narrow posteriors by itself.
 
     Args:
-        config: Sizes and kind of flow.
-        in_features: Length of the feature vectors.
-        num_parameters: Dimensions of the posterior; shapes below say 7.
+        feature_dim: Length F of the feature vectors. A whole
+            :class:`~deeplegato_pp.config.NPEConfig` may stand before it:
+            ``NPEHead(config, feature_dim, num_params)``.
+        num_params: Dimensions D of the posterior.
+        num_parameters: The same as `num_params`.
+        **options: Fields of :class:`~deeplegato_pp.config.NPEConfig`: `type` of the flow,
+            `num_flow_layers`, `hidden_dim`, `num_blocks`, `context_dim`, `trunk_dim`,
+            `spline_bins`, `dropout`, `whitening`.
 
     Raises:
-        ConfigError: If the flow's type is unknown.
+        ConfigError: If an option or the flow's type is unknown.
+        RangeError: If a size is not positive.
 
     References:
         | Neural spline flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
         | Masked autoregressive flow (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
         | Density estimation using real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803
+
+    Example:
+        >>> head = NPEHead(feature_dim=16, num_params=2, num_flow_layers=2, hidden_dim=32)
+        >>> found = head(torch.zeros(3, 16), num_samples=100)
+        >>> found["samples"].shape, found["log_prob"].shape, found["mean"].shape
+        (torch.Size([3, 100, 2]), torch.Size([3, 100]), torch.Size([3, 2]))
     """
 
     def __init__(
-        self, config: NPEConfig, in_features: int, num_parameters: int = NUM_PARAMETERS
+        self,
+        feature_dim: int | NPEConfig,
+        num_params: int = NUM_PARAMETERS,
+        num_parameters: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
+        given = NPEConfig()
+        if isinstance(feature_dim, NPEConfig):
+            given, feature_dim, num_params = feature_dim, num_params, NUM_PARAMETERS
+        num_parameters = num_params if num_parameters is None else num_parameters
+        config = with_options(given, options, "NPEHead", foreign=("psf_channels",))
+        _check_sizes(config, feature_dim, num_parameters)
+        self.feature_dim = feature_dim
         self.num_parameters = num_parameters
         self.kind = config.type
         self.trunk = nn.Sequential(
-            nn.LayerNorm(in_features),
-            nn.Linear(in_features, config.trunk_dim),
+            nn.LayerNorm(feature_dim),
+            nn.Linear(feature_dim, config.trunk_dim),
             nn.GELU(),
             nn.Linear(config.trunk_dim, config.trunk_dim),
             nn.GELU(),
@@ -103,8 +129,46 @@ class NPEHead(nn.Module):
                 nn.init.normal_(layer.weight, std=1e-2)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Float[Tensor, "b f"]) -> Context:
-        """Returns the context from the networks' features."""
+    @overload
+    def forward(self, features: Tensor) -> Context: ...
+
+    @overload
+    def forward(self, features: Tensor, num_samples: int) -> dict[str, Tensor]: ...
+
+    def forward(
+        self, features: Float[Tensor, "b f"], num_samples: int | None = None
+    ) -> Context | dict[str, Tensor]:
+        """Returns what the features say of the posterior, or draws from it.
+
+        Args:
+            features: Feature vectors, with shape (B, F).
+            num_samples: Draws S of each posterior; None for the context alone, which `log_prob`
+                and `from_noise` take.
+
+        Returns:
+            The context, or: ``samples`` (B, S, D), in the coordinates w; ``log_prob`` (B, S), the
+            posterior's log-density there; ``mean`` and ``std`` (B, D) of the draws. Draws come
+            from torch's generator and are differentiable.
+
+        Raises:
+            ShapeError: If the features have another length than `feature_dim`.
+            RangeError: If the number of draws is not positive.
+        """
+        if features.dim() != 2 or features.shape[1] != self.feature_dim:
+            raise ShapeError(
+                f"Features have shape (B, {self.feature_dim}), got {tuple(features.shape)}. Build "
+                "the head with the backbone's num_features as feature_dim."
+            )
+        context = self._context(features)
+        if num_samples is None:
+            return context
+        number = check_positive_integer(num_samples, "num_samples")
+        noise = torch.randn(len(features), number, self.num_parameters, device=features.device)
+        samples, log_prob = self.from_noise(context, noise)
+        moments = {"mean": samples.mean(1), "std": samples.std(1)}
+        return {"samples": samples, "log_prob": log_prob, **moments}
+
+    def _context(self, features: Tensor) -> Context:
         with torch.autocast(features.device.type, enabled=False):
             trunk = self.dropout(self.trunk(features.float()))
             embedding = self.feature_embedding(trunk)
@@ -115,7 +179,7 @@ class NPEHead(nn.Module):
             mean = self.mean_head(trunk)
             return Context(mean, log_sigma.clamp(*LOG_SIGMA_RANGE), embedding, features)
 
-    def log_prob(self, context: Context, w: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s"]:
+    def log_prob(self, context: Context, w: Float[Tensor, "b s d"]) -> Float[Tensor, "b s"]:
         """Returns the posterior's log-density at w, in coordinates w, with shape (B, S)."""
         with torch.autocast(w.device.type, enabled=False):
             mean, log_sigma = context.mean[:, None], context.log_sigma[:, None]
@@ -123,13 +187,13 @@ class NPEHead(nn.Module):
             end, ladj = self._push(context, z, inverse=False)
             return _standard_normal(end) + ladj - context.log_sigma.sum(-1)[:, None]
 
-    def gaussian_log_prob(self, context: Context, w: Float[Tensor, "b 7"]) -> Float[Tensor, " b"]:
+    def gaussian_log_prob(self, context: Context, w: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """Returns the whitening Gaussian's own log-density at w, with shape (B,)."""
         with torch.autocast(w.device.type, enabled=False):
             z = ((w - context.mean) * (-context.log_sigma).exp()).float()
             return _standard_normal(z) - context.log_sigma.sum(-1)
 
-    def draws(self, context: Context, noise: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s 7"]:
+    def draws(self, context: Context, noise: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         """Returns the draws of `from_noise` alone, float32: what can be traced and exported."""
         with torch.autocast(noise.device.type, enabled=False):
             z = self.flow.transform(context.embedding[:, None]).inv(noise)
@@ -137,12 +201,12 @@ class NPEHead(nn.Module):
             return w
 
     def from_noise(
-        self, context: Context, noise: Float[Tensor, "b s 7"]
-    ) -> tuple[Float[Tensor, "b s 7"], Float[Tensor, "b s"]]:
+        self, context: Context, noise: Float[Tensor, "b s d"]
+    ) -> tuple[Float[Tensor, "b s d"], Float[Tensor, "b s"]]:
         """Pushes standard-normal noise through the flow.
 
         Returns:
-            Draws w, with shape (B, S, 7), and their log-density, with shape (B, S).
+            Draws w, with shape (B, S, D), and their log-density, with shape (B, S).
         """
         with torch.autocast(noise.device.type, enabled=False):
             z, ladj = self._push(context, noise, inverse=True)
@@ -167,12 +231,22 @@ def _standard_normal(z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
     return -0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2.0 * math.pi)
 
 
+def _check_sizes(config: NPEConfig, feature_dim: int, num_params: int) -> None:
+    check_positive_integer(feature_dim, "feature_dim")
+    check_positive_integer(num_params, "num_params")
+    names = ("num_flow_layers", "hidden_dim", "num_blocks", "context_dim", "trunk_dim")
+    for name in (*names, "spline_bins"):
+        check_positive_integer(getattr(config, name), name)
+    if not 0.0 <= config.dropout < 1.0:
+        raise RangeError(f"dropout must lie in [0, 1), got {config.dropout}.")
+
+
 def _build_flow(config: NPEConfig, num_parameters: int) -> zuko.flows.Flow:
     """Builds the flow.
 
     Couplings transform half of the coordinates given the other half, in one pass either way;
-    zuko's autoregressive flow with two passes says the same but runs its network over all seven,
-    at 1.7 times the cost per draw.
+    zuko's autoregressive flow with two passes says the same but runs its network over all of
+    them, at 1.7 times the cost per draw of seven.
     """
     options = {
         "features": num_parameters,
