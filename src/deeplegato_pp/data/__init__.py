@@ -6,8 +6,8 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from ..scene import SersicParams as SersicParams
+    from ..scene.profiles import generate_sersic_profile as generate_sersic_profile
     from ..scene.render.sersic_profile import compute_bn as compute_bn
-    from ..scene.render.sersic_profile import generate_sersic_profile as generate_sersic_profile
     from .chunks import DriveDataset as DriveDataset
     from .datasets import SimulatedGalaxyDataset as SimulatedGalaxyDataset
     from .galaxies import GalaxyDataset as GalaxyDataset
@@ -24,6 +24,6 @@ else:
             "SimulatedGalaxyDataset": ".datasets",
             "compute_bn": "..scene.render.sersic_profile",
             "create_dataloaders": ".loaders",
-            "generate_sersic_profile": "..scene.render.sersic_profile",
+            "generate_sersic_profile": "..scene.profiles",
         },
     )

@@ -20,10 +20,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.config.schema import DataConfig
-from deeplegato_pp.data.datasets import ALONE, Batch, Share, stream_generator, stream_seed
+from deeplegato_pp.data.datasets import (
+    ALONE,
+    DEFAULT_BATCH,
+    Batch,
+    BatchDataset,
+    Share,
+    stream_generator,
+    stream_seed,
+)
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.errors import ConfigError, FormatError, RangeError
 from deeplegato_pp.scene.stamps import StampBatch
@@ -123,7 +131,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-class DriveDataset(Dataset[Batch]):
+class DriveDataset(BatchDataset):
     """Batches from stored chunks, read ahead of their use and optionally cached on a local disk.
 
     Item i is the batch of pass i, always the same. Each time through the data, chunks and the
@@ -132,7 +140,7 @@ class DriveDataset(Dataset[Batch]):
 
     Args:
         folder: Of the chunks.
-        batch_size: Galaxies per item.
+        batch_size: Galaxies per item; None: 64, or as many as the largest chunk holds.
         num_batches: Length of the data set; None: once through the data.
         seed: Of the order; None keeps the order on disk.
         share: Which batches are this process's.
@@ -145,7 +153,7 @@ class DriveDataset(Dataset[Batch]):
     def __init__(
         self,
         folder: str | Path,
-        batch_size: int,
+        batch_size: int | None = None,
         num_batches: int | None = None,
         *,
         seed: int | None = None,
@@ -154,7 +162,10 @@ class DriveDataset(Dataset[Batch]):
     ) -> None:
         self.folder = Path(folder)
         self.index = read_index(self.folder)
-        self.batch_size, self.seed, self.share = batch_size, seed, share
+        if batch_size is None:
+            batch_size = min(DEFAULT_BATCH, max(c["size"] for c in self.index["chunks"]))
+        self.batch_size = check_positive_integer(batch_size, "batch_size")
+        self.seed, self.share = seed, share
         self.cache = Path(cache) if cache else None
         self.chunks = [c for c in self.index["chunks"] if c["size"] >= batch_size]
         self.batches_per_pass = sum(c["size"] // batch_size for c in self.chunks)

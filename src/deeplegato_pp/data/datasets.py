@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from deeplegato_pp.checks import check_positive_integer
+from deeplegato_pp.config.schema import ConfigLike, load_config
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.errors import InputError
 from deeplegato_pp.scene.stamps import StampBatch
 
 Batch = tuple[StampBatch, Tensor]
@@ -65,37 +69,73 @@ class Share:
 
 ALONE = Share()
 
+DEFAULT_BATCH = 64
+"""Galaxies per item of a data set that is not told how many."""
 
-class SimulatedGalaxyDataset(Dataset[Batch]):
+
+class BatchDataset(Dataset[Batch], ABC):
+    """A data set whose items are whole batches: a loader of it has ``batch_size=None``.
+
+    Raises:
+        InputError: If a loader is about to batch the batches.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of batches."""
+
+    def __getitems__(self, _: list[int]) -> list[Batch]:
+        """Refuses to have batches batched: a loader with `batch_size=None` never asks for it."""
+        raise InputError(
+            f"the items of a {type(self).__name__} are whole batches already. Use "
+            "DataLoader(dataset, batch_size=None), and give the batch_size to the data set."
+        )
+
+
+class SimulatedGalaxyDataset(BatchDataset):
     """Batches of simulations, made on the fly; item i is the batch of pass i, always the same.
 
     Use it with ``DataLoader(dataset, batch_size=None, ...)``: workers deliver whole batches, and
     the stream is the same whatever their number.
 
     Args:
-        simulator: What makes the scenes.
+        simulator: What makes the scenes; or a configuration (or what one is read from, see
+            :func:`~deeplegato_pp.config.load_config`) that describes it, or None for the defaults.
         batch_size: Galaxies per item.
         num_batches: Length of the data set.
         seed: Of the stream.
         rank: Of the process, where several train together.
         device: Where images are made; a GPU only without workers.
         share: Rank and more, for processes that accumulate; in the place of `rank`.
+
+    Raises:
+        ConfigError: If there is no such configuration.
+        RangeError: If a number of galaxies or batches is not positive.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> dataset = SimulatedGalaxyDataset("cpu.yaml", batch_size=2, num_batches=1)
+        >>> for stamps, w in DataLoader(dataset, batch_size=None):
+        ...     print(len(stamps), w.shape)
+        2 torch.Size([2, 7])
     """
 
     def __init__(
         self,
-        simulator: SersicSimulator,
-        batch_size: int,
-        num_batches: int,
+        simulator: SersicSimulator | ConfigLike = None,
+        batch_size: int = DEFAULT_BATCH,
+        num_batches: int = 100,
         *,
         seed: int = 0,
         rank: int = 0,
         device: torch.device | str = "cpu",
         share: Share | None = None,
     ) -> None:
+        if not isinstance(simulator, SersicSimulator):
+            simulator = SersicSimulator.from_config(load_config(simulator).data)
         self.simulator = simulator
-        self.batch_size = batch_size
-        self.num_batches = num_batches
+        self.batch_size = check_positive_integer(batch_size, "batch_size")
+        self.num_batches = check_positive_integer(num_batches, "num_batches")
         self.seed = seed
         self.share = share or Share(rank)
         self.device = device
@@ -116,7 +156,7 @@ class SimulatedGalaxyDataset(Dataset[Batch]):
         return scene.stamps, self.simulator.prior.to_normal(scene.params)
 
 
-class MixedDataset(Dataset[Batch]):
+class MixedDataset(BatchDataset):
     """Batches that are put together from several streams.
 
     Args:

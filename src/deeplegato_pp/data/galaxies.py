@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from deeplegato_pp.data.datasets import ALONE, Batch, Share, stream_generator
+from deeplegato_pp.checks import check_positive_integer
+from deeplegato_pp.data.datasets import (
+    ALONE,
+    DEFAULT_BATCH,
+    Batch,
+    BatchDataset,
+    Share,
+    stream_generator,
+)
 from deeplegato_pp.errors import DeepLegatoError, FormatError, InputError
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
@@ -55,7 +62,7 @@ class Cutout:
     params: tuple[float, ...]
 
 
-class GalaxyDataset(Dataset[Batch]):
+class GalaxyDataset(BatchDataset):
     """Batches of real galaxies, drawn with replacement; item i is always the same.
 
     The cutouts are read once, when the data set is made, and kept: some 150 kB each at 128 px.
@@ -67,9 +74,9 @@ class GalaxyDataset(Dataset[Batch]):
     Args:
         source: A folder of FITS files, with or without ``truth.ecsv``; or a table whose column
             ``file`` names them (relative to the table) and whose other columns are parameters.
-        prior: The box at the reference instrument.
+        prior: The box at the reference instrument; None: the default one.
         batch_size: Galaxies per item.
-        num_batches: Length of the data set.
+        num_batches: Length of the data set; None: as many as draw each galaxy once on average.
         image_size: Side of the stamps. [px]
         seed: Of the order.
         share: Which batches are this process's.
@@ -84,9 +91,9 @@ class GalaxyDataset(Dataset[Batch]):
     def __init__(
         self,
         source: str | Path,
-        prior: PriorBox,
-        batch_size: int,
-        num_batches: int,
+        prior: PriorBox | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        num_batches: int | None = None,
         *,
         image_size: int = 128,
         seed: int = 0,
@@ -94,7 +101,8 @@ class GalaxyDataset(Dataset[Batch]):
         labelled: bool = True,
         augment: bool = True,
     ) -> None:
-        self.batch_size, self.num_batches = batch_size, num_batches
+        prior = prior or PriorBox()
+        self.batch_size = check_positive_integer(batch_size, "batch_size")
         self.seed, self.share = seed, share
         # Mirrored galaxies stay in the box only if it is as wide to every side.
         lower, upper = prior.center_x
@@ -117,10 +125,14 @@ class GalaxyDataset(Dataset[Batch]):
             kind = "galaxy with reference parameters" if labelled else "galaxy"
             raise InputError(
                 f"No usable {kind} in {source}. Reference parameters come from {TRUTH} beside the "
-                "files, or from a table with the column file and columns named after parameters."
+                "files, or from a table with the column file and columns named after parameters; "
+                "labelled=False takes galaxies without."
             )
         self.stamps = StampBatch.concatenate(kept)
         self.w = torch.stack(labels)
+        once = math.ceil(len(labels) / self.batch_size)
+        number = once if num_batches is None else num_batches
+        self.num_batches = check_positive_integer(number, "num_batches")
 
     def __len__(self) -> int:
         return self.num_batches

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from deeplegato_pp.config.schema import Config
+from deeplegato_pp.config.schema import Config, ConfigLike, load_config
 from deeplegato_pp.data.chunks import DriveDataset
 from deeplegato_pp.data.datasets import (
     ALONE,
@@ -29,7 +29,7 @@ Loader = DataLoader[Batch]
 
 
 def create_dataloaders(
-    config: Config,
+    config: ConfigLike = None,
     *,
     share: Share = ALONE,
     device: torch.device | str = "cpu",
@@ -43,7 +43,8 @@ def create_dataloaders(
     `data.val_data_path` is given.
 
     Args:
-        config: The whole configuration.
+        config: The whole configuration, or what one is read from: a YAML file, the name of a
+            packaged one, nested dictionaries.
         share: Which part of each step is this process's.
         device: Where batches are used; images are made there, unless workers make them.
         position: Returns the number of batches taken so far, where a resumed run goes on.
@@ -54,6 +55,7 @@ def create_dataloaders(
     Raises:
         ConfigError: If the shares make no sense, or stored simulations have another prior.
     """
+    config = load_config(config)
     training = config.training
     device = torch.device("cpu") if training.num_workers else torch.device(device)
     length = training.max_steps * training.accumulation_steps

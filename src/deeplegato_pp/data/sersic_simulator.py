@@ -183,6 +183,27 @@ class SersicSimulator:
         )
         return params, images, noise, psf.native
 
+    def generate(self, batch: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns images and parameters of galaxies drawn from the prior, isolated and unmasked.
+
+        Those of :meth:`sample`, without its noise maps and PSFs.
+
+        Args:
+            batch: Number of galaxies.
+            seed: Of all that is random; None for a fresh one.
+
+        Returns:
+            Images (B, 1, N, N), in image units, and physical parameters (B, 7), float64.
+
+        Example:
+            >>> images, params = SersicSimulator(image_size=64).generate(2, seed=0)
+            >>> images.shape, params.shape
+            (torch.Size([2, 1, 64, 64]), torch.Size([2, 7]))
+        """
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        params, images, _, _ = self.sample(batch, generator)
+        return images[:, None], params
+
     def sample_scene(self, batch: int, generator: torch.Generator) -> Scene:
         """Draws galaxies under the full range of conditions, as training needs them.
 

@@ -1,4 +1,4 @@
-"""UncertaintyAnalyzer: everything that can be asked of error bars whose truth is known."""
+"""UncertaintyAnalyzer: everything that can be asked of error bars, above all if truths are known."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class UncertaintyAnalyzer:
 
     Attributes:
         samples: Draws of the galaxies that were measured, with shape (N, S, 7).
-        truth: Their truths, with shape (N, 7).
+        truth: Their truths, with shape (N, 7), or None.
         log_weights: Their log-weights, with shape (N, S), or None.
         covariates: By name, each with shape (N,).
         rows: Their places among what was given, with shape (N,).
@@ -80,8 +80,8 @@ class UncertaintyAnalyzer:
 
     def __init__(
         self,
-        results: Posterior | Float[Array, "b s 7"],
-        truth: Float[Array, "b 7"],
+        results: Posterior | Mapping[str, Any] | Float[Array, "b s 7"],
+        truth: Float[Array, "b 7"] | None = None,
         *,
         log_weights: Float[Array, "b s"] | None = None,
         covariates: Mapping[str, Float[Array, "b"]] | None = None,
@@ -89,23 +89,22 @@ class UncertaintyAnalyzer:
     ) -> None:
         self._posterior: Posterior | None = None
         self._density: Array | None = None
-        truth = np.asarray(truth, dtype=np.float64)
+        if isinstance(results, Mapping):
+            results = results["posterior"]
         if isinstance(results, Posterior):
             if log_weights is not None:
                 raise InputError("a Posterior has its own weights: give no log_weights beside it.")
             keep = np.array([m.measured for m in results.measurements])
-            truth = truth[None] if results.single and truth.ndim == 1 else truth
         else:
             keep = np.isfinite(np.asarray(results)).all(axis=tuple(range(1, np.ndim(results))))
-        if truth.shape != (len(keep), len(NAMES)):
-            raise ShapeError(f"truth must have shape ({len(keep)}, 7), got {truth.shape}.")
+        known = None if truth is None else _truths(truth, len(keep))
         if not keep.any():
             raise InputError(
                 f"none of {len(keep)} galaxies was measured: there is nothing to judge."
             )
         self.rows = np.flatnonzero(keep)
         self.left_out = int((~keep).sum())
-        self.truth = truth[keep]
+        self.truth = None if known is None else known[keep]
         self._take(results, log_weights, keep)
         given = {name: np.asarray(v, dtype=np.float64) for name, v in (covariates or {}).items()}
         given |= {} if log_prob_truth is None else {"log_prob_truth": np.asarray(log_prob_truth)}
@@ -133,17 +132,27 @@ class UncertaintyAnalyzer:
             return of_draws(self.samples, self.log_weights)
         return of_posterior(self._posterior)
 
+    @property
+    def _known_truth(self) -> Array:
+        if self.truth is None:
+            raise InputError(
+                "calibration needs truths, and none were given. Give them: "
+                "UncertaintyAnalyzer(results, truth)."
+            )
+        return self.truth
+
     # --- one entry per galaxy -----------------------------------------------------------------
 
     @cached_property
     def ranks(self) -> Float[Array, "n 7"]:
         """Posterior probability below the truth, see `diagnostics.truth_ranks`."""
-        return diagnostics.truth_ranks(self.samples, self.truth, self.log_weights)
+        return diagnostics.truth_ranks(self.samples, self._known_truth, self.log_weights)
 
     @cached_property
     def joint_levels(self) -> dict[str, Float[Array, "n"]]:
         """Levels of the joint regions that hold the truth: ``tarp``, ``highest_density``."""
-        levels = {"tarp": diagnostics.tarp_levels(self.samples, self.truth, None, self.log_weights)}
+        truth, weights = self._known_truth, self.log_weights
+        levels = {"tarp": diagnostics.tarp_levels(self.samples, truth, None, weights)}
         if self._density is not None and self._density_truth is not None:
             levels["highest_density"] = diagnostics.highest_density_levels(
                 self._density, self._density_truth, self.log_weights
@@ -153,7 +162,7 @@ class UncertaintyAnalyzer:
     @cached_property
     def _sharpness(self) -> dict[str, Float[Array, "n 7"]]:
         """Squared error, CRPS, interval score and width of each galaxy; R_e and n in logarithms."""
-        draws, truth = diagnostics.log_scaled(self.samples), diagnostics.log_scaled(self.truth)
+        draws, truth = map(diagnostics.log_scaled, (self.samples, self._known_truth))
         ends = diagnostics.equal_tailed_intervals(draws, LEVEL, self.log_weights)
         return {
             "squared_error": diagnostics.errors(draws, truth, self.log_weights) ** 2,
@@ -191,11 +200,12 @@ class UncertaintyAnalyzer:
 
         Robust against tails, and honest for skewed posteriors; of an angle within half a turn.
         """
+        truth = self._known_truth
         probabilities = (0.5 - 0.5 * LEVEL, 0.5, 0.5 + 0.5 * LEVEL)
         lower, median, upper = np.moveaxis(
             diagnostics.central_quantiles(self.samples, probabilities, self.log_weights), -1, 0
         )
-        off = median - self.truth
+        off = median - truth
         for j, p in enumerate(PARAMETERS):
             if p.period is not None:
                 off[:, j] = angular_difference(off[:, j], p.period)
@@ -206,19 +216,26 @@ class UncertaintyAnalyzer:
     def outliers(self, sigma: float = 5.0) -> list[dict[str, Any]]:
         """Returns the galaxies whose truth lies more than some widths off, the worst first.
 
+        Without truths: those whose image the model does not explain (``chi2_p``), or is unlike
+        those the network was trained on (``ood_p``), at as small a probability.
+
         Args:
-            sigma: Limit of the absolute pull.
+            sigma: Limit of the absolute pull; without truths, of a normal deviate as improbable.
 
         Returns:
             One dictionary per galaxy and parameter: ``row`` (its place among what was given),
             ``name``, ``parameter``, ``pull``, ``truth``, and ``lower``, ``median``, ``upper``
-            of the 68 % interval.
+            of the 68 % interval. Without truths, one per galaxy and reason: ``row``, ``name``,
+            ``reason`` (``chi2_p`` or ``ood_p``) and ``p_value``.
 
         Raises:
             RangeError: If the limit is not positive.
+            InputError: If there are neither truths nor images.
         """
         if not sigma > 0:
             raise RangeError(f"sigma must be positive, got {sigma!r}.")
+        if self.truth is None:
+            return self._unexplained(math.erfc(sigma / math.sqrt(2.0)))
         found = np.argwhere(np.abs(self.pulls) > sigma)
         found = found[np.argsort(-np.abs(self.pulls[tuple(found.T)]), kind="stable")]
         if not len(found):
@@ -229,6 +246,21 @@ class UncertaintyAnalyzer:
         place = {int(row): i for i, row in enumerate(picked)}
         return [self._outlier(int(i), int(j), quantiles[place[int(i)], int(j)]) for i, j in found]
 
+    def _unexplained(self, limit: float) -> list[dict[str, Any]]:
+        """Returns galaxies with a p-value below a limit, the smallest first."""
+        if self._posterior is None:
+            raise InputError(
+                "outliers are told by truths, or by images. Give truths, or the Posterior in "
+                "place of its draws."
+            )
+        found = [
+            {"row": int(row), "name": m.name, "reason": reason, "p_value": _number(p)}
+            for row, m in zip(self.rows, self._posterior.measurements, strict=True)
+            for reason, p in (("chi2_p", m.chi2_p), ("ood_p", m.ood_p))
+            if p < limit
+        ]
+        return sorted(found, key=lambda one: one["p_value"])
+
     def _outlier(self, i: int, j: int, quantiles: Array) -> dict[str, Any]:
         name = "" if self._posterior is None else self._posterior.measurements[i].name
         return {
@@ -236,7 +268,7 @@ class UncertaintyAnalyzer:
             "name": name,
             "parameter": NAMES[j],
             "pull": _number(self.pulls[i, j]),
-            "truth": _number(self.truth[i, j]),
+            "truth": _number(self._known_truth[i, j]),
             **dict(zip(("lower", "median", "upper"), map(_number, quantiles), strict=True)),
         }
 
@@ -276,7 +308,7 @@ class UncertaintyAnalyzer:
         Raises:
             InputError: If no galaxy is chosen.
         """
-        pick = np.full(len(self.truth), True) if chosen is None else np.asarray(chosen)
+        pick = np.full(len(self.rows), True) if chosen is None else np.asarray(chosen)
         if not pick.any():
             raise InputError("no galaxy is chosen: there is nothing to measure.")
         levels = diagnostics.central_levels(self.ranks[pick])
@@ -352,22 +384,41 @@ class UncertaintyAnalyzer:
             predictive_draws: Draws rendered per galaxy for the predictive check; 0: none is made.
 
         Returns:
-            ``galaxies``, ``left_out``, ``draws``; ``all`` (see `metrics`); ``classes`` (by
-            covariate, see `by_class`); ``outliers`` (limit, number, and the worst hundred); and
-            ``predictive`` if asked for.
+            ``galaxies``, ``left_out``, ``draws``; ``widths`` (of the 68 % interval, median over
+            galaxies by parameter); with truths ``all`` (see `metrics`) and ``classes`` (by
+            covariate, see `by_class`); ``outliers`` (limit, number, and the worst hundred) where
+            there are truths or images; and ``predictive`` if asked for.
         """
-        outliers = self.outliers(sigma)
+        ends = self.credible_intervals()
+        widths = np.median(ends[..., 1] - ends[..., 0], axis=0)
         report: dict[str, Any] = {
-            "galaxies": len(self.truth),
+            "galaxies": len(self.rows),
             "left_out": self.left_out,
             "draws": self.samples.shape[1],
-            "all": self.metrics(),
-            "classes": {name: self.by_class(name) for name in self.covariates},
-            "outliers": {"sigma": sigma, "number": len(outliers), "worst": outliers[:100]},
+            "widths": dict(zip(NAMES, map(_number, widths), strict=True)),
         }
+        if self.truth is not None:
+            report["all"] = self.metrics()
+            report["classes"] = {name: self.by_class(name) for name in self.covariates}
+        if self.truth is not None or self._posterior is not None:
+            outliers = self.outliers(sigma)
+            report["outliers"] = {
+                "sigma": sigma,
+                "number": len(outliers),
+                "worst": outliers[:100],
+            }
         if predictive_draws:
             report["predictive"] = self.predictive_check(predictive_draws).summary()
         return report
+
+
+def _truths(truth: Any, galaxies: int) -> Array:
+    """Returns truths as an array with a row per galaxy."""
+    found = np.asarray(truth, dtype=np.float64)
+    found = found[None] if galaxies == 1 and found.ndim == 1 else found
+    if found.shape != (galaxies, len(NAMES)):
+        raise ShapeError(f"truth must have shape ({galaxies}, 7), got {found.shape}.")
+    return found
 
 
 def _joint(levels: Float[Array, "n"]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference import results
-from deeplegato_pp.inference.images import Image, with_psf
+from deeplegato_pp.inference.images import Image, as_list, is_single, with_psf
 from deeplegato_pp.inference.posterior.posterior import Posterior
 
 
@@ -31,17 +31,18 @@ class DictionaryInterface(ABC):
 
     def predict(
         self,
-        image: Image,
+        image: Image | Sequence[Image],
         psf: Any = None,
         num_samples: int = 1000,
         return_samples: bool = False,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Measures one galaxy and returns plain numbers.
+        """Measures one galaxy, or several, and returns plain numbers.
 
         Args:
-            image: Observation, FITS file, or a bare array with shape (H, W).
-            psf: Image of the PSF for a bare array; None: the reference PSF, flagged.
+            image: Observation, FITS file, or a bare image with shape (H, W). Of a list, or of an
+                array (B, H, W) or (B, 1, H, W), the answer is :meth:`predict_batch`'s.
+            psf: Image of the PSF for a bare image; None: the reference PSF, flagged.
             num_samples: Draws.
             return_samples: Add the draws.
             seed: Of the draws.
@@ -49,14 +50,21 @@ class DictionaryInterface(ABC):
         Returns:
             ``params``: for each parameter a dictionary of ``value``, ``std``, ``ci_lower``,
             ``ci_upper`` (the central 95 %) and ``unit``. ``mean``, ``std``, ``ci_lower``,
-            ``ci_upper``: the same as arrays (1, 7). ``flags`` (names), ``quality`` and
-            ``posterior`` (the whole :class:`Posterior`, with a leading axis of one). ``samples``
-            (1, S, 7) if asked.
+            ``ci_upper``: the same as arrays (7,). ``flags`` (names), ``quality`` and
+            ``posterior`` (the whole :class:`Posterior`). ``samples`` (S, 7) if asked.
 
         Raises:
             InputError: If the galaxy cannot be measured, or a PSF is given beside an observation.
         """
-        posterior = self.posterior(with_psf(image, psf), num_samples, seed)
+        if not is_single(image):
+            return self.predict_batch(
+                cast(Sequence[Image], image),
+                psf,
+                num_samples,
+                return_samples=return_samples,
+                seed=seed,
+            )
+        posterior = self.posterior(with_psf(cast(Image, image), psf), num_samples, seed)
         return results.as_dictionary(posterior, return_samples)
 
     def predict_batch(
@@ -71,7 +79,7 @@ class DictionaryInterface(ABC):
         """Measures many galaxies; as :meth:`predict`, with arrays in place of numbers.
 
         Args:
-            images: Observations or arrays (H, W), or one array (B, H, W).
+            images: Observations or arrays (H, W), or one array (B, H, W) or (B, 1, H, W).
             psfs: A PSF for all, or one per bare image.
             num_samples: Draws per galaxy.
             batch_size: Galaxies that go through the network together.
@@ -85,7 +93,7 @@ class DictionaryInterface(ABC):
         Raises:
             InputError: If there are not as many PSFs as images.
         """
-        images = list(images)
+        images = as_list(images)
         per_image = [psfs] * len(images) if psfs is None or np.ndim(psfs) == 2 else list(psfs)
         if len(per_image) != len(images):
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +12,7 @@ from deeplegato_pp._lazy import moved_name
 from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
-from deeplegato_pp.inference.images import Image, as_observation, is_single
+from deeplegato_pp.inference.images import Image, as_list, as_observation, is_single
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
 from deeplegato_pp.isolation import raise_if_of_the_machine
@@ -109,8 +109,8 @@ class Predictor(DictionaryInterface):
 
         Args:
             observations: One observation or a sequence of them. FITS files that hold everything are
-                taken too, and bare 2-D arrays: noise from the image's border, reference PSF,
-                pixel scale and zero point, flagged.
+                taken too, and bare images, (H, W), (B, H, W) or (B, 1, H, W): noise from the
+                image's border, reference PSF, pixel scale and zero point, flagged.
             num_samples: Draws per galaxy, S.
             seed: Of the draws; a sequence holds one per observation, on which alone its draws
                 then depend, beside the network's output.
@@ -137,9 +137,7 @@ class Predictor(DictionaryInterface):
             if number < 1:
                 raise RangeError(f"{what} must be at least 1, got {number}.")
         single = is_single(observations)
-        items: list[Any] = [observations] if single else list(cast(Sequence[Any], observations))
-        if not items:
-            raise InputError("there is nothing to measure: got an empty list of observations.")
+        items = as_list(observations)
         if not isinstance(seed, int) and len(seed) != len(items):
             raise InputError(f"{len(seed)} seeds for {len(items)} observations. Give one for each.")
         measurer = AmortizedMeasurer(self.model, self.device, self.name, self.novelty)

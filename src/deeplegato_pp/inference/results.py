@@ -32,12 +32,14 @@ def as_dictionary(posterior: Posterior, return_samples: bool = False) -> dict[st
         if posterior.single:
             entry = {k: float(v[0]) for k, v in entry.items()}
         params[p.name] = {**entry, "unit": p.unit}
+    if posterior.single:
+        columns = {k: v[0] for k, v in columns.items()}
     result: dict[str, Any] = {"params": params, **columns}
     result["flags"] = posterior.flag_names
     result["quality"] = posterior.quality
     result["posterior"] = posterior
     if return_samples:
-        result["samples"] = posterior.batch_samples.numpy()
+        result["samples"] = posterior.samples.numpy()
     return result
 
 
@@ -46,15 +48,15 @@ def as_text(result: dict[str, Any]) -> str:
 
     Of many galaxies, one block each.
     """
+    single = result["posterior"].single
+    keys = ("mean", "std", "ci_lower", "ci_upper")
+    columns = [result[k][None] if single else result[k] for k in keys]
     blocks = []
-    for row in range(len(result["mean"])):
-        single = result["posterior"].single
+    for row in range(len(columns[0])):
         flags, quality = (result[k] if single else result[k][row] for k in ("flags", "quality"))
         lines = [f"{'parameter':<18}{'value':>12}{'std':>12}   95 % interval"]
         for i, p in enumerate(PARAMETERS):
-            value, std, lower, upper = (
-                float(result[k][row, i]) for k in ("mean", "std", "ci_lower", "ci_upper")
-            )
+            value, std, lower, upper = (float(column[row, i]) for column in columns)
             interval = f"[{lower:.5g}, {upper:.5g}] {p.unit}".rstrip()
             lines.append(f"{p.name:<18}{value:>12.5g}{std:>12.3g}   {interval}")
         lines.append(f"quality: {quality}, flags: {', '.join(flags) or 'none'}")

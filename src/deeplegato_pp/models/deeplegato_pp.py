@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deeplegato_pp.config.schema import Config
+from deeplegato_pp.checks import check_positive_integer
+from deeplegato_pp.config.schema import ConfigLike, load_config
 from deeplegato_pp.errors import ConfigError, NumericalError
 from deeplegato_pp.models import storage
 from deeplegato_pp.models.npe_head import Context, NPEHead
@@ -22,16 +23,22 @@ from deeplegato_pp.models.stamp_channels import (
 )
 from deeplegato_pp.models.swin_backbone import SwinBackbone
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.scene.plain_images import ImageBatch, PlainImages
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
 from deeplegato_pp.stats.circular import tensor_circular_mean, unwrap
+
+INTERVAL = (0.025, 0.975)
+"""Probabilities of the ends of credible intervals: the central 95 %."""
 
 
 class DeepLeGAToPP(nn.Module):
     """The network: Swin V2 backbone, PSF encoder and flow head.
 
     Args:
-        config: The configuration that it is built and trained with.
+        config: The configuration that it is built and trained with: a
+            :class:`~deeplegato_pp.config.Config`, a YAML file, the name of a packaged one, nested
+            dictionaries, or None for the defaults.
 
     Attributes:
         config: That configuration.
@@ -42,14 +49,14 @@ class DeepLeGAToPP(nn.Module):
             none are stored.
 
     Example:
-        >>> model = DeepLeGAToPP(Config())
+        >>> model = DeepLeGAToPP.from_config("default")
         >>> model.image_size
         128
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ConfigLike = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = load_config(config)
         # The configuration's box is its instrument's; inside, all is at the reference instrument.
         data = config.data
         self.prior = PriorBox.at_reference(data.priors, data.pixel_scale, data.zero_point)
@@ -76,8 +83,16 @@ class DeepLeGAToPP(nn.Module):
         self.head = NPEHead(config.model.npe, features)
 
     @classmethod
-    def from_config(cls, config: Config) -> DeepLeGAToPP:
-        """Builds an untrained network."""
+    def from_config(cls, config: ConfigLike = None) -> DeepLeGAToPP:
+        """Builds an untrained network.
+
+        Args:
+            config: See :class:`DeepLeGAToPP`.
+
+        Raises:
+            ConfigError: If there is no such configuration, a key of it is unknown, or the network
+                cannot be built.
+        """
         return cls(config)
 
     @classmethod
@@ -187,50 +202,91 @@ class DeepLeGAToPP(nn.Module):
         return self.head.from_noise(context, noise.to(device))
 
     def forward(
-        self, stamps: StampBatch, num_samples: int = 1000, seed: int = 0
-    ) -> dict[str, Tensor]:
-        """Returns draws, mean and standard deviation in physical units of the reference instrument.
+        self, images: StampBatch | PlainImages, num_samples: int = 1000, seed: int = 0
+    ) -> dict[str, Any]:
+        """Returns draws and what they come to, in physical units.
 
         Args:
-            stamps: Stamps in detector units.
+            images: Stamps in detector units; or plain images in any unit, tensor or array, with
+                shape (B, 1, H, W), (B, H, W) or (H, W), whose noise is taken from their border,
+                with the reference PSF, pixel scale and zero point.
             num_samples: Draws per galaxy.
             seed: Of the draws; galaxy i uses seed + i.
 
         Returns:
-            ``samples`` (B, S, 7), ``mean`` (B, 7), ``std`` (B, 7), float64. The position angle's
-            mean is the circular one.
+            ``samples`` (B, S, 7); ``mean``, ``std``, ``ci_lower``, ``ci_upper`` (B, 7), the last
+            two of the central 95 %; float64. Of one plain image (H, W) all lack the first axis. Of
+            plain images also ``flags``, the names of what was assumed for each. Units are the
+            images' own, those of the reference instrument for stamps. The position angle's mean
+            is the circular one, and its interval may run through 180 degrees.
+
+        Raises:
+            InputError: If an image cannot be used.
+            RangeError: If the number of draws is not positive.
         """
-        seeds = seed + torch.arange(len(stamps))
-        w, _ = self.sample(self.encode(stamps), num_samples, seeds)
-        samples = self.prior.to_physical(w)
+        check_positive_integer(num_samples, "num_samples")
+        batch = self._batch(images)
+        seeds = seed + torch.arange(len(batch.stamps))
+        w, _ = self.sample(self.encode(batch.stamps), num_samples, seeds)
+        samples = batch.to_physical(w)
         mean, std = _circular_moments(samples)
-        return {"samples": samples, "mean": mean, "std": std}
+        lower, upper = _central_interval(samples, mean)
+        moments = {"mean": mean, "std": std, "ci_lower": lower, "ci_upper": upper}
+        return batch.answer({"samples": samples, **moments})
 
     @torch.no_grad()
-    def predict(self, stamps: StampBatch, num_samples: int = 1000) -> dict[str, Tensor]:
+    def predict(self, images: StampBatch | PlainImages, num_samples: int = 1000) -> dict[str, Any]:
         """Returns `forward` without gradients."""
-        return self(stamps, num_samples)
+        result: dict[str, Any] = self(images, num_samples)
+        return result
 
     def compute_loss(
-        self, stamps: StampBatch, w: Float[Tensor, "b 7"], context: Context | None = None
+        self,
+        images: StampBatch | PlainImages,
+        targets: Float[Tensor, "b 7"],
+        context: Context | None = None,
+        *,
+        physical: bool | None = None,
     ) -> dict[str, Tensor]:
-        """Returns the negative log-densities of true coordinates, each with shape (B,).
+        """Returns the negative log-densities of true parameters.
 
         Args:
-            stamps: Stamps in detector units.
-            w: True coordinates.
+            images: Stamps in detector units, or plain images as :meth:`forward` takes them.
+            targets: The truths, with shape (B, 7): coordinates w beside stamps, physical
+                parameters in the images' units beside plain images.
             context: What `encode` gives for the stamps, if that is known already.
+            physical: Whether the truths are physical parameters, where the rule above does not
+                hold.
 
         Returns:
-            ``flow``: of the posterior; ``gaussian``: of its whitening alone; ``error``: w minus
-            the whitening's mean, (B, 7).
+            ``flow``: of the posterior, with shape (B,); ``gaussian``: of its whitening alone;
+            ``error``: w minus the whitening's mean, (B, 7); ``loss``: the batch's mean of the
+            first, with the second at its weight, which is what training minimises. Densities are
+            those of w.
+
+        Raises:
+            InputError: If an image cannot be used.
+            ShapeError: If there are not seven parameters for each image.
+            RangeError: If a physical parameter lies outside the prior's box.
         """
-        context = self.encode(stamps) if context is None else context
+        batch = self._batch(images)
+        if physical is None:
+            physical = batch.flags is not None
+        w = batch.to_normal(targets).to(batch.stamps.image) if physical else targets
+        context = self.encode(batch.stamps) if context is None else context
+        flow = -self.log_prob(context, w[:, None])[:, 0]
+        gaussian = -self.head.gaussian_log_prob(context, w)
         return {
-            "flow": -self.log_prob(context, w[:, None])[:, 0],
-            "gaussian": -self.head.gaussian_log_prob(context, w),
+            "flow": flow,
+            "gaussian": gaussian,
             "error": (w - context.mean).detach(),
+            "loss": (flow + self.config.training.gaussian_weight * gaussian).mean(),
         }
+
+    def _batch(self, images: StampBatch | PlainImages) -> ImageBatch:
+        """Returns images as stamps on the network's device, with their units."""
+        device = next(self.parameters()).device
+        return ImageBatch.of(images, self.image_size, self.prior, device)
 
 
 def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,3 +298,16 @@ def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
             mean[:, i] = centre
             std[:, i] = unwrap(samples[..., i], centre[:, None], parameter.period).std(1)
     return mean, std
+
+
+def _central_interval(samples: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the ends of the central 95 %, of an angle's draws unwrapped about their mean."""
+    ends = []
+    for i, parameter in enumerate(PARAMETERS):
+        draws = samples[..., i]
+        if parameter.period is not None:
+            draws = unwrap(draws, mean[:, i : i + 1], parameter.period)
+        end = torch.quantile(draws, torch.tensor(INTERVAL).to(draws), dim=1)
+        ends.append(end if parameter.period is None else end % parameter.period)
+    lower, upper = torch.stack(ends, -1)
+    return lower, upper

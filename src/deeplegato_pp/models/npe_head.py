@@ -216,7 +216,7 @@ class NPEHead(nn.Module):
 
     def _push(self, context: Context, points: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Sends points from data to noise or back; returns their ends and log-determinants."""
-        if self.kind == "coupling_nsf":
+        if self.kind == "coupling_nsf" and self.num_parameters > 1:  # one has nothing to couple
             layers = self.flow.transform.transforms
             return push(layers, context.embedding, points, inverse=inverse)
         transform = self.flow.transform(context.embedding[:, None])

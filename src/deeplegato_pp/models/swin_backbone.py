@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import timm
@@ -256,8 +257,8 @@ def _checkpoint_gradients(network: Any, name: str) -> None:
 
 
 def _named(config: BackboneConfig, in_channels: int, image_size: int | None) -> nn.Module:
-    if not timm.is_model(config.type):
-        near = ", ".join(timm.list_models(f"*{config.type.split('_')[0]}*")[:5]) or "none alike"
+    if not isinstance(config.type, str) or not timm.is_model(config.type):
+        near = ", ".join(get_close_matches(str(config.type), timm.list_models(), 5)) or "none alike"
         raise ConfigError(
             f"model.backbone.type is 'compact' or the name of a timm model, got {config.type!r} "
             f"(timm has: {near})."

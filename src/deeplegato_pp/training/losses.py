@@ -33,6 +33,9 @@ class NPELoss(nn.Module):
         | https://arxiv.org/abs/1605.06376
 
     Example:
+        >>> log_prob = torch.tensor([-1.0, -3.0])
+        >>> float(NPELoss()(log_prob))
+        2.0
         >>> float(NPELoss(0.5)({"flow": torch.ones(2), "gaussian": torch.ones(2)}))
         1.5
     """
@@ -41,9 +44,24 @@ class NPELoss(nn.Module):
         super().__init__()
         self.gaussian_weight = gaussian_weight
 
-    def forward(self, terms: Mapping[str, Float[Tensor, " b"]]) -> Float[Tensor, ""]:
-        """Returns the batch's mean loss from `DeepLeGAToPP.compute_loss`'s terms."""
-        return (terms["flow"] + self.gaussian_weight * terms["gaussian"]).mean()
+    def forward(
+        self,
+        log_prob: Float[Tensor, " b"] | Mapping[str, Float[Tensor, " b"]],
+        gaussian_log_prob: Float[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Returns the batch's mean loss.
+
+        Args:
+            log_prob: The posterior's log-density at the truths, with shape (B,); or the *negative*
+                log-densities that `DeepLeGAToPP.compute_loss` returns, ``flow`` and ``gaussian``.
+            gaussian_log_prob: Beside log-densities: those of the whitening's Gaussian, with shape
+                (B,); None leaves its term out.
+        """
+        if isinstance(log_prob, Mapping):
+            return (log_prob["flow"] + self.gaussian_weight * log_prob["gaussian"]).mean()
+        if gaussian_log_prob is None:
+            return -log_prob.mean()
+        return -(log_prob + self.gaussian_weight * gaussian_log_prob).mean()
 
 
 class ReconstructionLoss(nn.Module):
@@ -56,6 +74,9 @@ class ReconstructionLoss(nn.Module):
         ConfigError: If the kind is unknown.
 
     Example:
+        >>> images, targets = torch.zeros(4, 1, 8, 8), torch.full((4, 1, 8, 8), 3.0)
+        >>> float(ReconstructionLoss("mse")(images, targets))
+        9.0
         >>> ignore = torch.tensor([[False, True]])
         >>> float(ReconstructionLoss("l1")(torch.zeros(1, 2), torch.tensor([[2.0, 9.0]]), ignore))
         2.0
@@ -153,6 +174,14 @@ class UncertaintyCalibrationLoss(nn.Module):
     References:
         | Calibrating neural simulation-based inference with differentiable coverage probability
         | (Falkiewicz et al., 2023), https://arxiv.org/abs/2310.13402
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draws, truth = (torch.randn(500, n, 2, generator=generator) for n in (100, 1))
+        >>> calibration = UncertaintyCalibrationLoss()
+        >>> right, narrow = (calibration(draws * width, truth[:, 0]) for width in (1.0, 0.3))
+        >>> bool(right < 0.002 < 0.01 < narrow)
+        True
     """
 
     def __init__(self, temperature: float = 0.2) -> None:

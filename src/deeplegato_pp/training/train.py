@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from deeplegato_pp.config.schema import Config, TrainingConfig
+from deeplegato_pp.config.schema import Config, ConfigLike, TrainingConfig, load_config
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.training.assembly import BEST, LAST, create_trainer, without_chatter
@@ -21,7 +21,10 @@ CHECKPOINT = LAST
 
 
 def train(
-    config: Config, *, resume: bool | None = None, fast_dev_run: bool = False
+    config: ConfigLike = None,
+    *overrides: str,
+    resume: bool | None = None,
+    fast_dev_run: bool = False,
 ) -> DeepLeGAToPP:
     """Trains a network and saves it.
 
@@ -31,7 +34,9 @@ def train(
     ended, the best). A killed run goes on from its last epoch, with the same stream of batches.
 
     Args:
-        config: The configuration.
+        config: The configuration, or what one is read from: a YAML file, the name of a packaged
+            one, nested dictionaries.
+        *overrides: ``"section.key=value"`` strings, applied last, as on the command line.
         resume: Go on from ``last.ckpt`` if it is there; otherwise start anew. None: as
             `training.resume_from_latest` says.
         fast_dev_run: Take one step of training and validation, and leave no files: a trial.
@@ -43,6 +48,7 @@ def train(
         ConfigError: If a setting names something unknown, the steps do not make whole epochs, or
             the checkpoint in the folder or the initial weights belong to another network.
     """
+    config = load_config(config, overrides)
     _check_steps(config.training)
     folder = run_folder(config)
     pl.seed_everything(config.training.seed, verbose=False)

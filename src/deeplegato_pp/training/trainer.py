@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from deeplegato_pp.config.schema import Config
+from deeplegato_pp.config.schema import ConfigLike, load_config
 from deeplegato_pp.data.datasets import Batch, Share, stream_seed
 from deeplegato_pp.data.loaders import Loader, create_dataloaders
 from deeplegato_pp.errors import ConfigError
@@ -36,13 +36,14 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
     step from (seed, step, shard), so that a resumed run goes on as if it had never stopped.
 
     Args:
-        config: The whole configuration.
+        config: The whole configuration, or what one is read from: a YAML file, the name of a
+            packaged one, nested dictionaries.
         model: A network to go on with, or None for a new one.
     """
 
-    def __init__(self, config: Config, model: DeepLeGAToPP | None = None) -> None:
+    def __init__(self, config: ConfigLike = None, model: DeepLeGAToPP | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = load_config(config)
         self.model = model or DeepLeGAToPP(config)
         self.objective = Objective(config, self.model.backbone.num_features)
         self.skipped_steps = 0
