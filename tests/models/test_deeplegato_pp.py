@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from deeplegato_pp.errors import ConfigError, NumericalError
-from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _circular_moments
+from deeplegato_pp.errors import (
+    ConfigError,
+    InputError,
+    ModelNotFoundError,
+    NumericalError,
+    RangeError,
+    ShapeError,
+)
+from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP, _central_interval, _circular_moments
 from deeplegato_pp.scene.parameters import POSITION_ANGLE
 from models.conftest import small_config
 
@@ -82,6 +90,8 @@ def test_forward_speaks_of_physical_parameters(model, stamps):
         "samples": (6, 40, 7),
         "mean": (6, 7),
         "std": (6, 7),
+        "ci_lower": (6, 7),
+        "ci_upper": (6, 7),
     }
     assert bool(model.prior.contains(result["samples"]).all())
     assert not result["samples"].requires_grad
@@ -147,3 +157,107 @@ def test_another_number_of_views_is_refused(model):
     config.model.backbone.views = 3
     with pytest.raises(ConfigError, match="views"):
         DeepLeGAToPP(config)
+
+
+# --- plain images, in their own units ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    axis = torch.arange(64) - 31.5
+    blob = torch.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / 9.0)
+    return 5.0 * (50.0 * blob + torch.randn(2, 64, 64, generator=generator))
+
+
+def test_plain_images_are_taken_in_any_shape(model, images):
+    expected = model.predict(images, num_samples=20)
+    assert expected["samples"].shape == (2, 20, 7)
+    assert expected["flags"] == [["no_psf", "no_noise", "no_pixel_scale", "no_zero_point"]] * 2
+    for same in (images[:, None], images.numpy(), list(images)):
+        torch.testing.assert_close(
+            model.predict(same, num_samples=20)["samples"], expected["samples"]
+        )
+    one = model.predict(images[0], num_samples=20)
+    torch.testing.assert_close(one["samples"], expected["samples"][0])
+    assert one["mean"].shape == one["ci_lower"].shape == (7,)
+    assert one["flags"] == expected["flags"][0]
+
+
+def test_plain_images_answer_in_their_own_units(model, images):
+    bright = model.predict(1000.0 * images, num_samples=20)["mean"]
+    mean = model.predict(images, num_samples=20)["mean"]
+    torch.testing.assert_close(bright[:, 0], mean[:, 0] - 7.5, atol=1e-4, rtol=0)
+    torch.testing.assert_close(bright[:, 1:], mean[:, 1:], atol=1e-3, rtol=1e-3)
+
+
+def test_the_interval_holds_95_of_100_draws(model, stamps):
+    result = model.predict(stamps, num_samples=400)
+    inside = (result["samples"] >= result["ci_lower"][:, None]) & (
+        result["samples"] <= result["ci_upper"][:, None]
+    )
+    share = inside.double().mean(1)
+    others = [i for i in range(7) if i != POSITION_ANGLE]
+    torch.testing.assert_close(
+        share[:, others], torch.full_like(share[:, others], 0.95), atol=0.006, rtol=0
+    )
+
+
+def test_an_interval_of_the_angle_runs_through_the_seam():
+    samples = torch.ones(1, 101, 7, dtype=torch.float64)
+    samples[0, :, POSITION_ANGLE] = (175.0 + torch.linspace(0.0, 10.0, 101)) % 180.0
+    mean, _ = _circular_moments(samples)
+    lower, upper = _central_interval(samples, mean)
+    assert float(lower[0, POSITION_ANGLE]) == pytest.approx(175.25)
+    assert float(upper[0, POSITION_ANGLE]) == pytest.approx(4.75)
+
+
+def test_the_loss_takes_physical_parameters(model, stamps, images):
+    w = torch.zeros(len(stamps), 7, dtype=torch.float64)
+    by_w = model.compute_loss(stamps, w.float())
+    physical = model.compute_loss(stamps, model.prior.to_physical(w), physical=True)
+    torch.testing.assert_close(by_w["flow"], physical["flow"], atol=1e-4, rtol=1e-5)
+    weight = model.config.training.gaussian_weight
+    torch.testing.assert_close(
+        by_w["loss"], (by_w["flow"] + weight * by_w["gaussian"]).mean(), atol=1e-5, rtol=1e-5
+    )
+    params = torch.tensor([[20.0, 1.0, 1.0, 0.7, 30.0, 0.0, 0.0]]).expand(2, 7)
+    plain = model.compute_loss(images, params)
+    scaled = params.clone()
+    scaled[:, 0] -= 7.5
+    same = model.compute_loss(1000.0 * images, scaled)
+    torch.testing.assert_close(plain["flow"], same["flow"], atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("source", ["file", "mapping", "config"])
+def test_a_configuration_comes_in_any_form(source, tmp_path):
+    config = small_config()
+    given = {"config": config, "mapping": config.to_dict(), "file": tmp_path / "small.yaml"}[source]
+    if source == "file":
+        given.write_text(json.dumps(config.to_dict()))
+    assert DeepLeGAToPP.from_config(given).config == config
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, i: m.predict(i[:, None].expand(2, 3, 64, 64)), ShapeError, "one channel"),
+        (lambda m, i: m.predict(i[0, 0]), ShapeError, r"\(B, 1, H, W\), got \(64,\). Reshape"),
+        (lambda m, i: m.predict([]), InputError, "got no images"),
+        (lambda m, i: m.predict([i[0], 0.0 * i[1]]), InputError, "image 1: the noise cannot"),
+        (lambda m, i: m.predict(i, num_samples=-1), RangeError, "num_samples"),
+        (lambda m, i: m.compute_loss(i, torch.ones(2, 6)), ShapeError, r"\(2, 7\), got \(2, 6\)"),
+        (
+            lambda m, i: m.compute_loss(i, torch.full((2, 7), 0.5)),
+            RangeError,
+            "image 0: magnitude must lie",
+        ),
+        (lambda m, i: DeepLeGAToPP.from_config("nowhere.yaml"), ConfigError, "one of: colab_a100"),
+        (lambda m, i: DeepLeGAToPP.from_config(7), ConfigError, "Config, got int"),
+        (lambda m, i: DeepLeGAToPP.from_pretrained("nowhere"), ModelNotFoundError, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_with_a_remedy(call, error, message, model, images):
+    with pytest.raises(error, match=message) as caught:
+        call(model, images)
+    assert "\n" not in str(caught.value)

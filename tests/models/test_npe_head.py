@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Distribution
 
 from deeplegato_pp.config.schema import NPEConfig
-from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.errors import ConfigError, RangeError, ShapeError
 from deeplegato_pp.models.npe_head import DEFAULT_BOUNDS, Context, NPEHead
 from deeplegato_pp.scene.parameters import PARAMETERS, POSITION_ANGLE
 from deeplegato_pp.scene.prior import PriorBox
@@ -253,3 +253,59 @@ def test_the_head_learns_the_posterior_of_a_linear_gaussian_problem():
     error = (learned_covariance - covariance) / (sigma[:, None] * sigma)
     assert float(error.abs().max()) < 0.1
     assert float((exact - learned).mean()) < 0.15
+
+
+# --- by keyword arguments ---------------------------------------------------------------------
+
+
+def test_keywords_and_a_configuration_build_the_same_head():
+    one = NPEHead(NPEConfig(num_flow_layers=2, hidden_dim=8), 5, num_parameters=3)
+    other = NPEHead(feature_dim=5, num_params=3, num_flow_layers=2, hidden_dim=8)
+    assert {k: v.shape for k, v in one.state_dict().items()} == {
+        k: v.shape for k, v in other.state_dict().items()
+    }
+    assert other.num_parameters == 3
+
+
+@pytest.mark.parametrize("flow", ["coupling_nsf", "realnvp", "nsf", "maf"])
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_draws_come_with_their_density_and_moments(flow, dimensions):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = NPEHead(5, dimensions, type=flow, num_flow_layers=2, hidden_dim=8)
+        found = head(noise(2, 5), num_samples=30)
+    assert {k: tuple(v.shape) for k, v in found.items()} == {
+        "samples": (2, 30, dimensions),
+        "log_prob": (2, 30),
+        "mean": (2, dimensions),
+        "std": (2, dimensions),
+    }
+    again = head.log_prob(head(noise(2, 5)), found["samples"])
+    torch.testing.assert_close(again.double(), found["log_prob"], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found["mean"], found["samples"].mean(1))
+    found["samples"].sum().backward()  # draws are differentiable
+    assert bool(head.mean_head.weight.grad.any())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_params": 0}, RangeError, "num_params must be a whole number >= 1, got 0"),
+        ({"feature_dim": -8}, RangeError, "feature_dim must be a whole number >= 1, got -8"),
+        ({"hidden_dim": -256}, RangeError, "hidden_dim"),
+        ({"dropout": 1.0}, RangeError, r"dropout must lie in \[0, 1\)"),
+        ({"num_flows": 3}, ConfigError, "no option 'num_flows' .did you mean num_flow_layers"),
+        ({"psf_channels": 3}, ConfigError, "NPEHead has no option 'psf_channels'"),
+    ],
+)
+def test_bad_sizes_and_names_of_a_head_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        NPEHead(**{"feature_dim": 8, "num_params": 2, "num_flow_layers": 1, **options})
+
+
+def test_features_of_another_length_and_no_draws_are_refused():
+    head = NPEHead(feature_dim=8, num_params=2, num_flow_layers=1, hidden_dim=8)
+    with pytest.raises(ShapeError, match=r"shape \(B, 8\), got \(3, 9\). Build the head"):
+        head(torch.zeros(3, 9))
+    with pytest.raises(RangeError, match="num_samples must be a whole number >= 1, got -5"):
+        head(torch.zeros(3, 8), num_samples=-5)

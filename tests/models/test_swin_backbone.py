@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from deeplegato_pp.config.schema import BackboneConfig
-from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.errors import ConfigError, RangeError, ShapeError
 from deeplegato_pp.models.swin_backbone import SwinBackbone
 
 COMPACT = BackboneConfig(embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=4)
@@ -161,3 +161,84 @@ except ConfigError as error:
     )
     assert "pretrained weights of resnet10t could not be loaded" in done.stdout
     assert "model.backbone.pretrained=false" in done.stdout
+
+
+# --- by keyword arguments ---------------------------------------------------------------------
+
+SIZES = {"embed_dim": 16, "depths": (1, 1), "num_heads": (2, 4), "window_size": 4}
+
+
+def test_keywords_and_a_configuration_build_the_same():
+    config = BackboneConfig(**SIZES, feature_dim=24, layout_channels=8)
+    one = SwinBackbone(config, 2, 32)
+    other = SwinBackbone("compact", 2, 32, **SIZES, feature_dim=24, layout_channels=8)
+    shapes = [{k: v.shape for k, v in b.state_dict().items()} for b in (one, other)]
+    assert shapes[0] == shapes[1]
+    assert one.num_features == other.num_features == 24
+
+
+def test_features_are_projected_by_a_layer_that_learns():
+    backbone = SwinBackbone(**SIZES, feature_dim=24)
+    features = backbone(torch.randn(3, 1, 32, 32))
+    assert features.shape == (3, 24)
+    features.square().sum().backward()
+    assert bool(backbone.projection.weight.grad.any())
+    assert SwinBackbone(**SIZES).projection is None
+    assert SwinBackbone(**SIZES, feature_dim=32).projection is None  # its own length
+
+
+@torch.no_grad()
+def test_without_a_size_images_of_several_sizes_are_taken():
+    backbone = SwinBackbone(**SIZES, layout_channels=3).eval()
+    torch.nn.init.normal_(backbone.layout[-1].weight)
+    for shape in ((2, 1, 16, 16), (2, 1, 32, 64), (2, 40, 40)):
+        assert backbone(torch.randn(shape)).shape == (2, 32)
+    images = torch.randn(2, 1, 32, 32)
+    built_for_it = SwinBackbone(image_size=32, **SIZES, layout_channels=3).eval()
+    built_for_it.load_state_dict(backbone.state_dict())
+    torch.testing.assert_close(backbone(images), built_for_it(images))
+
+
+def test_a_named_model_takes_its_own_size_if_it_has_but_one():
+    assert SwinBackbone("vit_tiny_patch16_224").image_size == 224
+    assert SwinBackbone("resnet10t").image_size is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"feature_dim": -3}, RangeError, "feature_dim must be a whole number >= 1, got -3"),
+        ({"embed_dim": 0}, RangeError, "embed_dim must be a whole number >= 1, got 0"),
+        ({"depths": (1, -1)}, RangeError, "depths must be a whole number >= 1, got -1"),
+        ({"in_channels": 0}, RangeError, "in_channels"),
+        ({"image_size": -64}, RangeError, "image_size"),
+        ({"drop_path": 1.5}, RangeError, r"drop_path must lie in \[0, 1\), got 1.5"),
+        ({"num_heads": (3, 4)}, ConfigError, "num_heads 3 must divide the 16 channels of stage 1"),
+        ({"features": 3}, ConfigError, "no option 'features'.*feature_dim"),
+        ({"views": 2}, ConfigError, "SwinBackbone has no option 'views'"),
+        ({"name": "swinv2_tiny_window8_265"}, ConfigError, "has: swinv2_tiny_window8_256"),
+        ({"name": 3}, ConfigError, "name of a timm model, got 3"),
+    ],
+)
+def test_bad_sizes_and_names_are_one_line_with_a_remedy(options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        SwinBackbone(**{**SIZES, **options})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 32, 32), r"shape \(B, 1, H, W\), got \(2, 3, 32, 32\). Select channels"),
+        ((32, 32), r"got \(32, 32\)"),
+        ((2, 1, 64, 64), "built for images of 32 x 32 px, got 64 x 64. Cut or pad"),
+    ],
+)
+def test_images_of_another_shape_are_refused(shape, message):
+    with pytest.raises(ShapeError, match=message):
+        SwinBackbone(image_size=32, **SIZES)(torch.zeros(shape))
+
+
+def test_sides_that_are_no_whole_patches_are_refused():
+    with pytest.raises(ShapeError, match="multiples of the patch's 4 px, got 34 x 32"):
+        SwinBackbone(**SIZES)(torch.zeros(2, 1, 34, 32))

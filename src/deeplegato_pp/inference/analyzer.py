@@ -1,4 +1,4 @@
-"""UncertaintyAnalyzer: everything that can be asked of error bars, above all if truths are known."""
+"""UncertaintyAnalyzer: what can be asked of error bars, above all where the truth is known."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ class UncertaintyAnalyzer:
                 raise InputError("a Posterior has its own weights: give no log_weights beside it.")
             keep = np.array([m.measured for m in results.measurements])
         else:
-            keep = np.isfinite(np.asarray(results)).all(axis=tuple(range(1, np.ndim(results))))
+            draws = np.asarray(results)
+            keep = np.isfinite(draws).all(axis=tuple(range(1, draws.ndim)))
         known = None if truth is None else _truths(truth, len(keep))
         if not keep.any():
             raise InputError(

@@ -89,9 +89,9 @@ def _one_galaxy(
     axis = torch.arange(check_positive_integer(size, "size"), dtype=torch.float64)
     axis = axis - (size - 1) / 2
     y, x = torch.meshgrid(axis - params.center_y, axis - params.center_x, indexing="ij")
-    flux = 10.0 ** (-0.4 * (params.magnitude - zero_point))
+    total = 10.0 ** (-0.4 * (params.magnitude - zero_point))
     shape = (params.sersic_index, params.axis_ratio, params.position_angle)
-    values = (flux, params.effective_radius / pixel_scale, *shape)
+    values = (total, params.effective_radius / pixel_scale, *shape)
     return sersic_profile.generate_sersic_profile(
         *(torch.tensor([v], dtype=torch.float64) for v in values), x, y
     )[0]
