@@ -121,3 +121,21 @@ def test_versions_agree():
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
     assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
+
+
+def test_the_table_of_original_keys_is_the_codes():
+    from deeplegato_pp.config.spelling import MOVED
+
+    text = (ROOT / "docs" / "original_design.md").read_text(encoding="utf-8")
+    section = text.split("## Configuration keys")[1]
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+) \|$", section, re.MULTILINE))
+    special = {"model.num_params", "data.priors.center_offset"}
+    assert {k: v.strip("`") for k, v in rows.items() if k not in special} == MOVED
+    assert special <= rows.keys()
+
+
+def test_a_readers_own_npe_stands_in_forty_lines():
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    lines = [line for line in blocks(text, "python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 40
+    assert "config" not in "\n".join(lines)

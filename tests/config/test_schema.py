@@ -115,3 +115,24 @@ def test_every_field_is_documented():
             continue
         for field in dataclasses.fields(schema):
             assert f"{field.name}: " in (schema.__doc__ or ""), f"{schema.__name__}.{field.name}"
+
+
+def test_a_configuration_is_taken_as_it_is_and_changed_in_a_copy():
+    config = load_config({"training": {"batch_size": 3}})
+    assert load_config(config) is config
+    changed = load_config(config, ["training.seed=5"])
+    assert (changed.training.batch_size, changed.training.seed) == (3, 5)
+    assert config.training.seed == 0
+
+
+def test_a_mapping_of_omegaconf_is_taken():
+    from omegaconf import OmegaConf
+
+    given = OmegaConf.create({"training": {"max_steps": 8, "decay_steps": "${training.max_steps}"}})
+    assert load_config(given).training.decay_steps == 8
+
+
+@pytest.mark.parametrize("source", [3, ["default"], 1.5])
+def test_what_is_no_configuration_is_refused(source):
+    with pytest.raises(ConfigError, match=f"Config, got {type(source).__name__}"):
+        load_config(source)

@@ -140,3 +140,11 @@ def test_folders_that_are_none_of_chunks(tmp_path, stored):
         DriveDataset(tmp_path, 2)
     with pytest.raises(RangeError, match="at least 1"):
         write_chunks(DATA, tmp_path, 0, seed=0)
+
+
+def test_the_folder_alone_is_enough(stored):
+    made = DriveDataset(stored)
+    assert (made.batch_size, len(made)) == (4, 2)  # the largest chunk holds four
+    assert made[0][1].shape == (4, 7)
+    with pytest.raises(RangeError, match="batch_size must be a whole number >= 1, got 0"):
+        DriveDataset(stored, 0)

@@ -13,7 +13,7 @@ from astropy.table import QTable, Table
 from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data.galaxies import GalaxyDataset, find_cutouts, mirrored
 from deeplegato_pp.data.simulated_files import file_simulator, write_simulation
-from deeplegato_pp.errors import FormatError, InputError
+from deeplegato_pp.errors import FormatError, InputError, RangeError
 from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, NAMES, POSITION_ANGLE, RADIUS
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.render.renderer import render_sersic
@@ -121,3 +121,12 @@ def test_mirrored_images_belong_to_mirrored_parameters():
             turned.image, render(turned_w, turned.psf), atol=1e-6 * float(image.max()), rtol=0
         )
         assert torch.equal(turned.sigma, turned.image + 1)
+
+
+def test_the_folder_alone_is_enough(folder):
+    made = GalaxyDataset(folder, image_size=64)
+    assert (made.batch_size, len(made)) == (64, 1)
+    assert made[0][1].shape == (64, 7)
+    assert len(GalaxyDataset(folder, batch_size=3, image_size=64)) == 2
+    with pytest.raises(RangeError, match="num_batches"):
+        GalaxyDataset(folder, num_batches=0, image_size=64)

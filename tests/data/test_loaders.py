@@ -142,3 +142,10 @@ def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch):
 def test_shares_that_cannot_be(overrides, message):
     with pytest.raises(ConfigError, match=message):
         create_dataloaders(config(*overrides))
+
+
+def test_loaders_of_a_mapping_are_those_of_its_configuration():
+    ours, _ = create_dataloaders(config())
+    theirs, validation = create_dataloaders(config().to_dict())
+    assert sorted(validation) == ["clean", "full"]
+    assert torch.equal(next(iter(ours))[0].image, next(iter(theirs))[0].image)

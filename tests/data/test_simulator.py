@@ -22,7 +22,7 @@ from deeplegato_pp.data.conditions import (
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
 from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
-from deeplegato_pp.errors import RangeError, ShapeError
+from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.scene.noise import block_scatter, log_likelihood
 from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
 
@@ -369,3 +369,31 @@ def test_coordinates_of_many_scenes_look_standard_normal():
     w = sim.prior.to_normal(sim.sample_scene(1500, generator(1)).params)
     assert w.mean(0).abs().max() < 0.12
     assert (w.std(0) - 1).abs().max() < 0.08
+
+
+def test_generate_gives_the_images_and_parameters_of_sample():
+    sim = SersicSimulator(24)
+    images, params = sim.generate(3, seed=5)
+    expected = sim.sample(3, torch.Generator().manual_seed(5))
+    assert torch.equal(images[:, 0], expected[1])
+    assert torch.equal(params, expected[0])
+    assert not torch.equal(images, sim.generate(3)[0])
+
+
+def test_a_configuration_stands_for_its_simulator():
+    given = {"data": {"image_size": 24, "conditions": {"neighbours": 0.0, "smallest_stamp": 16}}}
+    made = SimulatedGalaxyDataset(given, 2, 2)
+    assert made.simulator.image_size == 24
+    assert made.simulator.conditions.neighbours == 0.0
+    default = SimulatedGalaxyDataset()
+    assert (default.batch_size, len(default), default.simulator.image_size) == (64, 100, 128)
+    seen = [(stamps.image.shape, w.shape) for stamps, w in DataLoader(made, batch_size=None)]
+    assert seen == [((2, 24, 24), (2, 7))] * 2
+
+
+def test_batches_are_not_batched_again():
+    with pytest.raises(InputError, match=r"SimulatedGalaxyDataset .*batch_size=None"):
+        next(iter(DataLoader(dataset(), batch_size=2)))
+    for sizes, name in (((-1, 2), "batch_size"), ((2, 0), "num_batches")):
+        with pytest.raises(RangeError, match=f"{name} must be a whole number >= 1"):
+            SimulatedGalaxyDataset(SersicSimulator(24), *sizes)

@@ -174,3 +174,36 @@ def test_classes_of_signal_to_noise_are_the_projects():
     assert covariates.class_edges("snr", np.ones(3)) == SNR_CLASSES
     edges = covariates.class_edges("axis_ratio", np.linspace(0, 1, 101), 4)
     assert edges == (-math.inf, 0.25, 0.5, 0.75, math.inf)
+
+
+# --- without truths ---------------------------------------------------------------------------
+
+
+def test_without_truths_there_are_intervals_checks_and_outliers(posterior):
+    analyzer = UncertaintyAnalyzer(posterior)
+    with_truths = UncertaintyAnalyzer(posterior, TRUTH.expand(5, 7).numpy())
+    np.testing.assert_array_equal(analyzer.credible_intervals(), with_truths.credible_intervals())
+    assert analyzer.predictive_check(4).p_value[3] < 1e-6
+    found = analyzer.outliers()
+    assert [(f["row"], f["name"], f["reason"]) for f in found] == [(3, "spoilt", "chi2_p")]
+    report = analyzer.report()
+    assert json.loads(json.dumps(report, allow_nan=False))["left_out"] == 1
+    assert set(report) == {"galaxies", "left_out", "draws", "widths", "outliers"}
+    assert 0.0 < report["widths"]["magnitude"] < 0.1
+
+
+def test_what_predict_returned_is_taken(posterior):
+    one = UncertaintyAnalyzer({"posterior": posterior[0]}, TRUTH.numpy())
+    assert one.truth.shape == (1, 7)
+    assert one.credible_intervals().shape == (1, 7, 2)
+
+
+def test_calibration_without_truths_says_what_is_missing(posterior):
+    analyzer = UncertaintyAnalyzer(posterior)
+    for ask in (analyzer.metrics, lambda: analyzer.ranks, lambda: analyzer.by_class("snr")):
+        with pytest.raises(InputError, match="needs truths"):
+            ask()
+    draws = UncertaintyAnalyzer(posterior.samples[:3].numpy())
+    assert set(draws.report()) == {"galaxies", "left_out", "draws", "widths"}
+    with pytest.raises(InputError, match="Give truths, or the Posterior"):
+        draws.outliers()

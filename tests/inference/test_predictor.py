@@ -263,8 +263,8 @@ def test_predict_returns_the_dictionary(predictor, capsys):
     assert entry["unit"] == "arcsec"
     assert entry["ci_lower"] < entry["value"] < entry["ci_upper"]
     assert entry["value"] == pytest.approx(1.0, rel=0.05)
-    assert result["mean"].shape == (1, 7)
-    assert result["samples"].shape == (1, 300, 7)
+    assert result["mean"].shape == (7,)
+    assert result["samples"].shape == (300, 7)
     assert {"no_psf", "no_noise", "no_pixel_scale", "no_zero_point"} <= set(result["flags"])
     assert "samples" not in predictor.predict(truth_image(), num_samples=10)
     predictor.print_results(result)
@@ -281,7 +281,7 @@ def test_predict_batch_is_predict_of_each(predictor):
     one = predictor.predict(images[1], psf=psf, num_samples=100)
     assert many["params"]["magnitude"]["value"].shape == (2,)
     assert many["mean"].shape == (2, 7)
-    np.testing.assert_allclose(many["mean"][1], one["mean"][0], rtol=1e-9)
+    np.testing.assert_allclose(many["mean"][1], one["mean"], rtol=1e-9)
 
 
 # --- refining ---------------------------------------------------------------------------------
@@ -428,3 +428,23 @@ def test_each_observation_brings_its_own_correlation(predictor):
     assert correlated > 1.4 * plain
     assert [m.noise_correlation for m in refined.measurements] == [1.0, 4.0]
     assert "noise correlation of 4" in refined.rows()[1]["notes"]
+
+
+def test_one_image_answers_for_one_and_several_with_an_axis(predictor):
+    images = torch.stack([truth_image(seed=i) for i in range(2)])
+    one = predictor.predict(images[0], num_samples=40, return_samples=True)
+    assert {k: one[k].shape for k in ("mean", "std", "ci_lower", "ci_upper")} == dict.fromkeys(
+        ("mean", "std", "ci_lower", "ci_upper"), (7,)
+    )
+    assert one["samples"].shape == (40, 7)
+    for several in (images, images[:, None].numpy(), list(images)):
+        result = predictor.predict(several, num_samples=40, return_samples=True)
+        assert result["samples"].shape == (2, 40, 7)
+        np.testing.assert_allclose(result["mean"][0], one["mean"])
+        assert result["params"]["magnitude"]["value"].shape == (2,)
+    assert predictor.predict(images[:1], num_samples=40)["mean"].shape == (1, 7)
+
+
+def test_several_channels_are_refused(predictor):
+    with pytest.raises(ShapeError, match="one channel"):
+        predictor.predict(torch.zeros(2, 3, 64, 64))

@@ -179,7 +179,7 @@ def test_plain_images_are_taken_in_any_shape(model, images):
             model.predict(same, num_samples=20)["samples"], expected["samples"]
         )
     one = model.predict(images[0], num_samples=20)
-    torch.testing.assert_close(one["samples"], expected["samples"][0])
+    torch.testing.assert_close(one["samples"], expected["samples"][0], atol=1e-3, rtol=1e-4)
     assert one["mean"].shape == one["ci_lower"].shape == (7,)
     assert one["flags"] == expected["flags"][0]
 

@@ -92,3 +92,11 @@ def test_its_gradient_mends_the_width_of_a_posterior(start):
         optimizer.step()
     assert gradients[0] * (start - 1.0) > 1e-3
     assert log_width.exp().item() == pytest.approx(1.0, abs=0.15)
+
+
+def test_the_likelihood_loss_takes_plain_densities():
+    log_prob, gaussian = torch.tensor([-1.0, -3.0]), torch.tensor([-4.0, -6.0])
+    assert float(NPELoss()(log_prob)) == 2.0
+    assert float(NPELoss(0.1)(log_prob, gaussian)) == pytest.approx(2.5)
+    terms = {"flow": -log_prob, "gaussian": -gaussian}
+    assert float(NPELoss(0.1)(terms)) == pytest.approx(2.5)

@@ -296,3 +296,15 @@ def test_the_image_network_is_compiled_if_asked_for(tiny, monkeypatch, wanted):
     model = train(tiny("training.max_steps=3", f"training.compile={str(wanted).lower()}"))
     assert len(compiled) == wanted
     assert all(type(module) is type(model.backbone) for module in compiled)
+
+
+def test_a_name_or_mapping_and_overrides_are_a_configuration(tiny, tmp_path):
+    source = tiny().to_dict()
+    source["training"]["steps_per_epoch"] = 1
+    model = train(source, "training.max_steps=1", "training.batch_size=2")
+    assert model.config.training.batch_size == 2
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    with pytest.raises(ConfigError, match=r"training\.nonsense"):
+        train("cpu.yaml", "training.nonsense=1")
+    with pytest.raises(ConfigError, match="No configuration file nowhere"):
+        DeepLeGAToPPTrainer("nowhere.yaml")
