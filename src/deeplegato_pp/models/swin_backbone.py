@@ -281,7 +281,7 @@ def _named(config: BackboneConfig, in_channels: int, image_size: int | None) -> 
         raise ConfigError(
             f"The pretrained weights of {config.type} could not be loaded ({error}). Connect to "
             "the network once to fill timm's cache (the folder HF_HOME), or set "
-            "model.backbone.pretrained=false."
+            "model.backbone.pretrained=false (pretrained=False)."
         ) from error
     return network
 

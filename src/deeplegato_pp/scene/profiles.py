@@ -91,7 +91,6 @@ def _one_galaxy(
     y, x = torch.meshgrid(axis - params.center_y, axis - params.center_x, indexing="ij")
     total = 10.0 ** (-0.4 * (params.magnitude - zero_point))
     shape = (params.sersic_index, params.axis_ratio, params.position_angle)
-    values = (total, params.effective_radius / pixel_scale, *shape)
-    return sersic_profile.generate_sersic_profile(
-        *(torch.tensor([v], dtype=torch.float64) for v in values), x, y
-    )[0]
+    values = [total, params.effective_radius / pixel_scale, *shape]
+    flux, radius, n, q, angle = torch.tensor(values, dtype=torch.float64)[:, None]
+    return sersic_profile.generate_sersic_profile(flux, radius, n, q, angle, x, y)[0]
