@@ -71,7 +71,7 @@ def test_blocks_hold_every_row_once(monkeypatch):
     ("samples", "truth", "log_weights", "error"),
     [
         (np.zeros((2, 5, 7)), np.zeros((3, 7)), None, ShapeError),
-        (np.zeros((2, 5, 6)), np.zeros((2, 6)), None, ShapeError),
+        (np.zeros((2, 5, 6)), np.zeros((2, 7)), None, ShapeError),
         (np.zeros((2, 0, 7)), np.zeros((2, 7)), None, InputError),
         (np.full((2, 5, 7), np.nan), np.zeros((2, 7)), None, InputError),
         (np.zeros((2, 5, 7)), np.full((2, 7), np.inf), None, InputError),

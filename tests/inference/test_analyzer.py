@@ -207,3 +207,5 @@ def test_calibration_without_truths_says_what_is_missing(posterior):
     assert set(draws.report()) == {"galaxies", "left_out", "draws", "widths"}
     with pytest.raises(InputError, match="Give truths, or the Posterior"):
         draws.outliers()
+    with pytest.raises(ShapeError, match=r"draws must have shape \(B, S, 7\), got \(60, 7\)"):
+        UncertaintyAnalyzer(posterior.samples[0].numpy())

@@ -1,7 +1,7 @@
 """Are the error bars right? Ranks, coverage, TARP and sharpness of draws whose truth is known.
 
-Pure functions of draws (B, S, 7), optional log-weights (B, S) and truths (B, 7); no files, no
-plots. Each says in its docstring what it is blind to. Galaxies are worked on in blocks, so memory
+Pure functions of draws (B, S, D), optional log-weights (B, S) and truths (B, D), of any number D of
+parameters; no files, no plots. `periods` says which of them are angles. Each says in its docstring what it is blind to. Galaxies are worked on in blocks, so memory
 beyond the arguments' own stays small.
 """
 

@@ -9,6 +9,7 @@ from scipy.fft import irfft, rfft
 from deeplegato_pp.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.diagnostics.rows import (
     Checked,
+    Periods,
     average,
     checked,
     effective_size,
@@ -18,7 +19,6 @@ from deeplegato_pp.diagnostics.rows import (
     unwrapped,
 )
 from deeplegato_pp.errors import InputError, ShapeError
-from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.circular import angular_difference
 
 Array = np.ndarray
@@ -97,10 +97,11 @@ def highest_density_coverage(
 
 
 def marginal_density_levels(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7"]:
+    periods: Periods = None,
+) -> Float[Array, "b d"]:
     """Returns, per parameter, the probability of the values denser than the truth.
 
     Densities come from the draws: a histogram smoothed by a Gaussian kernel of Silverman's width,
@@ -112,12 +113,13 @@ def marginal_density_levels(
     the sign of an error; detail finer than the kernel.
 
     Args:
-        samples: Draws in physical units, with shape (B, S, 7).
-        truth: True parameters, with shape (B, 7).
+        samples: Draws in physical units, with shape (B, S, D).
+        truth: True parameters, with shape (B, D).
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Levels, uniform in (0, 1) if all is well, with shape (B, 7).
+        Levels, uniform in (0, 1) if all is well, with shape (B, D).
 
     Raises:
         ShapeError: If shapes do not agree.
@@ -128,21 +130,21 @@ def marginal_density_levels(
         | Computing and graphing highest density regions (Hyndman, 1996)
         | https://doi.org/10.1080/00031305.1996.10474359
     """
-    rows = checked(samples, truth, log_weights)
+    rows = checked(samples, truth, log_weights, periods)
     return np.concatenate([_marginal_levels(block) for block in rows.blocks()])
 
 
-def _marginal_levels(rows: Checked) -> Float[Array, "b 7"]:
-    samples, truth = unwrapped(rows.samples, rows.truth, rows.weights)
+def _marginal_levels(rows: Checked) -> Float[Array, "b d"]:
+    samples, truth = unwrapped(rows.samples, rows.truth, rows.weights, rows.periods)
     number = samples.shape[1]
     sizes = np.broadcast_to(effective_size(rows.weights, number), (len(samples),))
     own = 1.0 / (sizes + 1.0)  # the truth's share among the draws and itself
     shares = np.full(samples.shape[:2], 1.0 / number) if rows.weights is None else rows.weights
     mass = np.concatenate([shares * (1.0 - own)[:, None], own[:, None]], axis=1)
     levels = np.empty(truth.shape)
-    for j, p in enumerate(PARAMETERS):
+    for j, period in enumerate(rows.periods):
         points = np.concatenate([samples[..., j], truth[:, j : j + 1]], axis=1)
-        density = _density_at_points(points, mass, sizes, p.period)
+        density = _density_at_points(points, mass, sizes, period)
         denser = average(density[:, :-1] > density[:, -1:], rows.weights)
         equal = average(density[:, :-1] == density[:, -1:], rows.weights)
         position = positions(rows.truth[:, j], rows.samples[:, 0, j])

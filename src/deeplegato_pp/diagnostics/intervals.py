@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from deeplegato_pp.diagnostics.rows import (
     Checked,
+    Periods,
     check_level,
     checked,
     row_quantiles,
@@ -14,25 +15,26 @@ from deeplegato_pp.diagnostics.rows import (
     sorted_rows,
     unwrapped,
 )
-from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
 
 Array = np.ndarray
 
 
 def equal_tailed_intervals(
-    samples: Float[Array, "b s 7"],
+    samples: Float[Array, "b s d"],
     level: float,
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7 2"]:
+    periods: Periods = None,
+) -> Float[Array, "b d 2"]:
     """Returns intervals with the same probability below and above.
 
     Args:
-        samples: Draws in physical units, with shape (B, S, 7).
+        samples: Draws in physical units, with shape (B, S, D).
         level: Probability inside.
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Lower and upper ends, with shape (B, 7, 2). Those of an angle are unwrapped about the draws'
+        Lower and upper ends, with shape (B, D, 2). Those of an angle are unwrapped about the draws'
         circular mean, so that the lower one is below the upper one and either may lie outside
         [0, period).
 
@@ -42,45 +44,49 @@ def equal_tailed_intervals(
         InputError: If a value is not finite.
 
     Example:
-        >>> draws = np.linspace(0, 100, 101)[None, :, None] * np.ones(7)
+        >>> draws = np.linspace(0, 100, 101)[None, :, None] * np.ones(2)
         >>> equal_tailed_intervals(draws, 0.8)[0, 0].round(1).tolist()
         [9.6, 90.4]
     """
     tail = 0.5 * (1.0 - check_level(level))
-    rows = checked(samples, np.zeros((len(samples), NUM_PARAMETERS)), log_weights)
+    rows = checked(samples, None, log_weights, periods)
     return np.concatenate([_quantiles(block, (tail, 1.0 - tail)) for block in rows.blocks()])
 
 
 def central_quantiles(
-    samples: Float[Array, "b s 7"],
+    samples: Float[Array, "b s d"],
     probabilities: tuple[float, ...],
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7 q"]:
+    periods: Periods = None,
+) -> Float[Array, "b d q"]:
     """Returns quantiles of each parameter, those of an angle unwrapped about the circular mean.
 
     Args:
-        samples: Draws in physical units, with shape (B, S, 7).
+        samples: Draws in physical units, with shape (B, S, D).
         probabilities: Between 0 and 1.
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
     """
-    rows = checked(samples, np.zeros((len(samples), NUM_PARAMETERS)), log_weights)
+    rows = checked(samples, None, log_weights, periods)
     return np.concatenate([_quantiles(block, probabilities) for block in rows.blocks()])
 
 
-def _quantiles(rows: Checked, probabilities: tuple[float, ...]) -> Float[Array, "b 7 q"]:
-    samples, _ = unwrapped(rows.samples, None, rows.weights)
-    turned = Checked(samples, rows.truth, rows.weights)
+def _quantiles(rows: Checked, probabilities: tuple[float, ...]) -> Float[Array, "b d q"]:
+    samples, _ = unwrapped(rows.samples, None, rows.weights, rows.periods)
+    turned = Checked(samples, rows.truth, rows.weights, rows.periods)
     columns = [
-        row_quantiles(turned.column(j), probabilities, rows.weights) for j in range(NUM_PARAMETERS)
+        row_quantiles(turned.column(j), probabilities, rows.weights)
+        for j in range(samples.shape[2])
     ]
     return np.stack(columns, axis=1)
 
 
 def highest_density_intervals(
-    samples: Float[Array, "b s 7"],
+    samples: Float[Array, "b s d"],
     level: float,
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7 2"]:
+    periods: Periods = None,
+) -> Float[Array, "b d 2"]:
     """Returns the shortest interval that holds a given probability; of an angle the shortest arc.
 
     Of a density with several modes the highest-density region may be several intervals; this is the
@@ -88,12 +94,13 @@ def highest_density_intervals(
     the luckiest (for 100 draws of a Gaussian, a 68 % interval holds some 63 %).
 
     Args:
-        samples: Draws in physical units, with shape (B, S, 7).
+        samples: Draws in physical units, with shape (B, S, D).
         level: Probability inside.
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Lower and upper ends, with shape (B, 7, 2). The lower end of an arc lies in [0, period),
+        Lower and upper ends, with shape (B, D, 2). The lower end of an arc lies in [0, period),
         the upper one may lie beyond.
 
     Raises:
@@ -106,23 +113,23 @@ def highest_density_intervals(
         | https://doi.org/10.1080/10618600.1999.10474802
 
     Example:
-        >>> draws = np.linspace(0, 1, 101)[None, :, None] ** 2 * np.ones(7)
+        >>> draws = np.linspace(0, 1, 101)[None, :, None] ** 2 * np.ones(2)
         >>> highest_density_intervals(draws, 0.5)[0, 0].round(2).tolist()
         [0.0, 0.25]
     """
     check_level(level)
-    rows = checked(samples, np.zeros((len(samples), NUM_PARAMETERS)), log_weights)
+    rows = checked(samples, None, log_weights, periods)
     return np.concatenate([_shortest(block, level) for block in rows.blocks()])
 
 
-def _shortest(rows: Checked, level: float) -> Float[Array, "b 7 2"]:
+def _shortest(rows: Checked, level: float) -> Float[Array, "b d 2"]:
     shape = rows.samples.shape[:2]
     weights = np.full(shape, 1.0 / shape[1]) if rows.weights is None else rows.weights
     columns = []
-    for j, p in enumerate(PARAMETERS):
+    for j, period in enumerate(rows.periods):
         draws = rows.column(j)
-        if p.period is not None:  # twice round, so that an arc may cross any cut
-            draws = np.concatenate([draws % p.period, draws % p.period + p.period], axis=1)
+        if period is not None:  # twice round, so that an arc may cross any cut
+            draws = np.concatenate([draws % period, draws % period + period], axis=1)
             columns.append(_shortest_stretch(draws, np.tile(weights, 2), level))
         else:
             columns.append(_shortest_stretch(draws, weights, level))

@@ -11,6 +11,7 @@ from scipy import stats
 from deeplegato_pp.diagnostics.rows import (
     SET_ASIDE,
     Checked,
+    Periods,
     average,
     checked,
     effective_size,
@@ -18,18 +19,18 @@ from deeplegato_pp.diagnostics.rows import (
     spread_rank,
 )
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.circular import angular_difference, circular_mean
 
 Array = np.ndarray
 
 
 def truth_ranks(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
     log_weights: Float[Array, "b s"] | None = None,
     spread: bool = True,
-) -> Float[Array, "b 7"]:
+    periods: Periods = None,
+) -> Float[Array, "b d"]:
     r"""Returns the posterior probability below the truth, uniform in (0, 1) if all is well.
 
     This is simulation-based calibration: with truths from the prior and data from the simulator,
@@ -46,13 +47,14 @@ def truth_ranks(
     knows too little: the prior itself passes.
 
     Args:
-        samples: Draws in physical units, with shape (B, S, 7).
-        truth: True parameters, with shape (B, 7).
+        samples: Draws in physical units, with shape (B, S, D).
+        truth: True parameters, with shape (B, D).
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
         spread: Whether to spread ranks over their steps; False: the plain share below.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Ranks, with shape (B, 7).
+        Ranks, with shape (B, D).
 
     Raises:
         ShapeError: If shapes do not agree.
@@ -63,17 +65,17 @@ def truth_ranks(
         | Validating Bayesian inference algorithms with simulation-based calibration
         | (Talts et al., 2018), https://arxiv.org/abs/1804.06788
     """
-    rows = checked(samples, truth, log_weights)
+    rows = checked(samples, truth, log_weights, periods)
     return np.concatenate([_ranks(block, spread) for block in rows.blocks()])
 
 
-def _ranks(rows: Checked, spread: bool) -> Float[Array, "b 7"]:
+def _ranks(rows: Checked, spread: bool) -> Float[Array, "b d"]:
     ranks = np.empty(rows.truth.shape)
-    for j, p in enumerate(PARAMETERS):
+    for j, period in enumerate(rows.periods):
         draws, value, weights = rows.column(j), rows.truth[:, j], rows.weights
         size = effective_size(weights, draws.shape[1])
-        if p.period is not None:
-            draws, value, weights, size = _cut(draws, value, weights, p.period)
+        if period is not None:
+            draws, value, weights, size = _cut(draws, value, weights, period)
         below = average(draws < value[:, None], weights)
         if not spread:
             ranks[:, j] = below

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
-from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.circular import circular_mean, unwrap
 from deeplegato_pp.stats.weighted import normalised_weights
 
@@ -18,6 +18,13 @@ Array = np.ndarray
 
 BLOCK = 2**21
 """Numbers worked on at once, so that memory stays at some tens of MB however many galaxies."""
+
+Periods = Sequence[float | None] | None
+"""Period of each parameter, None of one that is no angle.
+
+In place of all, None stands for those of the Sérsic parameters where there are as many, and for
+none otherwise.
+"""
 
 SET_ASIDE = 10
 """One draw in so many is set aside to say where an angle's circle is cut."""
@@ -28,14 +35,16 @@ class Checked:
     """Draws, truths and normalised weights that belong together.
 
     Attributes:
-        samples: With shape (B, S, 7).
-        truth: With shape (B, 7).
+        samples: With shape (B, S, D).
+        truth: With shape (B, D).
         weights: Of sum 1 in each row, with shape (B, S); None if all are equal.
+        periods: Of each parameter, None of one that is no angle, of length D.
     """
 
-    samples: Float[Array, "b s 7"]
-    truth: Float[Array, "b 7"]
+    samples: Float[Array, "b s d"]
+    truth: Float[Array, "b d"]
     weights: Float[Array, "b s"] | None
+    periods: tuple[float | None, ...]
 
     def column(self, index: int) -> Float[Array, "b s"]:
         """Returns one parameter's draws, side by side in memory."""
@@ -48,13 +57,14 @@ class Checked:
         for start in range(0, batch, step):
             part = slice(start, start + step)
             weights = None if self.weights is None else self.weights[part]
-            yield Checked(self.samples[part], self.truth[part], weights)
+            yield Checked(self.samples[part], self.truth[part], weights, self.periods)
 
 
 def checked(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"] | None,
     log_weights: Float[Array, "b s"] | None = None,
+    periods: Periods = None,
 ) -> Checked:
     """Returns the arrays as float64, with weights of sum 1.
 
@@ -64,22 +74,51 @@ def checked(
         NumericalError: If weights are NaN, or all of a row are zero.
     """
     samples = np.asarray(samples, dtype=np.float64)
-    truth = np.asarray(truth, dtype=np.float64)
-    expected = (*samples.shape[:1], NUM_PARAMETERS)
-    if samples.ndim != 3 or truth.shape != expected or samples.shape[2] != NUM_PARAMETERS:
+    if samples.ndim != 3:
+        raise ShapeError(f"samples must have shape (B, S, D), got {samples.shape}.")
+    expected = (samples.shape[0], samples.shape[2])
+    truth = np.zeros(expected) if truth is None else np.asarray(truth, dtype=np.float64)
+    if truth.shape != expected:
         raise ShapeError(
-            f"samples (B, S, 7) and truth (B, 7) must agree, got {samples.shape} and {truth.shape}."
+            f"samples (B, S, D) and truth (B, D) must agree, got {samples.shape} and {truth.shape}."
         )
     if samples.size == 0:
         raise InputError(f"there is nothing to diagnose: samples have shape {samples.shape}.")
     for what, array in (("samples", samples), ("truth", truth)):
         if not np.isfinite(array).all():
-            row = int((~np.isfinite(array).reshape(len(array), -1).all(1)).nonzero()[0][0])
+            bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            row = int(np.flatnonzero(bad)[0])
             raise InputError(
                 f"{what} must be finite, got NaN or infinity in row {row}. "
                 "Leave out galaxies that were not measured."
             )
-    return Checked(samples, truth, row_weights(log_weights, samples.shape[:2]))
+    weights = row_weights(log_weights, samples.shape[:2])
+    return Checked(samples, truth, weights, periods_of(samples.shape[2], periods))
+
+
+def periods_of(dimensions: int, periods: Periods = None) -> tuple[float | None, ...]:
+    """Returns the period of each parameter.
+
+    Args:
+        dimensions: Number of parameters.
+        periods: As given, see :data:`Periods`.
+
+    Raises:
+        ShapeError: If there is not one for each parameter.
+        RangeError: If a period is not positive.
+    """
+    if periods is None:
+        sersic = tuple(p.period for p in PARAMETERS)
+        return sersic if dimensions == len(sersic) else (None,) * dimensions
+    if len(periods) != dimensions:
+        raise ShapeError(
+            f"{len(periods)} periods were given for {dimensions} parameters. Give one for each, "
+            "None where there is none."
+        )
+    for period in periods:
+        if period is not None and not period > 0:
+            raise RangeError(f"a period must be positive, or None, got {period!r}.")
+    return tuple(periods)
 
 
 def row_weights(
@@ -127,30 +166,32 @@ def effective_size(weights: Float[Array, "b s"] | None, draws: int) -> Float[Arr
 
 
 def unwrapped(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"] | None,
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"] | None,
     weights: Float[Array, "b s"] | None,
-) -> tuple[Float[Array, "b s 7"], Float[Array, "b 7"]]:
+    periods: Periods = None,
+) -> tuple[Float[Array, "b s d"], Float[Array, "b d"]]:
     """Returns draws and truths with angles unwrapped about the draws' circular mean.
 
     Args:
-        samples: With shape (B, S, 7).
-        truth: With shape (B, 7), or None: the draws' circular mean is returned in its place, and
+        samples: With shape (B, S, D).
+        truth: With shape (B, D), or None: the draws' circular mean is returned in its place, and
             zero for other parameters.
         weights: Of sum 1 in each row, with shape (B, S).
+        periods: See :data:`Periods`.
     """
     samples = samples.copy()
     turned = np.zeros((len(samples), samples.shape[2])) if truth is None else truth.copy()
-    for j, p in enumerate(PARAMETERS):
-        if p.period is not None:
-            center = circular_mean(samples[..., j], p.period, weights)
-            turned[:, j] = unwrap(center if truth is None else truth[:, j], center, p.period)
-            samples[..., j] = unwrap(samples[..., j], center[:, None], p.period)
+    for j, period in enumerate(periods_of(samples.shape[2], periods)):
+        if period is not None:
+            center = circular_mean(samples[..., j], period, weights)
+            turned[:, j] = unwrap(center if truth is None else truth[:, j], center, period)
+            samples[..., j] = unwrap(samples[..., j], center[:, None], period)
     return samples, turned
 
 
 def log_scaled(values: Float[Array, "*b 7"]) -> Float[Array, "*b 7"]:
-    """Returns parameters with the natural logarithm of those whose prior is uniform in it.
+    """Returns Sérsic parameters with the logarithm of those whose prior is uniform in it.
 
     In these units an error of a radius or of an index means the same for small and large ones.
     """

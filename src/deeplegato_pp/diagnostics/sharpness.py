@@ -8,6 +8,7 @@ from jaxtyping import Float
 from deeplegato_pp.diagnostics.intervals import equal_tailed_intervals
 from deeplegato_pp.diagnostics.rows import (
     Checked,
+    Periods,
     average,
     check_level,
     checked,
@@ -15,56 +16,59 @@ from deeplegato_pp.diagnostics.rows import (
     sorted_rows,
     unwrapped,
 )
-from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
 from deeplegato_pp.stats.circular import angular_difference
 
 Array = np.ndarray
 
 
 def errors(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7"]:
+    periods: Periods = None,
+) -> Float[Array, "b d"]:
     """Returns posterior mean minus truth; of an angle the circular mean, within half a period.
 
     Args:
-        samples: Draws, with shape (B, S, 7): in physical units, or both through `log_scaled`.
-        truth: True parameters in the same units, with shape (B, 7).
+        samples: Draws, with shape (B, S, D): in physical units, or both through `log_scaled`.
+        truth: True parameters in the same units, with shape (B, D).
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
     """
-    rows = checked(samples, truth, log_weights)
+    rows = checked(samples, truth, log_weights, periods)
     return np.concatenate([_errors(block) for block in rows.blocks()])
 
 
-def _errors(rows: Checked) -> Float[Array, "b 7"]:
-    turned, centers = unwrapped(rows.samples, None, rows.weights)
+def _errors(rows: Checked) -> Float[Array, "b d"]:
+    turned, centers = unwrapped(rows.samples, None, rows.weights, rows.periods)
     difference = average(turned, rows.weights) - rows.truth
-    for j, p in enumerate(PARAMETERS):
-        if p.period is not None:
-            difference[:, j] = angular_difference(centers[:, j] - rows.truth[:, j], p.period)
+    for j, period in enumerate(rows.periods):
+        if period is not None:
+            difference[:, j] = angular_difference(centers[:, j] - rows.truth[:, j], period)
     return difference
 
 
 def rmse(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "7"]:
+    periods: Periods = None,
+) -> Float[Array, " d"]:
     """Returns the root of the mean squared error of the posterior mean, per parameter.
 
     Blind to: everything but the mean; of heavy-tailed errors it shows the few largest.
 
     See `errors` for arguments.
     """
-    return np.sqrt(np.mean(np.square(errors(samples, truth, log_weights)), axis=0))
+    return np.sqrt(np.mean(np.square(errors(samples, truth, log_weights, periods)), axis=0))
 
 
 def crps(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7"]:
+    periods: Periods = None,
+) -> Float[Array, "b d"]:
     r"""Returns the continuous ranked probability score: least, on average, for right posteriors.
 
     .. math:: E|X - y| - \tfrac{1}{2} E|X - X'|
@@ -77,12 +81,13 @@ def crps(
     outweigh the others in a mean: look at it by class. Correlations do not enter.
 
     Args:
-        samples: Draws, with shape (B, S, 7): in physical units, or both through `log_scaled`.
-        truth: True parameters in the same units, with shape (B, 7).
+        samples: Draws, with shape (B, S, D): in physical units, or both through `log_scaled`.
+        truth: True parameters in the same units, with shape (B, D).
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Scores, with shape (B, 7); in units of each parameter.
+        Scores, with shape (B, D); in units of each parameter.
 
     References:
         | Strictly proper scoring rules, prediction, and estimation (Gneiting & Raftery, 2007)
@@ -91,23 +96,23 @@ def crps(
         | https://doi.org/10.1256/qj.05.235
         | Fair scores for ensemble forecasts (Ferro, 2014), https://doi.org/10.1002/qj.2270
     """
-    rows = checked(samples, truth, log_weights)
+    rows = checked(samples, truth, log_weights, periods)
     return np.concatenate([_crps(block) for block in rows.blocks()])
 
 
-def _crps(rows: Checked) -> Float[Array, "b 7"]:
+def _crps(rows: Checked) -> Float[Array, "b d"]:
     shape = rows.samples.shape[:2]
     weights = np.full(shape, 1.0 / shape[1]) if rows.weights is None else rows.weights
     different = 1.0 - np.square(weights).sum(axis=1)  # probability that two draws are not the same
     different = np.where(different > 1e-12, different, 1.0)
-    scores = np.empty((shape[0], NUM_PARAMETERS))
-    for j, p in enumerate(PARAMETERS):
+    scores = np.empty(rows.truth.shape)
+    for j, period in enumerate(rows.periods):
         draws, value = rows.column(j), rows.truth[:, j : j + 1]
-        if p.period is None:
+        if period is None:
             distance, between = np.abs(draws - value), _mean_difference(draws, weights)
         else:
-            distance = np.abs(angular_difference(draws - value, p.period))
-            between = _mean_arc(draws, weights, p.period)
+            distance = np.abs(angular_difference(draws - value, period))
+            between = _mean_arc(draws, weights, period)
         scores[:, j] = (distance * weights).sum(axis=1) - 0.5 * between / different
     return scores
 
@@ -140,24 +145,26 @@ def _mean_arc(
 
 
 def mean_width(
-    samples: Float[Array, "b s 7"],
+    samples: Float[Array, "b s d"],
     level: float = 0.68,
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "7"]:
+    periods: Periods = None,
+) -> Float[Array, " d"]:
     """Returns the mean width of the central intervals of a level, per parameter.
 
     Blind to: whether the intervals hold the truth; it means something beside coverage only.
     """
-    ends = equal_tailed_intervals(samples, level, log_weights)
+    ends = equal_tailed_intervals(samples, level, log_weights, periods)
     return np.asarray((ends[..., 1] - ends[..., 0]).mean(axis=0))
 
 
 def interval_score(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
     level: float = 0.68,
     log_weights: Float[Array, "b s"] | None = None,
-) -> Float[Array, "b 7"]:
+    periods: Periods = None,
+) -> Float[Array, "b d"]:
     r"""Returns the score of central intervals: width, and a fine for each truth outside.
 
     .. math:: (u - l) + \frac{2}{1 - L} [(l - y)_+ + (y - u)_+]
@@ -168,30 +175,31 @@ def interval_score(
     Blind to: what happens inside the interval, and to how the draws beyond it lie.
 
     Args:
-        samples: Draws, with shape (B, S, 7): in physical units, or both through `log_scaled`.
-        truth: True parameters in the same units, with shape (B, 7).
+        samples: Draws, with shape (B, S, D): in physical units, or both through `log_scaled`.
+        truth: True parameters in the same units, with shape (B, D).
         level: Probability L of the interval.
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Scores, with shape (B, 7); in units of each parameter.
+        Scores, with shape (B, D); in units of each parameter.
 
     References:
         | Strictly proper scoring rules, prediction, and estimation (Gneiting & Raftery, 2007)
         | https://doi.org/10.1198/016214506000001437
     """
-    rows = checked(samples, truth, log_weights)
-    ends = equal_tailed_intervals(samples, check_level(level), log_weights)
+    rows = checked(samples, truth, log_weights, periods)
+    ends = equal_tailed_intervals(samples, check_level(level), log_weights, periods)
     lower, upper = ends[..., 0], ends[..., 1]
-    value = _beside(rows.truth, 0.5 * (lower + upper))
+    value = _beside(rows, 0.5 * (lower + upper))
     outside = np.maximum(lower - value, 0.0) + np.maximum(value - upper, 0.0)
     return upper - lower + 2.0 / (1.0 - level) * outside
 
 
-def _beside(truth: Float[Array, "b 7"], middle: Float[Array, "b 7"]) -> Float[Array, "b 7"]:
+def _beside(rows: Checked, middle: Float[Array, "b d"]) -> Float[Array, "b d"]:
     """Returns truths with angles shifted by whole periods to lie next to `middle`."""
-    value = truth.copy()
-    for j, p in enumerate(PARAMETERS):
-        if p.period is not None:
-            value[:, j] = middle[:, j] + angular_difference(truth[:, j] - middle[:, j], p.period)
+    value = rows.truth.copy()
+    for j, period in enumerate(rows.periods):
+        if period is not None:
+            value[:, j] = middle[:, j] + angular_difference(rows.truth[:, j] - middle[:, j], period)
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
@@ -9,6 +11,7 @@ from deeplegato_pp.checks import check_choice
 from deeplegato_pp.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.diagnostics.rows import (
     Checked,
+    Periods,
     average,
     checked,
     effective_size,
@@ -16,7 +19,6 @@ from deeplegato_pp.diagnostics.rows import (
     spread_rank,
 )
 from deeplegato_pp.errors import InputError, ShapeError
-from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
 from deeplegato_pp.stats.circular import angular_difference
 
 Array = np.ndarray
@@ -25,15 +27,16 @@ METRICS = ("euclidean", "cityblock")
 
 
 def tarp_levels(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
-    references: Float[Array, "b 7"] | None = None,
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
+    references: Float[Array, "b d"] | None = None,
     log_weights: Float[Array, "b s"] | None = None,
     *,
-    scale: Float[Array, "*b 7"] | None = None,
+    scale: Float[Array, "*b d"] | None = None,
     metric: str = "euclidean",
     joint: bool = True,
     spread: bool = True,
+    periods: Periods = None,
 ) -> Float[Array, "b *p"]:
     """Returns the share of draws closer to a reference than the truth, uniform if all is well.
 
@@ -53,18 +56,19 @@ def tarp_levels(
     knows less than the references' data.
 
     Args:
-        samples: Draws in physical units, with shape (B, S, 7).
-        truth: True parameters, with shape (B, 7).
-        references: Reference points, with shape (B, 7); None: one draw each.
+        samples: Draws in physical units, with shape (B, S, D).
+        truth: True parameters, with shape (B, D).
+        references: Reference points, with shape (B, D); None: one draw each.
         log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
-        scale: Units of the distances, with shape (7,) or (B, 7), e.g. the prior's widths; None:
+        scale: Units of the distances, with shape (D,) or (B, D), e.g. the prior's widths; None:
             the posteriors' standard deviations.
         metric: ``"euclidean"`` or ``"cityblock"``.
         joint: Whether distances are of all parameters together; False: of each alone.
         spread: Whether to spread levels over the steps that a finite number of draws makes.
+        periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Levels, with shape (B,), or (B, 7) if not joint.
+        Levels, with shape (B,), or (B, D) if not joint.
 
     Raises:
         ShapeError: If shapes do not agree.
@@ -75,13 +79,13 @@ def tarp_levels(
         | Sampling-based accuracy testing of posterior estimators for general inference
         | (Lemos et al., 2023), https://arxiv.org/abs/2302.03026
     """
-    rows = checked(samples, truth, log_weights)
+    rows = checked(samples, truth, log_weights, periods)
     check_choice(metric, METRICS, "metric")
-    batch, number = rows.samples.shape[:2]
+    number = rows.samples.shape[1]
     if references is None and number < 2:
         raise InputError("a reference is one of the draws: give at least 2, or references.")
-    points = None if references is None else _rows_of(references, batch, "references")
-    units = None if scale is None else _rows_of(scale, batch, "scale")
+    points = None if references is None else _rows_of(references, rows.truth.shape, "references")
+    units = None if scale is None else _rows_of(scale, rows.truth.shape, "scale")
     levels, start = [], 0
     for block in rows.blocks():
         part = slice(start, start + len(block.truth))
@@ -93,40 +97,48 @@ def tarp_levels(
 
 
 def tarp_coverage(
-    samples: Float[Array, "b s 7"],
-    truth: Float[Array, "b 7"],
-    references: Float[Array, "b 7"] | None = None,
+    samples: Float[Array, "b s d"],
+    truth: Float[Array, "b d"],
+    references: Float[Array, "b d"] | None = None,
     log_weights: Float[Array, "b s"] | None = None,
     *,
-    scale: Float[Array, "*b 7"] | None = None,
+    scale: Float[Array, "*b d"] | None = None,
     metric: str = "euclidean",
     joint: bool = True,
     nominal: tuple[float, ...] = NOMINAL,
+    periods: Periods = None,
 ) -> Float[Array, "k *p"]:
     """Returns how often TARP's regions of some levels hold the truth: the coverage curve.
 
     See `tarp_levels` for arguments, references, and what this is blind to.
     """
     levels = tarp_levels(
-        samples, truth, references, log_weights, scale=scale, metric=metric, joint=joint
+        samples,
+        truth,
+        references,
+        log_weights,
+        scale=scale,
+        metric=metric,
+        joint=joint,
+        periods=periods,
     )
     return expected_coverage(levels, nominal)
 
 
-def _rows_of(array: Array, batch: int, what: str) -> Float[Array, "b 7"]:
+def _rows_of(array: Array, shape: tuple[int, ...], what: str) -> Float[Array, "b d"]:
     array = np.asarray(array, dtype=np.float64)
-    if array.shape not in ((NUM_PARAMETERS,), (batch, NUM_PARAMETERS)):
-        raise ShapeError(f"{what} must have shape (7,) or ({batch}, 7), got {array.shape}.")
+    if array.shape not in (shape[1:], shape):
+        raise ShapeError(f"{what} must have shape {shape[1:]} or {shape}, got {array.shape}.")
     if not np.isfinite(array).all():
         raise InputError(f"{what} must be finite, got NaN or infinity.")
-    return np.broadcast_to(array, (batch, NUM_PARAMETERS))
+    return np.broadcast_to(array, shape)
 
 
-def _set_one_aside(rows: Checked) -> tuple[Checked, Float[Array, "b 7"]]:
+def _set_one_aside(rows: Checked) -> tuple[Checked, Float[Array, "b d"]]:
     """Returns the rows without one draw each, and those draws, taken in proportion to weight."""
     batch, number = rows.samples.shape[:2]
     if rows.weights is None:
-        return Checked(rows.samples[:, 1:], rows.truth, None), rows.samples[:, 0]
+        return replace(rows, samples=rows.samples[:, 1:]), rows.samples[:, 0]
     position = positions(rows.samples[:, 0, 0])[:, None]
     edges = np.cumsum(rows.weights, axis=1)
     index = np.minimum((edges <= position * edges[:, -1:]).sum(axis=1), number - 1)
@@ -136,16 +148,17 @@ def _set_one_aside(rows: Checked) -> tuple[Checked, Float[Array, "b 7"]]:
     total = weights.sum(axis=1, keepdims=True)
     alone = total[:, 0] <= 1e-12  # the one draw of a row that has any weight is not set aside
     weights = np.where(alone[:, None], rows.weights, weights / np.where(total > 0, total, 1.0))
-    return Checked(rows.samples, rows.truth, weights), rows.samples[all_rows, index]
+    return replace(rows, weights=weights), rows.samples[all_rows, index]
 
 
-def _spread_of(rows: Checked, reference: Float[Array, "b 7"]) -> Float[Array, "b 7"]:
+def _spread_of(rows: Checked, reference: Float[Array, "b d"]) -> Float[Array, "b d"]:
     """Returns each posterior's standard deviation; the truth counts as one draw of it.
 
     Left out, it alone would not have been fitted by the unit in which it is measured, and right
     posteriors of few draws would look too narrow.
     """
-    off, own = _differences(rows.samples, reference[:, None]), _differences(rows.truth, reference)
+    off = _differences(rows.samples, reference[:, None], rows.periods)
+    own = _differences(rows.truth, reference, rows.periods)
     share = 1.0 / (np.asarray(effective_size(rows.weights, off.shape[1])) + 1.0)
     share = np.broadcast_to(share, (len(off),))[:, None]
     mean = (1.0 - share) * average(off, rows.weights) + share * own
@@ -156,14 +169,15 @@ def _spread_of(rows: Checked, reference: Float[Array, "b 7"]) -> Float[Array, "b
 
 def _levels(
     rows: Checked,
-    reference: Float[Array, "b 7"],
-    unit: Float[Array, "b 7"],
+    reference: Float[Array, "b d"],
+    unit: Float[Array, "b d"],
     metric: str,
     joint: bool,
     spread: bool,
 ) -> Float[Array, "b *p"]:
-    draws = _distances(rows.samples, reference[:, None], unit[:, None], metric, joint)
-    own = _distances(rows.truth, reference, unit, metric, joint)
+    off = _differences(rows.samples, reference[:, None], rows.periods)
+    draws = _distances(off / unit[:, None], metric, joint)
+    own = _distances(_differences(rows.truth, reference, rows.periods) / unit, metric, joint)
     closer = average(draws < own[:, None], rows.weights)
     if not spread:
         return closer
@@ -173,14 +187,8 @@ def _levels(
     return spread_rank(closer, equal, size, positions(own, first))
 
 
-def _distances(
-    values: Float[Array, "*b 7"],
-    reference: Float[Array, "*b 7"],
-    unit: Float[Array, "*b 7"],
-    metric: str,
-    joint: bool,
-) -> Float[Array, "*b"]:
-    difference = np.abs(_differences(values, reference) / unit)
+def _distances(differences: Float[Array, "*b d"], metric: str, joint: bool) -> Float[Array, "*b"]:
+    difference = np.abs(differences)
     if not joint:
         return difference
     if metric == "cityblock":
@@ -189,10 +197,12 @@ def _distances(
 
 
 def _differences(
-    values: Float[Array, "*b 7"], reference: Float[Array, "*#b 7"]
-) -> Float[Array, "*b 7"]:
+    values: Float[Array, "*b d"],
+    reference: Float[Array, "*#b d"],
+    periods: tuple[float | None, ...],
+) -> Float[Array, "*b d"]:
     difference = values - reference
-    for j, p in enumerate(PARAMETERS):
-        if p.period is not None:
-            difference[..., j] = angular_difference(difference[..., j], p.period)
+    for j, period in enumerate(periods):
+        if period is not None:
+            difference[..., j] = angular_difference(difference[..., j], period)
     return np.asarray(difference)

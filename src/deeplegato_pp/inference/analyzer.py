@@ -97,6 +97,8 @@ class UncertaintyAnalyzer:
             keep = np.array([m.measured for m in results.measurements])
         else:
             draws = np.asarray(results)
+            if draws.ndim != 3 or draws.shape[2] != len(NAMES):
+                raise ShapeError(f"draws must have shape (B, S, 7), got {draws.shape}.")
             keep = np.isfinite(draws).all(axis=tuple(range(1, draws.ndim)))
         known = None if truth is None else _truths(truth, len(keep))
         if not keep.any():
