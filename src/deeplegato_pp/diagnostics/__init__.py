@@ -1,8 +1,9 @@
 """Are the error bars right? Ranks, coverage, TARP and sharpness of draws whose truth is known.
 
 Pure functions of draws (B, S, D), optional log-weights (B, S) and truths (B, D), of any number D of
-parameters; no files, no plots. `periods` says which of them are angles. Each says in its docstring what it is blind to. Galaxies are worked on in blocks, so memory
-beyond the arguments' own stays small.
+parameters; no files, no plots. `periods` says which of the parameters are angles. Each function
+says in its docstring what it is blind to. Galaxies are worked on in blocks, so memory beyond the
+arguments' own stays small.
 """
 
 from deeplegato_pp.diagnostics.coverage import (
