@@ -33,6 +33,14 @@ SHOWN = (
 )
 """Columns of the table at first; others can be added on the page."""
 
+FILES = ("style.css", "gallery.js")
+"""Files that are copied as they are."""
+
+FOLDERS = ("thumbnails", "galaxies")
+
+CONTENT = {"index.html", "rows.js", "catalogue.fits", *FILES, *FOLDERS}
+"""What a gallery's folder holds."""
+
 LOWEST = -3.0
 """Lower end of the pictures' scale. [sigma]"""
 
@@ -74,7 +82,7 @@ def make_report(
     """
     rows = _rows(table)
     check_folder(folder)
-    for name in ("thumbnails", "galaxies"):
+    for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     palette = brightness_palette()
     template = _environment().get_template("galaxy.html")
@@ -117,10 +125,13 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"output {folder} is a file, expected a folder. Give another name.")
     if not folder.resolve().parent.is_dir():
         raise InputError(f"output {folder}: folder {folder.parent} does not exist. Make it first.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "gallery.js").is_file():
+    strangers = (
+        [p.name for p in folder.iterdir() if p.name not in CONTENT] if folder.is_dir() else []
+    )
+    if strangers:
         raise InputError(
-            f"output {folder} holds other files, expected a new folder or an earlier gallery. "
-            "Choose another name."
+            f"output {folder} holds other files ({', '.join(strangers[:3])}), expected a new folder "
+            "or an earlier gallery. Choose another name."
         )
 
 
@@ -301,7 +312,7 @@ def _write_index(
     )
     (folder / "index.html").write_text(index, encoding="utf-8")
     here = resources.files("deeplegato_pp.report") / "templates"
-    for name in ("style.css", "gallery.js"):
+    for name in FILES:
         (folder / name).write_text((here / name).read_text(encoding="utf-8"), encoding="utf-8")
 
 
