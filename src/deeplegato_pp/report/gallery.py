@@ -130,8 +130,8 @@ def check_folder(folder: Path) -> None:
     )
     if strangers:
         raise InputError(
-            f"output {folder} holds other files ({', '.join(strangers[:3])}), expected a new folder "
-            "or an earlier gallery. Choose another name."
+            f"output {folder} holds other files ({', '.join(strangers[:3])}), expected a new or "
+            "empty folder, or an earlier gallery. Choose another name."
         )
 
 
