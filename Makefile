@@ -7,7 +7,7 @@ EXAMPLE ?= src/deeplegato_pp/examples/hst_galaxy.fits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install dev test test-slow test-portable test-oldest lint format clean
+.PHONY: help demo install dev test test-slow test-portable test-oldest docs lint format clean
 
 # Tests allocate and free the same large arrays over and over: glibc is told to keep the memory,
 # since handing it back to the system and asking again can cost more than the arithmetic.
@@ -53,6 +53,9 @@ test-oldest: $(OLDEST)/.installed  ## run the fast tests with the oldest release
 	$(OLDEST)/bin/python -m pytest -m "not slow" -p no:cacheprovider \
 	  -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::FutureWarning
 
+docs: $(VENV)/.installed-docs  ## build the documentation site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 lint: dev  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,7 +66,7 @@ format: dev  ## put the code in order
 	$(BIN)/ruff format .
 
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) $(OLDEST) build dist demo.ecsv demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist docs/_build docs/_generated demo.ecsv demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -80,6 +83,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	@touch $@
 
 # torchvision, which timm asks for, must be the one of the oldest torch. The export to ONNX needs a
 # newer torch (see pyproject.toml): its tests are left out.

@@ -17,6 +17,7 @@ from deeplegato_pp.cli.catalog import catalog
 from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
 from deeplegato_pp.cli.regions import regions
+from deeplegato_pp.cli.report import report
 from deeplegato_pp.cli.simulate import simulate
 from deeplegato_pp.cli.train import train
 from deeplegato_pp.errors import DeepLegatoError
@@ -67,6 +68,7 @@ app.command(
 app.command(
     epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
 )(calibrate)
+app.command(epilog="Example: deeplegato report catalogue.parquet -o gallery")(report)
 app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(regions)
 app.command(epilog="Example: deeplegato info --model default")(info)
 

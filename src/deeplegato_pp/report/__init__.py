@@ -1,0 +1,1 @@
+"""Catalogues to look through: static pages with a picture of every galaxy."""

@@ -1,0 +1,135 @@
+"""Radial profiles along a galaxy's ellipse, and posterior intervals, as SVG."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.report.panels import Panels
+from deeplegato_pp.scene.parameters import PARAMETERS
+
+WIDTH, HEIGHT = 420, 240
+"""Of the profile's drawing. [px]"""
+
+_MARGIN = 46
+_RINGS = 18
+
+
+def radial_profile(panels: Panels, axis_ratio: float, angle: float) -> list[tuple[float, ...]]:
+    """Returns means over elliptical rings, as wide again as the one before is long.
+
+    Args:
+        panels: Of one galaxy, measured.
+        axis_ratio: b/a of the rings.
+        angle: Of their major axis, counter-clockwise from +y. [deg]
+
+    Returns:
+        Per ring: radius along the major axis [arcsec], mean of the image, its error, mean of the
+        model. [image units]
+    """
+    if panels.model is None:
+        return []
+    rows, columns = np.indices(panels.image.shape, dtype=float)
+    dx, dy = columns - panels.center[0], rows - panels.center[1]
+    phi = math.radians(angle)
+    along = -dx * math.sin(phi) + dy * math.cos(phi)
+    across = dx * math.cos(phi) + dy * math.sin(phi)
+    radius = np.hypot(along, across / max(axis_ratio, 0.05))
+    usable = ~panels.mask & np.isfinite(panels.image)
+    edges = np.geomspace(0.7, panels.image.shape[0] / 2, _RINGS)
+    rings: list[tuple[float, ...]] = []
+    for inner, outer in zip([0.0, *edges[:-1]], edges, strict=True):
+        ring = usable & (radius >= inner) & (radius < outer)
+        number = int(ring.sum())
+        if number:
+            error = panels.sigma / math.sqrt(number)
+            where = float(radius[ring].mean()) * panels.pixel_scale
+            rings.append(
+                (where, float(panels.image[ring].mean()), error, float(panels.model[ring].mean()))
+            )
+    return rings
+
+
+def profile_svg(panels: Panels, axis_ratio: float, angle: float) -> str:
+    """Returns the profile as an SVG drawing: points with errors, the model as a line."""
+    rings = np.array(radial_profile(panels, axis_ratio, angle))
+    if len(rings) < 2:
+        return ""
+    radius, image, error, model = rings.T
+    softening = panels.sigma / 5
+    lowest = math.asinh(-0.5)
+    highest = math.asinh(max(image.max(), model.max(), softening) / softening)
+    start, end = math.log10(radius[0] / 1.3), math.log10(radius[-1] * 1.1)
+    base = HEIGHT - _MARGIN
+
+    def up(values: Array) -> Array:
+        part = (np.arcsinh(values / softening) - lowest) / (highest - lowest)
+        return np.asarray(base - part * (HEIGHT - 1.4 * _MARGIN))
+
+    def along(values: Array) -> Array:
+        part = (np.log10(values) - start) / (end - start)
+        return np.asarray(_MARGIN + part * (WIDTH - 1.3 * _MARGIN))
+
+    x = along(radius)
+    zero = float(up(np.zeros(1))[0])
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, up(model), strict=True))
+    parts = [
+        _line("zero", _MARGIN, WIDTH, zero, zero),
+        f'<polyline class="model" points="{points}"/>',
+    ]
+    for place, top, bottom, y in zip(
+        x, up(image + error), up(image - error), up(image), strict=True
+    ):
+        parts.append(_line("bar", place, place, top, bottom))
+        parts.append(f'<circle class="data" cx="{place:.1f}" cy="{y:.1f}" r="2.5"/>')
+    for tick in 10.0 ** np.arange(math.ceil(start), math.floor(end) + 1):
+        parts.append(_text(float(along(np.array(tick))), base + 16, f"{tick:g}", "middle"))
+    for tick in 10.0 ** np.arange(0, 6):
+        if tick * panels.sigma < image.max():
+            y = float(up(np.array(tick * panels.sigma)))
+            parts.append(_text(_MARGIN - 6, y + 4, f"{tick:g}", "end"))
+    parts.append(_text(WIDTH / 2, HEIGHT - 10, "radius along the major axis [arcsec]", "middle"))
+    turned = f' transform="rotate(-90 12 {HEIGHT / 2})"'
+    parts.append(_text(12, HEIGHT / 2, "brightness [σ per pixel]", "middle", turned))
+    return f'<svg class="profile" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
+
+
+def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{text}</text>'
+
+
+def interval_svg(row: dict[str, Any], name: str) -> str:
+    """Returns one parameter's posterior as a drawing: 95 and 68 % intervals and median.
+
+    The drawing spans 4 times the 95 % interval, clipped to the prior's bounds, which are marked.
+    A circular parameter whose interval wraps is unwrapped about the median.
+    """
+    parameter = next(p for p in PARAMETERS if p.name == name)
+    found = [row.get(f"{name}_{q}") for q in ("q025", "q16", "q50", "q84", "q975")]
+    if any(v is None or not math.isfinite(v) for v in found):
+        return ""
+    values = [float(v) for v in found if v is not None]
+    if parameter.period is not None:
+        half = parameter.period / 2
+        values = [(v - values[2] + half) % parameter.period - half + values[2] for v in values]
+    width = max(values[4] - values[0], 1e-9)
+    low, high = values[2] - 1.5 * width, values[2] + 1.5 * width
+    bounds = [row.get(f"prior_{name}_{side}") for side in ("lower", "upper")]
+    a, b, c, d, e = ((v - low) / (high - low) * 200 for v in values)
+    parts = [
+        f'<rect class="wide" x="{a:.1f}" y="8" width="{max(e - a, 1):.1f}" height="4"/>',
+        f'<rect class="narrow" x="{b:.1f}" y="5" width="{max(d - b, 1):.1f}" height="10"/>',
+        _line("middle", c, c, 2, 18),
+    ]
+    for bound in bounds:
+        if bound is not None and low < bound < high:
+            x = (bound - low) / (high - low) * 200
+            parts.append(_line("bound", x, x, 0, 20))
+    return f'<svg class="interval" viewBox="0 0 200 20">{"".join(parts)}</svg>'

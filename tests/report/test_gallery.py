@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import QTable
+from matplotlib.image import imread
+
+from deeplegato_pp.catalog.inputs import Inputs
+from deeplegato_pp.cli.app import main
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.report.gallery import check_folder, make_report, picture
+from deeplegato_pp.report.panels import Panels, Pixels
+from deeplegato_pp.report.profile import interval_svg, radial_profile
+from deeplegato_pp.scene.parameters import PARAMETERS
+from fake_model import TRUTH, truth_image
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def make_table(rows: int = 3) -> QTable:
+    """Results of the fake network's galaxy at rising magnitudes; the last one is not measured."""
+    table = QTable({"name": [f"<g{i}>" for i in range(rows)], "file": ["g.fits"] * rows})
+    for p, value in zip(PARAMETERS, TRUTH.tolist(), strict=True):
+        values = np.full(rows, value) + 0.1 * np.arange(rows) * (p.name == "magnitude")
+        values[-1] = np.nan
+        for suffix, shift in (("", 0), ("_q025", -2), ("_q16", -1), ("_q50", 0), ("_q84", 1), ("_q975", 2)):  # noqa: E501  # fmt: skip
+            table[p.name + suffix] = u.Quantity(values + 0.01 * shift, p.unit)
+        table[f"{p.name}_std"] = u.Quantity(np.full(rows, 0.01), p.unit)
+    table["effective_radius_pix"] = np.full(rows, 4.0) * u.pix
+    table["x"], table["y"] = np.full(rows, 64.0), np.full(rows, 62.5)
+    table["flags"] = [0] * (rows - 2) + [int(Flag.POOR_FIT), int(Flag.FAILED)]
+    table["flag_names"] = [""] * (rows - 2) + ["poor_fit", "failed"]
+    table["quality"] = ["good"] * (rows - 2) + ["caution", "bad"]
+    table["reason"] = [""] * (rows - 1) + ["no pixel is left"]
+    for name, value in (("pixel_scale", 0.25), ("zero_point", 30.5), ("background", 1.0)):
+        table[name] = np.full(rows, value)
+    table["psf_fwhm"] = np.full(rows, 3.0)
+    return table
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fits.writeto("g.fits", truth_image().numpy() + 5.0)
+    return tmp_path
+
+
+def pixels(folder):
+    return Pixels((folder,), lambda path: Inputs((path,)))
+
+
+class Links(HTMLParser):
+    """The targets of links, pictures, styles and scripts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [v for k, v in attrs if k in ("href", "src") and v]
+
+
+def test_the_pages_hang_together_and_need_no_network(folder):
+    table = make_table()
+    assert make_report(table, folder / "gallery", pixels(folder)) == 3
+    pages = [folder / "gallery/index.html", *sorted((folder / "gallery/galaxies").iterdir())]
+    assert len(pages) == 4
+    for page in pages:
+        links = Links(page.read_text()).found
+        assert links
+        for link in links:
+            assert (page.parent / link).is_file(), link
+    text = pages[1].read_text()
+    assert "&lt;g0&gt;" in text
+    assert "<g0>" not in text
+    assert 'class="profile"' in text
+    assert text.count('class="interval"') == 7
+    assert Flag.POOR_FIT.meaning.split(":")[0] in pages[2].read_text()
+    assert "no pixel is left" in pages[3].read_text()
+
+
+def test_the_data_of_the_table(folder):
+    make_report(make_table(), folder / "gallery", pixels(folder))
+    text = (folder / "gallery/rows.js").read_text()
+    data = json.loads(text.removeprefix("window.GALLERY=").removesuffix(";\n"))
+    assert data["quality"] == ["good", "caution", "bad"]
+    assert data["flagNames"] == ["failed", "poor_fit"]
+    magnitudes = data["columns"]["magnitude"]
+    assert magnitudes["values"] == [21.0, 21.1, None]
+    assert magnitudes["unit"] == "mag"
+    assert "magnitude_q50" not in data["columns"]
+    table = QTable.read(folder / "gallery/catalogue.fits")
+    assert (folder / "gallery/thumbnails/0001.png").samefile(table["thumbnail"][1])
+
+
+def test_the_picture_is_image_model_and_residual(folder):
+    table = make_table()
+    make_report(table, folder / "gallery", pixels(folder))
+    strip = imread(folder / "gallery/thumbnails/0000.png")[..., :3].sum(2)
+    side = strip.shape[0]
+    assert strip.shape == (side, 3 * side)
+    image, model, residual = np.split(strip, 3, axis=1)
+    middle = slice(side // 2 - 1, side // 2 + 2), slice(side // 2 - 1, side // 2 + 2)
+    assert image[middle].mean() > 2.0
+    assert model[middle].mean() > 2.0
+    assert residual[middle].mean() < 1.0
+
+
+def test_panels_take_the_sky_off_and_leave_noise(folder):
+    table = make_table()
+    row = {name: getattr(table[name][0], "value", table[name][0]) for name in table.colnames}
+    panels = pixels(folder).panels(row)
+    assert isinstance(panels, Panels)
+    assert panels.residual.std() == pytest.approx(1.0, abs=0.1)
+    assert abs(np.median(panels.residual)) < 0.1
+    rings = np.array(radial_profile(panels, row["axis_ratio"], row["position_angle"]))
+    np.testing.assert_array_less(np.abs(rings[:, 1] - rings[:, 3]), 5 * rings[:, 2])
+    assert (np.diff(rings[2:, 3]) < 0).all()  # within the PSF's core rings follow the PSF
+
+
+def test_what_has_no_picture_says_why(folder):
+    table = make_table()
+    table["file"][0] = "gone"
+    assert make_report(table, folder / "gallery", pixels(folder)) == 2
+    assert "gone is not there any more" in (folder / "gallery/galaxies/0000.html").read_text()
+
+
+def test_masked_pixels_are_grey():
+    image = np.zeros((8, 8))
+    mask = image == 0
+    mask[4:] = False
+    strip, peak = picture(Panels(image, image + 1.0, mask, 1.0, (3.5, 3.5), 0.2))
+    assert peak == 5.0
+    assert (strip[:4, :8] == 255).all()
+    assert (strip[:, 8:16] < 255).all()
+
+
+def test_an_angle_that_wraps_is_drawn_about_its_median():
+    names = [f"position_angle_{q}" for q in ("q025", "q16", "q50", "q84", "q975")]
+    drawing = interval_svg(dict(zip(names, (176, 178, 0.5, 2, 4), strict=True)), "position_angle")
+    found = re.search(r'wide" x="([\d.]+)" y="8" width="([\d.]+)"', drawing)
+    left, width = (float(v) for v in found.groups())
+    assert width == pytest.approx(200 / 3, abs=0.2)
+    assert left < 100 < left + width
+
+
+def test_wrong_folders_and_tables_are_refused(folder):
+    (folder / "other").mkdir()
+    (folder / "other/file").write_text("")
+    with pytest.raises(InputError, match="holds other files"):
+        check_folder(folder / "other")
+    with pytest.raises(InputError, match="does not exist"):
+        check_folder(folder / "none/gallery")
+    with pytest.raises(InputError, match="is a file"):
+        check_folder(folder / "g.fits")
+    with pytest.raises(InputError, match="no column quality"):
+        make_report(QTable({"magnitude": [1.0]}), folder / "gallery", pixels(folder))
+
+
+def test_the_command(folder, capsys):
+    make_table().write("t.ecsv")
+    assert main(["report", "t.ecsv", "-o", "gallery", "--title", "Field"]) == 0
+    assert "3 galaxies, 3 with a picture" in capsys.readouterr().out
+    assert "<title>Field</title>" in (folder / "gallery/index.html").read_text()
+    assert main(["report", "t.ecsv", "-o", "gallery"]) == 0  # an earlier gallery is replaced
+    assert main(["report", "none.ecsv", "-o", "gallery2"]) == 2
+
+
+ACTIONS = """
+<script>
+function rows() {
+  return Array.from(document.querySelectorAll("#rows tbody tr")).map(function (line) {
+    return line.children[1].textContent;
+  });
+}
+function set(id, value, kind) {
+  document.getElementById(id).value = value;
+  document.getElementById(id).dispatchEvent(new Event(kind));
+}
+function press(column) { document.querySelector("th[data-column=" + column + "]").click(); }
+var seen = {};
+seen.first = rows();
+seen.count = document.getElementById("count").textContent;
+press("magnitude"); press("magnitude"); seen.faintFirst = rows().slice(0, 3);
+set("where", "magnitude > 21.05, magnitude < 21.25", "input"); seen.where = rows();
+set("where", "magnitude >", "input");
+seen.wrong = document.getElementById("where").classList.contains("wrong");
+set("where", "", "input");
+set("flag", "poor_fit", "change"); seen.flag = rows(); set("flag", "", "change");
+document.querySelector("#qualities input[value=good]").click(); seen.notGood = rows();
+document.querySelector("#qualities input[value=good]").click();
+press("name"); document.getElementById("next").click(); seen.page = rows();
+seen.picture = document.querySelector("#rows img").getAttribute("src");
+set("column", "x", "change");
+seen.columns = Array.from(document.querySelectorAll("#rows th")).length;
+document.body.textContent = JSON.stringify(seen);
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: chromium is not installed")
+def test_a_browser_sorts_filters_and_pages(folder):
+    make_report(make_table(60), folder / "gallery", pixels(folder))
+    page = folder / "gallery/index.html"
+    page.write_text(page.read_text().replace("</body>", f"{ACTIONS}</body>"))
+    done = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={folder / 'profile'}", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    seen = json.loads(re.search(r"<body>(\{.*\})", done.stdout, re.DOTALL)[1].split("</body>")[0]
+                      .replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))  # fmt: skip
+    assert seen["count"] == "60 of 60 galaxies"
+    assert seen["first"] == [f"<g{i}>" for i in range(50)]
+    assert seen["faintFirst"] == ["<g58>", "<g57>", "<g56>"]
+    assert sorted(seen["where"]) == ["<g1>", "<g2>"]
+    assert seen["wrong"] is True
+    assert seen["flag"] == ["<g58>"]
+    assert seen["notGood"] == ["<g58>", "<g59>"]
+    assert len(seen["page"]) == 10
+    assert seen["picture"].startswith("thumbnails/")
+    assert seen["columns"] == 3 + 5 + 1 + 1
