@@ -215,7 +215,12 @@ def open_mosaic(
                 scale,
                 psf_name(given, None if psf is None else hdus[psf].name),
                 given.psf_oversampling,
-                noise_name(given.noise, kind, statement, noise),
+                noise_name(
+                    given.noise,
+                    kind,
+                    statement,
+                    noise.about if isinstance(noise, OpenedCompanion) else None,
+                ),
                 mask.about.name or "given" if isinstance(mask, OpenedCompanion) else "",
             ),
         )

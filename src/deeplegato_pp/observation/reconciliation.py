@@ -256,7 +256,9 @@ def wcs_scale(wcs: Any) -> float:
     return float(np.sqrt(scales[0] * scales[1]))
 
 
-def noise_name(given: Any, kind: str | None, statement: NoiseStatement, companion: Any) -> str:
+def noise_name(
+    given: Any, kind: str | None, statement: NoiseStatement, companion: Companion | None
+) -> str:
     """Returns what the terminal says of the noise."""
     if companion is not None:
         return f"{kind or 'sigma'} ({statement.source or companion.name or 'assumed'})"
