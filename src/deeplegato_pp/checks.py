@@ -142,3 +142,15 @@ def check_choice(value: str, choices: tuple[str, ...], what: str) -> str:
     if value not in choices:
         raise InputError(f"{what} must be one of {', '.join(choices)}, got {value!r}.")
     return value
+
+
+def check_no_segmentation(mask: Any, looks_so: bool) -> None:
+    """Refuses a map of sources where a mask is expected."""
+    if looks_so:
+        number = len(np.unique(np.asarray(mask))) - 1
+        raise InputError(
+            f"the mask looks like a segmentation map ({number} labels, one of them at the "
+            "centre), expected True where pixels are to be ignored: the galaxy itself would be. "
+            "Give the pixels of the other sources, (labels != 0) & (labels != the galaxy's), or "
+            "the map as --segmentation of a catalogue."
+        )

@@ -13,7 +13,7 @@ class Flag(enum.IntFlag):
 
     Each member carries ``meaning``, ``decision`` (how it is decided) and ``level``: what it makes
     of the row's quality, ``bad``, ``caution``, or ``good`` for what is worth knowing but no reason
-    to doubt the numbers. Zero means nothing to say.
+    to doubt the numbers, and ``remedy``, what to do about it. Zero means nothing to say.
 
     Example:
         >>> Flag.names(Flag.NO_PSF | Flag.PADDED)
@@ -25,9 +25,10 @@ class Flag(enum.IntFlag):
     meaning: str
     decision: str
     level: str
+    remedy: str
 
     def __new__(
-        cls, bit: int, meaning: str = "", decision: str = "", level: str = "good"
+        cls, bit: int, meaning: str = "", decision: str = "", level: str = "good", remedy: str = ""
     ) -> "Flag":
         """Makes the member of value ``bit`` and hangs its texts on it."""
         member = int.__new__(cls, bit)
@@ -35,6 +36,7 @@ class Flag(enum.IntFlag):
         member.meaning = meaning
         member.decision = decision
         member.level = level
+        member.remedy = remedy
         return member
 
     # --- the observation ---------------------------------------------------------------------
@@ -44,6 +46,7 @@ class Flag(enum.IntFlag):
         "neither `psf` nor `psf_fwhm` given, and none in the file; a Moffat (beta 4.765) of FWHM "
         "3 px stands in",
         "caution",
+        "Give the PSF (--psf) or its width (--psf-fwhm)",
     )
     PSF_FROM_FWHM = (
         1 << 1,
@@ -55,16 +58,21 @@ class Flag(enum.IntFlag):
         "No noise was given: one value was estimated from the image's border",
         "no `noise`, and none in the file; the clipped MAD of the border stands in",
         "caution",
+        "Give the noise (--noise)",
     )
     NO_PIXEL_SCALE = (
         1 << 3,
         "The pixel scale is unknown: radii in arcsec are arbitrary, those in pixels hold",
         "not given, no keyword, no WCS; 0.25 arcsec/px stands in",
+        "good",
+        "Give it (--pixel-scale)",
     )
     NO_ZERO_POINT = (
         1 << 4,
         "The zero point is unknown: magnitudes hold up to a constant",
         "not given and no keyword or unit that tells it; 30.5 stands in",
+        "good",
+        "Give it (--zero-point)",
     )
     NONFINITE_PIXELS = (
         1 << 5,
@@ -81,6 +89,7 @@ class Flag(enum.IntFlag):
         "The PSF is undersampled: shapes near the resolution are biased",
         "FWHM below 2.5 px with `psf_oversampling` 1",
         "caution",
+        "Give an oversampled PSF (--psf-oversampling)",
     )
     PSF_SHIFTED = (
         1 << 8,
@@ -103,6 +112,7 @@ class Flag(enum.IntFlag):
         "The noise map was made from the noisy data pixel by pixel, which biases the flux low",
         "variance and data correlate (> 0.5) from pixel to pixel where the light is smooth",
         "caution",
+        "Give the background's noise and the gain (--noise, --gain)",
     )
     LOW_COUNTS = (
         1 << 12,
@@ -137,6 +147,7 @@ class Flag(enum.IntFlag):
         "Pixels in the galaxy's core are masked",
         "a masked pixel within half a FWHM of the PSF, at least 1.5 px, of the mean centre",
         "caution",
+        "Check the mask (--mask, --mask-bits)",
     )
     NEIGHBOURS_MASKED = (
         1 << 18,
@@ -152,6 +163,7 @@ class Flag(enum.IntFlag):
         "bound, or in its outer 0.13 % whatever the width; of the axis ratio only the lower bound "
         "counts, of the position angle none",
         "caution",
+        "Take the bound as a limit, or widen the prior",
     )
     OUTSIDE_TRAINING = (
         1 << 20,
@@ -166,6 +178,7 @@ class Flag(enum.IntFlag):
         "The network and the exact posterior disagree",
         "their means differ by more than 3 sigma in a parameter",
         "caution",
+        "Trust the refined row; look at the residual (--plot)",
     )
     LOW_ESS = (
         1 << 22,
@@ -178,12 +191,14 @@ class Flag(enum.IntFlag):
         "The importance weights are unreliable",
         "Pareto k-hat above min(0.7, 1 - 1/log10 S)",
         "bad",
+        "Refine with more effort, or take the row as approximate",
     )
     FAILED = (
         1 << 24,
         "Not measured: see the reason",
         "an error stopped the measurement of this object",
         "bad",
+        "See the reason",
     )
 
     # --- the source list of a catalogue ------------------------------------------------------
@@ -197,6 +212,7 @@ class Flag(enum.IntFlag):
         "Part of the cutout lies outside the image: masked pixels stand in",
         "the stamp about the source reaches over an edge of the mosaic",
         "caution",
+        "Give a larger image, if there is one",
     )
 
     # --- the verdict -------------------------------------------------------------------------
@@ -206,6 +222,7 @@ class Flag(enum.IntFlag):
         "`chi2_p` below 0.001: the best model that the posterior allows leaves too much, a 1 % "
         "error of the model granted",
         "caution",
+        "Look at the residual (--plot)",
     )
     GROSS_MISFIT = (
         1 << 28,
@@ -213,6 +230,7 @@ class Flag(enum.IntFlag):
         "`poor_fit`, and the residual within 1.5 R_e holds more than 10 % of the model's light, "
         "by 4 standard errors, beyond noise",
         "bad",
+        "Look at the residual (--plot): a neighbour, or not a Sérsic galaxy",
     )
     MEAN_OFF = (
         1 << 29,
@@ -233,6 +251,7 @@ class Flag(enum.IntFlag):
         "two adjacent pixels, or a block of 4 x 4, more than 5 sigma above the best model outside "
         "1.5 R_e",
         "caution",
+        "Mask the neighbour (--mask, --segmentation)",
     )
     SATURATED = (
         1 << 32,
@@ -240,6 +259,7 @@ class Flag(enum.IntFlag):
         "four or more adjacent pixels of S/N 10 agree with the brightest one to a tenth of their "
         "noise, where the model varies by more than 3 sigma",
         "bad",
+        "Mask the saturated pixels",
     )
     UNDETECTED = (
         1 << 33,
@@ -254,12 +274,100 @@ class Flag(enum.IntFlag):
         "the background's scatter, robust, differs from the map's by more than 5 standard errors "
         "and 10 % in pixels or 30 % in blocks of 4 x 4",
         "caution",
+        "Check the noise map, its type and its correlation (--noise-type, --noise-correlation)",
     )
     NO_CONTRAST = (
         1 << 35,
         "Most of the image is one and the same value: it is no observation",
         "more than half of the unmasked pixels are equal",
         "bad",
+    )
+
+    # --- what the file says of itself ----------------------------------------------------------
+    ZERO_POINT_CONFLICT = (
+        1 << 36,
+        "What the file says of its zero point disagrees, or can be read in two ways",
+        "unit, keywords and exposure time give zero points more than 0.02 mag apart, or none that "
+        "can be; the unit wins, then what two sources agree on; the notes have all numbers",
+        "caution",
+        "Compare the numbers in notes and give the right one (--zero-point)",
+    )
+    PIXEL_SCALE_CONFLICT = (
+        1 << 37,
+        "What the file says of its pixel scale disagrees",
+        "WCS and keywords differ by more than 2 %, or state a scale that cannot be; the WCS wins",
+        "caution",
+        "Compare the numbers in notes and give the right one (--pixel-scale)",
+    )
+    NOT_AB = (
+        1 << 38,
+        "The zero point is of another system than AB: magnitudes are that system's",
+        "the only zero point in the file is called Vega or ST",
+        "caution",
+        "Give the AB zero point (--zero-point)",
+    )
+    NOT_SQUARE = (
+        1 << 39,
+        "The pixels are not square on the sky: axis ratio and angle are those in pixels",
+        "the WCS's two scales differ by more than 2 %",
+        "caution",
+        "Resample the image to square pixels",
+    )
+    PSF_SAMPLING_CONFLICT = (
+        1 << 40,
+        "What the PSF's file says of its sampling disagrees with the image or with itself",
+        "oversampling, pixel scale of the PSF and pixel scale of the image do not fit within 2 %",
+        "caution",
+        "Give the right sampling (--psf-oversampling)",
+    )
+    PSF_ELSEWHERE = (
+        1 << 41,
+        "The PSF varies over the image, and where the stamp lies in it is unknown",
+        "a varying PSF model beside a stamp that does not say where it was cut out",
+        "caution",
+        "Give the PSF at the galaxy's place (--psf)",
+    )
+    NOISE_CONFLICT = (
+        1 << 42,
+        "What the file says of its noise map disagrees: the map may be of another type or unit",
+        "type (UTYPE, name of the extension), unit of the map and unit of the image do not fit",
+        "caution",
+        "State what the map is (--noise-type), or give it in the image's unit",
+    )
+    NOISE_OFF = (
+        1 << 43,
+        "The noise map is off by orders of magnitude: it is of another type, unit or image",
+        "the scatter from pixel to pixel where there is no light is more than 10 times the map's "
+        "noise, or less than a tenth of it",
+        "bad",
+        "State what the map is (--noise-type), or give another (--noise)",
+    )
+    NOISE_SENTINELS = (
+        1 << 44,
+        "Pixels whose noise is a placeholder were masked",
+        "a noise more than 1,000 times above or below the map's median",
+    )
+    GALAXY_MASKED = (
+        1 << 45,
+        "The mask hides most of the galaxy",
+        "more than half of the pixels, or of those above 3 sigma, are masked within 5 px (and "
+        "2 FWHM) of the stamp's centre",
+        "bad",
+        "Give a mask of damage alone (--mask), or its bits (--mask-bits)",
+    )
+    BLANK_VALUES = (
+        1 << 46,
+        "Pixels that hold a placeholder instead of data were masked",
+        "one value, 0 or beyond 5 sigma below the sky, fills 10 or more pixels of an image that "
+        "has no value twice otherwise",
+    )
+    SKY_LEFT = (
+        1 << 47,
+        "Sky is left in the image: fluxes, radii and Sérsic indices are too high or too low",
+        "the medians of all four corners (an eighth of a side) are more than 1 sigma, and 5 "
+        "standard errors, from zero, with one sign; the notes have the value",
+        "caution",
+        "Subtract the sky",
     )
 
     @classmethod
@@ -319,9 +427,35 @@ class Flag(enum.IntFlag):
         return int(value) & ~int(flags)
 
     @classmethod
+    def by_level(cls, value: int) -> "list[Flag]":
+        """Returns the flags in ``value``, the most serious first.
+
+        Example:
+            >>> [f.name for f in Flag.by_level(Flag.PADDED | Flag.NO_PSF | Flag.FAILED)]
+            ['FAILED', 'NO_PSF', 'PADDED']
+        """
+        order = ("bad", "caution", "good")
+        found = [flag for flag in cls if int(value) & int(flag)]
+        return sorted(found, key=lambda flag: order.index(flag.level))
+
+    @classmethod
     def describe(cls, value: int) -> str:
         """Returns one line per flag set: its name and what it means."""
         return "\n".join(f"{name}: {cls[name.upper()].meaning}" for name in cls.names(value))
+
+
+STATEMENTS = int(
+    Flag.ZERO_POINT_CONFLICT
+    | Flag.PIXEL_SCALE_CONFLICT
+    | Flag.NOT_AB
+    | Flag.NOT_SQUARE
+    | Flag.PSF_SAMPLING_CONFLICT
+    | Flag.PSF_ELSEWHERE
+    | Flag.NOISE_CONFLICT
+    | Flag.NOISE_OFF
+    | Flag.GALAXY_MASKED
+)
+"""Flags on what a file says of itself, named beside what was taken from it."""
 
 
 def flags_markdown() -> str:
@@ -338,13 +472,14 @@ def flags_markdown() -> str:
         "galaxy is refined its numbers rest on the likelihood, and `unfamiliar` is a reason for "
         "caution only. How the verdict was tested stands in [verdict](verdict.md).",
         "",
-        "| bit | value | name | meaning | how it is decided | quality |",
-        "|---|---|---|---|---|---|",
+        "| bit | value | name | meaning | how it is decided | quality | what to do |",
+        "|---|---|---|---|---|---|---|",
     ]
     for flag in Flag:
         bit = int(flag).bit_length() - 1
         name = str(flag.name).lower()
         lines.append(
-            f"| {bit} | {int(flag)} | `{name}` | {flag.meaning} | {flag.decision} | {flag.level} |"
+            f"| {bit} | {int(flag)} | `{name}` | {flag.meaning} | {flag.decision} | {flag.level} | "
+            f"{flag.remedy} |"
         )
     return "\n".join(lines) + "\n"

@@ -253,7 +253,7 @@ test_runner.make(test_runner.request(Path(sys.argv[1])))
 
 def test_kill_9_loses_nothing(folder):
     here = [str(Path(small_sky.__file__).parent), str(Path(__file__).parent)]
-    source = str(Path(parts.__file__).parents[3])
+    source = str(Path(parts.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*here, source])}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], env=environment)
     second = folder / ".out.parquet.work" / "part-00000001.parquet"

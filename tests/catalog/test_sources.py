@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 
 from deeplegato_pp.catalog.sources import as_sources, from_columns, read_sources
@@ -83,7 +84,6 @@ def test_seeds_know_the_source_and_not_its_row():
     ("columns", "message"),
     [
         ({"id": [1], "x": [1.0]}, "expected columns x, y"),
-        ({"X_IMAGE": [1.0], "Y_IMAGE": [1.0]}, "counts from 1"),
         ({"id": [], "x": [], "y": []}, "no rows"),
         ({"x": ["left"], "y": [1.0]}, "must hold numbers, got 'left'"),
     ],
@@ -95,7 +95,7 @@ def test_wrong_columns_are_refused(columns, message):
 
 def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown suffix"):
-        read_sources(tmp_path / "list.txt")
+        read_sources(tmp_path / "list.doc")
     with pytest.raises(FormatError, match="no such file"):
         read_sources(tmp_path / "list.csv")
     (tmp_path / "list.fits").write_bytes(b"not a table")
@@ -108,3 +108,95 @@ def test_files_are_found_from_the_folder_of_the_list(tmp_path):
     sources = read_sources(tmp_path / "list.csv")
     assert sources.file.tolist() == [str(tmp_path / "stamps/a.fits"), "/b.fits"]
     assert sources.psf.tolist() == ["", str(tmp_path / "p.fits")]
+
+
+GAIA = [2584290278794471936, 2584290038276303743, 2584288728310999297]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "ecsv", "fits", "vot"])
+def test_long_ids_stay_digit_for_digit_where_one_is_missing(tmp_path, kind):
+    path = tmp_path / f"list.{kind}"
+    if kind == "csv":
+        path.write_text(f"id,x,y\n{GAIA[0]},1,1\n,2,2\n{GAIA[2]},3,3\n")
+    elif kind == "parquet":
+        ids = pa.array([GAIA[0], None, GAIA[2]], pa.int64())
+        pq.write_table(pa.table({"id": ids, "x": [1.0, 2, 3], "y": [1.0, 2, 3]}), path)
+    else:
+        ids = MaskedColumn(GAIA, mask=[0, 1, 0], dtype="i8")
+        formats = {"ecsv": "ascii.ecsv", "fits": "fits", "vot": "votable"}
+        Table({"id": ids, "x": [1.0, 2, 3], "y": [1.0, 2, 3]}).write(path, format=formats[kind])
+    assert read_sources(path).ids.tolist() == [str(GAIA[0]), "row 1", str(GAIA[2])]
+
+
+def test_ids_in_csv_are_whole_numbers_or_texts(tmp_path):
+    path = tmp_path / "list.csv"
+    for ids, expected in (
+        (GAIA, GAIA),
+        ([2**63, 1, 2], [str(2**63), "1", "2"]),
+        (["007", "1", "2"], ["007", "1", "2"]),
+        (["1.5", "b", "2"], ["1.5", "b", "2"]),
+    ):
+        path.write_text("id,x,y\n" + "".join(f"{i},1,1\n" for i in ids))
+        assert read_sources(path).ids.tolist() == expected
+    unsigned = {"id": np.array([2**63 + 5], np.uint64), "x": [1.0], "y": [1.0]}
+    assert from_columns(unsigned, "here").ids.tolist() == [str(2**63 + 5)]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("id,x,y\nP\u00e9rez 1,50,40\n", "utf-8"),
+        ("id,x,y\nP\u00e9rez 1,50,40\n", "utf-8-sig"),
+        ("id,x,y\nP\u00e9rez 1,50,40\n", "latin-1"),
+        ("id;x;y\nP\u00e9rez 1;50;40\n", "utf-8"),
+        ("id\tx\ty\nP\u00e9rez 1\t50\t40\n", "utf-8"),
+        ("# made by me\n\nid, x, y\nP\u00e9rez 1, 50, 40\n", "utf-8"),
+    ],
+)
+def test_csv_as_people_write_it(tmp_path, content, encoding):
+    (tmp_path / "list.csv").write_text(content, encoding=encoding)
+    sources = read_sources(tmp_path / "list.csv")
+    assert sources.ids.tolist() == ["P\u00e9rez 1"]
+    assert (sources.x.tolist(), sources.y.tolist()) == ([50.0], [40.0])
+
+
+def test_pixels_of_sextractor_count_from_one_and_that_is_said(tmp_path, caplog):
+    head = "#   1 NUMBER\n#   2 X_IMAGE\n#   3 Y_IMAGE\n"
+    (tmp_path / "sex.cat").write_text(head + " 1 101.0 51.0\n 2 301.0 11.0\n")
+    sources = read_sources(tmp_path / "sex.cat")
+    assert (sources.x.tolist(), sources.y.tolist()) == ([100.0, 300.0], [50.0, 10.0])
+    assert "count from 1" in caplog.text
+    both = from_columns({"x": [5.0], "y": [6.0], "X_IMAGE": [6.0], "Y_IMAGE": [7.0]}, "here")
+    assert both.x.tolist() == [5.0]
+    windowed = from_columns({"ALPHAWIN_J2000": [10.0], "DELTAWIN_J2000": [1.0]}, "here")
+    assert windowed.ra.tolist() == [10.0]
+
+
+def test_the_table_with_positions_is_found_among_several(tmp_path):
+    head = fits.BinTableHDU.from_columns([fits.Column("Field Header Card", "8A", array=["x"])])
+    table = fits.table_to_hdu(Table({"NUMBER": [4], "X_IMAGE": [3.0], "Y_IMAGE": [2.0]}))
+    fits.HDUList([fits.PrimaryHDU(), head, table]).writeto(tmp_path / "ldac.fits")
+    sources = read_sources(tmp_path / "ldac.fits")
+    assert (sources.ids.tolist(), sources.x.tolist()) == ([4], [2.0])
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "image.fits")
+    with pytest.raises(FormatError, match="no table in the file"):
+        read_sources(tmp_path / "image.fits")
+
+
+def test_positions_in_other_frames_and_forms(caplog):
+    sky = SkyCoord([10.0, 11.0], [1.0, 2.0], unit="deg")
+    galactic = from_columns({"glon": sky.galactic.l.deg, "glat": sky.galactic.b.deg}, "here")
+    assert galactic.ra.tolist() == pytest.approx([10.0, 11.0])
+    old = {"ALPHA_B1950": sky.fk4.ra.deg, "DELTA_B1950": sky.fk4.dec.deg}
+    assert from_columns(old, "here").dec.tolist() == pytest.approx([1.0, 2.0], abs=1e-6)
+    texts = {"ra": np.array(["00:40:00.0", "00:44:00"]), "dec": np.array(["+01:00:00", "2:0:0"])}
+    assert from_columns(texts, "here").ra.tolist() == pytest.approx([10.0, 11.0])
+    assert from_columns(texts, "here").dec.tolist() == pytest.approx([1.0, 2.0])
+    from_columns({"ra": [2.61, 2.62], "dec": [0.04, 0.05]}, "here")
+    assert "radians" in caplog.text
+
+
+def test_a_numeric_psf_column_is_no_file(caplog):
+    sources = from_columns({"x": [1.0], "y": [1.0], "psf": np.array([0.8])}, "here")
+    assert sources.psf is None
+    assert "no files" in caplog.text

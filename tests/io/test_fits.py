@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 
-from deeplegato_pp.errors import FormatError, ShapeError
+from deeplegato_pp.errors import FormatError, InputError, RangeError, ShapeError
 from deeplegato_pp.io.fits import read_array, read_image
 
 RNG = np.random.default_rng(0)
@@ -35,10 +35,10 @@ def test_ccddata(tmp_path, uncertainty, noise_type):
     ccd.write(tmp_path / "ccd.fits")
     found = read_image(tmp_path / "ccd.fits")
     assert np.array_equal(found.image, IMAGE)
-    assert np.array_equal(found.noise, IMAGE**2)
-    assert found.noise_type == noise_type
-    assert np.array_equal(found.mask, mask)
-    assert np.array_equal(found.psf, PSF)
+    assert np.array_equal(found.noise.pixels, IMAGE**2)
+    assert found.noise.statement == noise_type
+    assert np.array_equal(found.mask.pixels, mask)
+    assert np.array_equal(found.psf.pixels, PSF)
     assert found.header["PIXSCALE"] == 0.2
     assert found.header["BUNIT"] == "adu"
     assert found.image.dtype.isnative
@@ -58,16 +58,16 @@ def test_sci_err_dq_wht_and_the_primary_header(tmp_path):
     found = read_image(path)
     assert found.header["TELESCOP"] == "JWST"
     assert found.header["BUNIT"] == "MJy/sr"
-    assert found.noise_type == "sigma"
-    assert found.mask_bits == 1
-    assert found.mask.max() == 4
+    assert (found.noise.name, found.mask.name) == ("ERR", "DQ")
+    assert found.mask.pixels.max() == 4
+    assert found.mask.pixels.dtype == np.uint32
     assert np.argwhere(found.no_data).tolist() == [[0, 0]]
 
 
 def test_weight_is_the_noise_where_there_is_no_better(tmp_path):
     path = write(tmp_path / "drz.fits", ("", None, {}), ("SCI", IMAGE, {}), ("WHT", IMAGE**2, {}))
     found = read_image(path)
-    assert found.noise_type == "weight"
+    assert found.noise.name == "WHT"
     assert found.no_data is None
 
 
@@ -79,10 +79,10 @@ def test_companions_have_the_version_of_the_image(tmp_path):
             ("ERR", np.full(IMAGE.shape, float(version)), {"EXTVER": version}),
         ]
     path = write(tmp_path / "flt.fits", ("", None, {}), *planes)
-    assert read_image(path).noise[0, 0] == 1
+    assert read_image(path).noise.pixels[0, 0] == 1
     second = read_image(path, ("SCI", 2))
     assert np.array_equal(second.image, IMAGE + 2)
-    assert second.noise[0, 0] == 2
+    assert second.noise.pixels[0, 0] == 2
 
 
 def test_unknown_extension_lists_those_there_are(tmp_path):
@@ -104,7 +104,7 @@ def test_plain_and_compressed(tmp_path):
         found = read_image(tmp_path / name)
         assert found.image == pytest.approx(IMAGE, abs=1e-6), name
         assert found.image.dtype == np.float64
-        assert found.noise is found.mask is found.psf is found.wcs is None
+        assert found.noise is found.mask is found.psf is found.sky.wcs is None
 
 
 def test_scaled_integers(tmp_path):
@@ -116,18 +116,18 @@ def test_wcs(tmp_path):
     header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": -5.0}
     header |= {"CRPIX1": 12.5, "CRPIX2": 10.5, "CDELT1": -0.2 / 3600, "CDELT2": 0.2 / 3600}
     found = read_image(write(tmp_path / "a.fits", ("", IMAGE, header)))
-    assert found.wcs_scale == pytest.approx(0.2)
-    assert found.wcs.pixel_to_world(11.5, 9.5).ra.deg == pytest.approx(10)
+    assert found.sky.scale == pytest.approx(0.2)
+    assert found.sky.wcs.pixel_to_world(11.5, 9.5).ra.deg == pytest.approx(10)
     assert found.notes == []
 
     oblong = header | {"CDELT1": -0.4 / 3600}
-    assert "not square" in read_image(write(tmp_path / "b.fits", ("", IMAGE, oblong))).notes[0]
+    assert "not square" in read_image(write(tmp_path / "b.fits", ("", IMAGE, oblong))).sky.notes[0]
     broken = header | {"CTYPE1": "RA---XXX"}
     found = read_image(write(tmp_path / "c.fits", ("", IMAGE, broken)))
-    assert found.wcs is None
-    assert "WCS ignored" in found.notes[0]
+    assert found.sky.wcs is None
+    assert "WCS ignored" in found.sky.notes[0]
     linear = {"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"}
-    assert read_image(write(tmp_path / "d.fits", ("", IMAGE, linear))).wcs is None
+    assert read_image(write(tmp_path / "d.fits", ("", IMAGE, linear))).sky.wcs is None
 
 
 def test_companions_from_files_of_their_own(tmp_path):
@@ -177,10 +177,38 @@ def test_missing_padding_at_the_end_is_harmless(tmp_path):
     assert np.array_equal(read_image(path).image, IMAGE)
 
 
-def test_cubes_are_refused(tmp_path):
-    path = write(tmp_path / "cube.fits", ("", np.ones((2, 8, 8)), {}))
-    with pytest.raises(ShapeError, match=r"must be 2-D.*got 3-D"):
+def test_cubes_ask_for_a_plane(tmp_path):
+    cube = np.stack([np.ones((8, 8)), np.full((8, 8), 2.0)])
+    path = write(tmp_path / "cube.fits", ("", cube, {}))
+    with pytest.raises(ShapeError, match=r"must be 2-D.*got a cube of 2 planes.*--plane N"):
         read_image(path)
+    assert read_image(path, plane=1).image.tolist() == cube[1].tolist()
+    with pytest.raises(RangeError, match="planes 0 to 1, got plane 2"):
+        read_image(path, plane=2)
+
+
+def test_axes_of_length_one_are_dropped(tmp_path):
+    path = write(tmp_path / "radio.fits", ("", IMAGE[None, None], {}))
+    assert np.array_equal(read_image(path).image, IMAGE)
+
+
+def test_asinh_magnitudes_are_made_linear_and_magnitudes_refused(tmp_path):
+    flux = np.linspace(-3, 500, 64).reshape(8, 8)
+    stored = 2.5 / np.log(10) * np.arcsinh((flux - 1.0) / (2 * 4.0))
+    cards = {"BSOFTEN": 4.0, "BOFFSET": 1.0, "BUNIT": "mag"}
+    found = read_image(write(tmp_path / "ps1.fits", ("", stored, cards)))
+    assert found.image == pytest.approx(flux, abs=1e-9)
+    assert "linear" in found.notes[0]
+    with pytest.raises(InputError, match="expected fluxes"):
+        read_image(write(tmp_path / "mag.fits", ("", IMAGE, {"BUNIT": "mag/arcsec2"})))
+
+
+def test_masks_keep_all_their_bits(tmp_path):
+    quality = np.full(IMAGE.shape, (1 << 60) + 1, dtype=np.int64)
+    unsigned = np.full(IMAGE.shape, (1 << 63) + 1, dtype=np.uint64)
+    for name, array in (("signed", quality), ("unsigned", unsigned)):
+        path = write(tmp_path / f"{name}.fits", ("", IMAGE, {}), ("DQ", array, {}))
+        assert np.array_equal(read_image(path).mask.pixels, array)
 
 
 def test_unknown_uncertainty_is_refused(tmp_path):

@@ -16,13 +16,15 @@ from deeplegato_pp.catalog.neighbours import neighbours_of
 from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.checks import check_no_segmentation
+from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.io import fits as fits_io
-from deeplegato_pp.io import fits_extensions
-from deeplegato_pp.io.lazy_images import read_padded
+from deeplegato_pp.io.lazy_images import damaged_pixels, read_padded
 from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
 from deeplegato_pp.observation import inputs
+from deeplegato_pp.observation.mask_planes import looks_like_segmentation
 from deeplegato_pp.observation.observation import Observation
+from deeplegato_pp.observation.psf_files import open_psf_file, psf_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,7 @@ class Scene:
             sky_sigma=given.sky_sigma,
             extension=given.extension,
             noise_correlation=given.noise_correlation,
+            plane=given.plane,
         )
         return replace(observation, name=sources.label(i))
 
@@ -123,6 +126,7 @@ class Scene:
         pixels = read_padded(mosaic.image, bottom, left, side, np.nan)
         if mosaic.background is not None:
             pixels = pixels - read_padded(mosaic.background, bottom, left, side, np.nan)
+        damaged = damaged_pixels(mosaic.image, bottom, left, side)
         ignore, outside, neighbours = self._masks(mosaic, place, bottom, left, side)
         noise: Any = self.inputs.of("noise", place.image)
         if mosaic.noise is not None:
@@ -146,7 +150,7 @@ class Scene:
             wcs=None if mosaic.wcs is None else ShiftedWCS(mosaic.wcs, left, bottom),
         )
         flags = Flag.without(observation.flags, Flag.PSF_FROM_FWHM) | psf_flags
-        flags |= Flag.IMAGE_EDGE if outside else 0
+        flags |= mosaic.flags | (Flag.IMAGE_EDGE if outside else 0)
         flags |= Flag.NEIGHBOURS_MASKED if neighbours else 0
         observation = replace(
             observation,
@@ -157,6 +161,7 @@ class Scene:
             flags=int(flags),
             notes=[
                 *mosaic.notes,
+                *((f"{damaged} pixels lie on damaged tiles: masked",) if damaged else ()),
                 *(n for n in observation.notes if not n.startswith("PSF")),
                 *psf_notes,
                 *(() if psf is None else psf.notes),
@@ -175,7 +180,11 @@ class Scene:
         ignore = outside.copy()
         if mosaic.mask is not None:
             given = read_padded(mosaic.mask, bottom, left, side, 0.0)
+            if mosaic.mask_bits is None:
+                check_no_segmentation(given, looks_like_segmentation(given))
             ignore |= inputs.boolean_mask(given, mosaic.mask_bits, given.shape)
+        if mosaic.weight is not None:
+            ignore |= ~(read_padded(mosaic.weight, bottom, left, side, 1.0) > 0)
         if mosaic.segmentation is None:
             return ignore, bool(outside.any()), False
         segments = read_padded(mosaic.segmentation, bottom, left, side, 0.0)
@@ -185,15 +194,20 @@ class Scene:
     def _psf(self, sources: SourceList, i: int, place: Place) -> PSFAt | None:
         own = "" if sources.psf is None else str(sources.psf[i])
         if own:
-            return _psf_file(own)
+            return _psf_file(
+                own, self.mosaics[place.image].pixel_scale, self.inputs.psf_oversampling
+            )
         found = self.psfs[place.image]
         return None if found is None else found(place.x, place.y)
 
     def _usable_psf(self, psf: PSFAt | None) -> tuple[Array, int, float, int, list[str]]:
         if psf is None:
             return inputs.usable_psf(None, self.inputs.psf_fwhm, 1, self.inputs.psf_even)
-        oversampling = psf.oversampling or self.inputs.psf_oversampling
-        return inputs.usable_psf(psf.image, None, oversampling, self.inputs.psf_even)
+        oversampling = self.inputs.psf_oversampling or psf.oversampling or 1
+        kernel, oversampling, total, flags, notes = inputs.usable_psf(
+            psf.image, None, oversampling, self.inputs.psf_even
+        )
+        return kernel, oversampling, total, int(flags | psf.flags), notes
 
     def psf_at(self, image: int, x: float, y: float) -> tuple[Array, int, bool]:
         """Returns the PSF at a pixel, its oversampling, and whether the pixel is in it."""
@@ -203,15 +217,33 @@ class Scene:
         return kernel, oversampling, self._includes_pixel(psf)
 
     def _includes_pixel(self, psf: PSFAt | None) -> bool:
-        return True if psf is None else self.inputs.psf_includes_pixel
+        told = self.inputs.psf_includes_pixel
+        if psf is None:
+            return True
+        stated = True if psf.includes_pixel is None else psf.includes_pixel
+        return stated if told is None else told
 
 
 _STAND_IN_FWHM = 3.0
 
 
 @lru_cache(maxsize=256)
-def _psf_file(path: str) -> PSFAt:
-    return PSFAt(fits_io.read_array(path, fits_extensions.PSF_NAMES, "the PSF"))
+def _psf_file(path: str, pixel_scale: float | None, oversampling: int | None) -> PSFAt:
+    psf_map = open_psf_file(path, pixel_scale, oversampling)
+    if isinstance(psf_map, ConstantPSF):
+        return psf_map.psf
+    raise InputError(
+        f"{path}: a PSF that varies over a field, expected one image for one source. Give it for "
+        "the whole mosaic (--psf), or one image per source."
+    )
+
+
+def _own_psf(mosaic: Mosaic, oversampling: int | None) -> PSFMap | None:
+    """The PSF that came in the mosaic's own file, with what its header says of its sampling."""
+    if mosaic.psf is None:
+        return None
+    found = psf_image(mosaic.psf, mosaic.psf_header, "PSF", mosaic.pixel_scale, oversampling)
+    return ConstantPSF(found)
 
 
 def open_scene(inputs: Inputs) -> Scene:
@@ -221,14 +253,21 @@ def open_scene(inputs: Inputs) -> Scene:
         InputError: If something cannot be used, e.g. ``FormatError`` of a damaged file.
     """
     mosaics = [inputs.mosaic(i) for i in range(len(inputs.images))]
-    maps = [inputs.of("psf", i) for i in range(max(1, len(inputs.images)))]
-    if not inputs.psf and inputs.psf_fwhm is None:
-        maps = [m.psf for m in mosaics] or maps
-    opened: dict[int, PSFMap] = {}
-    for source in maps:
-        if source is not None and id(source) not in opened:
-            opened[id(source)] = open_psf_map(source)
-    psfs = [None if m is None else opened[id(m)] for m in maps]
+    opened: dict[tuple[int, float | None], PSFMap] = {}
+    psfs: list[PSFMap | None] = []
+    for i in range(max(1, len(mosaics))):
+        mosaic = mosaics[i] if mosaics else None
+        scale = None if mosaic is None else mosaic.pixel_scale
+        source = inputs.of("psf", i)
+        if source is None and inputs.psf_fwhm is None and mosaic is not None:
+            psfs.append(_own_psf(mosaic, inputs.psf_oversampling))
+        elif source is None:
+            psfs.append(None)
+        else:
+            if (id(source), scale) not in opened:
+                found = open_psf_map(source, "the PSF", scale, inputs.psf_oversampling)
+                opened[id(source), scale] = found
+            psfs.append(opened[id(source), scale])
     scene = Scene(inputs, mosaics, psfs)
     scene.check_psfs()
     return scene

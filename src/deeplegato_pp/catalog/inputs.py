@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,12 +10,31 @@ import numpy as np
 
 from deeplegato_pp.catalog.mosaics import (
     Mosaic,
+    OpenedCompanion,
     array_plane,
+    companion_of,
     open_companion,
     open_mosaic,
 )
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.io import fits_extensions
+from deeplegato_pp.io.lazy_images import LinearPlane
+from deeplegato_pp.io.wcs_header import SkyCoordinates
+from deeplegato_pp.observation.array_inputs import (
+    Unpacked,
+    uncertainty_type,
+    unpack,
+    unpack_uncertainty,
+)
+from deeplegato_pp.observation.mask_planes import SEGMENTATION_NAMES
+from deeplegato_pp.observation.noise_types import NoiseStatement
+from deeplegato_pp.observation.reconciliation import (
+    Given,
+    companion_statement,
+    pixel_noise,
+    reconcile_calibration,
+    wcs_scale,
+)
 
 
 @dataclass(frozen=True)
@@ -30,33 +49,36 @@ class Inputs:
         extension: Of the images in their files.
         psf: See :func:`~deeplegato_pp.catalog.psf_maps.open_psf_map`.
         psf_fwhm: FWHM of a Moffat in place of a PSF. [px]
-        psf_oversampling: Samples of the PSF per pixel; a PSFEx model states its own.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF.
+        psf_oversampling: Samples of the PSF per pixel; None: as its file states, else 1.
+        psf_includes_pixel: Whether the detector's pixel is in the PSF; None: as its file states,
+            else True.
         psf_even: What to do with an even-sized PSF.
         noise: Files, arrays or numbers.
-        noise_type: What `noise` is given as.
+        noise_type: What the noise is; None: as its file states, else sigma.
         gain: Electrons per image unit; declares the noise to be the background's alone.
         sky_sigma: Standard deviation of the sky left in the image. [image units]
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
             ones; ``"measure"`` finds it on each stamp.
         mask: Files or arrays, non-zero = ignore.
-        mask_bits: The bits that mean *ignore*.
+        mask_bits: The bits that mean *ignore*; None: those of damage, by the mask's own cards or
+            its instrument, else all.
         segmentation: Files or arrays: the number of the source that a pixel belongs to.
         background: Files or arrays to be subtracted. [image units]
         pixel_scale: [arcsec/px]
         zero_point: AB magnitude of one image unit.
         wcs: Celestial WCS of images that are arrays.
+        plane: Which image of a cube, counted from 0.
     """
 
     images: tuple[Any, ...] = ()
     extension: Any = None
     psf: tuple[Any, ...] = ()
     psf_fwhm: float | None = None
-    psf_oversampling: int = 1
-    psf_includes_pixel: bool = True
+    psf_oversampling: int | None = None
+    psf_includes_pixel: bool | None = None
     psf_even: Any = "refuse"
     noise: tuple[Any, ...] = ()
-    noise_type: str = "sigma"
+    noise_type: str | None = None
     gain: float | None = None
     sky_sigma: float | None = None
     noise_correlation: float | Literal["measure"] = 1.0
@@ -67,6 +89,7 @@ class Inputs:
     pixel_scale: float | None = None
     zero_point: float | None = None
     wcs: Any = None
+    plane: int | None = None
 
     def __post_init__(self) -> None:
         for what in ("psf", "noise", "mask", "segmentation", "background"):
@@ -87,39 +110,85 @@ class Inputs:
     def mosaic(self, i: int) -> Mosaic:
         """Opens the i-th image with its companions, reading headers only."""
         image = self.images[i]
+        given = self._given(i)
         if isinstance(image, str | Path):
-            mosaic = open_mosaic(image, self.extension)
+            mosaic = open_mosaic(image, self.extension, given)
         else:
-            mosaic = Mosaic("image", array_plane(image, "the image"), wcs=self.wcs)
-            if self.wcs is not None:
-                from astropy.wcs.utils import proj_plane_pixel_scales
-
-                scales = 3600.0 * np.asarray(proj_plane_pixel_scales(self.wcs), dtype=float)
-                mosaic = replace(mosaic, pixel_scale=float(np.sqrt(scales[0] * scales[1])))
-        noise = self.of("noise", i)
-        if noise is not None:
-            number = isinstance(noise, int | float)
-            plane = (
-                None
-                if number
-                else open_companion(noise, tuple(fits_extensions.NOISE_NAMES), "noise")
-            )
-            mosaic = replace(mosaic, noise=None, noise_type=self.noise_type)
-            mosaic = mosaic.with_planes(noise=plane)
-        if self.of("mask", i) is not None:
-            mosaic = replace(mosaic, mask_bits=None).with_planes(
-                mask=open_companion(self.of("mask", i), fits_extensions.MASK_NAMES, "mask")
-            )
-        if self.mask_bits is not None:
-            mosaic = replace(mosaic, mask_bits=self.mask_bits)
+            mosaic = self._in_memory(image, given)
         names = {"segmentation": ("SEGMENTATION", "SEG"), "background": ("BACKGROUND",)}
         planes = {
-            what: open_companion(self.of(what, i), names[what], what)
+            what: open_companion(self.of(what, i), names[what], what).plane
             for what in names
             if self.of(what, i) is not None
         }
-        mosaic = mosaic.with_planes(**planes)
-        for what in ("pixel_scale", "zero_point"):
-            if getattr(self, what) is not None:
-                mosaic = replace(mosaic, **{what: getattr(self, what)})
-        return mosaic
+        return mosaic.with_planes(**planes)
+
+    def _given(self, i: int) -> Given:
+        """What is given of the i-th image, companions opened."""
+        noise, mask = self.of("noise", i), self.of("mask", i)
+        if noise is not None and not isinstance(noise, int | float):
+            names = tuple(fits_extensions.NOISE_NAMES)
+            noise = self._companion(noise, names, "the noise")
+        if mask is not None:
+            mask_names = (*fits_extensions.MASK_NAMES, *SEGMENTATION_NAMES)
+            mask = self._companion(mask, mask_names, "the mask")
+        return Given(
+            psf=self.of("psf", i),
+            psf_fwhm=self.psf_fwhm,
+            psf_oversampling=self.psf_oversampling,
+            psf_includes_pixel=self.psf_includes_pixel,
+            noise=noise,
+            noise_type=self.noise_type,
+            mask=mask,
+            mask_bits=self.mask_bits,
+            pixel_scale=self.pixel_scale,
+            zero_point=self.zero_point,
+            plane=self.plane,
+        )
+
+    def _companion(self, source: Any, names: tuple[str, ...], what: str) -> OpenedCompanion:
+        """A noise map or mask of a file, or of memory with its unit."""
+        if isinstance(source, str | Path):
+            return open_companion(source, names, what, self.plane)
+        kind = uncertainty_type(source)
+        parts = unpack(source) if kind is None else unpack_uncertainty(source)
+        return companion_of(parts, what, kind)
+
+    def _in_memory(self, image: Any, given: Given) -> Mosaic:
+        """An array, a Quantity or an NDData, with what it brings and what is given with it."""
+        parts = unpack(image)
+        wcs = parts.wcs if self.wcs is None else self.wcs
+        header = parts.header
+        sky = SkyCoordinates(wcs, None if wcs is None else wcs_scale(wcs))
+        values = array_plane(parts.values, "the image")
+        level = pixel_noise(values.pixels)
+        scale, zero_point = reconcile_calibration(header, sky, given, level)
+        noise = given.noise
+        if noise is None and parts.uncertainty is not None:
+            noise = companion_of(parts.uncertainty, "the noise", parts.uncertainty_type)
+        mask = given.mask
+        if mask is None and parts.mask is not None:
+            mask = companion_of(Unpacked(parts.mask), "the mask")
+        statement = NoiseStatement(self.noise_type)
+        planes: dict[str, Any] = {}
+        if isinstance(noise, OpenedCompanion):
+            statement = companion_statement(noise.about, self.noise_type, header)
+            planes["noise"] = noise.plane
+            if statement.factor != 1.0:
+                planes["noise"] = LinearPlane(noise.plane, None, statement.factor)
+        if isinstance(mask, OpenedCompanion):
+            planes["mask"] = mask.plane
+        mosaic = Mosaic(
+            "image",
+            values,
+            noise_type=statement.kind or "sigma",
+            mask_bits=self.mask_bits,
+            psf=None if parts.psf is None else np.asarray(parts.psf, dtype=np.float64),
+            wcs=wcs,
+            pixel_scale=scale.value,
+            zero_point=zero_point.value,
+            unit=parts.unit,
+            notes=(*scale.notes, *zero_point.notes, *statement.notes),
+            flags=int(scale.flags | zero_point.flags | statement.flags),
+        )
+        return mosaic.with_planes(**planes)

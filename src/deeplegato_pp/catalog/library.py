@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from deeplegato_pp.catalog.columns import schema, to_arrow, to_qtable
 from deeplegato_pp.catalog.cutouts import open_scene
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.measure import Measurer, Options
 from deeplegato_pp.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Shard
+from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import one_process
 from deeplegato_pp.catalog.sources import SourceList, as_sources
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.refine.policy import Refining
-from deeplegato_pp.observation.nddata import uncertainty_of
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
@@ -110,10 +108,7 @@ def catalog(
     for name in PLURAL:
         given = inputs.get(name)
         inputs[name] = () if given is None else given if isinstance(given, tuple) else (given,)
-    found, taken = _images(images)
-    for name, value in taken.items():
-        if not inputs.get(name):
-            inputs[name] = value
+    found = _images(images)
     refining = None
     if refine is not None:
         refining = Refining(refine, refine_rule, fixed, star_odds, model_error)
@@ -122,26 +117,17 @@ def catalog(
             "fixed holds parameters while refining, and nothing is refined. Add refine='exact'."
         )
     options = Options(samples, seed, refining, draws, batch_size)
-    measurer = Measurer(predictor, open_scene(Inputs(found, **inputs)), options)
+    scene = open_scene(Inputs(found, **inputs))
+    measurer = Measurer(predictor, scene, options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)
     listed = as_sources(sources)
     if found:
-        listed = replace(listed, file=None)
+        listed = checked_positions(scene.mosaics, replace(listed, file=None))
     return CatalogueRows(measurer, listed, size)
 
 
-def _images(images: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The images as a tuple, and what an astropy ``NDData`` brings along."""
+def _images(images: Any) -> tuple[Any, ...]:
+    """The images as a tuple."""
     if images is None:
-        return (), {}
-    if isinstance(images, list | tuple):
-        return tuple(images), {}
-    if not hasattr(images, "uncertainty"):
-        return (images,), {}
-    taken: dict[str, Any] = {"wcs": images.wcs}
-    if images.mask is not None:
-        taken["mask"] = (np.asarray(images.mask),)
-    noise, kind = uncertainty_of(images)
-    if noise is not None:
-        taken |= {"noise": (noise,), "noise_type": kind}
-    return (np.asarray(images.data),), taken
+        return ()
+    return tuple(images) if isinstance(images, list | tuple) else (images,)

@@ -21,6 +21,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation.binning import GOAL_RADIUS
+from deeplegato_pp.observation.sky_frames import pixel_to_icrs
 from deeplegato_pp.scene.parameters import RADIUS
 
 if TYPE_CHECKING:
@@ -236,8 +237,8 @@ class Measurer:
         if (ra is None or dec is None) and place.image >= 0:
             wcs = self.scene.mosaics[place.image].wcs
             if wcs is not None:
-                sky = wcs.all_pix2world([[place.x, place.y]], 0)[0]
-                ra, dec = _number(sky[0]), _number(sky[1])
+                sky = pixel_to_icrs(wcs, place.x, place.y)
+                ra, dec = _number(sky[0][0]), _number(sky[1][0])
         return {"ra": ra, "dec": dec}
 
 

@@ -15,11 +15,34 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_two_dimensional
 from deeplegato_pp.errors import ShapeError
 from deeplegato_pp.io import fits as fits_io
-from deeplegato_pp.io import fits_extensions, header_keywords
-from deeplegato_pp.io.lazy_images import ArrayPlane, Plane, open_plane
+from deeplegato_pp.io import fits_extensions
+from deeplegato_pp.io.fits import WEIGHTS, Companion
+from deeplegato_pp.io.header_keywords import Cards, header_text
+from deeplegato_pp.io.lazy_images import ArrayPlane, LinearPlane, Plane, open_plane
+from deeplegato_pp.io.linear_pixels import asinh_scaling, check_linear
+from deeplegato_pp.io.wcs_header import read_sky
+from deeplegato_pp.observation.array_inputs import Unpacked
+from deeplegato_pp.observation.mask_planes import MaskMeaning
+from deeplegato_pp.observation.noise_types import NoiseStatement
+from deeplegato_pp.observation.provenance import provenance_line
+from deeplegato_pp.observation.reconciliation import (
+    Given,
+    companion_meaning,
+    companion_statement,
+    noise_name,
+    pixel_noise,
+    psf_name,
+    reconcile_calibration,
+)
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
+
+
+MIDDLE = 256
+"""Side of the block by whose noise an image's zero point is judged. [px]"""
+
+NO_PIXELS: Array = np.empty((0, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +58,16 @@ class Mosaic:
         mask_bits: The bits of the mask that mean *ignore*; None: all.
         segmentation: Number of the source that each pixel belongs to, 0 for none; or None.
         background: To be subtracted, or None. [image units]
+        weight: Weight map beside another noise map, zero where there are no data; or None.
         psf: Image of the PSF that came in the same file, or None.
         wcs: Celestial ``astropy.wcs.WCS``, or None.
         pixel_scale: [arcsec/px] None if unknown.
         zero_point: AB magnitude of one image unit; None if unknown.
         unit: Of the image, as stated.
-        notes: Where scale and zero point are from.
+        notes: Where scale and zero point are from, and every disagreement.
+        psf_header: Cards of the PSF that came in the same file.
+        flags: Sum of ``Flag`` bits that every cutout carries.
+        provenance: One line on what was taken, and from where.
     """
 
     name: str
@@ -51,12 +78,16 @@ class Mosaic:
     mask_bits: int | None = None
     segmentation: Plane | None = None
     background: Plane | None = None
+    weight: Plane | None = None
     psf: Array | None = None
     wcs: Any = None
     pixel_scale: float | None = None
     zero_point: float | None = None
     unit: str = ""
     notes: tuple[str, ...] = field(default=())
+    psf_header: Cards = field(default_factory=Cards)
+    flags: int = 0
+    provenance: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -98,74 +129,173 @@ class ShiftedWCS:
         return world
 
 
-def open_mosaic(path: str | Path, extension: fits_extensions.Extension | None = None) -> Mosaic:
-    """Opens a FITS file as a mosaic, reading headers only.
+@dataclass(frozen=True, eq=False)
+class OpenedCompanion:
+    """A noise map, mask or the like that was opened.
 
-    Noise, mask and data quality are found in the same file by their names, as for single images
-    (``docs/input.md``).
+    Attributes:
+        plane: Its pixels.
+        about: Its header and name; it holds no pixels.
+    """
+
+    plane: Plane
+    about: Companion
+
+
+def open_mosaic(
+    path: str | Path,
+    extension: fits_extensions.Extension | None = None,
+    given: Given | None = None,
+) -> Mosaic:
+    """Opens a FITS file as a mosaic, reading headers and a small block in its middle.
+
+    Noise, mask and data quality are found in the same file by their names, and all that the file
+    says of itself is compared, as for single images (``docs/input.md``).
 
     Args:
         path: FITS file; tile-compressed too (.fz). A file compressed as a whole (.gz, .bz2) is
             read into memory.
         extension: Index, name or (name, version) of the image.
+        given: What the user says, which wins; its noise and mask are opened companions.
 
     Raises:
         FormatError: If the file is missing, damaged, not FITS, or without image.
-        ShapeError: If the image is not 2-D.
+        ShapeError: If the image is a cube, and no plane is asked for.
     """
+    given = given or Given()
     with opened(path) as hdus:
         index = fits_extensions.science_index(hdus, extension, path)
-        header = {**dict(hdus[0].header), **dict(hdus[index].header)}
-        wcs, wcs_scale, notes = fits_io.read_wcs(hdus[index].header, hdus)
-        scale = header_keywords.find_pixel_scale(header, wcs_scale)
-        pixel_scale = None if scale is None else scale[0]
-        zero_point = header_keywords.find_zero_point(header, pixel_scale)
-        for what, found in (("pixel scale", scale), ("zero point", zero_point)):
-            if found is not None:
-                notes.append(f"{what} {found[0]:.6g} from {found[1]}")
-        noise, noise_type = fits_extensions.noise_index(hdus, index, path)
-        mask, mask_bits = fits_extensions.mask_index(hdus, index, header)
+        header = fits_io.cards_of(hdus, index)
+        check_linear(header, f"the image in {path}")
+        image = open_plane(hdus, index, path, "the image", given.plane)
+        scaling = asinh_scaling(header)
+        image = image if scaling is None else LinearPlane(image, scaling)
+        sky = read_sky(hdus[index].header, hdus)
+        noise_at = fits_extensions.noise_index(hdus, index)
+        mask_at = fits_extensions.mask_index(hdus, index)
+        noise, mask = given.noise, given.mask
+        if noise is None and noise_at is not None:
+            noise = _opened_companion(hdus, noise_at, path, "the noise", given.plane)
+        if mask is None and mask_at is not None:
+            mask = _opened_companion(hdus, mask_at, path, "the mask", given.plane)
+        weight = None
+        if noise_at is not None and given.noise is None and hdus[noise_at].name not in WEIGHTS:
+            weight = fits_extensions.find(hdus, ("WHT",), index, hdus[index].ver)
         psf = fits_extensions.find(hdus, fits_extensions.PSF_NAMES, index)
         if psf is not None and len(hdus[psf].shape) != 2:
             psf = None  # a cube: it has to be given, with its positions
+        scale, zero_point = reconcile_calibration(header, sky, given, _noise_in_the_middle(image))
+        statement, meaning = NoiseStatement(given.noise_type), MaskMeaning(given.mask_bits)
+        if isinstance(noise, OpenedCompanion):
+            statement = companion_statement(noise.about, given.noise_type, header)
+        if isinstance(mask, OpenedCompanion):
+            meaning = companion_meaning(mask.about, header, given.mask_bits)
+        kind = given.noise_type or statement.kind
         mosaic = Mosaic(
             name=Path(path).name,
-            image=open_plane(hdus, index, path, "the image"),
-            noise_type=noise_type or "sigma",
-            mask_bits=mask_bits,
+            image=image,
+            noise_type=kind or "sigma",
+            mask_bits=meaning.bits,
             psf=None if psf is None else as_real_array(hdus[psf].data, f"the PSF in {path}"),
-            wcs=wcs,
-            pixel_scale=pixel_scale,
-            zero_point=None if zero_point is None else zero_point[0],
-            unit=str(header.get("BUNIT", "")).strip(),
-            notes=tuple(notes),
+            psf_header=Cards() if psf is None else fits_io.own_cards(hdus[psf]),
+            wcs=sky.wcs,
+            pixel_scale=scale.value,
+            zero_point=zero_point.value,
+            unit=header_text(header, "BUNIT"),
+            notes=(
+                *(("asinh magnitudes (BSOFTEN, BOFFSET) made linear",) if scaling else ()),
+                *scale.notes,
+                *zero_point.notes,
+                *statement.notes,
+                *meaning.notes,
+            ),
+            flags=int(scale.flags | zero_point.flags | statement.flags),
+            provenance=provenance_line(
+                zero_point,
+                scale,
+                psf_name(given, None if psf is None else hdus[psf].name),
+                given.psf_oversampling,
+                noise_name(
+                    given.noise,
+                    kind,
+                    statement,
+                    noise.about if isinstance(noise, OpenedCompanion) else None,
+                ),
+                mask.about.name or "given" if isinstance(mask, OpenedCompanion) else "",
+            ),
         )
-        return mosaic.with_planes(
-            noise=None if noise is None else open_plane(hdus, noise, path, "the noise"),
-            mask=None if mask is None else open_plane(hdus, mask, path, "the mask"),
-        )
+        planes = {
+            "noise": noise.plane if isinstance(noise, OpenedCompanion) else None,
+            "mask": mask.plane if isinstance(mask, OpenedCompanion) else None,
+            "weight": None if weight is None else open_plane(hdus, weight, path, "the weight map"),
+        }
+        if planes["noise"] is not None and statement.factor != 1.0:
+            planes["noise"] = LinearPlane(planes["noise"], None, statement.factor)
+        return mosaic.with_planes(**planes)
 
 
-def open_companion(source: Any, names: tuple[str, ...], what: str) -> Plane:
+def companion_of(parts: Unpacked, what: str, kind: str | None = None) -> OpenedCompanion:
+    """Returns an array with its unit as an opened companion.
+
+    Args:
+        parts: The array.
+        what: Its name in messages.
+        kind: The type of noise that it is said to be, or None.
+    """
+    header = Cards({"BUNIT": parts.unit} if parts.unit else {})
+    return OpenedCompanion(array_plane(parts.values, what), Companion(NO_PIXELS, header, "", kind))
+
+
+def open_companion(
+    source: Any, names: tuple[str, ...], what: str, plane: int | None = None
+) -> OpenedCompanion:
     """Opens a noise map, mask or segmentation: a FITS file, a ``.npy`` file or an array.
 
     Args:
         source: Path or array.
         names: Extensions to prefer, in this order; else the first with pixels.
         what: Its name in messages.
+        plane: Which image of a cube, counted from 0.
 
     Raises:
         FormatError: If a file is missing, damaged, or without image.
-        ShapeError: If it is not 2-D.
+        ShapeError: If it is a cube, and no plane is asked for.
     """
     if not isinstance(source, str | Path):
-        return array_plane(source, what)
+        return OpenedCompanion(array_plane(source, what), Companion(NO_PIXELS, Cards()))
     if str(source).endswith(".npy"):
-        return ArrayPlane(np.load(source, mmap_mode="r"))
+        stored = np.load(source, mmap_mode="r")
+        whole = what.endswith("mask") and stored.dtype.kind in "iu"
+        return OpenedCompanion(ArrayPlane(stored, whole), Companion(NO_PIXELS, Cards()))
     with opened(source) as hdus:
         index = fits_extensions.find(hdus, names)
         index = fits_extensions.first_image(hdus, source) if index is None else index
-        return open_plane(hdus, index, source, what)
+        found = _opened_companion(hdus, index, source, what, plane)
+        return replace(found, about=replace(found.about, file=str(source)))
+
+
+def _opened_companion(
+    hdus: HDUList, index: int, path: str | Path, what: str, plane: int | None
+) -> OpenedCompanion:
+    hdu: Any = hdus[index]
+    header = fits_io.own_cards(hdu)
+    pixels = open_plane(hdus, index, path, what, plane)
+    scaling = asinh_scaling(header)
+    stated = fits_extensions.stated_uncertainty(hdu, path)
+    about = Companion(NO_PIXELS, header, hdu.name, stated)
+    return OpenedCompanion(pixels if scaling is None else LinearPlane(pixels, scaling), about)
+
+
+def _noise_in_the_middle(image: Plane) -> float | None:
+    """The noise per pixel, roughly, of a block in the middle of an image; None if unreadable."""
+    height, width = image.shape
+    bottom, left = max(0, (height - MIDDLE) // 2), max(0, (width - MIDDLE) // 2)
+    try:
+        return pixel_noise(
+            image.read(bottom, min(bottom + MIDDLE, height), left, min(left + MIDDLE, width))
+        )
+    except Exception:  # a damaged tile: the rows that lie on it will say so
+        return None
 
 
 def array_plane(array: Any, what: str) -> ArrayPlane:
@@ -173,7 +303,7 @@ def array_plane(array: Any, what: str) -> ArrayPlane:
     plain = np.asarray(np.ma.getdata(array))
     values = plain if plain.dtype.kind in "bui" else as_real_array(array, what)
     check_two_dimensional(values, what)
-    return ArrayPlane(values)
+    return ArrayPlane(values, what.endswith("mask") and plain.dtype.kind in "ui")
 
 
 @contextmanager
@@ -181,6 +311,7 @@ def opened(path: str | Path) -> Iterator[HDUList]:
     """Opens a FITS file without reading pixels; what is wrong becomes one ``FormatError``."""
     from astropy.io import fits
 
+    fits_io.check_is_file(path)
     with fits_io.as_format_error(path), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with fits.open(path, memmap=True, lazy_load_hdus=False) as hdus:

@@ -223,7 +223,7 @@ def _records(table: Any, dtypes: list[tuple[str, str]]) -> Any:
     records = np.zeros(len(table), dtype=dtypes)
     for name, kind in dtypes:
         values = np.asarray(getattr(table[name], "value", table[name]))
-        records[name] = np.char.encode(values, "ascii", "replace") if kind[0] == "S" else values
+        records[name] = np.char.encode(values, "utf-8") if kind[0] == "S" else values
     return records
 
 

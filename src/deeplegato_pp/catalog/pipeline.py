@@ -28,7 +28,7 @@ from deeplegato_pp.catalog.plan import (
     file_mark,
     fingerprint,
 )
-from deeplegato_pp.catalog.positions import find_places, to_pixels
+from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import Backend, Report, Run, one_process
 from deeplegato_pp.catalog.segmentation import Detection, detect
 from deeplegato_pp.catalog.sources import SourceList, from_files, read_sources
@@ -150,13 +150,20 @@ Progress = Callable[[int, int, bool], None]
 """Told the number of sources in all, of rows just finished, and whether those are new."""
 
 
-def make_catalogue(request: Request, network: Network, progress: Progress) -> Report:
+Opened = Callable[[str, str, int], None]
+"""Told of each mosaic: its name, what was taken from where, and its flags."""
+
+
+def make_catalogue(
+    request: Request, network: Network, progress: Progress, opened: Opened | None = None
+) -> Report:
     """Makes a catalogue; see ``docs/catalogue.md``.
 
     Args:
         request: What is asked for.
         network: What measures.
         progress: Told of finished rows.
+        opened: Told of each mosaic, before any work.
 
     Raises:
         InputError: If something cannot be used; nothing has been measured then.
@@ -170,7 +177,10 @@ def make_catalogue(request: Request, network: Network, progress: Progress) -> Re
         cutouts, psfs = (None if c is None else list(c) for c in (sources.file, sources.psf))
         request.check_apart(cutouts, psfs)
     scene = open_scene(inputs)
-    _warn_of_positions(scene, sources)
+    if opened is not None:
+        for mosaic in scene.mosaics:
+            opened(mosaic.name, mosaic.provenance, mosaic.flags)
+    sources = checked_positions(scene.mosaics, sources)
     size = request.chunk or (CHUNK if request.options.refining is None else REFINED_CHUNK)
     configuration = describe(inputs, request.options, sources, size, network.mark)
     plan = Plan(sources, size, request.shard, configuration)
@@ -295,28 +305,3 @@ def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
     if request.subtract_background:
         given["background"] = (str(background),)
     return replace(inputs, **given), sources
-
-
-def _warn_of_positions(scene: Scene, sources: SourceList) -> None:
-    """Says so if the list looks like that of another image, or disagrees with the WCS."""
-    import numpy as np
-
-    if sources.file is not None or not scene.mosaics:
-        return
-    sample = sources[slice(0, 10_000)]
-    places = find_places(scene.mosaics, sample)
-    lost = sum(p.image < 0 for p in places)
-    if lost > len(places) / 2:
-        logger.warning(
-            "%d of the first %d sources lie outside the images: is the list or the WCS another's?",
-            lost, len(places),
-        )  # fmt: skip
-    if len(scene.mosaics) == 1 and scene.mosaics[0].wcs is not None:
-        x, y = to_pixels(scene.mosaics[0], sample)
-        apart = np.hypot(x - sample.x, y - sample.y)
-        apart = apart[np.isfinite(apart)]
-        if len(apart) and np.median(apart) > 2:
-            logger.warning(
-                "x, y and ra, dec of the list are %.1f px apart by the image's WCS: x, y are used.",
-                float(np.median(apart)),
-            )

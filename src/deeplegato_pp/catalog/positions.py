@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.mosaics import Mosaic
 from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.observation.sky_frames import icrs_to_pixel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +87,52 @@ def to_pixels(mosaic: Mosaic, sources: SourceList) -> tuple[Array, Array]:
         return nothing, nothing.copy()
     x, y = nothing, nothing.copy()
     ra, dec = sources.ra[known], sources.dec[known]
-    try:
-        x[known], y[known] = mosaic.wcs.all_world2pix(ra, dec, 0)
-    except Exception:  # the inverse of a distortion need not converge far outside
-        x[known], y[known] = mosaic.wcs.wcs_world2pix(ra, dec, 0)
+    x[known], y[known] = icrs_to_pixel(mosaic.wcs, ra, dec)
     return x, y
+
+
+def checked_positions(mosaics: list[Mosaic], sources: SourceList) -> SourceList:
+    """Says so if the list looks like that of another image, or disagrees with the WCS.
+
+    Pixels that are one pixel off their own RA and Dec count from 1: they are brought to 0.
+
+    Args:
+        mosaics: The images.
+        sources: The list.
+
+    Returns:
+        The list, its pixels counted from 0.
+    """
+    if sources.file is not None or not mosaics:
+        return sources
+    sample = sources[slice(0, 10_000)]
+    places = find_places(mosaics, sample)
+    lost = sum(p.image < 0 for p in places)
+    if lost > len(places) / 2:
+        logger.warning(
+            "%d of the first %d sources lie outside the images: is the list or the WCS another's?",
+            lost, len(places),
+        )  # fmt: skip
+    if len(mosaics) > 1 or mosaics[0].wcs is None:
+        return sources
+    x, y = to_pixels(mosaics[0], sample)
+    off = np.stack([sample.x - x, sample.y - y], 1)
+    off = off[np.isfinite(off).all(1)]
+    if not len(off):
+        return sources
+    middle = np.median(off, axis=0)
+    scatter = np.median(np.abs(off - middle))
+    if np.abs(middle - 1.0).max() < 0.3 and scatter < 0.3:
+        logger.warning(
+            "x and y of the list lie (%.2f, %.2f) px from its ra, dec by the image's WCS: they "
+            "count from 1, as FITS and SExtractor do, and 1 is subtracted.",
+            middle[0], middle[1],
+        )  # fmt: skip
+        return replace(sources, x=sources.x - 1.0, y=sources.y - 1.0)
+    apart = float(np.median(np.hypot(off[:, 0], off[:, 1])))
+    if apart > 0.5:
+        logger.warning(
+            "x, y and ra, dec of the list are %.1f px apart by the image's WCS: x, y are used.",
+            apart,
+        )
+    return sources

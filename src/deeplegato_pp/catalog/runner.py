@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,6 +48,8 @@ class Report:
         files: What was written.
         seconds: What was spent on what; ``wall`` is the whole.
         already: Whether the catalogue was complete before.
+        qualities: Rows by verdict.
+        flagged: Rows by flag.
     """
 
     rows: int
@@ -56,6 +58,8 @@ class Report:
     files: list[Path]
     seconds: Mapping[str, float]
     already: bool = False
+    qualities: Mapping[str, int] = field(default_factory=dict)
+    flagged: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +138,14 @@ class Run:
         with disk_full_named(self.output):
             files = write_catalogue(parts, self.output, joined, self.plan.shard.suffix)
         rows = measured = 0
+        qualities: Counter[str] = Counter()
+        flagged: Counter[str] = Counter()
         for part in parts:
-            flags = pq.read_table(part, columns=["flags"], partitioning=None).column("flags")
+            verdicts = pq.read_table(part, columns=["flags", "quality"], partitioning=None)
+            flags = verdicts.column("flags")
+            qualities.update(verdicts.column("quality").to_pylist())
+            for value, number in Counter(flags.to_pylist()).items():
+                flagged.update(dict.fromkeys(Flag.names(value), number))
             rows += len(flags)
             failed = pc.not_equal(pc.bit_wise_and(flags, int(Flag.FAILED)), 0)
             measured += len(flags) - (pc.sum(failed).as_py() or 0)
@@ -143,7 +153,7 @@ class Run:
         work.finish(self.plan, {**about, "files": [str(f) for f in files]})
         self.seconds["join"] += time.perf_counter() - joining
         seconds = {**self.seconds, "wall": time.perf_counter() - started}
-        return Report(rows, measured, resumed, files, seconds)
+        return Report(rows, measured, resumed, files, seconds, qualities=qualities, flagged=flagged)
 
     @property
     def _text_ids(self) -> bool:

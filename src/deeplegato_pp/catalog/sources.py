@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +17,43 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import FormatError, InputError
 
+logger = logging.getLogger(__name__)
+
 ALIASES = {
     "id": ("id", "label", "source_id", "object_id", "objid", "objectid", "number", "name"),
     "x": ("x", "xcentroid", "x_centroid"),
     "y": ("y", "ycentroid", "y_centroid"),
-    "ra": ("ra", "ra_deg", "alpha_j2000", "raj2000", "ra_icrs"),
-    "dec": ("dec", "dec_deg", "delta_j2000", "dej2000", "decj2000", "de_icrs"),
+    "ra": (
+        "ra", "ra_deg", "radeg", "alpha_j2000", "alphawin_j2000", "alphapeak_j2000", "alpha_sky",
+        "alphawin_sky", "raj2000", "ra_icrs", "raicrs", "coord_ra",
+    ),
+    "dec": (
+        "dec", "dec_deg", "dedeg", "decdeg", "delta_j2000", "deltawin_j2000", "deltapeak_j2000",
+        "delta_sky", "deltawin_sky", "dej2000", "decj2000", "de_icrs", "deicrs", "coord_dec",
+    ),
     "psf": ("psf",),
     "file": ("file", "cutout", "filename"),
-}
+}  # fmt: skip
 """What columns may be called, best first, in any case."""
 
+FROM_ONE = {
+    "x": ("x_image", "xwin_image", "xpeak_image", "x_fits", "ximage"),
+    "y": ("y_image", "ywin_image", "ypeak_image", "y_fits", "yimage"),
+}
+"""Columns of pixels that count from 1, as SExtractor and FITS do: 1 is subtracted."""
+
+GALACTIC = (("glon", "glat"), ("l_galactic", "b_galactic"), ("gal_lon", "gal_lat"))
+FK4 = (("alpha_b1950", "delta_b1950"), ("alphawin_b1950", "deltawin_b1950"), ("rab1950", "deb1950"))
+"""Columns of positions in other frames, which are brought to ICRS. [deg]"""
+
 NUMBERS = ("x", "y", "ra", "dec")
-SUFFIXES = (".fits", ".fit", ".ecsv", ".csv", ".parquet", ".vot", ".xml", ".votable")
+SUFFIXES = (
+    ".fits", ".fit", ".ldac", ".ecsv", ".csv", ".parquet", ".vot", ".xml", ".votable", ".cat",
+    ".txt", ".dat", ".tsv",
+)  # fmt: skip
+
+LARGEST_ID = 2**63 - 1
+"""Ids beyond 64 bits stay texts."""
 
 SAME_PLACE = 0.1
 """Sources closer than this are one source given twice. [px; arcsec where only RA, Dec are known]"""
@@ -113,7 +140,7 @@ def read_sources(path: str | os.PathLike[str]) -> SourceList:
     if not path.is_file():
         raise FormatError(f"sources {path}: no such file. Check the path.")
     try:
-        columns = _arrow_columns(path) if suffix in (".csv", ".parquet") else _columns(path)
+        columns = _read(path, suffix)
     except InputError:
         raise
     except Exception as error:  # parsers of five formats raise what they like
@@ -154,13 +181,12 @@ def from_columns(columns: Mapping[str, Any], where: str, folder: Path = Path()) 
     found = {name: _first(columns, aliases) for name, aliases in ALIASES.items()}
     found = {name: values for name, values in found.items() if values is not None}
     found |= _sky_centroid(columns, found)
+    found |= _other_frames(columns, found, where)
+    found |= _pixels_from_one(columns, found, where)
     if not {"x", "y"} <= set(found) and not {"ra", "dec"} <= set(found) and "file" not in found:
-        remedy = "Rename them, or give --detect."
-        if any(str(name).lower() == "x_image" for name in columns):
-            remedy = "SExtractor counts from 1: give x = X_IMAGE - 1, y = Y_IMAGE - 1."
         raise InputError(
             f"{where}: expected columns x, y (0-based pixels), or ra, dec (degrees), or file, got "
-            f"{', '.join(map(str, columns)) or 'none'}. {remedy}"
+            f"{', '.join(map(str, columns)) or 'none'}. Rename them, or give --detect."
         )
     length = len(next(iter(found.values())))
     if length == 0:
@@ -169,7 +195,11 @@ def from_columns(columns: Mapping[str, Any], where: str, folder: Path = Path()) 
         name: _numbers(found[name], name, where) if name in found else np.full(length, np.nan)
         for name in NUMBERS
     }
+    _check_degrees(numbers["ra"], numbers["dec"], found.get("ra"), where)
     ids = _ids(found["id"]) if "id" in found else np.arange(length)
+    if "psf" in found and _is_numeric(found["psf"]):
+        logger.warning("%s: column psf holds numbers, no files: it is not used.", where)
+        del found["psf"]
     files = {k: _paths(found[k], folder) for k in ("psf", "file") if k in found}
     return mark_duplicates(SourceList(ids=ids, **numbers, **files))
 
@@ -226,6 +256,70 @@ def _sky_centroid(columns: Mapping[str, Any], found: Mapping[str, Any]) -> dict[
     return {}
 
 
+def _pixels_from_one(
+    columns: Mapping[str, Any], found: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Pixels that count from 1, brought to 0, where there are no others."""
+    if "x" in found or "y" in found:
+        return {}
+    x, y = (_first(columns, FROM_ONE[name]) for name in ("x", "y"))
+    if x is None or y is None:
+        return {}
+    logger.warning("%s: pixels of the list count from 1 (X_IMAGE): 1 is subtracted.", where)
+    return {"x": _numbers(x, "x", where) - 1.0, "y": _numbers(y, "y", where) - 1.0}
+
+
+def _other_frames(
+    columns: Mapping[str, Any], found: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """ICRS of Galactic or B1950 columns, where there are no others."""
+    if "ra" in found or "dec" in found:
+        return {}
+    for frame, pairs in (("galactic", GALACTIC), ("fk4", FK4)):
+        for pair in pairs:
+            first, second = (_first(columns, (name,)) for name in pair)
+            if first is None or second is None:
+                continue
+            from astropy.coordinates import SkyCoord
+
+            longitude, latitude = _numbers(first, "ra", where), _numbers(second, "dec", where)
+            latitude = np.where(np.abs(latitude) <= 90, latitude, np.nan)
+            sky = SkyCoord(longitude, latitude, unit="deg", frame=frame).icrs
+            logger.warning("%s: positions are %s, brought to ICRS.", where, frame.upper())
+            return {"ra": np.asarray(sky.ra.deg), "dec": np.asarray(sky.dec.deg)}
+    return {}
+
+
+def _check_degrees(ra: Array, dec: Array, column: Any, where: str) -> None:
+    """Says so if angles without a unit look like radians."""
+    known = np.isfinite(ra) & np.isfinite(dec)
+    if column is None or getattr(column, "unit", None) is not None or not known.any():
+        return
+    if (
+        known.sum() > 1
+        and np.abs(ra[known]).max() <= 2 * np.pi
+        and np.abs(dec[known]).max() <= np.pi / 2
+    ):
+        logger.warning(
+            "%s: ra and dec lie within (%.4g, %.4g) of 0: are they radians? They are taken as "
+            "degrees.", where, np.abs(ra[known]).max(), np.abs(dec[known]).max(),
+        )  # fmt: skip
+
+
+def _is_numeric(values: Any) -> bool:
+    return np.asarray(np.ma.getdata(getattr(values, "value", values))).dtype.kind in "iufb"
+
+
+def _sexagesimal(texts: Any, name: str) -> Array | None:
+    """Degrees of texts such as 10:00:25.3 (hours for ra); None if they are none."""
+    if not all(re.fullmatch(r"\s*[+-]?\d+[:hd ]\s*\d+.*", str(text)) for text in texts):
+        return None
+    from astropy.coordinates import Angle
+
+    unit = "hourangle" if name == "ra" else "deg"
+    return np.asarray(Angle([str(t) for t in texts], unit=unit).deg, dtype=np.float64)
+
+
 def _numbers(values: Any, name: str, where: str) -> Array:
     """Float64, NaN where a value is missing; angles in degrees."""
     unit = getattr(values, "unit", None)
@@ -234,6 +328,8 @@ def _numbers(values: Any, name: str, where: str) -> Array:
         try:
             plain = plain.astype(np.float64)
         except (TypeError, ValueError):
+            if name in ("ra", "dec") and (angles := _sexagesimal(plain.tolist(), name)) is not None:
+                return angles
             raise InputError(
                 f"{where}: column {name} must hold numbers, got {str(plain[0])!r} in its first "
                 "row. Give pixels from 0, or degrees."
@@ -256,19 +352,23 @@ def _ids(values: Any) -> Array:
     """Whole numbers where all are, else texts; a missing one is "row N"."""
     plain = np.asarray(np.ma.getdata(getattr(values, "value", values)))
     mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else np.zeros(len(plain), bool)
-    if plain.dtype.kind in "iu" and not mask.any():
+    if plain.dtype.kind in "iu" and not mask.any() and int(plain.max()) <= LARGEST_ID:
         return plain.astype(np.int64)
     if plain.dtype.kind == "f":
         mask = mask | ~np.isfinite(plain)
         if not mask.any() and bool((plain == np.rint(plain)).all()):
             return plain.astype(np.int64)
     texts = [v.decode() if isinstance(v, bytes) else str(v) for v in plain.tolist()]
+    texts = [t.strip() for t in texts]
     missing = [
         m or t in ("", "None", "nan", "NaT", "<NA>") for m, t in zip(mask, texts, strict=True)
     ]
+    if not any(missing) and all(re.fullmatch(r"[+-]?(0|[1-9]\d{0,18})", t) for t in texts):
+        numbers = [int(t) for t in texts]
+        if plain.dtype.kind in "OUS" and max(map(abs, numbers)) <= LARGEST_ID:
+            return np.array(numbers, dtype=np.int64)
     named = [
-        f"row {i}" if lost else t.strip()
-        for i, (t, lost) in enumerate(zip(texts, missing, strict=True))
+        f"row {i}" if lost else t for i, (t, lost) in enumerate(zip(texts, missing, strict=True))
     ]
     return np.array(named, dtype=object)
 
@@ -283,38 +383,133 @@ def _paths(values: Any, folder: Path) -> Array:
     return np.array(full, dtype=object)
 
 
+def _read(path: Path, suffix: str) -> dict[str, Any]:
+    """The columns of a list, by its suffix."""
+    if suffix == ".parquet":
+        return _parquet_columns(path)
+    if suffix in (".csv", ".tsv"):
+        return _csv_columns(path)
+    if suffix in (".cat", ".txt", ".dat"):
+        if _is_fits(path):
+            return _fits_columns(path)
+        return _text_columns(path)
+    if suffix in (".fits", ".fit", ".ldac"):
+        return _fits_columns(path)
+    return _columns(path)
+
+
+def _is_fits(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9) == b"SIMPLE  ="
+
+
 def _columns(path: Path) -> dict[str, Any]:
+    """Of an ECSV or a VOTable."""
     from astropy.table import Table
 
-    suffix = path.suffix.lower()
-    kind = {".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv"}.get(suffix, "votable")
-    import warnings
-
+    kind = "ascii.ecsv" if path.suffix.lower() == ".ecsv" else "votable"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of units and of VOTables that bend the standard
         table = Table.read(path, format=kind)
     return {name: table[name] for name in table.colnames}
 
 
-def _arrow_columns(path: Path) -> dict[str, Any]:
-    """The columns that matter of a CSV or Parquet file; missing numbers become NaN."""
+def _fits_columns(path: Path) -> dict[str, Any]:
+    """Of the first table in a FITS file that has positions, as the second one of an LDAC."""
+    from astropy.io import fits
+    from astropy.table import Table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with fits.open(path, memmap=False) as hdus:
+            places = [i for i, hdu in enumerate(hdus) if getattr(hdu, "columns", None) is not None]
+            if not places:
+                raise FormatError(f"{path}: no table in the file, expected one with positions.")
+            good = [i for i in places if _has_positions(hdus[i].columns.names)]
+            table = Table.read(hdus, hdu=(good or places)[0], format="fits")
+    return {name: table[name] for name in table.colnames}
+
+
+def _has_positions(names: list[str]) -> bool:
+    lower = {name.lower() for name in names}
+    pairs = [(ALIASES["x"], ALIASES["y"]), (ALIASES["ra"], ALIASES["dec"]), (ALIASES["file"],) * 2]
+    pairs += [(FROM_ONE["x"], FROM_ONE["y"])]
+    pairs += [((a,), (b,)) for a, b in (*GALACTIC, *FK4)]
+    return any(lower & set(first) and lower & set(second) for first, second in pairs)
+
+
+def _text_columns(path: Path) -> dict[str, Any]:
+    """Of SExtractor's ASCII_HEAD, or of columns under a line of names."""
+    from astropy.io import ascii as tables
+
+    text = _text(path)
+    kind = "sextractor" if re.match(r"#\s*1\s+\S+", text) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = tables.read(text, format=kind) if kind else tables.read(text)
+    return {name: table[name] for name in table.colnames}
+
+
+def _text(path: Path) -> str:
+    """A file's text, in UTF-8 with or without its mark, or in Latin-1."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _csv_columns(path: Path) -> dict[str, Any]:
+    """The columns of a CSV file: commas, semicolons, tabs or bars; comments; blanks around."""
+    import io
+
     import pyarrow.csv
+
+    lines = _text(path).splitlines(keepends=True)
+    while lines and (lines[0].lstrip().startswith("#") or not lines[0].strip()):
+        lines.pop(0)
+    if not lines:
+        raise InputError(
+            f"sources {path}: the file has no line of names, expected x, y or ra, dec."
+        )
+    delimiter = max(",;\t|", key=lines[0].count)
+    names = [name.strip().strip("\"'") for name in lines[0].rstrip("\r\n").split(delimiter)]
+    texts = [n for n in names if n.lower() in (*ALIASES["id"], *ALIASES["file"])]
+    table = pyarrow.csv.read_csv(
+        io.BytesIO("".join(lines[1:]).encode()) if len(lines) > 1 else io.BytesIO(b""),
+        read_options=pyarrow.csv.ReadOptions(column_names=names),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(texts, pyarrow.string()),  # 64-bit ids stay digit for digit
+            strings_can_be_null=False,
+        ),
+    )  # fmt: skip
+    return {name: _plain_column(table.column(name), name) for name in dict.fromkeys(names)}
+
+
+def _parquet_columns(path: Path) -> dict[str, Any]:
+    """The columns that matter of a Parquet file."""
     import pyarrow.parquet as pq
 
-    wanted = {alias for aliases in ALIASES.values() for alias in aliases}
-    if path.suffix.lower() == ".csv":
-        table = pyarrow.csv.read_csv(path)
-    else:
-        names = [n for n in pq.read_schema(path).names if n.lower() in wanted]
-        everything = pq.read_schema(path).names
-        table = pq.read_table(path, columns=names or everything[:1])
-        if not names:
-            return dict.fromkeys(everything, np.zeros(0))
-    columns: dict[str, Any] = {}
-    for name in table.column_names:
-        column = table.column(name)
-        values = column.to_numpy()
-        if column.null_count and values.dtype.kind == "f" and name.lower() in ALIASES["id"]:
-            values = np.ma.array(values, mask=np.isnan(values))
-        columns[name] = values
-    return columns
+    groups = (*ALIASES.values(), *FROM_ONE.values(), *GALACTIC, *FK4)
+    wanted = {alias for aliases in groups for alias in aliases}
+    everything = pq.read_schema(path).names
+    names = [n for n in everything if n.lower() in wanted]
+    if not names:
+        return dict.fromkeys(everything, np.zeros(0))
+    table = pq.read_table(path, columns=names)
+    return {name: _plain_column(table.column(name), name) for name in table.column_names}
+
+
+def _plain_column(column: Any, name: str) -> Any:
+    """A column as an array; missing numbers become NaN, missing ids stay so without rounding."""
+    import pyarrow as pa
+
+    if name.lower() in ALIASES["id"] and column.null_count and pa.types.is_integer(column.type):
+        return np.array([None if v is None else str(v) for v in column.to_pylist()], dtype=object)
+    values = column.to_numpy()
+    if column.null_count and values.dtype.kind == "f" and name.lower() in ALIASES["id"]:
+        return np.ma.array(values, mask=np.isnan(values))
+    if values.dtype.kind == "O" and name.lower() not in ALIASES["id"]:
+        return np.array([v.strip() if isinstance(v, str) else v for v in values], dtype=object)
+    return values

@@ -36,10 +36,8 @@ def catalog(
     detect: Annotated[
         bool, typer.Option("--detect", help="Find the sources with photutils.")
     ] = False,
-    extension: Annotated[
-        str | None,
-        typer.Option("--extension", metavar="NAME|N", help="Of the images in their files."),
-    ] = None,
+    extension: options.Extension = None,
+    plane: options.Plane = None,
     psf: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,8 +47,8 @@ def catalog(
         ),
     ] = None,
     psf_fwhm: options.PSFWidth = None,
-    psf_oversampling: options.PSFOversampling = 1,
-    psf_includes_pixel: options.PSFIncludesPixel = True,
+    psf_oversampling: options.PSFOversampling = None,
+    psf_includes_pixel: options.PSFIncludesPixel = None,
     psf_even: options.PSFEven = options.EvenPSF.refuse,
     noise: Annotated[
         list[str] | None,
@@ -58,7 +56,7 @@ def catalog(
             "--noise", metavar="FILE|NUMBER", help="Noise per pixel; once, or once per image."
         ),
     ] = None,
-    noise_type: options.NoiseKind = options.NoiseType.sigma,
+    noise_type: options.NoiseKind = None,
     gain: options.Gain = None,
     sky_sigma: options.SkySigma = None,
     mask: Annotated[
@@ -200,14 +198,15 @@ def catalog(
     )
     given: dict[str, Any] = {
         "images": tuple(images or ()),
-        "extension": _extension(extension),
+        "extension": options.extension_from(extension),
+        "plane": plane,
         "psf": tuple(psf or ()),
         "psf_fwhm": psf_fwhm,
         "psf_oversampling": psf_oversampling,
         "psf_includes_pixel": psf_includes_pixel,
         "psf_even": psf_even.value,
         "noise": tuple(as_number(n) for n in noise or ()),
-        "noise_type": noise_type.value,
+        "noise_type": None if noise_type is None else noise_type.value,
         "gain": gain,
         "sky_sigma": sky_sigma,
         "noise_correlation": as_number(noise_correlation),
@@ -254,11 +253,6 @@ def catalog(
     return _make(request, Path(folder))
 
 
-def _extension(text: str | None) -> int | str | None:
-    """An extension's name or number."""
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
-
-
 def load_predictor(folder: str, device: str | None) -> Predictor:
     """Loads the network; workers call it too."""
     from deeplegato_pp.inference import Predictor
@@ -270,11 +264,16 @@ def _make(request: Any, folder: Path) -> int:
     from deeplegato_pp.catalog.pipeline import Network, make_catalogue
     from deeplegato_pp.catalog.plan import model_mark
     from deeplegato_pp.cli.catalog_display import ProgressLines, print_report, warnings_shown
+    from deeplegato_pp.cli.display import provenance_line
 
     name = _model_name(folder)
     network = Network(partial(load_predictor, str(folder)), name, model_mark(folder, name))
+
+    def opened(mosaic: str, provenance: str, flags: int) -> None:
+        print(provenance_line(mosaic, provenance, flags), flush=True)
+
     with warnings_shown(), ProgressLines() as lines:
-        report = make_catalogue(request, network, lines)
+        report = make_catalogue(request, network, lines, opened)
     print_report(report)
     return 0 if report.measured else 2
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from deeplegato_pp.flags import Flag
 
 if TYPE_CHECKING:
     from deeplegato_pp.catalog.compare import Comparison
@@ -107,10 +109,25 @@ def print_report(report: Report) -> None:
     failed = report.rows - report.measured
     resumed = f", {report.resumed} of them by an earlier run" if report.resumed else ""
     print(f"{report.rows} rows{resumed}; {failed} not measured, each with its reason; in {files}")
+    print(tally(report.qualities, report.flagged))
     wall = report.seconds.get("wall", 0.0)
     new = report.rows - report.resumed
     parts = ", ".join(f"{k} {v:.1f}" for k, v in report.seconds.items() if k != "wall")
     print(f"{wall:.1f} s, {new / max(wall, 1e-3):.1f} sources/s ({parts or 'on workers'} s)")
+
+
+def tally(qualities: Mapping[str, int], flagged: Mapping[str, int]) -> str:
+    """Returns how many rows have which verdict, and the flags behind those that are not good.
+
+    Example:
+        >>> tally({"good": 7, "caution": 2}, {"padded": 9, "no_psf": 2})
+        'quality: 7 good, 2 caution, 0 bad (no_psf 2)'
+    """
+    levels = ", ".join(f"{qualities.get(level, 0)} {level}" for level in ("good", "caution", "bad"))
+    serious = [name for name in flagged if Flag[name.upper()].level != "good"]
+    serious.sort(key=lambda name: (Flag[name.upper()].level != "bad", -flagged[name]))
+    why = ", ".join(f"{name} {flagged[name]}" for name in serious)
+    return f"quality: {levels}" + (f" ({why})" if why else "")
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -39,6 +39,24 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
+def provenance_line(name: str, provenance: str, flags: int) -> str:
+    """Returns what was taken from a file and from where, and the contradictions in it.
+
+    Args:
+        name: Of the file.
+        provenance: Of its observation or mosaic.
+        flags: Sum of its ``Flag`` bits.
+
+    Example:
+        >>> provenance_line("g.fits", "zero point 8.90 (unit Jy)", 1 << 36)
+        'g.fits: zero point 8.90 (unit Jy); zero_point_conflict'
+    """
+    from deeplegato_pp.flags import STATEMENTS, Flag
+
+    names = Flag.names(flags & STATEMENTS)
+    return f"{name}: {provenance}" + (f"; {', '.join(names)}" if names else "")
+
+
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Prints results: of one galaxy all parameters, of several a line each."""
     from rich.console import Console
@@ -128,11 +146,11 @@ def _print_many(console: Any, rows: list[dict[str, Any]]) -> None:
         table.add_column(_escaped(heading), justify="right", no_wrap=True)
     table.add_column("chi2", justify="right", no_wrap=True)
     table.add_column("quality", no_wrap=True)
-    table.add_column("flags", overflow="fold")
+    table.add_column("flags", no_wrap=True)
     for row in rows:
         cells = [value_and_error(row[name], row[f"{name}_std"]) for name in SHORT]
         chi2 = "-" if row["chi2"] is None else f"{row['chi2']:.3g}"
-        verdict = (row["quality"], _escaped(row["flag_names"]))
+        verdict = (row["quality"], _escaped(_flags_in_brief(row["flags"])))
         table.add_row(_escaped(row["name"]), *cells, chi2, *verdict)
     console.print(table)
     _print_flags(console, rows)
@@ -147,8 +165,30 @@ def _print_flags(console: Any, rows: list[dict[str, Any]]) -> None:
     union = 0
     for row in rows:
         union |= row["flags"]
-    if union:
-        console.print(Text(Flag.describe(union), style="yellow"))
+    for flag in Flag.by_level(union):
+        line = f"{str(flag.name).lower()} ({flag.level}): {flag.meaning}"
+        if flag.remedy:
+            line += f". {flag.remedy}"
+        console.print(Text(line, style="red" if flag.level == "bad" else "yellow"), soft_wrap=True)
+
+
+SHOWN = 3
+"""Flags of a row that stand in the table of many galaxies; the rest is counted."""
+
+
+def _flags_in_brief(flags: int) -> str:
+    """The most serious flags of a row, unbroken, those of no consequence counted only.
+
+    Example:
+        >>> _flags_in_brief((1 << 36) | (1 << 6) | (1 << 13))
+        'zero_point_conflict +2'
+    """
+    from deeplegato_pp.flags import Flag
+
+    found = Flag.by_level(flags)
+    serious = [str(flag.name).lower() for flag in found if flag.level != "good"][:SHOWN]
+    rest = len(found) - len(serious)
+    return ",".join(serious) + (f" +{rest}" if serious and rest else f"+{rest}" if rest else "")
 
 
 def _escaped(text: str) -> str:

@@ -169,6 +169,7 @@ def _measure_chunk(
     for i, path in enumerate(paths):
         try:
             read[i] = Observation.from_fits(path, **options)
+            _tell(path, read[i])
         except Exception as error:  # whatever it is, it is this file's reason
             raise_if_of_the_machine(error)
             rows[i] = failed(i, error)
@@ -195,6 +196,13 @@ def plot_path(path: Path, index: int, images: list[str]) -> Path:
     if len(images) == 1:
         return path
     return path.with_name(f"{path.stem}-{index + 1}-{Path(images[index]).stem}{path.suffix}")
+
+
+def _tell(path: str, observation: Observation) -> None:
+    """Says what was taken from a file, and from where."""
+    from deeplegato_pp.cli.display import provenance_line
+
+    print(provenance_line(path, observation.provenance, observation.flags))
 
 
 def _complain(path: str, reason: str) -> None:

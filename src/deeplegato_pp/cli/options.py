@@ -44,20 +44,44 @@ PSFWidth = Annotated[
 ]
 
 PSFOversampling = Annotated[
-    int, typer.Option("--psf-oversampling", metavar="S", help="Samples of the PSF per pixel.")
+    int | None,
+    typer.Option(
+        "--psf-oversampling",
+        metavar="S",
+        help="Samples of the PSF per pixel.",
+        show_default="as its file states, else 1",
+    ),
 ]
 
 PSFIncludesPixel = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--psf-includes-pixel/--psf-without-pixel",
         help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
+        show_default="as its file states, else it is",
     ),
 ]
 
 PSFEven = Annotated[EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")]
 
-NoiseKind = Annotated[NoiseType, typer.Option("--noise-type", help="What the noise is given as.")]
+NoiseKind = Annotated[
+    NoiseType | None,
+    typer.Option(
+        "--noise-type",
+        help="What the noise is given as.",
+        show_default="as its file states, else sigma",
+    ),
+]
+
+Extension = Annotated[
+    str | None,
+    typer.Option("--extension", metavar="NAME|N", help="Of the images in their files."),
+]
+
+Plane = Annotated[
+    int | None,
+    typer.Option("--plane", metavar="N", help="Which image of a cube, counted from 0."),
+]
 
 Gain = Annotated[
     float | None,
@@ -146,3 +170,13 @@ ModelName = Annotated[
         show_default="default",
     ),
 ]
+
+
+def extension_from(text: str | None) -> int | str | None:
+    """Returns an extension's name or number.
+
+    Example:
+        >>> extension_from("SCI"), extension_from("1")
+        ('SCI', 1)
+    """
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text

@@ -27,13 +27,13 @@ def predict(
         str | None, typer.Option("--psf", metavar="FILE", help="Image of the effective PSF.")
     ] = None,
     psf_fwhm: options.PSFWidth = None,
-    psf_oversampling: options.PSFOversampling = 1,
-    psf_includes_pixel: options.PSFIncludesPixel = True,
+    psf_oversampling: options.PSFOversampling = None,
+    psf_includes_pixel: options.PSFIncludesPixel = None,
     psf_even: options.PSFEven = options.EvenPSF.refuse,
     noise: Annotated[
         str | None, typer.Option("--noise", metavar="FILE|NUMBER", help="Noise per pixel.")
     ] = None,
-    noise_type: options.NoiseKind = options.NoiseType.sigma,
+    noise_type: options.NoiseKind = None,
     gain: options.Gain = None,
     sky_sigma: options.SkySigma = None,
     mask: Annotated[
@@ -42,6 +42,8 @@ def predict(
     mask_bits: options.MaskBits = None,
     pixel_scale: options.PixelScale = None,
     zero_point: options.ZeroPoint = None,
+    extension: options.Extension = None,
+    plane: options.Plane = None,
     samples: Annotated[
         int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per galaxy.")
     ] = 1000,
@@ -131,7 +133,7 @@ def predict(
         "psf_includes_pixel": psf_includes_pixel,
         "psf_even": psf_even.value,
         "noise": as_number(noise),
-        "noise_type": noise_type.value,
+        "noise_type": None if noise_type is None else noise_type.value,
         "gain": gain,
         "sky_sigma": sky_sigma,
         "noise_correlation": as_number(noise_correlation),
@@ -139,6 +141,8 @@ def predict(
         "mask_bits": mask_bits,
         "pixel_scale": pixel_scale,
         "zero_point": zero_point,
+        "extension": options.extension_from(extension),
+        "plane": plane,
     }
     feedme = galfit_input(galfit, images, reading)
     fix = [*(fix or []), *held_fixed(feedme, refine)]

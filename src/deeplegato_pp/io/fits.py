@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,13 @@ from deeplegato_pp.io.fits_extensions import (
     is_image,
     mask_index,
     noise_index,
+    plane_index,
     science_index,
+    stated_uncertainty,
 )
+from deeplegato_pp.io.header_keywords import Cards
+from deeplegato_pp.io.linear_pixels import asinh_scaling, check_linear, linear
+from deeplegato_pp.io.wcs_header import SkyCoordinates, read_sky
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
@@ -41,37 +46,54 @@ WEIGHTS = ("WHT", "WEIGHT")
 
 
 @dataclass(frozen=True, eq=False)
+class Companion:
+    """A noise map, mask or PSF, with what its file says of it.
+
+    Attributes:
+        pixels: With shape (H, W): float64, or whole numbers as they are stored.
+        header: Its cards.
+        name: Of its extension.
+        statement: Of a noise map: its type by UTYPE, or None.
+        file: The file it was read from, if that is one of its own.
+    """
+
+    pixels: Array
+    header: Cards
+    name: str = ""
+    statement: str | None = None
+    file: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class FitsImage:
     """What one file holds: the image and whatever came with it.
 
     Attributes:
-        image: Image, with shape (H, W).
+        image: Image, with shape (H, W), linear.
         header: Keywords of the image's extension, and the primary's below them.
-        noise: Noise map of type ``noise_type`` as the file has it, or None.
-        noise_type: See ``noise_maps.NOISE_TYPES``; None if the file does not say.
+        noise: Noise map as the file has it, or None.
         mask: Mask or data quality as the file has it, or None.
-        mask_bits: The bits of ``mask`` that mean *ignore* by this instrument's custom; None: all.
         no_data: Where a weight map beside another noise map is zero, or None.
         psf: Image of the PSF, or None.
-        wcs: Celestial ``astropy.wcs.WCS``, or None.
-        wcs_scale: Its pixel scale. [arcsec/px]
+        sky: The celestial WCS.
         notes: Remarks for the reader of the result.
     """
 
     image: Array
-    header: dict[str, Any]
-    noise: Array | None = None
-    noise_type: str | None = None
-    mask: Array | None = None
-    mask_bits: int | None = None
+    header: Cards
+    noise: Companion | None = None
+    mask: Companion | None = None
     no_data: Array | None = None
-    psf: Array | None = None
-    wcs: Any = None
-    wcs_scale: float | None = None
+    psf: Companion | None = None
+    sky: SkyCoordinates = field(default_factory=SkyCoordinates)
     notes: list[str] = field(default_factory=list)
 
 
-def read_image(path: str | os.PathLike[str], extension: Extension | None = None) -> FitsImage:
+def read_image(
+    path: str | os.PathLike[str],
+    extension: Extension | None = None,
+    plane: int | None = None,
+) -> FitsImage:
     """Reads an image and the noise, mask, PSF and WCS that its file holds.
 
     Args:
@@ -79,59 +101,100 @@ def read_image(path: str | os.PathLike[str], extension: Extension | None = None)
         extension: Index, name or (name, version) of the image. By default SCI or IMAGE where there
             is one, else the first extension with pixels. Companions (ERR, DQ, ...) are taken with
             the version of the image.
+        plane: Of a cube, counted from 0.
 
     Raises:
         FormatError: If the file is missing, damaged, not FITS, or without image.
-        ShapeError: If the image is not 2-D.
+        ShapeError: If the image is a cube and no plane is given.
     """
-    with _opened(path) as hdus:
+    with opened(path) as hdus:
         index = science_index(hdus, extension, path)
-        image = _pixels(hdus[index], "the image", path)
-        header = {**dict(hdus[0].header), **dict(hdus[index].header)}
-        version = hdus[index].ver
-        noise, noise_type = noise_index(hdus, index, path)
+        header = cards_of(hdus, index)
+        check_linear(header, f"the image in {path}")
+        scaling = asinh_scaling(header)
+        image = linear(_pixels(hdus[index], "the image", path, plane), scaling)
+        noise = noise_index(hdus, index)
         weights_are_noise = noise is not None and hdus[noise].name in WEIGHTS
-        weight = None if weights_are_noise else find(hdus, ("WHT",), index, version)
-        mask, mask_bits = mask_index(hdus, index, header)
+        weight = None if weights_are_noise else find(hdus, ("WHT",), index, hdus[index].ver)
+        mask = mask_index(hdus, index)
         psf = find(hdus, PSF_NAMES, index)
-        wcs, wcs_scale, notes = read_wcs(hdus[index].header, hdus)
+        sky = read_sky(hdus[index].header, hdus)
+        notes = ["asinh magnitudes (BSOFTEN, BOFFSET) made linear"] if scaling else []
         return FitsImage(
             image=image,
             header=header,
-            noise=None if noise is None else _pixels(hdus[noise], "the noise", path),
-            noise_type=noise_type,
-            mask=None if mask is None else _pixels(hdus[mask], "the mask", path),
-            mask_bits=mask_bits,
-            no_data=None if weight is None else _pixels(hdus[weight], "the weight map", path) <= 0,
-            psf=None if psf is None else _pixels(hdus[psf], "the PSF", path),
-            wcs=wcs,
-            wcs_scale=wcs_scale,
+            noise=None if noise is None else _companion(hdus, noise, "the noise", path, plane),
+            mask=None if mask is None else _companion(hdus, mask, "the mask", path, plane),
+            no_data=(
+                None
+                if weight is None
+                else _pixels(hdus[weight], "the weight map", path, plane) <= 0
+            ),
+            psf=None if psf is None else _companion(hdus, psf, "the PSF", path),
+            sky=sky,
             notes=notes,
         )
 
 
-def read_array(path: str | os.PathLike[str], names: tuple[str, ...], what: str) -> Array:
-    """Reads one companion (PSF, noise, mask) from a file of its own.
+def read_companion(
+    path: str | os.PathLike[str], names: tuple[str, ...], what: str, plane: int | None = None
+) -> Companion:
+    """Reads one companion (noise, mask) from a file of its own.
 
     Args:
         path: FITS file.
         names: Extensions to prefer, in this order; else the first one with pixels.
         what: Its name in messages.
+        plane: Of a cube, counted from 0.
 
     Raises:
         FormatError: If the file is missing, damaged, not FITS, or without image.
-        ShapeError: If it is not 2-D.
+        ShapeError: If it is a cube and no plane is given.
     """
-    with _opened(path) as hdus:
+    with opened(path) as hdus:
         index = find(hdus, names)
-        return _pixels(hdus[first_image(hdus, path) if index is None else index], what, path)
+        index = first_image(hdus, path) if index is None else index
+        return replace(_companion(hdus, index, what, path, plane), file=str(path))
+
+
+def read_array(path: str | os.PathLike[str], names: tuple[str, ...], what: str) -> Array:
+    """Reads the pixels of :func:`read_companion`."""
+    return read_companion(path, names, what).pixels
+
+
+def cards_of(hdus: "HDUList", index: int) -> Cards:
+    """Returns the cards of an extension, the primary's below them; undefined values are None."""
+    primary, own = hdus[0].header, hdus[index].header
+    return _cards({**dict(primary), **dict(own)}, own, primary)
+
+
+def own_cards(hdu: Any) -> Cards:
+    """Returns the cards of one extension alone."""
+    return _cards(dict(hdu.header), hdu.header)
+
+
+def _cards(values: dict[str, Any], *headers: "Header") -> Cards:
+    from astropy.io.fits.card import Undefined
+
+    plain = {k: None if isinstance(v, Undefined) else v for k, v in values.items()}
+    return Cards(plain, *(header.comments for header in headers))
+
+
+def _companion(
+    hdus: "HDUList", index: int, what: str, path: str | os.PathLike[str], plane: int | None = None
+) -> Companion:
+    hdu = hdus[index]
+    own = own_cards(hdu)
+    whole = what == "the mask"
+    pixels = linear(_pixels(hdu, what, path, plane, whole), asinh_scaling(own))
+    statement = stated_uncertainty(hdu, path) if what == "the noise" else None
+    return Companion(pixels, own, hdu.name, statement)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
+def opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
     """Opens a file eagerly; whatever is wrong with it becomes one line of ``FormatError``."""
-    if not Path(path).is_file():
-        raise FormatError(f"{path}: no such file, expected a FITS image. Check the path.")
+    check_is_file(path)
     from astropy.io import fits
 
     with as_format_error(path), warnings.catch_warnings(record=True) as caught:
@@ -142,6 +205,23 @@ def _opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
                 _ = hdu.data if hdu.is_image else None
             refuse_damage([str(item.message) for item in caught], path)
             yield hdus
+
+
+def check_is_file(path: str | os.PathLike[str]) -> None:
+    """Refuses a path that is no file, and explains a file name with an extension in brackets.
+
+    Raises:
+        FormatError: If there is no such file.
+    """
+    if Path(path).is_file():
+        return
+    asked = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(path))
+    if asked is not None and Path(asked[1]).is_file():
+        raise FormatError(
+            f"{path}: no such file. Extensions are not written behind the name: give {asked[1]} "
+            f"and extension={asked[2]!r} (--extension {asked[2]})."
+        )
+    raise FormatError(f"{path}: no such file, expected a FITS image. Check the path.")
 
 
 @contextmanager
@@ -192,41 +272,23 @@ def refuse_damage(messages: list[str], path: str | os.PathLike[str]) -> None:
             )
 
 
-def _pixels(hdu: Any, what: str, path: str | os.PathLike[str]) -> Array:
-    """A native float64 copy of an extension's pixels."""
+def _pixels(
+    hdu: Any,
+    what: str,
+    path: str | os.PathLike[str],
+    plane: int | None = None,
+    whole: bool = False,
+) -> Array:
+    """A native copy of an extension's pixels: float64, or whole numbers where they may stay so."""
     if not is_image(hdu):
         raise FormatError(f"{path}: {what} (extension {hdu.name or 'unnamed'}) has no pixels.")
     label = f"{what} in {path}"
-    array = as_real_array(hdu.data, label)
+    stored = hdu.data
+    if whole and stored.dtype.kind in "iu":
+        array = np.array(stored, dtype=stored.dtype.newbyteorder("="))
+    else:
+        array = as_real_array(stored, label)
+    array = array[plane_index(array.shape, plane, label)]
     check_two_dimensional(array, label)
     check_not_empty(array, label)
     return array
-
-
-def read_wcs(header: "Header", hdus: "HDUList") -> tuple[Any, float | None, list[str]]:
-    """Returns the celestial WCS, its scale in arcsec/px (Nones without one), and remarks.
-
-    A broken one becomes a remark.
-    """
-    if "CTYPE1" not in header:
-        return None, None, []
-    from astropy.wcs import WCS
-    from astropy.wcs.utils import proj_plane_pixel_scales
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            wcs = WCS(header, fobj=hdus)
-            if not wcs.has_celestial:
-                return None, None, []
-            wcs = wcs.celestial
-            scales = 3600 * np.asarray(proj_plane_pixel_scales(wcs), dtype=np.float64)
-    except Exception as error:  # wcslib raises many kinds; the image is of use without its WCS
-        return None, None, [f"WCS ignored: {_first_sentence(error)}"]
-    notes = []
-    if abs(scales[0] / scales[1] - 1) > 0.01:
-        notes.append(
-            f"pixels are not square ({scales[0]:.4g} x {scales[1]:.4g} arcsec): "
-            "their geometric mean is the pixel scale"
-        )
-    return wcs, float(np.sqrt(scales[0] * scales[1])), notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from deeplegato_pp.errors import FormatError
+from deeplegato_pp.errors import FormatError, RangeError, ShapeError
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -18,19 +18,29 @@ Extension = int | str | tuple[str, int]
 
 SCIENCE_NAMES = ("SCI", "IMAGE")
 PSF_NAMES = ("PSFIMAGE", "PSF")
-MASK_NAMES = ("MASK", "DQ")
+MASK_NAMES = ("MASK", "DQ", "FLG", "FLAGS", "MSK", "MASKBITS")
 NOISE_NAMES = {
     "UNCERT": "sigma",
     "ERR": "sigma",
     "ERROR": "sigma",
+    "ERRORS": "sigma",
     "SIGMA": "sigma",
+    "RMS": "sigma",
+    "STD": "sigma",
+    "STDDEV": "sigma",
+    "STDEV": "sigma",
+    "NOISE": "sigma",
     "VARIANCE": "variance",
+    "VAR": "variance",
     "IVAR": "ivar",
     "INVVAR": "ivar",
+    "INVVARIANCE": "ivar",
     "WHT": "weight",
+    "WGT": "weight",
     "WEIGHT": "weight",
+    "WEIGHTS": "weight",
 }
-"""Extensions that hold noise, best first, and what they hold unless their UTYPE says otherwise."""
+"""Extensions that hold noise, best first, and what they hold unless the file says otherwise."""
 
 UNCERTAINTY_TYPES = {
     "StdDevUncertainty": "sigma",
@@ -56,12 +66,18 @@ def find(
         but: A place that is not meant.
         version: EXTVER that it must have; None for any.
     """
+    prefix = "" if but is None else _chip(hdus[but].name)
     for name in names:
         for index, hdu in enumerate(hdus):
             right = version is None or hdu.ver == version
-            if hdu.name == name and index != but and right and is_image(hdu):
+            if hdu.name == prefix + name and index != but and right and is_image(hdu):
                 return index
     return None
+
+
+def _chip(name: str) -> str:
+    """What precedes SCI in names such as Euclid's ``3-4.F.SCI``, or an empty text."""
+    return name[: -len("SCI")] if name.endswith(".SCI") else ""
 
 
 def first_image(hdus: HDUList, path: str | os.PathLike[str]) -> int:
@@ -103,44 +119,78 @@ def chosen_index(hdus: HDUList, extension: Extension, path: str | os.PathLike[st
         ) from None
 
 
-def noise_index(
-    hdus: HDUList, image: int, path: str | os.PathLike[str]
-) -> tuple[int | None, str | None]:
-    """Returns the place of an image's noise map, and what it holds (None where UNCERT is silent).
+def noise_index(hdus: HDUList, image: int) -> int | None:
+    """Returns the place of an image's noise map, of the image's version, or None.
 
     Args:
         hdus: The open file.
         image: Place of the image; its companions have its version.
-        path: For messages.
+    """
+    return find(hdus, tuple(NOISE_NAMES), image, hdus[image].ver)
+
+
+def stated_uncertainty(hdu: Any, path: str | os.PathLike[str]) -> str | None:
+    """Returns the type of noise that the UTYPE of a map states, or None.
 
     Raises:
-        FormatError: If UNCERT states a type that there is not.
+        FormatError: If UTYPE of an UNCERT states a type that there is not.
     """
-    index = find(hdus, tuple(NOISE_NAMES), image, hdus[image].ver)
-    if index is None:
-        return None, None
-    hdu = hdus[index]
-    if hdu.name != "UNCERT":
-        return index, NOISE_NAMES[hdu.name]
     stated = str(hdu.header.get("UTYPE", "")).strip()
-    if stated and stated not in UNCERTAINTY_TYPES:
+    if hdu.name == "UNCERT" and stated and stated not in UNCERTAINTY_TYPES:
         raise FormatError(
             f"{path}: UTYPE of UNCERT must be one of {', '.join(UNCERTAINTY_TYPES)}, "
             f"got {stated!r}. Give the noise separately (noise=, --noise)."
         )
-    return index, UNCERTAINTY_TYPES.get(stated)
+    return UNCERTAINTY_TYPES.get(stated)
 
 
-def mask_index(hdus: HDUList, image: int, header: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Returns the place of an image's mask, and which of its bits mean *ignore* (None: all).
+def mask_index(hdus: HDUList, image: int) -> int | None:
+    """Returns the place of an image's mask, of the image's version, or None.
 
     Args:
         hdus: The open file.
         image: Place of the image; its companions have its version.
-        header: Of the image.
     """
-    index = find(hdus, MASK_NAMES, image, hdus[image].ver)
-    if index is None or hdus[index].name != "DQ":
-        return index, None
-    # JWST's DQ also marks harmless history (corrected jumps); bit 1 is the verdict.
-    return index, 1 if str(header.get("TELESCOP", "")).strip() == "JWST" else None
+    return find(hdus, MASK_NAMES, image, hdus[image].ver)
+
+
+def plane_index(shape: tuple[int, ...], plane: int | None, what: str) -> tuple[int, ...]:
+    """Returns the index of the image in an array: axes of length 1 are dropped.
+
+    Args:
+        shape: Of the array.
+        plane: Which image of a cube, counted from 0; None: there is one only.
+        what: What it is, for messages.
+
+    Returns:
+        One whole number for each axis in front of rows and columns.
+
+    Raises:
+        ShapeError: If there are several planes and none was asked for.
+        RangeError: If there is no such plane.
+
+    Example:
+        >>> plane_index((1, 1, 64, 64), None, "the image"), plane_index((3, 64, 64), 2, "the image")
+        ((0, 0), (2,))
+    """
+    front = shape[:-2]
+    long = [n for n in front if n != 1]
+    if not long:
+        return (0,) * len(front)
+    height, width = shape[-2:]
+    if plane is None or len(long) > 1:
+        planes = " x ".join(str(n) for n in long)
+        remedy = (
+            f"Choose one with plane=N (--plane N), from 0 to {long[0] - 1}."
+            if len(long) == 1
+            else "Write the one plane that is meant into a file of its own."
+        )
+        raise ShapeError(
+            f"{what} must be 2-D (rows, columns), got a cube of {planes} planes of "
+            f"{height} x {width} px. {remedy}"
+        )
+    if not 0 <= plane < long[0]:
+        raise RangeError(
+            f"{what} has planes 0 to {long[0] - 1}, got plane {plane}. Planes count from 0."
+        )
+    return tuple(plane if n != 1 else 0 for n in front)

@@ -18,7 +18,8 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import as_real_array, check_not_empty, check_two_dimensional
 from deeplegato_pp.errors import FormatError
-from deeplegato_pp.io.fits_extensions import is_image
+from deeplegato_pp.io.fits_extensions import is_image, plane_index
+from deeplegato_pp.io.linear_pixels import linear
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
@@ -49,9 +50,15 @@ class Plane(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArrayPlane:
-    """A plane that is in memory, or in a ``numpy.memmap``."""
+    """A plane that is in memory, or in a ``numpy.memmap``.
+
+    Attributes:
+        pixels: With shape (H, W).
+        whole: Whether whole numbers stay such, as the bits of a mask must.
+    """
 
     pixels: Array
+    whole: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,7 +67,8 @@ class ArrayPlane:
 
     def read(self, bottom: int, top: int, left: int, right: int) -> Array:
         """Returns a float64 copy of a rectangle."""
-        return np.array(self.pixels[bottom:top, left:right], dtype=np.float64)
+        part = self.pixels[bottom:top, left:right]
+        return np.array(part, dtype=part.dtype if self.whole else np.float64)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class MappedPlane:
         scale: BSCALE.
         zero: BZERO.
         blank: Integer that means *no value*, or None.
+        whole: Whether whole numbers stay such, as the bits of a mask must.
     """
 
     path: str
@@ -84,6 +93,7 @@ class MappedPlane:
     scale: float = 1.0
     zero: float = 0.0
     blank: int | None = None
+    whole: bool = False
 
     @cached_property
     def _map(self) -> Any:
@@ -93,6 +103,8 @@ class MappedPlane:
     def read(self, bottom: int, top: int, left: int, right: int) -> Array:
         """Returns a rectangle in physical values, NaN where it is blank."""
         stored = self._map[bottom:top, left:right]
+        if self.whole and self.bitpix > 0 and self.scale == 1.0 and self.zero >= 0:
+            return np.asarray(stored.astype(np.uint64) + np.uint64(self.zero))
         values = np.array(stored, dtype=np.float64)
         if self.blank is not None and self.bitpix > 0:
             values[np.asarray(stored) == self.blank] = np.nan
@@ -109,13 +121,25 @@ class CompressedPlane:
         index: Of the extension.
         shape: Rows and columns.
         tile: Rows and columns of its tiles.
+        front: Index of the plane in each axis before rows and columns.
+        whole: Whether whole numbers stay such, as the bits of a mask must.
     """
 
-    def __init__(self, path: str, index: int, shape: tuple[int, int], tile: tuple[int, int]):
+    def __init__(
+        self,
+        path: str,
+        index: int,
+        shape: tuple[int, int],
+        tile: tuple[int, int],
+        front: tuple[int, ...] = (),
+        whole: bool = False,
+    ):
         self.path, self.index, self.shape = path, index, shape
+        self.front, self.whole, self.tile = front, whole, tile
         self.block = tuple(
             min(size, -(-BLOCK // t) * t) for size, t in zip(shape, tile, strict=True)
         )
+        self.damaged: list[tuple[int, int, int, int]] = []
         self._blocks: OrderedDict[tuple[int, int], Array] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -129,18 +153,20 @@ class CompressedPlane:
     def read(self, bottom: int, top: int, left: int, right: int) -> Array:
         """Returns a rectangle, put together from blocks."""
         rows, columns = self.block
-        found = np.empty((top - bottom, right - left))
+        found: Array | None = None
         with self._lock:
             for i in range(bottom // rows, -(-top // rows)):
                 for j in range(left // columns, -(-right // columns)):
                     block = self._block(i, j)
+                    if found is None:
+                        found = np.empty((top - bottom, right - left), dtype=block.dtype)
                     y0, x0 = max(i * rows, bottom), max(j * columns, left)
                     y1 = min(i * rows + block.shape[0], top)
                     x1 = min(j * columns + block.shape[1], right)
                     found[y0 - bottom : y1 - bottom, x0 - left : x1 - left] = block[
                         y0 - i * rows : y1 - i * rows, x0 - j * columns : x1 - j * columns
                     ]
-        return found
+        return np.empty((top - bottom, right - left)) if found is None else found
 
     def _block(self, i: int, j: int) -> Array:
         if (i, j) in self._blocks:
@@ -149,44 +175,91 @@ class CompressedPlane:
         from astropy.io import fits
 
         rows, columns = self.block
-        with fits.open(self.path, memmap=True) as hdus:
-            section: Any = hdus[self.index].section[
-                i * rows : min((i + 1) * rows, self.shape[0]),
-                j * columns : min((j + 1) * columns, self.shape[1]),
-            ]
-            block = np.array(section, dtype=np.float64)
+        # Without a memory map: BSCALE, BZERO and BLANK of whole numbers are applied then.
+        with fits.open(self.path, memmap=False) as hdus:
+            bottom, top = i * rows, min((i + 1) * rows, self.shape[0])
+            left, right = j * columns, min((j + 1) * columns, self.shape[1])
+            try:
+                block = self._section(hdus[self.index], bottom, top, left, right)
+            except Exception:  # a library of compression raises what it likes
+                block = self._what_is_left(hdus[self.index], bottom, top, left, right)
         self._blocks[i, j] = block
         while len(self._blocks) > 1 and len(self._blocks) * block.nbytes > CACHE_BYTES:
             self._blocks.popitem(last=False)
         return block
 
+    def _section(self, hdu: Any, bottom: int, top: int, left: int, right: int) -> Array:
+        part: Any = hdu.section[(*self.front, slice(bottom, top), slice(left, right))]
+        keep = self.whole and part.dtype.kind in "iu"
+        return np.array(part, dtype=part.dtype.newbyteorder("=") if keep else np.float64)
 
-def open_plane(hdus: HDUList, index: int, path: str | Path, what: str) -> Plane:
-    """Returns the plane of an extension, without reading its pixels.
+    def _what_is_left(self, hdu: Any, bottom: int, top: int, left: int, right: int) -> Array:
+        """A block of which tiles are damaged, read tile by tile; NaN where one cannot be."""
+        block = np.full((top - bottom, right - left), np.nan)
+        high, wide = self.tile
+        for y in range(bottom, top, high):
+            for x in range(left, right, wide):
+                y1, x1 = min(y + high, top), min(x + wide, right)
+                try:
+                    part = self._section(hdu, y, y1, x, x1)
+                except Exception:  # as above
+                    part = np.full((y1 - y, x1 - x), np.nan)
+                    self.damaged.append((y, y1, x, x1))
+                block[y - bottom : y1 - bottom, x - left : x1 - left] = part
+        if not np.isfinite(block).any():
+            raise FormatError(
+                f"{self.path}: all tiles of rows {bottom} to {top - 1} are damaged. Fetch the file "
+                "again."
+            )
+        return block
+
+
+def open_plane(
+    hdus: HDUList, index: int, path: str | Path, what: str, plane: int | None = None
+) -> Plane:
+    """Returns the plane of an extension, without reading its pixels; a mask keeps its bits.
 
     Args:
         hdus: The open file.
         index: Of the extension.
         path: The file, for messages and for reading later.
-        what: What it is, for messages.
+        what: What it is, for messages; "the mask" keeps whole numbers.
+        plane: Which image of a cube, counted from 0.
 
     Raises:
         FormatError: If the extension has no pixels, or the file ends before they do.
-        ShapeError: If it is not 2-D.
+        ShapeError: If it is a cube, and no plane is asked for.
     """
     hdu: Any = hdus[index]
     if not is_image(hdu):
         raise FormatError(f"{path}: {what} (extension {hdu.name or index}) has no pixels.")
-    shape = tuple(int(n) for n in hdu.shape)
+    full = tuple(int(n) for n in hdu.shape)
+    front, shape = plane_index(full, plane, f"{what} in {path}"), full[-2:]
     if len(shape) != 2:
-        check_two_dimensional(np.empty([0] * len(shape)), f"{what} in {path}")
+        check_two_dimensional(np.empty(full), f"{what} in {path}")
+    whole = what.endswith("mask")
     check_not_empty(np.empty(shape, dtype=bool) if 0 in shape else np.empty((1, 1)), what)
     if type(hdu).__name__ == "CompImageHDU":
         tile = getattr(hdu, "tile_shape", None) or (1, shape[1])
-        return CompressedPlane(str(path), index, (shape[0], shape[1]), (tile[-2], tile[-1]))
+        return CompressedPlane(
+            str(path), index, (shape[0], shape[1]), (tile[-2], tile[-1]), front, whole
+        )
     if not _mappable(path):
-        return ArrayPlane(as_real_array(hdu.data, f"{what} in {path}"))
-    return _mapped(hdu, path, (shape[0], shape[1]), what)
+        stored = hdu.data[front]
+        if whole and stored.dtype.kind in "iu":
+            return ArrayPlane(np.array(stored, dtype=stored.dtype.newbyteorder("=")), whole)
+        return ArrayPlane(as_real_array(stored, f"{what} in {path}"))
+    number = int(np.ravel_multi_index(front, full[:-2])) if front else 0
+    return _mapped(hdu, path, (shape[0], shape[1]), what, number, whole)
+
+
+def damaged_pixels(plane: Plane, bottom: int, left: int, side: int) -> int:
+    """Returns how many pixels of a square that was read lie on tiles that cannot be read."""
+    return sum(
+        max(0, min(y1, bottom + side) - max(y0, bottom))
+        * max(0, min(x1, left + side) - max(x0, left))
+        for y0, y1, x0, x1 in set(getattr(plane, "damaged", ()))
+    )
 
 
 def read_padded(plane: Plane, bottom: int, left: int, side: int, fill: float) -> Array:
@@ -196,9 +269,11 @@ def read_padded(plane: Plane, bottom: int, left: int, side: int, fill: float) ->
     x0, x1 = max(left, 0), min(left + side, width)
     if (y1 - y0, x1 - x0) == (side, side):
         return plane.read(y0, y1, x0, x1)
-    square = np.full((side, side), fill)
-    if y1 > y0 and x1 > x0:
-        square[y0 - bottom : y1 - bottom, x0 - left : x1 - left] = plane.read(y0, y1, x0, x1)
+    if not (y1 > y0 and x1 > x0):
+        return np.full((side, side), fill)
+    part = plane.read(y0, y1, x0, x1)
+    square = np.full((side, side), fill, dtype=part.dtype)
+    square[y0 - bottom : y1 - bottom, x0 - left : x1 - left] = part
     return square
 
 
@@ -209,11 +284,45 @@ def _mappable(path: str | Path) -> bool:
     return magic[:2] != b"\x1f\x8b" and magic != b"BZh"
 
 
-def _mapped(hdu: Any, path: str | Path, shape: tuple[int, int], what: str) -> MappedPlane:
+@dataclass(frozen=True, eq=False)
+class LinearPlane:
+    """A plane of asinh magnitudes or in another unit, read as linear fluxes in the unit wanted.
+
+    Attributes:
+        stored: The pixels as the file has them.
+        scaling: Of :func:`~deeplegato_pp.io.linear_pixels.asinh_scaling`.
+        factor: By which they are multiplied.
+    """
+
+    stored: Plane
+    scaling: tuple[float, float] | None = None
+    factor: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.stored.shape
+
+    def read(self, bottom: int, top: int, left: int, right: int) -> Array:
+        """Returns a rectangle in linear fluxes."""
+        pixels = linear(self.stored.read(bottom, top, left, right), self.scaling)
+        return pixels * self.factor if self.factor != 1.0 else pixels
+
+
+def _mapped(
+    hdu: Any,
+    path: str | Path,
+    shape: tuple[int, int],
+    what: str,
+    number: int = 0,
+    whole: bool = False,
+) -> MappedPlane:
+    """The plane of that number, counted through all axes before rows and columns."""
     header = hdu.header  # astropy takes the scaling out of it only when it reads the pixels
     place = hdu.fileinfo()
     bitpix = int(header["BITPIX"])
-    needed = place["datLoc"] + abs(bitpix) // 8 * shape[0] * shape[1]
+    area = abs(bitpix) // 8 * shape[0] * shape[1]
+    needed = place["datLoc"] + (number + 1) * area
     size = Path(path).stat().st_size
     if size < needed:
         raise FormatError(
@@ -223,10 +332,11 @@ def _mapped(hdu: Any, path: str | Path, shape: tuple[int, int], what: str) -> Ma
     blank = header.get("BLANK")
     return MappedPlane(
         str(path),
-        int(place["datLoc"]),
+        int(place["datLoc"]) + number * area,
         bitpix,
         shape,
         float(header.get("BSCALE", 1.0)),
         float(header.get("BZERO", 0.0)),
         None if blank is None else int(blank),
+        whole and blank is None,
     )

@@ -127,7 +127,7 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
         "mask": stamp.mask,
         "pixel_scale": None if scale is None else float(np.sqrt(scale[0] * scale[1])),
         "zero_point": None if magnitude is None else magnitude[0] + _exposure(found.header),
-        "wcs": _moved(found.wcs, left - 1 - stamp.left, bottom - 1 - stamp.bottom),
+        "wcs": _moved(found.sky.wcs, left - 1 - stamp.left, bottom - 1 - stamp.bottom),
         "unit": str(found.header.get("BUNIT", "")).strip(),
         "name": feedme.path.stem,
     }
@@ -139,7 +139,13 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
     if options.get("sky_sigma") is None:
         sigma = FREE_SKY * observation.median_noise if sky_free else 0.0
         observation = replace(observation, sky_sigma=sigma)
-    notes = [*found.notes, *_remarks(feedme, component, sky), *psf_notes, *observation.notes]
+    notes = [
+        *found.notes,
+        *found.sky.notes,
+        *_remarks(feedme, component, sky),
+        *psf_notes,
+        *observation.notes,
+    ]
     flags = observation.flags
     if noise is None and "noise" not in options:
         flags = int(flags | Flag.NO_NOISE)

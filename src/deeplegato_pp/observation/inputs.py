@@ -5,19 +5,19 @@ import numpy.typing as npt
 
 from deeplegato_pp import checks
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.errors import InputError
+from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.observation import effective_psf, noise_maps
+from deeplegato_pp.observation import blank_pixels, effective_psf, mask_planes, noise_maps
 
 ArrayLike = npt.ArrayLike
 
 
 def boolean_mask(mask: ArrayLike | None, bits: int | None, shape: tuple[int, ...]) -> Array:
-    """Returns the mask as a boolean copy; NaN counts as masked.
+    """Returns the mask as a boolean copy; NaN counts as masked, whole numbers keep all 64 bits.
 
     Args:
         mask: True or non-zero = ignore, with shape (H, W); None: nothing is masked.
-        bits: The bits that mean *ignore*; None: all.
+        bits: The bits that mean *ignore*; None: all; 0: none.
         shape: (H, W).
 
     Raises:
@@ -30,20 +30,25 @@ def boolean_mask(mask: ArrayLike | None, bits: int | None, shape: tuple[int, ...
                 "Give the mask (mask=, --mask FILE), or leave mask_bits out."
             )
         return np.zeros(shape, dtype=bool)
-    values = checks.as_real_array(mask, "mask")
+    plain = np.asarray(np.ma.getdata(mask))
+    whole = plain.dtype.kind in "iu"
+    values = plain if whole else checks.as_real_array(mask, "mask")
     checks.check_two_dimensional(values, "mask")
     checks.check_same_shape(values, shape, "mask")
-    unknown = ~np.isfinite(values)
-    values = np.where(unknown, 0.0, values)
+    unknown = np.ma.getmaskarray(np.ma.asarray(mask)) if whole else ~np.isfinite(values)
     if bits is None:
-        return unknown | (values != 0)
-    bits = checks.check_positive_integer(bits, "mask_bits")
-    if not np.array_equal(values, np.rint(values)):
-        raise InputError(
-            "a mask used with mask_bits must hold whole numbers, got fractions. "
-            "Leave mask_bits out: every non-zero pixel is masked then."
-        )
-    return unknown | ((values.astype(np.int64) & bits) != 0)
+        return np.asarray(unknown | (np.where(unknown, 0, values) != 0))
+    bits = 0 if bits == 0 else checks.check_positive_integer(bits, "mask_bits")
+    if bits >= 1 << 64:
+        raise RangeError(f"mask_bits must be below 2**64, got {bits}. A mask has 64 bits at most.")
+    if not whole:
+        values = np.where(unknown, 0.0, values)
+        if not np.array_equal(values, np.rint(values)):
+            raise InputError(
+                "a mask used with mask_bits must hold whole numbers, got fractions. "
+                "Leave mask_bits out: every non-zero pixel is masked then."
+            )
+    return np.asarray(unknown | ((values.astype(np.uint64) & np.uint64(bits)) != 0))
 
 
 def sigma_and_mask(
@@ -86,6 +91,13 @@ def sigma_and_mask(
         checks.check_two_dimensional(values, "noise")
         checks.check_same_shape(values, image.shape, "noise")
         sigma, ignore = noise_maps.sigma_from_map(values, noise_type, image, mask)
+        sentinels = noise_maps.sentinels(sigma, mask | ignore | ~finite)
+        if sentinels.any():
+            flags |= Flag.NOISE_SENTINELS
+            notes.append(f"{int(sentinels.sum())} pixels whose noise is a placeholder were masked")
+            ignore = ignore | sentinels
+        if noise_type in ("sigma", "variance") and (zero := ignore & ~mask & (values == 0)).any():
+            notes.append(f"{int(zero.sum())} pixels of zero noise were masked")
     mask = mask | ignore
     nonfinite = (~finite | ~np.isfinite(sigma)) & ~mask
     if nonfinite.any():
@@ -165,3 +177,46 @@ def _moffat_in_place(
     kernel, made_oversampling = effective_psf.moffat_psf(fwhm)
     note = f"PSF: Moffat of FWHM {fwhm:g} px and beta {effective_psf.MOFFAT_BETA}"
     return kernel, made_oversampling, 1.0, int(flag), [note]
+
+
+def without_placeholders(image: Array, mask: Array) -> tuple[Array, int, list[str]]:
+    """Masks pixels that hold a placeholder instead of data.
+
+    Args:
+        image: Image, with shape (H, W), NaN and infinities still in it.
+        mask: True = ignore, with shape (H, W).
+
+    Returns:
+        The mask with those pixels added, flags, and notes.
+    """
+    found, values = blank_pixels.placeholders(image, mask | ~np.isfinite(image))
+    if not values:
+        return mask, 0, []
+    text = ", ".join(f"{v:g}" for v in values)
+    note = f"{int(found.sum())} pixels that hold {text} instead of data were masked"
+    return mask | found, int(Flag.BLANK_VALUES), [note]
+
+
+def remarks_on_pixels(
+    image: Array, noise: Array, mask: Array, fwhm: float
+) -> tuple[int, list[str]]:
+    """Returns flags and notes on what an image looks like: sky left in it, a galaxy hidden.
+
+    Args:
+        image: Image, with shape (H, W), finite.
+        noise: 1-sigma map, with shape (H, W).
+        mask: True = ignore, with shape (H, W).
+        fwhm: Of the PSF. [px]
+    """
+    flags, notes = 0, []
+    if mask_planes.hides_galaxy(image, noise, mask, max(5.0, 2.0 * fwhm)):
+        flags |= Flag.GALAXY_MASKED
+        notes.append(
+            "the mask hides most of the galaxy: is it a map of sources or of detections? Give one "
+            "of damage (mask=, --mask), or the bits that mean it (--mask-bits)"
+        )
+    level = blank_pixels.sky_left(image, noise, mask)
+    if level is not None:
+        flags |= Flag.SKY_LEFT
+        notes.append(f"sky of {level:.4g} image units per pixel is left at every corner")
+    return int(flags), notes

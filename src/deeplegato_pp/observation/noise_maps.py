@@ -30,6 +30,13 @@ N background pixels by ``a sqrt(N)`` sigma: 0.1 sigma for the 10^4 pixels of a w
 """
 
 
+SENTINEL_RATIO = 1000.0
+"""A noise this many times above or below the map's median is a placeholder, not a noise."""
+
+OFF_RATIO = 10.0
+"""Scatter over noise beyond which (or below whose inverse) a map is of another type or unit."""
+
+
 def sigma_from_map(array: Array, noise_type: str, image: Array, mask: Array) -> tuple[Array, Array]:
     """Turns a noise map of any type into 1-sigma.
 
@@ -43,19 +50,19 @@ def sigma_from_map(array: Array, noise_type: str, image: Array, mask: Array) -> 
 
     Returns:
         The 1-sigma map (NaN where the map gives no number), and where the map itself says
-        *ignore*: a weight or inverse variance of exactly zero. Both with shape (H, W).
+        *ignore*: exactly zero, unless it is zero everywhere. Both with shape (H, W).
 
     Raises:
         InputError: If ``noise_type`` is unknown.
     """
     check_choice(noise_type, NOISE_TYPES, "noise_type")
-    ignore = np.zeros(array.shape, dtype=bool)
+    zero = (array == 0) & bool((array != 0).any())
     if noise_type == "sigma":
-        return np.array(array), ignore
+        return np.where(zero, np.nan, array), zero
     # Negative values stay negative, so that the check of the noise counts and names them.
     root = np.sign(array) * np.sqrt(np.abs(array))
     if noise_type == "variance":
-        return root, ignore
+        return np.where(zero, np.nan, root), zero
     ignore = array == 0
     with np.errstate(divide="ignore"):
         sigma = np.where(ignore, np.nan, 1 / root)
@@ -64,6 +71,56 @@ def sigma_from_map(array: Array, noise_type: str, image: Array, mask: Array) -> 
         if good.any():
             sigma *= border_sigma(image * np.where(good, root, 0.0), ~good)
     return sigma, ignore
+
+
+def sentinels(sigma: Array, mask: Array) -> Array:
+    """Returns where a 1-sigma map holds a placeholder (1e10, 1e-8) instead of a noise.
+
+    Args:
+        sigma: 1-sigma map, with shape (H, W).
+        mask: True = ignore, with shape (H, W).
+    """
+    known = ~mask & np.isfinite(sigma) & (sigma > 0)
+    if not known.any():
+        return np.zeros(sigma.shape, dtype=bool)
+    middle = float(np.median(sigma[known]))
+    with np.errstate(invalid="ignore"):
+        far: Array = (sigma > SENTINEL_RATIO * middle) | (sigma < middle / SENTINEL_RATIO)
+    return far & known
+
+
+def scatter_over_noise(image: Array, sigma: Array, mask: Array) -> float | None:
+    """Returns the image's scatter from pixel to pixel over its noise, where that is far from 1.
+
+    Where the noise map is too small, second differences tell, of which the quietest quarter is
+    taken, so that light does not count; where it is too large, differences over 4 px, which
+    correlated noise does not calm.
+
+    Args:
+        image: With shape (H, W).
+        sigma: 1-sigma map, with shape (H, W).
+        mask: True = ignore, with shape (H, W).
+
+    Returns:
+        The ratio if it is beyond ``OFF_RATIO`` either way, else None; None too where fewer than
+        100 pixels tell.
+    """
+    if min(image.shape) < 9:
+        return None
+    left, middle, right = image[:, :-2], image[:, 1:-1], image[:, 2:]
+    good = ~(mask[:, :-2] | mask[:, 1:-1] | mask[:, 2:])
+    if np.count_nonzero(good) < 100:
+        return None
+    bend = np.abs(left - 2 * middle + right)[good] / sigma[:, 1:-1][good] / math.sqrt(6)
+    small = float(np.quantile(bend, 0.25)) / 0.31864
+    if small > OFF_RATIO:
+        return small
+    good = ~(mask[:, :-4] | mask[:, 4:])
+    if np.count_nonzero(good) < 100:
+        return None
+    step = np.abs(image[:, 4:] - image[:, :-4])[good] / sigma[:, 2:-2][good] / math.sqrt(2)
+    large = float(np.quantile(step, 0.75)) / 1.15035
+    return large if 0 < large < 1 / OFF_RATIO else None
 
 
 def border_sigma(image: Array, mask: Array) -> float:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,16 @@ from deeplegato_pp import checks
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io import fits as fits_io
-from deeplegato_pp.io import fits_extensions, header_keywords
-from deeplegato_pp.observation import effective_psf, inputs, noise_maps
-from deeplegato_pp.observation.nddata import nddata_arguments
+from deeplegato_pp.io import fits_extensions
+from deeplegato_pp.observation import (
+    array_inputs,
+    effective_psf,
+    inputs,
+    mask_planes,
+    noise_maps,
+)
 from deeplegato_pp.observation.noise_correlation import given_or_measured
+from deeplegato_pp.observation.reconciliation import Given, reconcile, reconcile_arrays
 
 ArrayLike = npt.ArrayLike
 Source = str | os.PathLike[str] | ArrayLike
@@ -60,6 +66,7 @@ class Observation:
         unit: Unit of the image as stated by its header, or empty.
         flags: Sum of ``Flag`` bits.
         notes: What was assumed, found or replaced, in words.
+        provenance: One line on what was taken from a file, and from where.
     """
 
     image: Array
@@ -79,6 +86,7 @@ class Observation:
     unit: str = ""
     flags: int = 0
     notes: list[str] = field(default_factory=list)
+    provenance: str = ""
 
     @classmethod
     def from_array(
@@ -86,14 +94,14 @@ class Observation:
         image: ArrayLike,
         psf: ArrayLike | None = None,
         noise: ArrayLike | None = None,
-        noise_type: str = "sigma",
+        noise_type: str | None = None,
         mask: ArrayLike | None = None,
         gain: float | None = None,
         pixel_scale: float | None = None,
         zero_point: float | None = None,
         psf_fwhm: float | None = None,
-        psf_oversampling: int = 1,
-        psf_includes_pixel: bool = True,
+        psf_oversampling: int | None = None,
+        psf_includes_pixel: bool | None = None,
         psf_even: Literal["refuse", "shift"] = "refuse",
         sky_sigma: float | None = None,
         mask_bits: int | None = None,
@@ -106,20 +114,23 @@ class Observation:
         """Builds an observation from arrays.
 
         Args:
-            image: Image, with shape (H, W). NaN and infinity are masked, counted and flagged.
+            image: Image, with shape (H, W). NaN and infinity are masked, counted and flagged. Of a
+                Quantity its unit counts, of an NDData or CCDData also mask, uncertainty, WCS, PSF
+                and metadata, where they are not given.
             psf: Image of the effective PSF, with shape (Py, Px), both odd.
             noise: One number, or a map with shape (H, W), of type ``noise_type``. None: the
-                clipped MAD of the image's border.
-            noise_type: ``sigma``, ``variance``, ``ivar`` or ``weight`` (inverse variance up to a
-                factor, which the image's border gives). Zero ivar or weight masks the pixel.
+                clipped MAD of the image's border. A Quantity is converted to the image's unit.
+            noise_type: ``sigma`` (None means that too), ``variance``, ``ivar`` or ``weight``
+                (inverse variance up to a factor, which the image's border gives). Zero masks the
+                pixel.
             mask: True or non-zero = ignore, with shape (H, W).
             gain: Electrons per image unit. Giving it declares ``noise`` background-only.
             pixel_scale: [arcsec/px] None: the reference, flagged.
             zero_point: AB magnitude of one image unit. None: the reference, flagged.
             psf_fwhm: FWHM of a Moffat in place of ``psf``. [px]
-            psf_oversampling: Samples of ``psf`` per pixel and axis.
+            psf_oversampling: Samples of ``psf`` per pixel and axis; None: 1.
             psf_includes_pixel: False for PSFs such as WebbPSF's, TinyTim's and GALFIT's fine ones,
-                which the detector's pixel is not in.
+                which the detector's pixel is not in; None: True.
             psf_even: What to do with an even-sized PSF.
             sky_sigma: 1-sigma of the constant sky offset. [image units] None: 0.02 of the median
                 noise.
@@ -137,25 +148,53 @@ class Observation:
             InputError: If an input cannot be used (``ShapeError``, ``RangeError`` where it is the
                 shape or a value). The message says what, and what to do.
         """
-        pixels = checks.as_real_array(image, "image")
+        parts = array_inputs.unpack(image)
+        known = reconcile_arrays(
+            parts,
+            Given(
+                noise=noise,
+                noise_type=noise_type,
+                mask=mask,
+                pixel_scale=pixel_scale,
+                zero_point=zero_point,
+            ),
+        )
+        noise, noise_type, mask = known.noise, known.noise_type, known.mask
+        pixel_scale, zero_point = known.pixel_scale, known.zero_point
+        psf = parts.psf if psf is None and psf_fwhm is None else psf
+        unit, wcs = unit or parts.unit, parts.wcs if wcs is None else wcs
+        pixels = checks.as_real_array(parts.values, "image")
         checks.check_two_dimensional(pixels, "image")
         checks.check_not_empty(pixels, "image")
-        flags, notes = 0, []
+        flags, notes = known.flags, list(known.notes)
 
         ignore = inputs.boolean_mask(mask, mask_bits, pixels.shape)
+        if mask is not None and mask_bits is None:
+            checks.check_no_segmentation(
+                mask, mask_planes.looks_like_segmentation(np.asarray(mask))
+            )
+        ignore, blank_flags, blank_notes = inputs.without_placeholders(pixels, ignore)
         sigma, ignore, noise_flags, noise_notes = inputs.sigma_and_mask(
-            pixels, noise, noise_type, ignore
+            pixels, noise, noise_type or "sigma", ignore
         )
         checks.check_not_all_masked(ignore)
         pixels = np.where(np.isfinite(pixels), pixels, 0.0)
-        flags |= noise_flags
-        notes += noise_notes
+        flags |= noise_flags | blank_flags
+        notes += blank_notes + noise_notes
         correlation, remarks = given_or_measured(noise_correlation, pixels, sigma, ignore)
         notes += remarks
         median = float(np.median(sigma[~ignore]))
         if noise_maps.noise_follows_data(pixels, sigma, ignore):
             flags |= Flag.NOISE_FROM_DATA
             notes.append("noise varies with the data pixel by pixel: fluxes are biased low")
+        if noise is not None:
+            ratio = noise_maps.scatter_over_noise(pixels, sigma, ignore)
+            if ratio is not None:
+                flags |= Flag.NOISE_OFF
+                notes.append(
+                    f"the image scatters by {ratio:.3g} times its noise map from pixel to pixel: "
+                    "state what the map is with noise_type (--noise-type), or give another"
+                )
 
         if gain is not None:
             gain = checks.check_positive(gain, "gain", "electrons per image unit")
@@ -175,9 +214,14 @@ class Observation:
             sky_sigma = checks.check_positive(sky_sigma, "sky_sigma", "image units")
 
         kernel, oversampling, psf_sum, psf_flags, psf_notes = inputs.usable_psf(
-            psf, psf_fwhm, psf_oversampling, psf_even
+            psf, psf_fwhm, 1 if psf_oversampling is None else psf_oversampling, psf_even
         )
         made = psf is None
+        more_flags, more_notes = inputs.remarks_on_pixels(
+            pixels, sigma, ignore, effective_psf.psf_fwhm(kernel, oversampling)
+        )
+        flags |= more_flags
+        notes += more_notes
         return cls(
             image=pixels,
             noise=sigma,
@@ -189,7 +233,9 @@ class Observation:
             gain=gain,
             noise_correlation=correlation,
             psf_oversampling=oversampling,
-            psf_includes_pixel=True if made else bool(psf_includes_pixel),
+            psf_includes_pixel=(
+                True if made or psf_includes_pixel is None else bool(psf_includes_pixel)
+            ),
             psf_sum=psf_sum,
             wcs=wcs,
             name=name,
@@ -212,7 +258,8 @@ class Observation:
         Raises:
             InputError: As ``from_array``, or if it is no ``NDData``.
         """
-        return cls.from_array(**nddata_arguments(nddata, options))
+        array_inputs.check_nddata(nddata)
+        return cls.from_array(nddata, **options)
 
     @classmethod
     def from_fits(
@@ -220,107 +267,98 @@ class Observation:
         path: str | os.PathLike[str],
         psf: Source | None = None,
         noise: Source | None = None,
-        noise_type: str = "sigma",
+        noise_type: str | None = None,
         gain: float | None = None,
         mask: Source | None = None,
         mask_bits: int | None = None,
         pixel_scale: float | None = None,
         zero_point: float | None = None,
         psf_fwhm: float | None = None,
-        psf_oversampling: int = 1,
-        psf_includes_pixel: bool = True,
+        psf_oversampling: int | None = None,
+        psf_includes_pixel: bool | None = None,
         psf_even: Literal["refuse", "shift"] = "refuse",
         sky_sigma: float | None = None,
         extension: fits_extensions.Extension | None = None,
         noise_correlation: float | Literal["measure"] = 1.0,
+        *,
+        plane: int | None = None,
     ) -> "Observation":
         """Reads an observation from FITS: one file with everything, or an image and its companions.
 
-        What is given as an argument wins over what the file holds. Layouts and keywords are listed
-        in ``docs/input.md``. A header's GAIN is never used: it says nothing about what the noise
-        map contains.
+        What is given as an argument wins over what the file holds. What the file says of scale,
+        zero point, noise, mask and PSF is compared, and contradictions are flagged; layouts and
+        keywords are listed in ``docs/input.md``. A header's GAIN is never used: it says nothing
+        about what the noise map contains.
 
         Args:
             path: FITS file (also .gz, .bz2, .fz), read whole and closed.
-            psf: File or array, see ``from_array``.
+            psf: File (an image, STPSF's four extensions, a PSFEx model, a cube or a table) or
+                array, see ``from_array``.
             noise: File, array or number.
-            noise_type: What ``noise`` is, and what an UNCERT extension is that does not say.
+            noise_type: What the noise is. None: as its file states, else sigma.
             gain: Electrons per image unit. Giving it declares the noise background-only.
             mask: File or array; replaces the mask in the file.
-            mask_bits: The bits of the mask that mean *ignore*. None: all, but only bit 1
-                (DO_NOT_USE) of a JWST DQ extension.
-            pixel_scale: [arcsec/px] None: keyword, else WCS, else the reference, flagged.
-            zero_point: AB magnitude of one image unit. None: from keywords or unit, else the
+            mask_bits: The bits of the mask that mean *ignore*. None: those that mean damage by
+                the mask's own cards or its instrument, else all.
+            pixel_scale: [arcsec/px] None: the WCS, else keywords, else the reference, flagged.
+            zero_point: AB magnitude of one image unit. None: from unit or keywords, else the
                 reference, flagged.
             psf_fwhm: FWHM of a Moffat in place of a PSF. [px]
-            psf_oversampling: Samples of the PSF per pixel and axis.
-            psf_includes_pixel: Whether the detector's pixel is in the PSF.
+            psf_oversampling: Samples of the PSF per pixel and axis. None: as its file states,
+                else 1.
+            psf_includes_pixel: Whether the detector's pixel is in the PSF. None: as its file
+                states, else True.
             psf_even: What to do with an even-sized PSF.
             sky_sigma: 1-sigma of the constant sky offset. [image units]
             extension: Index, name or (name, version) of the image in its file.
             noise_correlation: See ``from_array``.
+            plane: Which image of a cube, counted from 0.
 
         Raises:
             FormatError: If a file is missing, damaged, not FITS, or without image.
             InputError: As ``from_array``.
         """
-        found = fits_io.read_image(path, extension)
-        notes = list(found.notes)
-        if noise is None and found.noise is not None:
-            noise, noise_type = found.noise, found.noise_type or noise_type
-        elif _is_path(noise):
-            noise = fits_io.read_array(noise, tuple(fits_extensions.NOISE_NAMES), "the noise")
-        if mask is None:
-            mask = found.mask
-            mask_bits = found.mask_bits if mask_bits is None else mask_bits
-        elif _is_path(mask):
-            mask = fits_io.read_array(mask, fits_extensions.MASK_NAMES, "the mask")
-        if _is_path(psf):
-            psf = fits_io.read_array(psf, fits_extensions.PSF_NAMES, "the PSF")
-        elif psf is None and psf_fwhm is None:
-            psf = found.psf
-
-        if pixel_scale is None:
-            scale = header_keywords.find_pixel_scale(found.header, found.wcs_scale)
-            if scale is not None:
-                pixel_scale, source = scale
-                notes.append(f"pixel scale {pixel_scale:.6g} arcsec/px from {source}")
-                if found.wcs_scale and abs(pixel_scale / found.wcs_scale - 1) > 0.01:
-                    notes.append(f"the WCS has {found.wcs_scale:.6g} arcsec/px instead")
-        if zero_point is None:
-            magnitude = header_keywords.find_zero_point(found.header, pixel_scale)
-            if magnitude is not None:
-                zero_point, source = magnitude
-                notes.append(f"zero point {zero_point:.4f} from {source}")
-
-        if found.no_data is not None:
-            checks.check_same_shape(found.no_data, found.image.shape, "the weight map")
-            mask = (
-                inputs.boolean_mask(cast(ArrayLike, mask), mask_bits, found.image.shape)
-                | found.no_data
-            )
-            mask_bits = None
-        observation = cls.from_array(
-            found.image,
-            psf=psf,  # type: ignore[arg-type]  # paths were read above
-            noise=noise,  # type: ignore[arg-type]
-            noise_type=noise_type,
-            mask=mask,  # type: ignore[arg-type]
-            gain=gain,
-            pixel_scale=pixel_scale,
-            zero_point=zero_point,
+        found = fits_io.read_image(path, extension, plane)
+        given = Given(
+            psf=psf,
             psf_fwhm=psf_fwhm,
             psf_oversampling=psf_oversampling,
             psf_includes_pixel=psf_includes_pixel,
+            noise=noise,
+            noise_type=noise_type,
+            mask=mask,
+            mask_bits=mask_bits,
+            pixel_scale=pixel_scale,
+            zero_point=zero_point,
+            plane=plane,
+        )
+        known = reconcile(found, given)
+        observation = cls.from_array(
+            found.image,
+            psf=known.psf,
+            noise=known.noise,
+            noise_type=known.noise_type,
+            mask=known.mask,
+            gain=gain,
+            pixel_scale=known.pixel_scale,
+            zero_point=known.zero_point,
+            psf_fwhm=psf_fwhm,
+            psf_oversampling=known.psf_oversampling,
+            psf_includes_pixel=known.psf_includes_pixel,
             psf_even=psf_even,
             sky_sigma=sky_sigma,
-            mask_bits=mask_bits,
+            mask_bits=known.mask_bits,
             name=_stem(path),
             noise_correlation=noise_correlation,
-            unit=str(found.header.get("BUNIT", "")).strip(),
-            wcs=found.wcs,
+            unit=str(found.header.get("BUNIT") or "").strip(),
+            wcs=found.sky.wcs,
         )
-        return replace(observation, notes=notes + observation.notes)
+        return replace(
+            observation,
+            flags=int(observation.flags | known.flags),
+            notes=[*found.notes, *known.notes, *observation.notes],
+            provenance=known.provenance,
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -364,10 +402,6 @@ class Observation:
             f"{self.pixel_scale:.4g} arcsec/px, zero point {self.zero_point:.4g}, "
             f"{int(self.mask.sum())} masked, flags {self.flag_names})"
         )
-
-
-def _is_path(source: object) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(source, str | os.PathLike)
 
 
 def _stem(path: str | os.PathLike[str]) -> str:

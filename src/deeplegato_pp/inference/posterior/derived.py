@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from deeplegato_pp.observation.sky_frames import sky_directions
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
     CENTER_X,
@@ -222,21 +223,18 @@ def _outside_grid() -> tuple[Array, Array, Array]:
 def position_angle_sky(
     position_angle: Float[Array, " s"], wcs: Any, x: Float[Array, " s"], y: Float[Array, " s"]
 ) -> Float[Array, " s"]:
-    """Returns angles on the sky, from north through east, in [0, 180).
+    """Returns angles on the sky, from north (ICRS) through east, in [0, 180).
 
     Args:
         position_angle: Counter-clockwise from +y, with shape (S,). [deg]
-        wcs: Celestial ``astropy.wcs.WCS`` of the image, or None: NaN.
+        wcs: Celestial ``astropy.wcs.WCS`` of the image, of any frame, or None: NaN.
         x: Column of the centre, 0-based, with shape (S,). The WCS is linearised at the mean.
         y: Row of the centre.
     """
     if wcs is None:
         return np.full(len(position_angle), math.nan)
     column, row = float(np.mean(x)), float(np.mean(y))
-    corners = np.array([[column, row], [column + 0.5, row], [column, row + 0.5]])
-    lon, lat = wcs.celestial.all_pix2world(corners, 0).T
-    east = ((lon[1:] - lon[0] + 180.0) % 360.0 - 180.0) * math.cos(math.radians(lat[0]))
-    north = lat[1:] - lat[0]
+    north, east = sky_directions(wcs, column, row).T
     radians = np.deg2rad(position_angle)
     dx, dy = -np.sin(radians), np.cos(radians)
     angle = np.rad2deg(np.arctan2(dx * east[0] + dy * east[1], dx * north[0] + dy * north[1]))

@@ -90,7 +90,13 @@ def _write_ecsv(rows: Rows, path: Path) -> None:
 
 
 def _write_fits(rows: Rows, path: Path) -> None:
-    _qtable(rows).write(path, format="fits", overwrite=True)
+    table = _qtable(rows)
+    for name in table.colnames:
+        if table[name].dtype.kind == "U":  # names beyond ASCII, as astropy reads them again
+            about = table[name].info.description
+            table[name] = np.char.encode(np.asarray(table[name]), "utf-8")
+            table[name].info.description = about
+    table.write(path, format="fits", overwrite=True)
 
 
 def _write_parquet(rows: Rows, path: Path) -> None:

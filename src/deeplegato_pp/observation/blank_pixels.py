@@ -1,0 +1,77 @@
+"""Pixels that hold a placeholder instead of data, and sky that was left in an image."""
+
+import math
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.observation.noise_maps import clipped_mad
+
+REPEATS = 10
+"""Pixels of one and the same value from which on a value can be a placeholder."""
+
+DISTINCT = 0.95
+"""Part of the other pixels whose values must differ: an image of few levels has no placeholder."""
+
+SKY_LIMIT = 1.0
+"""Median of every corner, in units of the noise, beyond which sky was left in the image."""
+
+
+def placeholders(image: Array, mask: Array) -> tuple[Array, list[float]]:
+    """Returns where an image holds placeholders (0, -999, -1e30), and which.
+
+    A value is one if it fills at least ten pixels of an image whose other values differ, and is 0
+    where others lie below it, or lies more than 5 sigma below the sky, or beyond 1e20.
+
+    Args:
+        image: With shape (H, W), finite where unmasked.
+        mask: True = ignore, with shape (H, W).
+    """
+    nothing = np.zeros(image.shape, dtype=bool)
+    seen = image[~mask]
+    values, counts = np.unique(seen, return_counts=True)
+    repeated = values[counts >= REPEATS]
+    if repeated.size == 0 or repeated.size > 3:
+        return nothing, []
+    rest = seen[~np.isin(seen, repeated)]
+    if rest.size < 100 or len(values) - len(repeated) < DISTINCT * rest.size:
+        return nothing, []
+    sky, sigma = float(np.median(rest)), clipped_mad(rest, 3.0)
+    below = float(np.mean(rest < 0))
+    found = [
+        float(v)
+        for v in repeated
+        if (v == 0 and below > 0.05) or v < sky - max(5 * sigma, 0) or abs(v) > 1e20
+    ]
+    if not found:
+        return nothing, []
+    return np.isin(image, found) & ~mask, found
+
+
+def sky_left(image: Array, noise: Array, mask: Array) -> float | None:
+    """Returns the sky that was left in an image, or None: light at every corner, of one sign.
+
+    Args:
+        image: With shape (H, W).
+        noise: 1-sigma map, with shape (H, W).
+        mask: True = ignore, with shape (H, W).
+    """
+    side = max(3, min(image.shape) // 8)
+    medians, errors, levels = [], [], []
+    for rows in (slice(None, side), slice(-side, None)):
+        for columns in (slice(None, side), slice(-side, None)):
+            good = ~mask[rows, columns]
+            if np.count_nonzero(good) < 9:
+                continue
+            sigma = float(np.median(noise[rows, columns][good]))
+            level = float(np.median(image[rows, columns][good]))
+            levels.append(level)
+            medians.append(level / sigma)
+            errors.append(1.2533 / math.sqrt(np.count_nonzero(good)))
+    if len(medians) < 3:
+        return None
+    faintest = min(medians, key=abs)
+    same_sign = len({m > 0 for m in medians}) == 1
+    if not same_sign or abs(faintest) < max(SKY_LIMIT, 5 * max(errors)):
+        return None
+    return min(levels, key=abs)

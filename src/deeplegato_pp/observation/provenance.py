@@ -1,0 +1,45 @@
+"""One line that says what was taken from a file, and from where."""
+
+from deeplegato_pp.io.header_keywords import Taken
+
+
+def provenance_line(
+    zero_point: Taken,
+    pixel_scale: Taken,
+    psf: str,
+    oversampling: int | None,
+    noise: str,
+    mask: str = "",
+) -> str:
+    """Returns the line that the terminal shows for an image.
+
+    Args:
+        zero_point: What was taken for the zero point.
+        pixel_scale: What was taken for the pixel scale. [arcsec/px]
+        psf: Where the PSF is from; empty: there is none.
+        oversampling: Its samples per pixel; None: it varies from place to place.
+        noise: Type and source of the noise, or how it was estimated.
+        mask: Where the mask is from; empty: there is none.
+
+    Example:
+        >>> provenance_line(Taken(26.45, "ZP"), Taken(0.06, "WCS"), "OVERDIST", 3, "ERR")
+        'zero point 26.45 (ZP), 0.06 arcsec/px (WCS), PSF 3x oversampled (OVERDIST), noise ERR'
+    """
+    parts = [
+        "zero point unknown"
+        if zero_point.value is None
+        else f"zero point {zero_point.value:.2f} ({zero_point.source})",
+        "pixel scale unknown"
+        if pixel_scale.value is None
+        else f"{pixel_scale.value:.4g} arcsec/px ({pixel_scale.source})",
+    ]
+    if not psf:
+        parts.append("no PSF")
+    elif oversampling is None or oversampling == 1:
+        parts.append(f"PSF ({psf})")
+    else:
+        parts.append(f"PSF {oversampling}x oversampled ({psf})")
+    parts.append(f"noise {noise}")
+    if mask:
+        parts.append(f"mask ({mask})")
+    return ", ".join(parts)
