@@ -66,11 +66,13 @@ def find(
         but: A place that is not meant.
         version: EXTVER that it must have; None for any.
     """
-    prefix = "" if but is None else _chip(hdus[but].name)
+    there = [hdu.name for hdu in hdus]  # astropy takes its time over each
+    prefix = "" if but is None else _chip(there[but])
     for name in names:
-        for index, hdu in enumerate(hdus):
-            right = version is None or hdu.ver == version
-            if hdu.name == prefix + name and index != but and right and is_image(hdu):
+        for index, found in enumerate(there):
+            if found != prefix + name or index == but or not is_image(hdus[index]):
+                continue
+            if version is None or hdus[index].ver == version:
                 return index
     return None
 

@@ -29,6 +29,11 @@ def placeholders(image: Array, mask: Array) -> tuple[Array, list[float]]:
     """
     nothing = np.zeros(image.shape, dtype=bool)
     seen = image[~mask]
+    if seen.size == 0:
+        return nothing, []
+    candidates = {0.0, float(seen.min()), float(seen.max())}
+    if all(np.count_nonzero(seen == value) < REPEATS for value in candidates):
+        return nothing, []
     values, counts = np.unique(seen, return_counts=True)
     repeated = values[counts >= REPEATS]
     if repeated.size == 0 or repeated.size > 3:
@@ -63,7 +68,7 @@ def sky_left(image: Array, noise: Array, mask: Array) -> float | None:
             good = ~mask[rows, columns]
             if np.count_nonzero(good) < 9:
                 continue
-            sigma = float(np.median(noise[rows, columns][good]))
+            sigma = float(np.mean(noise[rows, columns][good]))
             level = float(np.median(image[rows, columns][good]))
             levels.append(level)
             medians.append(level / sigma)

@@ -71,6 +71,16 @@ def psf_fwhm(psf: Array, oversampling: int = 1) -> float:
     return _half_maximum_diameter(_upsample(core, factor)) / factor / oversampling
 
 
+def coarse_fwhm(psf: Array, oversampling: int = 1) -> float:
+    """Returns the FWHM of a PSF's image to about a sample, in pixels of the galaxy's image.
+
+    Args:
+        psf: Image of the PSF, with shape (Py, Px).
+        oversampling: Samples of the PSF per pixel of the image.
+    """
+    return _half_maximum_diameter(psf) / oversampling
+
+
 def psf_centroid(psf: Array) -> tuple[float, float]:
     """Returns the (x, y) of a PSF's core relative to the centre of its array, in its own samples.
 

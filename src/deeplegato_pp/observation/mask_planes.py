@@ -1,5 +1,6 @@
 """What the bits of a mask mean: by its own cards, else by the instrument; damage only."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -162,12 +163,14 @@ def looks_like_segmentation(mask: Array, name: str = "") -> bool:
         return False
     if name.upper() in SEGMENTATION_NAMES:
         return True
+    middle = values[values.shape[0] // 2, values.shape[1] // 2]
+    if not middle > 0:
+        return False
     values = np.where(np.isfinite(values), values, 0)
     if values.min() < 0 or not np.array_equal(values, np.rint(values)):
         return False
     labels = np.unique(values[values > 0])
-    middle = values[values.shape[0] // 2, values.shape[1] // 2]
-    if len(labels) < 3 or len(labels) > 10_000 or middle == 0:
+    if len(labels) < 3 or len(labels) > 10_000:
         return False
     from scipy.ndimage import find_objects, label
 
@@ -194,7 +197,12 @@ def hides_galaxy(image: Array, noise: Array, mask: Array, radius: float) -> bool
         radius: Within which to look. [px]
     """
     height, width = image.shape
-    y, x = np.ogrid[:height, :width]
+    half = math.ceil(radius) + 1
+    rows, columns = (
+        slice(max(0, size // 2 - half), size // 2 + half + 1) for size in (height, width)
+    )
+    image, noise, mask = image[rows, columns], noise[rows, columns], mask[rows, columns]
+    y, x = np.ogrid[rows, columns]
     near = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) <= radius
     if np.count_nonzero(mask & near) > 0.5 * np.count_nonzero(near):
         return True

@@ -218,7 +218,7 @@ class Observation:
         )
         made = psf is None
         more_flags, more_notes = inputs.remarks_on_pixels(
-            pixels, sigma, ignore, effective_psf.psf_fwhm(kernel, oversampling)
+            pixels, sigma, ignore, effective_psf.coarse_fwhm(kernel, oversampling)
         )
         flags |= more_flags
         notes += more_notes

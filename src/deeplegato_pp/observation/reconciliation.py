@@ -242,7 +242,8 @@ def pixel_noise(image: Array) -> float | None:
     """
     if image.ndim != 2 or image.dtype.kind not in "iuf" or image.shape[1] < 2:
         return None
-    step = np.diff(image.astype(np.float64), axis=1)
+    rows = max(1, image.size // 20_000)  # some thousand pixels tell
+    step = np.diff(image[::rows].astype(np.float64), axis=1)
     step = np.abs(step[np.isfinite(step)])
     scatter = 1.0483 * float(np.median(step)) if step.size else 0.0
     return scatter if scatter > 0 else None
