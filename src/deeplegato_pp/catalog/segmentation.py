@@ -253,7 +253,7 @@ def _segment(
                 smooth, segments, how.pixels, contrast=how.contrast, progress_bar=False
             )
         catalogue = SourceCatalog(pixels, segments, convolved_data=smooth, mask=mask)
-        x, y = np.atleast_1d(catalogue.x_centroid), np.atleast_1d(catalogue.y_centroid)
+        x, y = np.atleast_2d(catalogue.centroid).T  # of that name before photutils 3 too
     lost = ~(np.isfinite(x) & np.isfinite(y))
     if lost.any():  # negative light: the middle of the segment serves
         for k in np.flatnonzero(lost):
