@@ -176,3 +176,6 @@ def test_a_model_without_recalibration_says_so(tmp_path):
     fitted(1.0).save(folder / "recalibration.json")
     predictor = Predictor.from_pretrained(folder, "cpu", recalibrated=True)
     assert predictor.posterior(observe(), 20).method == "recalibrated"
+    fitted(1.0).save(folder / "recalibration.json", weights="0123456789abcdef")
+    with pytest.raises(FormatError, match="fitted to other weights"):
+        Predictor.from_pretrained(folder, "cpu", recalibrated=True)

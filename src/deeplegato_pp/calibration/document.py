@@ -21,10 +21,10 @@ from deeplegato_pp.calibration.settings import (
     OWN,
     Settings,
     Simulations,
-    weights_digest,
 )
 from deeplegato_pp.errors import FormatError
 from deeplegato_pp.io.files import written_whole
+from deeplegato_pp.models.storage import weights_digest
 from deeplegato_pp.scene.parameters import NAMES
 
 if TYPE_CHECKING:

@@ -47,5 +47,6 @@ def publish(
     places = [output, folder] if write_card else [output]
     if content["recalibration"]:
         fitted = fit_recalibration(galaxies, content["settings"]["draws"])
-        written += [fitted.save(place / RECALIBRATION) for place in places]
+        weights = content["model"]["weights"]
+        written += [fitted.save(place / RECALIBRATION, weights) for place in places]
     return written + (card.write_card(folder, content) if write_card else [])

@@ -16,6 +16,7 @@ from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.data.studies import StudyConfig, apply_study
 from deeplegato_pp.errors import ConfigError, RangeError
+from deeplegato_pp.models.storage import weights_digest
 
 if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP
@@ -149,13 +150,4 @@ def fingerprint(model: DeepLeGAToPP, simulations: Simulations, settings: Setting
     kept["ess"] = settings.ess if settings.refine else None
     digest.update(json.dumps([kept, simulations.describe()], sort_keys=True).encode())
     digest.update(weights_digest(model).encode())
-    return digest.hexdigest()
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Returns a digest of a network's weights."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()

@@ -25,6 +25,14 @@ def train(
             "--fast-dev-run", help="One step of training and validation, no files: a trial."
         ),
     ] = False,
+    trust_checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--trust-checkpoint",
+            help="Go on from a checkpoint that holds Python objects: reading it can run any code "
+            "that its author wants.",
+        ),
+    ] = False,
 ) -> None:
     """Train a network on simulations made on the fly; a run that was killed goes on."""
     from deeplegato_pp.config.schema import load_config
@@ -32,4 +40,9 @@ def train(
     settings = load_config(config, overrides or [])
     from deeplegato_pp.training import train as run
 
-    run(settings, resume=False if restart else None, fast_dev_run=fast_dev_run)
+    run(
+        settings,
+        resume=False if restart else None,
+        fast_dev_run=fast_dev_run,
+        trust_checkpoint=trust_checkpoint,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ CONFIG_DIR = Path(__file__).parents[1] / "configs"
 
 INCLUDE = "include"
 """The key of a file, or of the overrides, that names what lies beneath."""
+
+LOOKED_UP = "_looked_up"
+"""Attribute of a configuration that names the values it took from elsewhere."""
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | None
 
@@ -44,13 +47,15 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
             layers += _with_includes(_layer(source))
         layers += _with_includes(_plain(OmegaConf.from_dotlist(list(overrides))))
         made = [OmegaConf.create(layer) for layer in layers]
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *made))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), *made)
+        config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         first_line = str(error).splitlines()[0]
         raise ConfigError(f"Configuration key {key}: {first_line}") from error
     _lists_to_tuples(config)
     settle(config)
+    setattr(config, LOOKED_UP, _looked_up(OmegaConf.to_container(merged)))
     return config
 
 
@@ -72,6 +77,22 @@ def _layer(source: Source) -> Layer:
         plain: Layer = _plain(source)
         return plain
     return dict(source) if isinstance(source, Mapping) else _read(source)
+
+
+def _looked_up(content: Any) -> tuple[str, ...]:
+    """Returns the dotted keys of values that may hold something of the environment."""
+    raw = dict(_leaves(content))
+    referring = tuple(key for key, text in raw.items() if "${" in text)
+    return referring if any("${oc." in raw[key] for key in referring) else ()
+
+
+def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the dotted keys of all values with their unresolved text; a list is one value."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, str(content)
 
 
 def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:

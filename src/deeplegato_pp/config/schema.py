@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast
 
 from deeplegato_pp.config.layers import CONFIG_DIR as CONFIG_DIR
-from deeplegato_pp.config.layers import Source, merge
+from deeplegato_pp.config.layers import LOOKED_UP, Source, merge
 from deeplegato_pp.config.training import LoggingConfig as LoggingConfig
 from deeplegato_pp.config.training import TrainingConfig as TrainingConfig
 from deeplegato_pp.config.training import ValidationConfig as ValidationConfig
@@ -268,6 +268,22 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain nested dictionaries, as written to files."""
         return asdict(self)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the same for files that are passed on: cards, models, checkpoints.
+
+        Texts that a run looked up in its environment (``${oc.env:...}``), a token or a path say,
+        are left at their defaults; those of the model's own section describe the network and stay.
+        """
+        record, defaults = self.to_dict(), Config().to_dict()
+        for key in getattr(self, LOOKED_UP, ()):
+            *sections, name = key.split(".")
+            place, default = record, defaults
+            for section in sections:
+                place, default = place[section], default[section]
+            if sections[:1] != ["model"] and isinstance(place.get(name), str | tuple | list):
+                place[name] = default[name]
+        return record
 
 
 ConfigLike = Config | Source

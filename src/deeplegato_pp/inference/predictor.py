@@ -68,15 +68,16 @@ class Predictor(DictionaryInterface):
             FormatError: If its files cannot be used, or it has no recalibration and one is wanted.
         """
         from deeplegato_pp.models import DeepLeGAToPP
-        from deeplegato_pp.models.storage import RECALIBRATION, find
+        from deeplegato_pp.models.storage import RECALIBRATION, find, weights_digest
 
         if not recalibrated:
             return cls(DeepLeGAToPP.from_pretrained(name_or_path), device)
         from deeplegato_pp.inference.recalibration import Recalibration
 
         folder = find(name_or_path)
-        recalibration = Recalibration.load(folder / RECALIBRATION)
-        return cls(DeepLeGAToPP.from_pretrained(folder), device, recalibration)
+        model = DeepLeGAToPP.from_pretrained(folder)
+        recalibration = Recalibration.load(folder / RECALIBRATION, weights_digest(model))
+        return cls(model, device, recalibration)
 
     @property
     def name(self) -> str:

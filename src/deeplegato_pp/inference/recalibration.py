@@ -202,9 +202,15 @@ class Recalibration:
 
     # --- on disk ------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the maps as JSON, whole or not at all."""
+    def save(self, path: str | Path, weights: str = "") -> Path:
+        """Writes the maps as JSON, whole or not at all.
+
+        Args:
+            path: The file.
+            weights: Digest of the network's weights that they belong to; empty if not known.
+        """
         content = {
+            "weights": weights,
             "format": 1,
             "covariate": self.covariate,
             "edges": [e if math.isfinite(e) else None for e in self.edges],
@@ -219,14 +225,20 @@ class Recalibration:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Recalibration:
+    def load(cls, path: str | Path, weights: str = "") -> Recalibration:
         """Reads what `save` wrote.
 
+        Args:
+            path: The file.
+            weights: Digest of the weights that it is for; empty: whatever it says.
+
         Raises:
-            FormatError: If the file is missing or damaged, or of another version.
+            FormatError: If the file is missing or damaged, of another version or other weights.
         """
         try:
             content = json.loads(Path(path).read_text())
+            if weights and content.get("weights", "") not in ("", weights):
+                raise ValueError("it was fitted to other weights")
             maps = np.stack([np.array(content["maps"][name], float) for name in NAMES], axis=1)
             edges = tuple(_edge(e, i == 0) for i, e in enumerate(content["edges"]))
             found = cls(maps, edges, str(content["covariate"]), tuple(content["galaxies"]))

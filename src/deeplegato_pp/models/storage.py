@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +19,14 @@ from deeplegato_pp._version import __version__
 from deeplegato_pp.config.schema import Config, load_config
 from deeplegato_pp.errors import ConfigError, FormatError, ModelNotFoundError
 from deeplegato_pp.models.card import CARD, model_card, without_calibration, write_model_card
+from deeplegato_pp.models.untrusted import (
+    FORMATS,
+    check_format,
+    check_sizes,
+    check_weights,
+    read_json,
+    refuse_references,
+)
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -53,9 +62,9 @@ def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     text = json.dumps(
         {
-            "format": 1,
+            "format": FORMATS[-1],
             "version": __version__,
-            "config": config.to_dict(),
+            "config": config.to_record(),
             "prior": PriorBox.from_mapping(config.data.priors).to_dict(),
             "reference_instrument": {
                 "pixel_scale": config.data.pixel_scale,
@@ -91,10 +100,15 @@ def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Ten
     """
     folder = find(name)
     try:
-        content = json.loads((folder / CONFIG).read_text())
+        content = read_json(folder / CONFIG)
+        check_format(content, folder / CONFIG)
+        refuse_references(content["config"], folder / CONFIG)
         config = load_config(content["config"])
         card = {"name": _name_of(folder), "version": content["version"], **content["card"]}
+        check_sizes(config, folder / WEIGHTS)
         state = load_file(folder / WEIGHTS)
+    except FormatError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else error
         remedy = " It is of another version." if isinstance(error, ConfigError) else ""
@@ -210,11 +224,21 @@ def _name_of(folder: Path) -> str:
     return f"{repository}@{folder.name[:8]}"
 
 
+def weights_digest(model: nn.Module) -> str:
+    """Returns a digest of a network's weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Loads weights into a network.
 
     Raises:
-        FormatError: If names or shapes differ; the message lists them.
+        FormatError: If names, shapes or types differ, or a weight is not finite; the message
+            names them.
     """
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -224,4 +248,5 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
             f"The weights do not fit the configuration: missing {missing[:3]}, "
             f"unexpected {extra[:3]}, other shapes {shapes[:3]}. They belong to another version."
         )
+    check_weights(own, state)
     model.load_state_dict(state)

@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
-from deeplegato_pp.errors import DeepLegatoError, FormatError
+from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.training.assembly import BEST, LAST
+from deeplegato_pp.training.checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -208,13 +208,7 @@ def _gpu() -> tuple[str, float] | None:
 
 def _score(path: Path) -> float | None:
     """Validation loss of a checkpoint, as Lightning's own record has it."""
-    try:
-        # Our own file; the weights in it are left on the disk.
-        saved = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-        callbacks = saved["callbacks"]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
-        raise FormatError(f"{path} is no checkpoint of a run: {error}. Delete it.") from error
-    for name, state in callbacks.items():
+    for name, state in read_checkpoint(path)["callbacks"].items():
         if name.startswith("ModelCheckpoint") and state.get("best_model_score") is not None:
             return float(state["best_model_score"])
     return None

@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 
 from deeplegato_pp.config.schema import Config, ConfigLike, TrainingConfig, load_config
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.training.assembly import BEST, LAST, create_trainer, without_chatter
 from deeplegato_pp.training.callbacks import CURVE, STEPS, RunRecord
+from deeplegato_pp.training.checkpoints import read_checkpoint
 from deeplegato_pp.training.trainer import DeepLeGAToPPTrainer, mismatches
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ def train(
     *overrides: str,
     resume: bool | None = None,
     fast_dev_run: bool = False,
+    trust_checkpoint: bool = False,
 ) -> DeepLeGAToPP:
     """Trains a network and saves it.
 
@@ -40,6 +41,8 @@ def train(
         resume: Go on from ``last.ckpt`` if it is there; otherwise start anew. None: as
             `training.resume_from_latest` says.
         fast_dev_run: Take one step of training and validation, and leave no files: a trial.
+        trust_checkpoint: Go on from a checkpoint that holds Python objects beyond tensors and
+            plain values. Reading it can run any code that its author wants.
 
     Returns:
         The network with averaged weights, in evaluation mode.
@@ -47,6 +50,7 @@ def train(
     Raises:
         ConfigError: If a setting names something unknown, the steps do not make whole epochs, or
             the checkpoint in the folder or the initial weights belong to another network.
+        FormatError: If the checkpoint is none, damaged, or would have to be trusted.
     """
     config = load_config(config, overrides)
     _check_steps(config.training)
@@ -64,13 +68,17 @@ def train(
     checkpoint = folder / LAST
     going_on = resume and not fast_dev_run and checkpoint.is_file()
     if going_on:
+        read_checkpoint(checkpoint, trusted=trust_checkpoint)  # what is wrong is said in a line
         logger.info("Going on from %s.", checkpoint)
     elif not fast_dev_run and trainer.is_global_zero:
         for name in (CURVE, STEPS, LAST, BEST):
             (folder / name).unlink(missing_ok=True)
     with without_chatter():
-        # The checkpoint is our own: weights, optimizer moments and the time used.
-        trainer.fit(module, ckpt_path=checkpoint if going_on else None, weights_only=False)
+        trainer.fit(
+            module,
+            ckpt_path=checkpoint if going_on else None,
+            weights_only=not trust_checkpoint,
+        )
     if module.finished is not None:
         module.load_state_dict(module.finished)
     elif trainer.global_step < config.training.max_steps and not fast_dev_run:
@@ -127,8 +135,7 @@ def initial_model(config: Config) -> DeepLeGAToPP:
 def _load_best(module: DeepLeGAToPPTrainer, path: Path) -> None:
     """Takes the weights that validated best, after early stopping."""
     if path.is_file():
-        saved = torch.load(path, map_location="cpu", weights_only=False)
-        module.load_state_dict(saved["state_dict"])
+        module.load_state_dict(read_checkpoint(path)["state_dict"])
 
 
 def _card(

@@ -108,7 +108,7 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the count of skipped steps and the configuration."""
         checkpoint["skipped_steps"] = self.skipped_steps
-        checkpoint["config"] = self.config.to_dict()
+        checkpoint["config"] = self.config.to_record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the count of skipped steps, and the averaged weights of a finished run.
