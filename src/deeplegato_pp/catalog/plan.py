@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def describe(
 ) -> dict[str, Any]:
     """Returns all that the numbers of a catalogue depend on, as plain values.
 
-    Files go in by name, size and a sample of their bytes: moved files are the same files.
+    Files go in by name, size, time of change and a sample of their bytes: moved files are the same
+    files, and one that was changed anywhere is not.
 
     Args:
         inputs: The images.
@@ -139,8 +141,13 @@ def describe(
     return found
 
 
-def file_mark(source: Any) -> Any:
-    """Returns what tells a file from another: name, size, and a hash of its ends."""
+def file_mark(source: Any, timed: bool = True) -> Any:
+    """Returns what tells a file from another: name, size, time of change, a hash of its ends.
+
+    Args:
+        source: A path; a number stands for itself.
+        timed: Whether the time of change counts, which a copy or an installation may alter.
+    """
     if isinstance(source, int | float):
         return source
     if not isinstance(source, str | Path):
@@ -148,13 +155,15 @@ def file_mark(source: Any) -> Any:
     path = Path(source)
     if not path.is_file():
         return path.name
-    size = path.stat().st_size
+    status = path.stat()
+    size = status.st_size
     digest = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
         digest.update(file.read(SAMPLED_BYTES))
         file.seek(max(0, size - SAMPLED_BYTES))
         digest.update(file.read(SAMPLED_BYTES))
-    return f"{path.name} ({size} bytes, {digest.hexdigest()})"
+    changed = f" of {datetime.fromtimestamp(status.st_mtime, UTC).isoformat()}" if timed else ""
+    return f"{path.name} ({size} bytes{changed}, {digest.hexdigest()})"
 
 
 def model_mark(folder: Path | None, name: str) -> str:
@@ -162,7 +171,7 @@ def model_mark(folder: Path | None, name: str) -> str:
     if folder is None or not Path(folder).is_dir():
         return name
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".json", ".safetensors"))
-    return f"{name}: {'; '.join(str(file_mark(p)) for p in files)}"
+    return f"{name}: {'; '.join(str(file_mark(p, timed=False)) for p in files)}"
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
 from deeplegato_pp.cli.regions import regions
 from deeplegato_pp.cli.report import report
+from deeplegato_pp.cli.signals import stoppable
 from deeplegato_pp.cli.simulate import simulate
 from deeplegato_pp.cli.train import train
 from deeplegato_pp.errors import DeepLegatoError
@@ -27,8 +28,6 @@ CallError: type[Exception] = typer.BadParameter.__mro__[2]
 
 WRONG_CALL = 2
 """Exit status if nothing was measured or the call itself is wrong."""
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="deeplegato",
@@ -58,19 +57,21 @@ def _root(
 
 
 app.command(epilog="Example: deeplegato predict galaxy.fits -o table.ecsv --plot galaxy.png")(
-    predict
+    stoppable(predict)
 )
-app.command(epilog="Example: deeplegato simulate -n 20 -o stamps --seed 1")(simulate)
-app.command(epilog="Example: deeplegato train default training.max_steps=2000")(train)
+app.command(epilog="Example: deeplegato simulate -n 20 -o stamps --seed 1")(stoppable(simulate))
+app.command(epilog="Example: deeplegato train default training.max_steps=2000")(stoppable(train))
 app.command(
     epilog="Example: deeplegato catalog mosaic.fits --sources list.csv --psf psf.fits -o out.fits"
-)(catalog)
+)(stoppable(catalog))
 app.command(
     epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
-)(calibrate)
-app.command(epilog="Example: deeplegato report catalogue.parquet -o gallery")(report)
-app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(regions)
-app.command(epilog="Example: deeplegato info --model default")(info)
+)(stoppable(calibrate))
+app.command(epilog="Example: deeplegato report catalogue.parquet -o gallery")(stoppable(report))
+app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(
+    stoppable(regions)
+)
+app.command(epilog="Example: deeplegato info --model default")(stoppable(info))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 if it did what was asked for, 2 if the call is wrong or no object could
-        be measured, 130 if interrupted.
+        be measured, 130 if interrupted, 143 if terminated.
     """
     logging.getLogger("deeplegato_pp").addHandler(logging.NullHandler())
     try:

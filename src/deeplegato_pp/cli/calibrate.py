@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deeplegato_pp.cli import options
-
-EVERY = 60.0
-"""Time between lines of progress where the standard error is no terminal. [s]"""
 
 
 def calibrate(
@@ -101,8 +94,11 @@ def calibrate(
     predictor = Predictor.from_pretrained(folder)
     simulations = Simulations.of(predictor.model, simulator, seed)
     from deeplegato_pp.calibration.run import measure
+    from deeplegato_pp.cli.display import progress
+    from deeplegato_pp.cli.signals import told_when_stopped
 
-    with _progress(number) as advance:
+    note = "Finished parts are safe; the same command goes on with them."
+    with told_when_stopped(note), progress("calibrating", number) as advance:
         galaxies = measure(predictor, simulations, settings, output, resume=resume, advance=advance)
     from deeplegato_pp.calibration.document import document
     from deeplegato_pp.calibration.publish import publish
@@ -111,60 +107,6 @@ def calibrate(
     for path in publish(content, galaxies, output, folder, write_card=write_card):
         typer.echo(f"written: {path}")
     _tell(content)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Shows rate and time left: a bar on a terminal, else a line a minute, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(total).advance
-        return
-    columns = (
-        TextColumn("calibrating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("calibrating", total=total, rate="")
-
-        def advance(steps: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, advance=steps, rate="" if speed is None else f"{speed:.1f}/s")
-
-        yield advance
-
-
-class _Lines:
-    """Progress as plain lines."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-        self.start = self.told = time.monotonic()
-
-    def advance(self, steps: int) -> None:
-        self.done += steps
-        now = time.monotonic()
-        if now - self.told < EVERY or self.done >= self.total:
-            return
-        self.told = now
-        rate = self.done / (now - self.start)
-        left = (self.total - self.done) / rate / 60.0
-        sys.stderr.write(
-            f"deeplegato: {self.done} of {self.total} galaxies, {rate:.1f}/s, {left:.0f} min left\n"
-        )
-        sys.stderr.flush()
 
 
 def _tell(content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deeplegato_pp.catalog.compare import Comparison
     from deeplegato_pp.catalog.runner import Report
 
-EVERY = 30.0
+EVERY = 60.0
 """Seconds between lines of progress where there is no terminal."""
 
 

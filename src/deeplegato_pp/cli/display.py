@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,21 +22,39 @@ SHORT = {
 """Columns of the table of many galaxies."""
 
 
+EVERY = 60.0
+"""Time between lines of progress where the standard error is no terminal. [s]"""
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on the standard error, if that is a terminal; gives its advance."""
+    """Shows rate and time left: a bar on a terminal, else a line a minute, on standard error."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
-    if not console.is_terminal:  # rich 13 ends even a disabled bar with a line feed
-        yield lambda steps: None
+    if not console.is_terminal:
+        yield ProgressLines(what, total).advance
         return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total, rate="")
 
         def advance(steps: int) -> None:
-            bar.advance(task, steps)
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=steps, rate="" if speed is None else f"{speed:.1f}/s")
 
         yield advance
 
@@ -55,6 +75,34 @@ def provenance_line(name: str, provenance: str, flags: int) -> str:
 
     names = Flag.names(flags & STATEMENTS)
     return f"{name}: {provenance}" + (f"; {', '.join(names)}" if names else "")
+
+
+class ProgressLines:
+    """Progress as plain lines.
+
+    Args:
+        what: What is done.
+        total: How many there are to do.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.start = self.told = time.monotonic()
+
+    def advance(self, steps: int) -> None:
+        """Counts what was done, and tells where a minute has passed."""
+        self.done += steps
+        now = time.monotonic()
+        if now - self.told < EVERY or self.done >= self.total:
+            return
+        self.told = now
+        rate = self.done / (now - self.start)
+        left = (self.total - self.done) / rate / 60.0
+        sys.stderr.write(
+            f"deeplegato: {self.what}: {self.done} of {self.total} galaxies, {rate:.1f}/s, "
+            f"{left:.0f} min left\n"
+        )
+        sys.stderr.flush()
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

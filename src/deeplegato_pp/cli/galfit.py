@@ -96,22 +96,3 @@ def check_imgblock(path: Path | None) -> None:
     from deeplegato_pp.io.files import check_output
 
     check_output(path, (".fits", ".fit"), "image block")
-
-
-def write_imgblocks(
-    posterior: Posterior,
-    names: list[str],
-    path: Path,
-    feedme: GalfitInput | None,
-    fix: list[str],
-) -> None:
-    """Writes an image block for each galaxy that was measured."""
-    from deeplegato_pp.cli.measuring import plot_path
-    from deeplegato_pp.cli.refining import fixed_values
-    from deeplegato_pp.export.imgblock import write_imgblock
-
-    fixed = tuple(fixed_values(fix))
-    frame = None if feedme is None else feedme.frame
-    for i, row in enumerate(posterior):
-        if row.measurements[0].measured:
-            write_imgblock(row, plot_path(path, i, names), frame, fixed)

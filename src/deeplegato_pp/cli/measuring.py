@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from deeplegato_pp._version import __version__
+from deeplegato_pp.cli.journal import Journal
+from deeplegato_pp.errors import InputError
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference import Posterior, Predictor
@@ -49,12 +53,21 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go."""
+    """Where results go.
+
+    Attributes:
+        table: A row per image.
+        samples: Draws.
+        plot: Figures.
+        imgblock: Image, model and residual with GALFIT's keywords.
+        fixed: Parameters that were held fixed, which image blocks mark.
+    """
 
     table: Path | None
     samples: Path | None
     plot: Path | None
     imgblock: Path | None = None
+    fixed: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuses, before any work, what could not be written after it."""
@@ -91,21 +104,61 @@ class Outputs:
         }
         check_outputs_apart(named, given)
 
-    def write(self, posterior: Posterior, rows: list[dict[str, Any]], images: list[str]) -> None:
-        """Writes what was asked for."""
+    def journal(self, configuration: dict[str, Any], resume: bool) -> Journal | None:
+        """Returns where rows are kept until the table is written; None without a table.
+
+        Raises:
+            InputError: If a run is to go on that keeps nothing to go on from.
+        """
+        if resume and (self.table is None or self.samples is not None):
+            raise InputError(
+                "--resume goes on with the rows of a table: it needs --output, and draws "
+                "(--samples-output) are not kept. Add the one and leave the other out."
+            )
+        return None if self.table is None else Journal(self.table, configuration, resume)
+
+    def draw(
+        self, posterior: Posterior, numbers: list[int], names: list[str], frame: Any = None
+    ) -> None:
+        """Writes figures and image blocks of measured galaxies; what cannot be made is told.
+
+        Args:
+            posterior: Some galaxies.
+            numbers: Their places among all.
+            names: Of all galaxies.
+            frame: Of a GALFIT input file, or None.
+        """
+        from deeplegato_pp.isolation import reason_of
+
+        for i, row in zip(numbers, posterior, strict=True):
+            if not row.measurements[0].measured:
+                continue
+            try:
+                self._draw(row, i, names, frame)
+            except OSError:  # of the disk, not of the galaxy
+                raise
+            except Exception as error:
+                _complain(names[i], f"no figure or image block: {reason_of(error)}")
+
+    def _draw(self, row: Posterior, i: int, names: list[str], frame: Any) -> None:
+        if self.plot is not None:
+            from deeplegato_pp.inference.posterior.plots import plot_posterior
+
+            plot_posterior(row, plot_path(self.plot, i, names), close=True)
+        if self.imgblock is not None:
+            from deeplegato_pp.export.imgblock import write_imgblock
+
+            write_imgblock(row, plot_path(self.imgblock, i, names), frame, self.fixed)
+
+    def write(self, posteriors: list[Posterior], rows: list[dict[str, Any]]) -> None:
+        """Writes table and draws."""
+        from deeplegato_pp.inference import Posterior
         from deeplegato_pp.inference.posterior.tables import write_samples, write_table
 
         if self.table is not None:
             write_table(rows, self.table)
         if self.samples is not None:
-            write_samples(posterior, self.samples)
-        if self.plot is None:
-            return
-        from deeplegato_pp.inference.posterior.plots import plot_posterior
-
-        for i, row in enumerate(posterior):
-            if row.measurements[0].measured:
-                plot_posterior(row, plot_path(self.plot, i, images), close=True)
+            write_samples(Posterior.concatenate(posteriors), self.samples)
 
 
 def as_number(text: str | None) -> str | float | None:
@@ -123,28 +176,83 @@ def as_number(text: str | None) -> str | float | None:
         return text
 
 
+def configuration_of(options: dict[str, Any], how: Measuring, model: str) -> dict[str, Any]:
+    """Returns all that rows depend on beside their image, as plain values.
+
+    Args:
+        options: How images are read.
+        how: How galaxies are measured.
+        model: What tells the network from others.
+    """
+    from deeplegato_pp.catalog.plan import file_mark
+
+    files = {k: file_mark(v) if isinstance(v, str) else v for k, v in options.items()}
+    return files | asdict(how) | {"version": __version__, "model": model}
+
+
 def measure_files(
-    predictor: Predictor, images: list[str], options: dict[str, Any], how: Measuring
-) -> tuple[Posterior, list[dict[str, Any]]]:
-    """Returns the posteriors of all images and their rows, in input order."""
+    predictor: Predictor,
+    images: list[str],
+    options: dict[str, Any],
+    how: Measuring,
+    outputs: Outputs,
+    journal: Journal | None = None,
+) -> list[dict[str, Any]]:
+    """Measures images, writes what was asked for, and returns their rows, in input order.
+
+    Args:
+        predictor: The network.
+        images: Files.
+        options: How they are read.
+        how: How galaxies are measured.
+        outputs: Where results go; figures are drawn as they come.
+        journal: Where rows are kept as they come; those that it holds are not measured again.
+    """
+    from deeplegato_pp.catalog.plan import file_mark
     from deeplegato_pp.cli.display import progress
-    from deeplegato_pp.inference import Posterior
 
     if how.refining is not None:
         how.refining.check(predictor.prior)
-    parts: list[Posterior] = []
-    rows: list[dict[str, Any]] = []
-    with progress("measuring", len(images)) as advance:
-        for start in range(0, len(images), how.chunk):
-            paths = images[start : start + how.chunk]
-            part = _measure_chunk(predictor, paths, options, how)
-            for path, row, measurement in zip(paths, part.rows(), part.measurements, strict=True):
+    marks = [f"{path}: {file_mark(path)}" for path in images] if journal is not None else []
+    kept = [None if journal is None else journal.row(marks[i]) for i in range(len(images))]
+    rows: dict[int, dict[str, Any]] = {i: row for i, row in enumerate(kept) if row is not None}
+    left = [i for i in range(len(images)) if i not in rows]
+    posteriors: list[Posterior] = []
+    with progress("measuring", len(left)) as advance:
+        for start in range(0, len(left), how.chunk):
+            numbers = left[start : start + how.chunk]
+            part = _measure_chunk(predictor, [images[i] for i in numbers], options, how)
+            made = [
+                {"file": printable(images[i])} | {k: printable(v) for k, v in row.items()}
+                for i, row in zip(numbers, part.rows(), strict=True)
+            ]
+            if journal is not None:
+                journal.add([marks[i] for i in numbers], made)
+            rows |= zip(numbers, made, strict=True)
+            for i, measurement in zip(numbers, part.measurements, strict=True):
                 if not measurement.measured:
-                    _complain(path, measurement.reason)
-                rows.append({"file": path} | row)
-            parts.append(part)
-            advance(len(paths))
-    return Posterior.concatenate(parts), rows
+                    _complain(images[i], measurement.reason)
+            outputs.draw(part, numbers, images)
+            if outputs.samples is not None:
+                posteriors.append(part)
+            advance(len(numbers))
+    found = [rows[i] for i in range(len(images))]
+    outputs.write(posteriors, found)
+    if journal is not None:
+        journal.remove()
+    return found
+
+
+def printable(value: Any) -> Any:
+    r"""Returns a text without bytes that are no UTF-8, as names of files may hold; else the value.
+
+    Example:
+        >>> printable(b"galaxy-\xe9.fits".decode("utf-8", "surrogateescape"))
+        'galaxy-\\xe9.fits'
+    """
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _measure_chunk(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deeplegato_pp.cli import options
-from deeplegato_pp.cli.galfit import (
-    check_imgblock,
-    galfit_input,
-    held_fixed,
-    measure_galfit,
-    write_imgblocks,
+from deeplegato_pp.cli.galfit import check_imgblock, galfit_input, held_fixed, measure_galfit
+from deeplegato_pp.cli.measuring import (
+    Measuring,
+    Outputs,
+    as_number,
+    configuration_of,
+    measure_files,
 )
-from deeplegato_pp.cli.measuring import Measuring, Outputs, as_number, measure_files
-from deeplegato_pp.cli.refining import refining_from
+from deeplegato_pp.cli.refining import fixed_values, refining_from
+from deeplegato_pp.cli.signals import told_when_stopped
+from deeplegato_pp.errors import InputError
 
 
 def predict(
@@ -113,6 +117,14 @@ def predict(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the draws.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the rows that an interrupted run of the same command has finished; "
+            "images that have changed are measured again.",
+        ),
+    ] = False,
 ) -> int:
     """Measure galaxies: the posterior of seven Sérsic parameters from each image.
 
@@ -145,7 +157,10 @@ def predict(
         "plane": plane,
     }
     feedme = galfit_input(galfit, images, reading)
+    if feedme is not None and resume:
+        raise InputError("--resume goes on with many images, and --galfit names one. Leave it out.")
     fix = [*(fix or []), *held_fixed(feedme, refine)]
+    outputs = replace(outputs, fixed=tuple(fixed_values(fix)))
     refining = refining_from(
         refine,
         refine_method.value,
@@ -155,8 +170,6 @@ def predict(
         model_error,
     )
     if recalibrated and refine:
-        from deeplegato_pp.errors import InputError
-
         raise InputError(
             "--recalibrated is for the bare network: exact posteriors need none. Add --no-refine."
         )
@@ -167,15 +180,22 @@ def predict(
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
-    how = Measuring(samples, seed, refining)
-    if feedme is None:
-        posterior, rows = measure_files(predictor, names, reading, how)
-    else:
-        posterior, rows = measure_galfit(predictor, feedme, names[0], how)
-    outputs.write(posterior, rows, names)
-    if imgblock is not None:
-        write_imgblocks(posterior, names, imgblock, feedme, fix)
+    from deeplegato_pp.catalog.plan import model_mark
     from deeplegato_pp.cli.display import print_rows
+    from deeplegato_pp.flags import Flag
 
+    how = Measuring(samples, seed, refining)
+    if feedme is not None:
+        posterior, rows = measure_galfit(predictor, feedme, names[0], how)
+        outputs.draw(posterior, [0], names, feedme.frame)
+        outputs.write([posterior], rows)
+    else:
+        mark = f"{model_mark(Path(folder), predictor.name)}, recalibrated={recalibrated}"
+        journal = outputs.journal(configuration_of(reading, how, mark), resume)
+        note = "Nothing was written: give --output to keep rows as they come."
+        if journal is not None:
+            note = f"Finished rows are safe in {journal.path}; go on with --resume."
+        with journal or nullcontext(), told_when_stopped(note):
+            rows = measure_files(predictor, names, reading, how, outputs, journal)
     print_rows(rows)
-    return 0 if any(m.measured for m in posterior.measurements) else 2
+    return 0 if any(not row["flags"] & Flag.FAILED for row in rows) else 2

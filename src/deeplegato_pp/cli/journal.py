@@ -1,0 +1,88 @@
+"""Rows of `deeplegato predict` on the disk as they come, so that a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from deeplegato_pp.errors import ConfigError
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """One line per row, in input order; a line that was cut short does not count.
+
+    Args:
+        output: The table to be; the journal stands beside it, hidden, until the table is written.
+        configuration: All that rows depend on beside the image, as plain values.
+        resume: Take up the rows of an earlier run; else they are thrown away.
+
+    Raises:
+        ConfigError: If the earlier run had another configuration.
+    """
+
+    def __init__(self, output: Path, configuration: dict[str, Any], resume: bool) -> None:
+        self.path = output.with_name(f".{output.name}.rows")
+        self._rows: dict[str, Row] = {}
+        configuration = json.loads(json.dumps(configuration, default=str))
+        if resume:
+            self._take_up(configuration)
+        self._file = self.path.open("ab" if self._rows else "wb")
+        if not self._rows:
+            self._write([configuration])
+
+    def _take_up(self, configuration: dict[str, Any]) -> None:
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        lines = whole.splitlines()
+        if not lines:
+            return
+        before = json.loads(lines[0])
+        if before != configuration:
+            changed = sorted(
+                k for k in {**before, **configuration} if before.get(k) != configuration.get(k)
+            )
+            raise ConfigError(
+                f"{self.path} holds rows made with other options ({', '.join(changed)}). Give the "
+                "same options, or leave --resume out to start afresh."
+            )
+        self._rows = {entry["image"]: entry["row"] for entry in map(json.loads, lines[1:])}
+        if len(whole) < len(content):
+            with self.path.open("rb+") as file:
+                file.truncate(len(whole))
+
+    def row(self, image: str) -> Row | None:
+        """Returns the row of an image, named with what tells it from others, or None."""
+        return self._rows.get(image)
+
+    def add(self, images: list[str], rows: list[Row]) -> None:
+        """Puts rows on the disk."""
+        new = dict(zip(images, rows, strict=True))
+        self._write([{"image": image, "row": row} for image, row in new.items()])
+        self._rows |= new
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
+        self._file.write(lines.encode("ascii"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def remove(self) -> None:
+        """Removes the journal: the table holds its rows."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,69 @@
+"""Signals that stop a command: a plain line, and the status that the system expects."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM): handled like Ctrl-C, with another status."""
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """Makes SIGTERM raise `Terminated` in the block, so that what is open is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def told_when_stopped(note: str) -> Iterator[None]:
+    """Adds to an interruption of the block what is safe and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(note)
+        raise
+
+
+def stopped_status(stopped: BaseException | None) -> int:
+    """Writes one line that the command was stopped, and returns 130 or, for SIGTERM, 143."""
+    terminated = isinstance(stopped, Terminated)
+    notes = " ".join(getattr(stopped, "__notes__", ()))
+    what = "terminated." if terminated else "interrupted."
+    sys.stderr.write(f"deeplegato: {what} {notes}".rstrip() + "\n")
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a command that ends with a line and a status where a signal stops it."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            with termination_raised():
+                return command(*arguments, **options)
+        except KeyboardInterrupt as stopped:
+            return stopped_status(stopped)
+        except SystemExit as left:  # so Lightning ends an interrupted run
+            if isinstance(left.__context__, KeyboardInterrupt):
+                return stopped_status(left.__context__)
+            raise
+
+    return run
