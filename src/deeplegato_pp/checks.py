@@ -110,6 +110,16 @@ def check_positive(value: float, what: str, unit: str = "") -> float:
     return number
 
 
+def check_within(value: float, lowest: float, most: float, what: str, unit: str = "") -> float:
+    """Returns ``value`` as a float if it lies between two bounds, themselves allowed."""
+    number = check_finite(value, what)
+    if not lowest <= number <= most:
+        raise RangeError(
+            f"{what} must lie in [{lowest:g}, {most:g}]{' ' if unit else ''}{unit}, got {value!r}."
+        )
+    return number
+
+
 def check_at_least_one(value: float, what: str) -> float:
     """Returns ``value`` as a float if it is finite and at least 1."""
     number = check_finite(value, what)

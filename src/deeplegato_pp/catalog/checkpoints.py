@@ -12,7 +12,7 @@ from typing import Any
 
 from deeplegato_pp.catalog.plan import Plan, check_same
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.io.files import write_atomically
+from deeplegato_pp.io.files import lock_file, write_atomically
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,10 @@ class WorkFolder:
         Raises:
             InputError: If another run is at it.
         """
-        import fcntl
-
         self.folder.mkdir(exist_ok=True)
         with (self.folder / f"lock{self.suffix}").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file)
             except OSError as error:
                 raise InputError(
                     f"another run is writing to {self.folder}. Wait for it, or give another output."

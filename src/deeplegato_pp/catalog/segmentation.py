@@ -18,7 +18,7 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.mosaics import Mosaic
 from deeplegato_pp.catalog.sources import SourceList, from_columns
-from deeplegato_pp.checks import check_positive, check_positive_integer
+from deeplegato_pp.checks import check_positive, check_positive_integer, check_within
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.io.large_fits import fits_canvas
 from deeplegato_pp.observation import inputs, noise_maps
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 TILE = 2048
 OVERLAP = 256
 """Pixels by which a tile reaches over its inner part, on each side."""
+
+LARGEST_KERNEL = 64.0
+"""Widest smoothing: beyond it the kernel would reach over a tile's overlap. [px]"""
 
 BRIDGE = 8
 """Masked pixels this near to good ones are filled in before sources are looked for. [px]"""
@@ -59,6 +62,8 @@ class Detection:
         check_positive(self.contrast, "detect_contrast")
         check_positive_integer(self.pixels, "detect_pixels")
         check_positive_integer(self.box, "detect_box")
+        check_within(self.kernel, 0.1, LARGEST_KERNEL, "detect_kernel", "px")
+        check_within(self.box, 3, TILE, "detect_box", "px")
 
 
 def detect(

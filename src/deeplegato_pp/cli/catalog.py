@@ -100,7 +100,10 @@ def catalog(
     pixel_scale: options.PixelScale = None,
     zero_point: options.ZeroPoint = None,
     samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per source.")
+        int,
+        typer.Option(
+            "--samples", metavar="N", min=1, max=100_000, help="Posterior draws per source."
+        ),
     ] = 1000,
     draws: Annotated[
         int,

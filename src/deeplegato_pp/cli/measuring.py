@@ -24,6 +24,10 @@ REFINE_CHUNK = 8
 """The same where each is refined, so that progress shows."""
 
 
+DRAWS_TOGETHER = 4_000_000
+"""Draws held at a time, of all galaxies worked on together: about 1 GB."""
+
+
 @dataclass(frozen=True)
 class Measuring:
     """How galaxies are measured.
@@ -41,7 +45,8 @@ class Measuring:
     @property
     def chunk(self) -> int:
         """Galaxies worked on together."""
-        return CHUNK if self.refining is None else REFINE_CHUNK
+        most = CHUNK if self.refining is None else REFINE_CHUNK
+        return max(1, min(most, DRAWS_TOGETHER // self.samples))
 
     def measure(self, predictor: Predictor, observations: list[Observation]) -> Posterior:
         """Returns the posteriors of some observations."""

@@ -49,7 +49,10 @@ def predict(
     extension: options.Extension = None,
     plane: options.Plane = None,
     samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="Posterior draws per galaxy.")
+        int,
+        typer.Option(
+            "--samples", metavar="N", min=1, max=1_000_000, help="Posterior draws per galaxy."
+        ),
     ] = 1000,
     refine: Annotated[
         bool,

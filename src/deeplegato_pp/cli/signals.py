@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+from deeplegato_pp.cli.memory import keep_freed_memory
+
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM): handled like Ctrl-C, with another status."""
@@ -57,6 +59,7 @@ def stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
         try:
+            keep_freed_memory()
             with termination_raised():
                 return command(*arguments, **options)
         except KeyboardInterrupt as stopped:

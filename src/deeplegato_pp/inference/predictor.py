@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deeplegato_pp._lazy import moved_name
-from deeplegato_pp.errors import InputError, RangeError
+from deeplegato_pp.checks import check_positive_integer, check_within
+from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.images import Image, as_list, as_observation, is_single
@@ -22,6 +23,10 @@ from deeplegato_pp.scene.prior import PriorBox
 if TYPE_CHECKING:
     from deeplegato_pp.inference.recalibration import Recalibration
     from deeplegato_pp.models import DeepLeGAToPP
+
+
+MOST_SAMPLES = 1_000_000
+"""Most draws per galaxy: 0.2 GB of them."""
 
 
 class Predictor(DictionaryInterface):
@@ -135,8 +140,8 @@ class Predictor(DictionaryInterface):
             torch.Size([50, 7])
         """
         for what, number in (("num_samples", num_samples), ("batch_size", batch_size)):
-            if number < 1:
-                raise RangeError(f"{what} must be at least 1, got {number}.")
+            check_positive_integer(number, what)
+        check_within(num_samples, 1, MOST_SAMPLES, "num_samples")
         single = is_single(observations)
         items = as_list(observations)
         if not isinstance(seed, int) and len(seed) != len(items):

@@ -7,6 +7,7 @@ is imported when the first file is read.
 import bz2
 import gzip
 import io
+import math
 import os
 import re
 import warnings
@@ -40,6 +41,12 @@ from deeplegato_pp.io.wcs_header import SkyCoordinates, read_sky
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
 
+
+LARGEST_UNPACKED = 2**30
+"""Most that a compressed file may unpack to. [bytes]"""
+
+LARGEST_IMAGE = 2**28
+"""Most pixels that one extension may have: 16,384 to a side."""
 
 WEIGHTS = ("WHT", "WEIGHT")
 """Noise maps whose zeros mean that there are no data."""
@@ -201,6 +208,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
         warnings.simplefilter("always")
         with fits.open(_content(path), memmap=False, lazy_load_hdus=False) as hdus:
             for hdu in hdus:
+                _check_size(hdu, path)
                 # Read now, so that damage shows here.
                 _ = hdu.data if hdu.is_image else None
             refuse_damage([str(item.message) for item in caught], path)
@@ -224,6 +232,17 @@ def check_is_file(path: str | os.PathLike[str]) -> None:
     raise FormatError(f"{path}: no such file, expected a FITS image. Check the path.")
 
 
+def _check_size(hdu: Any, path: str | os.PathLike[str]) -> None:
+    """Refuses an image whose header asks for more memory than a galaxy is worth."""
+    pixels = math.prod(int(n) for n in hdu.shape) if hdu.is_image else 0
+    if pixels > LARGEST_IMAGE:
+        raise FormatError(
+            f"{path}: extension {hdu.name or 'unnamed'} has {pixels} pixels, expected at most "
+            f"{LARGEST_IMAGE} of a file that is read whole. Cut the galaxy out, or use deeplegato "
+            "catalog."
+        )
+
+
 @contextmanager
 def as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what astropy raises over a file that it cannot read into ``FormatError``."""
@@ -243,10 +262,22 @@ def _content(path: str | os.PathLike[str]) -> Any:
     with open(path, "rb") as file:
         magic = file.read(3)
     if magic[:2] == b"\x1f\x8b":
-        return io.BytesIO(gzip.decompress(Path(path).read_bytes()))
+        return _unpacked(gzip.open(path), path)
     if magic == b"BZh":
-        return io.BytesIO(bz2.decompress(Path(path).read_bytes()))
+        return _unpacked(bz2.open(path), path)
     return path
+
+
+def _unpacked(file: Any, path: str | os.PathLike[str]) -> io.BytesIO:
+    """The whole uncompressed content, if it is not far larger than one galaxy's file can be."""
+    with file:
+        content = file.read(LARGEST_UNPACKED + 1)
+    if len(content) > LARGEST_UNPACKED:
+        raise FormatError(
+            f"{path}: unpacks to more than {LARGEST_UNPACKED} bytes, the most that is read whole. "
+            "Unpack it, or cut the galaxy out."
+        )
+    return io.BytesIO(content)
 
 
 def _first_sentence(message: object) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -54,8 +54,18 @@ def fits_canvas(
         with temporary.open("wb") as file, disk_full_named(path):
             file.write(text)
             # Reserved now: a map of pages for which there is no room kills the process.
-            os.posix_fallocate(file.fileno(), 0, len(text) + size + (-size) % FITS_BLOCK)
+            _reserve(file, len(text), size + (-size) % FITS_BLOCK)
         pixels: Any = np.memmap(temporary, dtype, "r+", offset=len(text), shape=shape)
         yield pixels
         pixels.flush()
         del pixels
+
+
+def _reserve(file: BinaryIO, start: int, size: int) -> None:
+    """Takes the room for a file on the disk; by zeros where the system cannot do better."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, start + size)
+        return
+    zeros = bytes(min(size, 2**20))
+    for done in range(0, size, len(zeros) or 1):
+        file.write(zeros[: size - done])

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.checks import check_positive, check_positive_integer
+from deeplegato_pp.checks import check_positive, check_positive_integer, check_within
 
 MOFFAT_BETA = 4.765
 """Slope of the Moffat profile closest to atmospheric turbulence (Trujillo et al. 2001)."""
@@ -19,6 +19,16 @@ REFERENCE_FWHM = 3.0
 
 WELL_SAMPLED_FWHM = 2.5
 """Below this FWHM [px] a PSF must be oversampled to be rendered without aliasing."""
+
+
+FWHM_RANGE = (0.1, 100.0)
+"""Widths of PSFs that are made: at the lower end with 25 samples a pixel. [px]"""
+
+LARGEST_SIDE = 4095
+"""Side of the largest PSF that is taken. [samples]"""
+
+LARGEST_OVERSAMPLING = 32
+"""Most samples of a PSF per pixel: the fine grid of a stamp of 128 px then has 4,096 to a side."""
 
 
 def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
@@ -36,13 +46,14 @@ def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
         from the centre, beyond which lies less than 1e-4 of the light (beta = 4.765).
 
     Raises:
-        RangeError: If ``fwhm`` is not positive.
+        RangeError: If ``fwhm`` lies beyond what a PSF can be: the array has 10 FWHM to a side, and
+            as many samples per pixel as a narrow one needs.
 
     References:
         | The effects of seeing on Sersic profiles - II. The Moffat PSF (Trujillo et al., 2001)
         | https://arxiv.org/abs/astro-ph/0109067
     """
-    fwhm = check_positive(fwhm, "psf_fwhm", "px")
+    fwhm = check_within(check_positive(fwhm, "psf_fwhm", "px"), *FWHM_RANGE, "psf_fwhm", "px")
     oversampling = 1 if fwhm >= WELL_SAMPLED_FWHM else math.ceil(WELL_SAMPLED_FWHM / fwhm)
     fine = fwhm * oversampling
     half = math.ceil(5 * fine)

@@ -129,6 +129,7 @@ def usable_psf(
     """
     checks.check_choice(even, ("refuse", "shift"), "psf_even")
     oversampling = checks.check_positive_integer(oversampling, "psf_oversampling")
+    checks.check_within(oversampling, 1, effective_psf.LARGEST_OVERSAMPLING, "psf_oversampling")
     if psf is None:
         return _moffat_in_place(fwhm, oversampling)
     if fwhm is not None:
