@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.io import fits
+from astropy.nddata import NDData, StdDevUncertainty
 
 from deeplegato_pp.catalog.cutouts import open_scene
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.neighbours import neighbours_of
-from deeplegato_pp.catalog.positions import find_places
+from deeplegato_pp.catalog.positions import checked_positions, find_places
 from deeplegato_pp.catalog.sources import from_columns
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
@@ -50,6 +52,61 @@ def test_beyond_the_edge_pixels_are_masked_and_the_row_flagged():
     assert cutout.observation.mask[:, :20].all()
     assert not cutout.observation.mask[:, 20:].any()
     assert cutout.observation.flags & Flag.IMAGE_EDGE
+
+
+def test_pixels_that_count_from_one_are_brought_to_zero(caplog):
+    ra, dec = SKY.wcs.all_pix2world(POSITIONS[:, 0], POSITIONS[:, 1], 0)
+    mosaics = scene().mosaics
+
+    def checked(shift):
+        columns = {"x": POSITIONS[:, 0] + shift, "y": POSITIONS[:, 1] + shift, "ra": ra, "dec": dec}
+        return checked_positions(mosaics, from_columns(columns, "here")).x - POSITIONS[:, 0]
+
+    assert checked(0.0) == pytest.approx(np.zeros(6))
+    assert not caplog.records
+    assert checked(1.0) == pytest.approx(np.zeros(6))
+    assert "count from 1" in caplog.text
+    assert checked(3.0) == pytest.approx(np.full(6, 3.0))
+    assert "4.2 px apart" in caplog.text
+
+
+def test_what_the_file_says_reaches_each_cutout(tmp_path):
+    header = SKY.wcs.to_header()
+    header["MAGZERO"], header["PIXSCALE"], header["BUNIT"] = 25.0, 0.1, "uJy"
+    mask = np.full(SKY.image.shape, 32, np.int32)
+    mask[80, 70] = 1
+    planes = fits.Header()
+    planes["HIERARCH MP_BAD"], planes["HIERARCH MP_DETECTED"] = 0, 5
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(SKY.image, header, name="SCI")]
+    hdus += [fits.ImageHDU(SKY.image * 0 + 1e-3, fits.Header({"BUNIT": "mJy"}), name="ERR")]
+    hdus += [fits.ImageHDU(mask, planes, name="MASK")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    path = str(tmp_path / "a.fits")
+    opened = open_scene(Inputs(images=(path,), psf_fwhm=3.0))
+    observation = cutouts(opened, LIST)[0].observation
+    assert observation.zero_point == pytest.approx(23.9, abs=1e-3)
+    assert observation.pixel_scale == pytest.approx(0.25)
+    assert observation.median_noise == pytest.approx(1.0)
+    assert int(observation.mask.sum()) == 1
+    conflicts = Flag.ZERO_POINT_CONFLICT | Flag.PIXEL_SCALE_CONFLICT
+    assert observation.flags & conflicts == conflicts
+    told = open_scene(Inputs(images=(path,), psf_fwhm=3.0, mask_bits=32, zero_point=27.0))
+    assert cutouts(told, LIST)[0].observation.flags & Flag.GALAXY_MASKED
+    assert not told.mosaics[0].flags & Flag.ZERO_POINT_CONFLICT
+
+
+def test_quantities_and_nddata_bring_their_units():
+    noise = StdDevUncertainty(SKY.image * 0 + 1e-3, unit=u.mJy)
+    data = NDData(SKY.image, unit=u.uJy, uncertainty=noise, wcs=SKY.wcs)
+    for image, given in (
+        (data, {}),
+        (SKY.image * u.uJy, {"noise": ((SKY.image * 0 + 1e-3) * u.mJy,), "wcs": SKY.wcs}),
+    ):
+        opened = open_scene(Inputs(images=(image,), psf_fwhm=3.0, **given))
+        observation = cutouts(opened, LIST)[0].observation
+        assert observation.median_noise == pytest.approx(1.0)
+        assert observation.zero_point == pytest.approx(23.9, abs=1e-3)
+        assert observation.pixel_scale == pytest.approx(0.25)
 
 
 def test_sky_positions_find_the_same_pixels():

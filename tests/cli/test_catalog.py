@@ -33,7 +33,10 @@ def _folder(tmp_path, monkeypatch):
 def test_a_list_becomes_a_catalogue(capsys):
     assert main([*LISTED, "-o", "out.parquet"]) == 0
     assert pq.read_table("out.parquet").column("id").to_pylist() == list(range(100, 106))
-    assert "6 rows; 0 not measured" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "6 rows; 0 not measured" in out
+    assert out.startswith("mosaic.fits: zero point 30.50 (MAGZERO), 0.25 arcsec/px (WCS), PSF")
+    assert re.search(r"^quality: \d good, \d caution, \d bad", out, re.MULTILINE)
     assert main([*LISTED, "-o", "out.parquet", "--resume"]) == 0
     assert "complete already" in capsys.readouterr().out
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from deeplegato_pp.cli.display import value_and_error
+from deeplegato_pp.cli.display import print_flags, value_and_error
+from deeplegato_pp.flags import Flag
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,11 @@ from deeplegato_pp.cli.display import value_and_error
 )
 def test_value_and_error(value, error, text):
     assert value_and_error(value, error) == text
+
+
+def test_flags_are_printed_unbroken_the_most_serious_first(capsys):
+    print_flags([{"flags": int(Flag.PADDED | Flag.NO_PSF)}, {"flags": int(Flag.NOISE_OFF)}])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["noise_off", "no_psf", "padded"]
+    assert "--noise-type" in lines[0]
+    assert "--psf-fwhm" in lines[1]

@@ -61,6 +61,8 @@ def test_one_file(stamps, capsys):
     assert row["effective_radius"] == pytest.approx(1.0, rel=0.02)
     for text in ("effective_radius", "arcsec", "95 % interval", "psf_from_fwhm", "amortized"):
         assert text in captured.out
+    first = captured.out.splitlines()[0]
+    assert first.startswith("good.fits: zero point 30.50 (MAGZERO), 0.25 arcsec/px (PIXSCALE), PSF")
 
 
 def test_many_files_of_which_one_fails(stamps, capsys):

@@ -204,6 +204,13 @@ def _print_many(console: Any, rows: list[dict[str, Any]]) -> None:
     _print_flags(console, rows)
 
 
+def print_flags(rows: list[dict[str, Any]]) -> None:
+    """Prints what each flag that occurs means and what to do, the most serious first."""
+    from rich.console import Console
+
+    _print_flags(Console(highlight=False), rows)
+
+
 def _print_flags(console: Any, rows: list[dict[str, Any]]) -> None:
     """Prints what each flag that occurs means."""
     from rich.text import Text

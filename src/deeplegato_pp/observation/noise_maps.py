@@ -86,7 +86,10 @@ def sentinels(sigma: Array, mask: Array) -> Array:
     known = ~mask & np.isfinite(sigma) & (sigma > 0)
     if not known.any():
         return np.zeros(sigma.shape, dtype=bool)
-    middle = float(np.median(sigma[known]))
+    values = sigma[known]
+    if values.max() <= SENTINEL_RATIO * values.min():
+        return np.zeros(sigma.shape, dtype=bool)
+    middle = float(np.median(values))
     with np.errstate(invalid="ignore"):
         far: Array = (sigma > SENTINEL_RATIO * middle) | (sigma < middle / SENTINEL_RATIO)
     return far & known

@@ -45,6 +45,21 @@ def test_tables_of_astropy_keep_units(posterior, tmp_path, suffix):
     assert files(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".ecsv", ".fits", ".parquet", ".json"])
+def test_names_beyond_ascii_come_back(posterior, tmp_path, suffix):
+    name = "galax\u00eda_\u03b1 1"
+    rows = [row | {"name": name} for row in posterior.rows()]
+    path = tmp_path / f"{name}{suffix}"
+    tables.write_table(rows, path)
+    if suffix == ".json":
+        found = [row["name"] for row in json.loads(path.read_text(encoding="utf-8"))]
+    elif suffix == ".parquet":
+        found = pq.read_table(path).column("name").to_pylist()
+    else:
+        found = [str(n) for n in QTable.read(path)["name"]]
+    assert found == [name] * 3
+
+
 def test_json_is_strict_and_null_where_nothing_is_known(posterior, tmp_path):
     path = tmp_path / "t.json"
     tables.write_table(posterior.rows(), path)
