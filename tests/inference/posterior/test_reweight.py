@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
@@ -21,7 +22,7 @@ GAIN = 400.0
 SCALE = 7.0
 
 
-def observe(noise: float = 1.0, gain: float | None = GAIN) -> Observation:
+def observe(noise: float = 1.0, gain: float | None = GAIN, **more: float) -> Observation:
     """A faint copy of the truth (by its noise), in counts: a unit is a seventh of the noise."""
     image = truth_image().numpy() + 29.0 * np.random.default_rng(5).normal(size=(128, 128))
     return Observation.from_array(
@@ -32,6 +33,7 @@ def observe(noise: float = 1.0, gain: float | None = GAIN) -> Observation:
         pixel_scale=0.05,
         zero_point=26.0,
         name="faint",
+        **more,
     )
 
 
@@ -205,6 +207,22 @@ def test_a_check_sees_the_noise_refined_under(refined):
     likelihood = m.likelihood()
     assert likelihood.model_error == 0.5
     assert float(likelihood.stamps.noise_correlation) == 4.0
+
+
+def test_a_network_row_speaks_of_the_noise_it_was_told(refined):
+    row = refined[0].posterior(observe(noise_correlation=4.0), 50)
+    likelihood = row.measurements[0].likelihood()
+    assert float(likelihood.stamps.noise_correlation) == 4.0
+    model = likelihood.render(0, row.w.mean(0, keepdim=True), torch.float64)
+    checked = predictive.check(row, 20)
+    # Each pixel counts as a quarter of an independent one.
+    chi2, pixels = likelihood.chi2(0, row.w[:20]).numpy(), float(likelihood.num_pixels[0])
+    assert checked.chi2[0] == pytest.approx(chi2.mean() / pixels, rel=1e-4)
+    expected = stats.chi2.sf(chi2 / 4.0, pixels / 4.0).mean()
+    assert checked.p_value[0] == pytest.approx(expected, rel=1e-3)
+    assert float(likelihood.reduced_chi2(0, likelihood.residual(0, model).chi2[0])) == (
+        pytest.approx(row.chi2, abs=0.02)
+    )
 
 
 def test_saved_and_loaded_it_is_the_same(refined):
