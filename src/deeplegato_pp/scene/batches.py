@@ -7,7 +7,7 @@ and a point, are rendered together, PSFs of one kind in one call, and judged tog
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,17 +16,13 @@ from torch import Tensor
 from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.scene.components import PointSourceCoordinates
 from deeplegato_pp.scene.likelihood import SINGLE_PRECISION_PEAK, Likelihood
-from deeplegato_pp.scene.model_images import NEGLIGIBLE_LIGHT
 from deeplegato_pp.scene.noise import Residual, model_variance, residual
 from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.scene.render.derivatives import render_with_derivatives
-from deeplegato_pp.scene.render.fourier import BAND_FLOOR
 from deeplegato_pp.scene.render.renderer import (
     PLANS,
-    Bands,
     choose_plans,
     period_length,
-    render_sersic,
 )
 from deeplegato_pp.scene.render.wings import Galaxies
 
@@ -35,10 +31,6 @@ _STEP = 1e-6
 
 _POINT_STEP = 1e-3
 """Step of the differences of a point source's images."""
-
-_REACHES = 8
-"""Classes per cycle and pixel of the frequencies that PSFs reach: a batch costs what its
-widest-reaching one asks for."""
 
 
 @dataclass(frozen=True)
@@ -174,27 +166,6 @@ def squared_distance(
     return found.information[:, 0, 0].clamp_min(0.0)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Galaxies whose images can be rendered in one call: PSFs of one kind.
-
-    Attributes:
-        psf: Their PSFs.
-        oversampling: PSF samples per pixel.
-        includes_pixel: Whether the pixel is in the PSF already.
-        place: Of every galaxy, the number of its PSF; -1 for those of other groups.
-        negligible: Light of copies that need not be subtracted.
-        bands: The PSFs' transforms, once they are known, by precision.
-    """
-
-    psf: Float[Tensor, "p py px"]
-    oversampling: int
-    includes_pixel: bool
-    place: Int[Tensor, " b"]
-    negligible: Float[Tensor, " p"]
-    bands: dict[torch.dtype, Bands] = field(default_factory=dict)
-
-
 class Batches:
     """Renders rows of one likelihood's galaxies together.
 
@@ -219,10 +190,9 @@ class Batches:
         self.likelihood, self.budget = likelihood, budget
         s = likelihood.stamps
         peak = torch.where(s.mask, 0.0, s.image.abs() / s.sigma).amax((-2, -1))
-        self.single = (peak <= single_precision_peak).cpu()
+        self.double = (peak > single_precision_peak).cpu()
         self.renders = torch.zeros(len(likelihood), dtype=torch.long)
         self.pixels = torch.zeros(len(likelihood), dtype=torch.float64)
-        self.groups = _alike(likelihood)
         self._areas = torch.tensor(
             [
                 [
@@ -269,35 +239,7 @@ class Batches:
         return self._render(rows, u)
 
     def _render(self, rows: Tensor, u: Tensor) -> Tensor:
-        likelihood = self.likelihood
-        size = likelihood.size
-        images = likelihood.stamps.image.new_empty(len(rows), size, size)
-        if isinstance(likelihood.coordinates, PointSourceCoordinates):  # no profile to transform
-            for row in rows.unique().tolist():
-                own = rows == row
-                images[own] = likelihood.render(row, u[own], torch.float64)
-            return images
-        columns = self._columns(u)
-        for group, dtype, at in self._calls(rows):
-            flux, radius, n, q, angle, x, y = columns[:, at].to(dtype)
-            place = group.place[rows[at]]
-            images[at] = render_sersic(
-                flux,
-                radius,
-                n,
-                q,
-                angle,
-                x,
-                y,
-                group.psf,
-                size,
-                oversampling=group.oversampling,
-                psf_includes_pixel=group.includes_pixel,
-                psf_index=place,
-                negligible=group.negligible[place].to(dtype),
-                bands=group.bands.setdefault(dtype, {}),
-            ).double()
-        return images
+        return self.likelihood.model.of_many(rows, u, self.double)
 
     def differentiate(
         self,
@@ -332,23 +274,22 @@ class Batches:
         return found
 
     def _galaxy_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        likelihood = self.likelihood
-        size, dim = likelihood.size, u.shape[-1]
-        images = likelihood.stamps.image.new_empty(len(rows), size, size)
-        jacobian = torch.empty(len(rows), dim, size**2, device=images.device, dtype=dtype)
+        model = self.likelihood.model
+        images = torch.empty(len(rows), model.size, model.size, dtype=torch.float64)
+        jacobian = torch.empty(len(rows), u.shape[-1], model.size**2, dtype=dtype)
         columns, chain = self._columns(u), self._chain(u)
-        for group, needed, at in self._calls(rows):
-            place = group.place[rows[at]]
-            working = torch.float64 if dtype == torch.float64 else needed
+        double = torch.ones_like(self.double) if dtype == torch.float64 else self.double
+        for group, at in model.calls(rows, double):
+            working, place = group.psf.dtype, group.place[rows[at]]
             image, slopes = render_with_derivatives(
                 Galaxies(*columns[:, at].to(working)),
                 group.psf,
                 place,
-                size,
+                model.size,
                 oversampling=group.oversampling,
                 psf_includes_pixel=group.includes_pixel,
                 negligible=group.negligible[place].to(working),
-                bands=group.bands.setdefault(working, {}),
+                bands=group.bands,
             )
             images[at] = image.double()
             jacobian[at] = (chain[at].to(working) @ slopes.flatten(2)).to(dtype)
@@ -372,10 +313,7 @@ class Batches:
         return image, torch.stack(jacobian, 1).to(dtype)
 
     def _columns(self, u: Tensor) -> Float[Tensor, "7 r"]:
-        u = u.double().clamp(-W_MAX, W_MAX)
-        return torch.stack(self.likelihood.coordinates.columns(u)).to(
-            self.likelihood.stamps.image.device
-        )
+        return self.likelihood.model.columns(u, self.likelihood.stamps.image.device)
 
     def _chain(self, u: Tensor) -> Float[Tensor, "r f 7"]:
         """Derivatives of the renderer's columns with the coordinates, by central differences."""
@@ -388,48 +326,3 @@ class Batches:
         # The angle starts anew at 180 degrees.
         change[..., 4] = torch.remainder(change[..., 4] + 90.0, 180.0) - 90.0
         return change / (2.0 * _STEP)
-
-    def _calls(self, rows: Tensor) -> list[tuple[_Group, torch.dtype, Tensor]]:
-        """Rows by what can be rendered in one call, and in which precision."""
-        calls = []
-        for group in self.groups:
-            for single in (True, False):
-                at = ((group.place[rows] >= 0) & (self.single[rows] == single)).nonzero()[:, 0]
-                if len(at):
-                    calls.append((group, torch.float32 if single else torch.float64, at))
-        return calls
-
-
-def _alike(likelihood: Likelihood) -> list[_Group]:
-    """Groups galaxies by the shape and kind of their PSFs and by the frequencies they reach."""
-    members: dict[tuple[object, ...], list[int]] = {}
-    for i, psf in enumerate(likelihood.psfs):
-        s = likelihood.oversampling[i]
-        key = (tuple(psf.shape), s, likelihood.includes_pixel[i], _reach(psf, s))
-        members.setdefault(key, []).append(i)
-    stamps = likelihood.stamps
-    faintest = torch.where(stamps.mask, torch.inf, stamps.sigma).amin((-2, -1))
-    groups = []
-    for rows in members.values():
-        place = torch.full((len(likelihood),), -1)
-        place[rows] = torch.arange(len(rows))
-        groups.append(
-            _Group(
-                torch.stack([likelihood.psfs[i] for i in rows]),
-                likelihood.oversampling[rows[0]],
-                likelihood.includes_pixel[rows[0]],
-                place,
-                NEGLIGIBLE_LIGHT * faintest[rows],
-            )
-        )
-    return groups
-
-
-def _reach(psf: Tensor, oversampling: int) -> int:
-    """The class of the highest frequency that a PSF reaches, along either axis."""
-    side = 2 * (max(psf.shape) // 2 + 1)
-    size = torch.fft.rfft2(psf, s=(side, side)).abs()
-    reached = size > BAND_FLOOR[torch.float32] * size[0, 0]
-    rows = reached.any(1).nonzero()[:, 0]
-    highest = max(int(torch.minimum(rows, side - rows).max()), int(reached.any(0).nonzero().max()))
-    return -(-_REACHES * oversampling * highest // side)

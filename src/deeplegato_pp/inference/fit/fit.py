@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -225,7 +226,7 @@ class _Search:
         self.data = Data.of(batches.likelihood, rows)
         count, dim = start.shape
         size = batches.likelihood.size
-        options = {"dtype": torch.float64}
+        options: dict[str, Any] = {"dtype": torch.float64}
         self.z = prior.whiten(start.clamp(-W_MAX, W_MAX))
         self.image = torch.empty(count, size, size, **options)
         self.jacobian = torch.empty(count, dim, size**2)
