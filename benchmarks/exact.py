@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
-from deeplegato_pp.inference.fit.optimize import laplace_widths
+from deeplegato_pp.inference.fit.modes import laplace_widths
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP

@@ -32,7 +32,7 @@ from exact import Network, likelihood_of, stand_in
 from torch import Tensor, nn
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.fit.optimize import maximize
+from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
@@ -118,7 +118,7 @@ def run_chain(
     likelihood: Likelihood, truth: Tensor, seed: int, ess: float, most: int
 ) -> tuple[np.ndarray, float, float]:
     """Returns draws (S, 7), their effective number, and the autocorrelation time. [steps]"""
-    mode = maximize(likelihood, torch.tensor([0]), truth)
+    mode = fit(likelihood, torch.tensor([0]), truth)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(WALKERS, 7, generator=generator, dtype=torch.float64)
     start = mode.u + noise @ torch.linalg.cholesky(mode.covariance[0]).T

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.data.psf import gaussian, radial_grid
-from deeplegato_pp.inference.fit.optimize import laplace_widths
+from deeplegato_pp.inference.fit.modes import laplace_widths
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import draw_noise

@@ -369,6 +369,13 @@ class Flag(enum.IntFlag):
         "caution",
         "Subtract the sky",
     )
+    BUDGET = (
+        1 << 48,
+        "Refining ended at its limit of cost: the row is the best that was reached",
+        "the pixels that may be rendered for a galaxy were spent, or would not do for sampling, "
+        "with `low_ess` or `high_khat` left; `method` says how far it came",
+        "caution",
+    )
 
     @classmethod
     def names(cls, value: int) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.scene.components import Coordinates, PointSourceCoordinates
 from deeplegato_pp.scene.prior import W_MAX
+from deeplegato_pp.scene.render.fourier import BAND_FLOOR
 from deeplegato_pp.scene.render.point_source import render_points
 from deeplegato_pp.scene.render.renderer import Bands, render_sersic
 
@@ -24,16 +25,25 @@ _STEP = {torch.float64: 1e-5, torch.float32: 1e-3}
 """Step of the finite differences, in coordinates whose prior is one wide, by precision."""
 
 
+_TRANSFORMS = 2**23
+"""Numbers that the transforms of the PSFs of one call may have, all together."""
+
+_REACHES = 8
+"""Classes per cycle and pixel of the frequencies that PSFs reach: a call costs what its
+widest-reaching one asks for."""
+
+
 @dataclass(frozen=True, eq=False)
-class _Group:
-    """Galaxies whose images can be rendered in one call.
+class Group:
+    """Galaxies whose images can be rendered in one call: PSFs of one kind.
 
     Attributes:
         psf: Their PSFs, in the precision that they need, with shape (P, Py, Px).
         oversampling: PSF samples per pixel.
         includes_pixel: Whether the pixel is in the PSF already.
         place: Of every galaxy, the number of its PSF; -1 for those of other groups.
-        negligible: Light of periodic copies that is not worth subtracting. [flux per pixel]
+        negligible: Light of periodic copies that is not worth subtracting, with shape (P,). [flux
+            per pixel]
         bands: The PSFs' transforms, once they are known.
     """
 
@@ -41,7 +51,7 @@ class _Group:
     oversampling: int
     includes_pixel: bool
     place: Int[Tensor, " b"]
-    negligible: float
+    negligible: Float[Tensor, " p"]
     bands: Bands = field(default_factory=dict)
 
 
@@ -71,19 +81,19 @@ class ModelImages:
         self.negligible = (NEGLIGIBLE_LIGHT * faintest.double()).tolist()
         self._kept_row = -1
         self._kept_bands: dict[torch.dtype, Bands] = {}
-        self._kept_groups: dict[tuple[bool, ...], list[_Group]] = {}
+        self._kept_groups: dict[tuple[bool, ...], list[Group]] = {}
 
     def of_one(self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype) -> Tensor:
         """Returns images of one galaxy at many points, with shape (S, N, N)."""
         if self._kept_row != row:  # the transforms of the last galaxy are kept, to hold memory
             self._kept_row, self._kept_bands = row, {}
-        columns = self._columns(u, self.psfs[row].device)
-        group = _Group(
+        columns = self.columns(u, self.psfs[row].device)
+        group = Group(
             self.psfs[row],
             self.oversampling[row],
             self.includes_pixel[row],
             torch.empty(0, dtype=torch.long),
-            self.negligible[row],
+            torch.tensor(self.negligible[row]),
             self._kept_bands.setdefault(dtype, {}),
         )
         return self._render(group, columns.to(dtype), None)
@@ -102,15 +112,26 @@ class ModelImages:
             Images, with shape (R, N, N), float64.
         """
         device = self.psfs[0].device
-        columns = self._columns(u, device)
+        columns = self.columns(u, device)
         images = torch.empty(len(rows), self.size, self.size, dtype=torch.float64, device=device)
-        for group in self._groups_of(double):
-            own = group.place[rows]
-            at = (own >= 0).nonzero()[:, 0]
-            if len(at):
-                part = columns[:, at].to(group.psf.dtype)
-                images[at] = self._render(group, part, own[at]).double()
+        for group, at in self.calls(rows, double):
+            part = columns[:, at].to(group.psf.dtype)
+            images[at] = self._render(group, part, group.place[rows[at]]).double()
         return images
+
+    def calls(
+        self, rows: Int[Tensor, " r"], double: Bool[Tensor, " b"]
+    ) -> list[tuple[Group, Tensor]]:
+        """Returns what of some rows can be rendered in one call: groups, and places of rows.
+
+        Args:
+            rows: Galaxies, with shape (R,).
+            double: Which of all galaxies are rendered in float64, the others in float32.
+        """
+        found = [
+            (group, (group.place[rows] >= 0).nonzero()[:, 0]) for group in self._groups(double)
+        ]
+        return [(group, at) for group, at in found if len(at)]
 
     def of_steps(
         self, row: int, u: Float[Tensor, "k f"], dtype: torch.dtype
@@ -166,10 +187,11 @@ class ModelImages:
             )
         return image, derivatives
 
-    def _columns(self, u: Tensor, device: torch.device) -> Float[Tensor, "7 s"]:
+    def columns(self, u: Float[Tensor, "s f"], device: torch.device) -> Float[Tensor, "7 s"]:
+        """Returns the renderer's columns, in detector units."""
         return torch.stack(self.coordinates.columns(u.double().clamp(-W_MAX, W_MAX).to(device)))
 
-    def _render(self, group: _Group, columns: Tensor, psf_index: Tensor | None) -> Tensor:
+    def _render(self, group: Group, columns: Tensor, psf_index: Tensor | None) -> Tensor:
         """Images of a group's galaxies; of one galaxy if there is no index."""
         flux, radius, n, q, angle, x, y = columns
         options = {
@@ -188,7 +210,11 @@ class ModelImages:
                 group.psf,
                 self.size,
                 psf_index=psf_index,
-                negligible=group.negligible,
+                negligible=(
+                    float(group.negligible)
+                    if psf_index is None
+                    else group.negligible[psf_index].to(flux)
+                ),
                 bands=group.bands,
                 **options,  # type: ignore[arg-type]
             )
@@ -201,25 +227,46 @@ class ModelImages:
             images[own] = render_points(*one, **options)  # type: ignore[arg-type]
         return images
 
-    def _groups_of(self, double: Tensor) -> list[_Group]:
+    def _groups(self, double: Tensor) -> list[Group]:
         """Galaxies by the shape and kind of their PSFs and the precision that they need."""
         key = tuple(double.tolist())
         if key not in self._kept_groups:
             members: dict[tuple[object, ...], list[int]] = {}
             for i, psf in enumerate(self.psfs):
-                kind = (tuple(psf.shape), self.oversampling[i], self.includes_pixel[i], key[i])
+                s = self.oversampling[i]
+                kind = (tuple(psf.shape), s, self.includes_pixel[i], key[i], _reach(psf, s))
                 members.setdefault(kind, []).append(i)
-            self._kept_groups[key] = [self._group(rows, key[rows[0]]) for rows in members.values()]
+            self._kept_groups[key] = [
+                self._group(part, key[part[0]])
+                for rows in members.values()
+                for part in self._in_bounds(rows)
+            ]
         return self._kept_groups[key]
 
-    def _group(self, rows: list[int], double: bool) -> _Group:
+    def _in_bounds(self, rows: list[int]) -> list[list[int]]:
+        """Galaxies of one kind in parts whose PSFs' transforms fit in memory."""
+        largest = (3 * self.size * self.oversampling[rows[0]]) ** 2
+        count = max(1, _TRANSFORMS // largest)
+        return [rows[i : i + count] for i in range(0, len(rows), count)]
+
+    def _group(self, rows: list[int], double: bool) -> Group:
         psf = torch.stack([self.psfs[i] for i in rows])
         place = torch.full((len(self.psfs),), -1)
         place[rows] = torch.arange(len(rows))
-        return _Group(
+        return Group(
             psf.to(torch.float64 if double else torch.float32),
             self.oversampling[rows[0]],
             self.includes_pixel[rows[0]],
             place.to(psf.device),
-            min(self.negligible[i] for i in rows),
+            torch.tensor([self.negligible[i] for i in rows]).to(psf.device),
         )
+
+
+def _reach(psf: Tensor, oversampling: int) -> int:
+    """The class of the highest frequency that a PSF reaches, along either axis."""
+    side = 2 * (max(psf.shape) // 2 + 1)
+    size = torch.fft.rfft2(psf, s=(side, side)).abs()
+    reached = size > BAND_FLOOR[torch.float32] * size[0, 0]
+    rows = reached.any(1).nonzero()[:, 0]
+    highest = max(int(torch.minimum(rows, side - rows).max()), int(reached.any(0).nonzero().max()))
+    return -(-_REACHES * oversampling * highest // side)

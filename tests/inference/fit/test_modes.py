@@ -16,7 +16,6 @@ def test_the_likelihood_given_stays_as_it_is():
         likelihood.coordinates,
         pilot,
         torch.zeros(1, 8, dtype=torch.float64),
-        [0],
         starts=1,
         mask_neighbours=True,
     )

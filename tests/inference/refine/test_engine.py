@@ -9,6 +9,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.modes import ModeFinder
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
+from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.parameters import INDEX
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
 
@@ -260,3 +261,47 @@ def test_bad_calls_are_refused(galaxies):
         refine_batch(likelihood, w[:, :-1], log_q, network.log_prob)
     with pytest.raises(NumericalError):
         refine_batch(likelihood, w, log_q, lambda rows, points: points.sum(-1) * math.nan)
+
+
+def test_a_budget_ends_at_the_best_tier_reached(galaxies):
+    """In rendered pixels: too few for sampling, enough for some rounds, more than enough."""
+    _, likelihood, network, w, log_q = galaxies
+    one = float(Batches(likelihood).cost(torch.tensor([0]), w[:1, 0]))
+    found = {}
+    for renders in (60, 500, 100_000):
+        options = RefineOptions(last_resort=False, interpolate=False, pixel_budget=renders * one)
+        found[renders] = refine_batch(
+            likelihood, w, log_q, network.log_prob, ess=300, options=options
+        )[0]
+    assert found[60].method == "laplace"
+    assert found[60].num_renders < 120
+    assert found[60].flags & int(Flag.BUDGET)
+    assert found[60].flags & int(Flag.LOW_ESS)
+    assert found[500].method in ("importance", "adapted")
+    assert found[500].num_renders < 600
+    assert not found[100_000].flags & int(Flag.BUDGET)
+    assert found[100_000].ess >= 300
+
+
+def test_no_chain_where_the_model_is_at_fault(monkeypatch):
+    """A bright galaxy with a spiral's arms: no Sérsic profile, so its draws stay, flagged."""
+    w = coordinates_of(magnitude=19.0)[None]
+    likelihood = simulate(w)
+    grid = torch.arange(likelihood.size, dtype=torch.float64) - (likelihood.size - 1) / 2
+    y, x = torch.meshgrid(grid, grid, indexing="ij")
+    arms = 60.0 * torch.cos(2.0 * torch.atan2(y, x)) * torch.exp(-torch.hypot(x, y) / 3.0)
+    likelihood.stamps.image[0] += arms
+    network = FakeNetwork(likelihood, w)
+    draws, log_q = network.sample(200)
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a chain was run")
+
+    monkeypatch.setattr("deeplegato_pp.inference.refine.engine.rescue", forbidden)
+    monkeypatch.setattr(
+        "deeplegato_pp.inference.refine.engine.weights_failed", lambda galaxy, ess: True
+    )
+    options = RefineOptions(mask_neighbours=False)
+    refined = refine_batch(likelihood, draws, log_q, network.log_prob, ess=100, options=options)
+    assert refined[0].chi2 > 1.2
+    assert refined[0].method in ("importance", "adapted")

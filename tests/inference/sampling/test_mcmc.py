@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from deeplegato_pp.inference.fit.optimize import laplace_widths
+from deeplegato_pp.inference.fit.modes import laplace_widths
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
 from deeplegato_pp.scene.components import PointSourceCoordinates
 from simulated_galaxies import coordinates_of, simulate

@@ -64,7 +64,7 @@ def test_a_wide_posterior_is_judged_at_its_own_width():
     assert fit.chi2 > 1.3
     assert fit.p_value > 1e-3
     assert fit.step == pytest.approx(1.0, abs=0.7)
-    assert fit.renders > 8
+    assert 5 <= fit.renders <= 12  # derivatives cost as much as four
 
 
 def test_a_posterior_that_the_pixels_contradict():

@@ -7,6 +7,7 @@ Each galaxy has its own random numbers and its own budget; see `docs/exact.md`.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,20 +19,38 @@ from torch import Tensor
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
-from deeplegato_pp.inference.fit.modes import ModeFinder, mixture_at
-from deeplegato_pp.inference.fit.optimize import Optima
+from deeplegato_pp.inference.fit.fit import Fit
+from deeplegato_pp.inference.fit.modes import ModeFinder, is_misfit, mixture_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
-from deeplegato_pp.inference.refine.fallback import rescue, weights_failed
+from deeplegato_pp.inference.refine.fallback import (
+    SHORTEST_CHAIN,
+    longest_chain,
+    rescue,
+    weights_failed,
+)
 from deeplegato_pp.inference.sampling.importance import effective_sample_size, split_counts
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
+from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
+
+logger = logging.getLogger(__name__)
 
 LogProbFunction = Callable[[Tensor, Tensor], Tensor]
 """The network's density: from rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
 
 METHODS = ("exact", "laplace")
+
+PIXEL_BUDGET = 4e8
+"""Pixels that may be rendered for one galaxy, by default: 15,600 compact ones on 128 px.
+
+The median galaxy takes 5e6. A render of 128 px whose PSF is five times oversampled takes 6e5 to
+4e6, so that sampling would cost minutes.
+"""
+
+_FEWEST_DRAWS = 150
+"""Draws below which importance sampling is not begun."""
 _TENSION = 3.0
 
 
@@ -59,6 +78,7 @@ class RefineOptions:
     last_resort: bool = True
     chain_steps: int = 300
     star_odds: float | None = None
+    pixel_budget: float = PIXEL_BUDGET
 
 
 def refine_batch(
@@ -139,9 +159,10 @@ class _Job:
         self.coordinates: SersicCoordinates = likelihood.coordinates  # type: ignore[assignment]
         self.budget, self.options = budget, options
         self.conditional = self.coordinates.dim < NUM_PARAMETERS
-        self.renders = [0] * len(w)
+        self.batches = Batches(likelihood)  # those of the search, once that is done
         self.given_mask = likelihood.stamps.mask.clone()
         self.targets: dict[int, InterpolatedTarget] = {}
+        self.short: set[int] = set()  # of budget
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -152,10 +173,18 @@ class _Job:
         """Adaptive importance sampling, with a Markov chain where it fails."""
         modes, pilot = self._find_modes()
         samplers = self._samplers(modes, pilot)
-        sample_targets(samplers, self._log_target, self._base_density)
-        galaxies = [self._collect(i, s, modes[i]) for i, s in enumerate(samplers)]
+        sampled = [i for i, s in enumerate(samplers) if not s.done]
+        sample_targets(
+            [samplers[i] for i in sampled],
+            lambda which, draws: self._log_target([sampled[k] for k in which], draws),
+            lambda which, draws: self._base_density([sampled[k] for k in which], draws),
+        )
+        galaxies = [
+            self._collect(i, s, modes[i]) if i in sampled else self._unsampled(i, s, modes[i])
+            for i, s in enumerate(samplers)
+        ]
         if self.options.last_resort:
-            galaxies = [self._rescue(i, g) for i, g in enumerate(galaxies)]
+            galaxies = [self._rescue(i, g, modes[i]) for i, g in enumerate(galaxies)]
         return self._verdicts(galaxies)
 
     def laplace(self) -> RefinedDraws:
@@ -171,11 +200,12 @@ class _Job:
                 x, component = sampler.propose(sizes[i])
                 target = self._log_target([i], [x])[0]
                 sampler.accept(x, component, target, self._base_density([i], [x])[0])
+        self.short.clear()  # nothing is sampled
         return self._verdicts([self._mix(i, s, modes[i]) for i, s in enumerate(samplers)])
 
     # --- sampling ---------------------------------------------------------------------------
 
-    def _find_modes(self) -> tuple[list[Optima | None], list[Tensor]]:
+    def _find_modes(self) -> tuple[list[Fit | None], list[Tensor]]:
         """Searches for modes; neighbours are masked from here on."""
         pilot = self.options.pilot
         finder = ModeFinder(
@@ -183,12 +213,12 @@ class _Job:
             self.coordinates,
             self.coordinates.project(self.w[:, :pilot]),
             None if self.conditional else self.base_log_prob[:, :pilot],
-            self.renders,
             starts=self.options.starts,
             mask_neighbours=self.options.mask_neighbours,
+            budget=self.options.pixel_budget,
         )
         modes, log_target = finder.find()
-        self.likelihood = finder.likelihood
+        self.likelihood, self.batches = finder.likelihood, finder.batches
         return modes, log_target
 
     def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
@@ -201,34 +231,40 @@ class _Job:
         )
         return draws, self.coordinates.log_prior(draws)
 
-    def _samplers(self, modes: list[Optima | None], pilot: list[Tensor]) -> list[TargetSampler]:
+    def _samplers(self, modes: list[Fit | None], pilot: list[Tensor]) -> list[TargetSampler]:
         samplers = []
         for i, seed in enumerate(self.seeds):
             # Draws without a known density start the search, and are no part of the sample.
             known = pilot[i][:0] if self.conditional else pilot[i]
-            sampler = TargetSampler(self.base[i], self.base_log_prob[i], known, seed, self.budget)
             found = modes[i]
+            budget = self._draws_left(i, self.base[i, :1] if found is None else found.u[:1])
+            sampler = TargetSampler(self.base[i], self.base_log_prob[i], known, seed, budget)
+            sampler.done = found is not None and budget.max_draws < self._fewest_draws()
             if found is not None:
                 sampler.set_mixture(mixture_at(found, widened=self.conditional))
-                if self.options.interpolate and bool(found.converged[0]):
-                    self.targets[i] = InterpolatedTarget(self.likelihood, i, found)
+                if self.options.interpolate:
+                    self.targets[i] = InterpolatedTarget(self.batches, i, found)
             else:
                 sampler.base_share = 1.0
             samplers.append(sampler)
         return samplers
 
-    def _log_target(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
-        return [self._log_target_row(i, u) for i, u in zip(rows, draws, strict=True)]
+    def _draws_left(self, row: int, u: Tensor) -> Budget:
+        """The draws that the galaxy's pixels allow, were each of them rendered."""
+        affordable = int(self.batches.left(row) / float(self.batches.cost(torch.tensor([row]), u)))
+        if affordable >= self.budget.max_draws:
+            return self.budget
+        self.short.add(row)
+        return replace(self.budget, max_draws=max(affordable, 0))
 
-    def _log_target_row(self, row: int, u: Tensor) -> Tensor:
-        target = self.targets.get(row)
-        if target is None:
-            self.renders[row] += len(u)
-            return self.likelihood.log_posterior(row, u)
-        before = target.renders
-        values = target(u)
-        self.renders[row] += target.renders - before
-        return values
+    def _fewest_draws(self) -> float:
+        return min(_FEWEST_DRAWS, self.budget.max_draws)
+
+    def _log_target(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
+        return [
+            self.targets[i](u) if i in self.targets else self.batches.log_posterior(i, u)
+            for i, u in zip(rows, draws, strict=True)
+        ]
 
     def _base_density(self, rows: list[int], draws: list[Tensor]) -> list[Tensor]:
         if self.density is None:
@@ -241,7 +277,7 @@ class _Job:
 
     # --- results ----------------------------------------------------------------------------
 
-    def _collect(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
+    def _collect(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
         pool = sampler.pool
         evidence, error = pool.log_evidence()
         galaxy = RefinedGalaxy(
@@ -261,9 +297,19 @@ class _Job:
         galaxy.judge(self.budget.ess)
         return galaxy
 
-    def _rescue(self, row: int, galaxy: RefinedGalaxy) -> RefinedGalaxy:
-        """Runs a Markov chain where the weights fail, if that is of use."""
-        if not weights_failed(galaxy, self.budget.ess):
+    def _rescue(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
+        """Runs a Markov chain where the weights fail, if that is of use and can be paid for."""
+        if galaxy.method == "laplace" or not weights_failed(galaxy, self.budget.ess):
+            return galaxy
+        if modes is not None and bool(is_misfit(self.likelihood, modes[:1])):
+            logger.info("galaxy %d: no Sérsic profile, so no Markov chain is run", row)
+            return galaxy
+        best = self.coordinates.project(galaxy.w[galaxy.log_weights.argmax()])[None]
+        steps = longest_chain(
+            self.batches.left(row), float(self.batches.cost(torch.tensor([row]), best))
+        )
+        if steps < min(SHORTEST_CHAIN, self.options.chain_steps):
+            self.short.add(row)
             return galaxy
         better, renders = rescue(
             self.likelihood,
@@ -271,13 +317,13 @@ class _Job:
             galaxy,
             seed=self.seeds[row],
             ess=self.budget.ess,
-            max_steps=self.options.chain_steps,
+            max_steps=min(self.options.chain_steps, steps),
             star_odds=self.options.star_odds,
         )
-        self.renders[row] += renders
+        self.batches.count(torch.tensor([row]), best, renders)
         return better
 
-    def _mix(self, row: int, sampler: TargetSampler, modes: Optima | None) -> RefinedGalaxy:
+    def _mix(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
         """Unweighted draws of the modes' Gaussians and of the network."""
         base, total = self.base[row], self.base.shape[1]
         share = laplace_share(sampler)
@@ -314,6 +360,12 @@ class _Job:
             galaxy.flags |= int(Flag.LOW_ESS)
         return galaxy
 
+    def _unsampled(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
+        """The modes' Gaussians, of a galaxy whose budget does not reach for sampling."""
+        galaxy = self._mix(row, sampler, modes)
+        galaxy.flags |= int(Flag.LOW_ESS)
+        return galaxy
+
     def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
         for i, galaxy in enumerate(galaxies):
             masked = self.likelihood.stamps.mask[i] & ~self.given_mask[i]
@@ -323,9 +375,13 @@ class _Job:
                 galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
             if not self.conditional and in_tension(self.w[i], galaxy):
                 galaxy.flags |= int(Flag.TENSION)
+            if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
+                galaxy.flags |= int(Flag.BUDGET)
             generator = torch.Generator().manual_seed(self.seeds[i] + 1)
-            self.renders[i] += galaxy.judge_fit(self.likelihood, i, generator)
-            galaxy.num_renders = self.renders[i]
+            judged = galaxy.judge_fit(self.likelihood, i, generator)
+            best = self.coordinates.project(galaxy.best)[None]
+            self.batches.count(torch.tensor([i]), best, judged)
+            galaxy.num_renders = int(self.batches.renders[i])
         return RefinedDraws(galaxies, self.likelihood)
 
 
@@ -334,6 +390,8 @@ def laplace_share(sampler: TargetSampler) -> float:
     if not sampler.mixtures:
         return 1.0
     log_w = sampler.pool.recent_log_weights()
+    if not len(log_w):  # none of the modes' draws has been weighed
+        return 0.0 if sampler.base_efficiency < 0.4 else 0.5
     ess = float(effective_sample_size(log_w))
     mode_efficiency = max(0.0, (ess - 1.0) / max(len(log_w) - 1, 1))
     both = sampler.base_efficiency + mode_efficiency

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.errors import RangeError
-from deeplegato_pp.inference.fit.modes import mixture_at
-from deeplegato_pp.inference.fit.optimize import Optima, distinct_modes, maximize
+from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
+from deeplegato_pp.inference.fit.modes import distinct_modes, mixture_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.components import PointSourceCoordinates, flux_of, magnitude_of
@@ -133,7 +133,7 @@ def laplace_point_source(
     likelihood: Likelihood,
     start: Float[Tensor, "b k 7"],
     out_of_reach: Float[Tensor, " b"] | None = None,
-) -> tuple[Float[Tensor, " b"], list[Optima]]:
+) -> tuple[Float[Tensor, " b"], list[Fit]]:
     """Returns Laplace's approximation to a point source's ln Z, and the modes it is taken at.
 
     Args:
@@ -149,13 +149,13 @@ def laplace_point_source(
     star = likelihood.under(coordinates)
     level = None if out_of_reach is None else out_of_reach.repeat_interleave(count)
     points = points.reshape(-1, coordinates.dim)
-    modes = distinct_modes(maximize(star, owner, points, out_of_reach=level))
+    modes = distinct_modes(fit(star, owner, points, stop=Stop(out_of_reach=level)))
     mass = torch.stack([torch.logsumexp(m.log_mass(), 0) for m in modes])
     return mass + 0.5 * coordinates.dim * math.log(2.0 * math.pi), modes
 
 
 def _star_sampler(
-    star: Likelihood, row: int, modes: Optima, seed: int, ess: float, faint: bool
+    star: Likelihood, row: int, modes: Fit, seed: int, ess: float, faint: bool
 ) -> TargetSampler:
     """A sampler of one point source: its modes, widened too, and the prior."""
     generator = torch.Generator().manual_seed(seed)

@@ -12,9 +12,12 @@ from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.evidence import LOST, laplace_point_source
-from deeplegato_pp.inference.sampling.mcmc import sample_chain
+from deeplegato_pp.inference.sampling.mcmc import WALKERS, sample_chain
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
+
+SHORTEST_CHAIN = 150
+"""Steps below which a chain could not converge. [of all walkers]"""
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,16 @@ logger = logging.getLogger(__name__)
 def weights_failed(galaxy: RefinedGalaxy, ess_wanted: float) -> bool:
     """Whether k-hat is bad, or a quarter of the effective size asked for is not reached."""
     return bool(galaxy.flags & Flag.HIGH_KHAT) or galaxy.ess < 0.25 * ess_wanted
+
+
+def longest_chain(pixels: float, cost: float) -> int:
+    """Returns the steps of all walkers that a number of rendered pixels pays for.
+
+    Example:
+        >>> longest_chain(4e8, 25600)
+        389
+    """
+    return max(0, int(pixels / (cost * WALKERS)) - 1)
 
 
 def point_source_log_odds(

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from deeplegato_pp.scene.likelihood import Likelihood
 
+WALKERS = 40
+"""Walkers of an ensemble, unless told."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -43,7 +46,7 @@ def sample_chain(
     *,
     seed: int,
     ess: float = 400.0,
-    walkers: int = 40,
+    walkers: int = WALKERS,
     max_steps: int = 1000,
 ) -> Chain:
     """Runs emcee on one galaxy until it is 50 autocorrelation times long and `ess` is reached.

@@ -3,20 +3,23 @@
 The network's mean is not the optimum: for a bright galaxy its posterior is a hundred times wider
 than the pixels allow, and the model at its mean is then off by hundreds of sigma without anything
 being wrong. So a mean that does not fit is first moved, within the posterior, to where it fits best
-(a few Gauss-Newton steps in coordinates whitened by the posterior), and the residual is judged
-there.
+(`inference.fit` with the posterior for a prior, a 1 % error of the model counted as noise), and the
+residual is judged there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from deeplegato_pp.inference.fit.fit import GaussianPrior, Stop, fit
 from deeplegato_pp.inference.verdict.defects import block_sums
+from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import block_scatter
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
@@ -39,16 +42,9 @@ OWN_PIXELS = 1.5
 _GOOD_ENOUGH = 2.5
 """A mean whose misfits are all below this many standard deviations is not moved."""
 
-_STEP = 0.3
-"""Step of the finite differences, in standard deviations of the posterior."""
-
-_ROUNDS = 2
-"""Jacobians computed at most; between two of them secants correct the first."""
-
-_SECANTS = 4
-
-_WORTH_ANOTHER = 10.0
-"""By how much a round must lower twice the negative log posterior for there to be another."""
+_STOP = Stop(tolerance=0.3, iterations=8, derivatives=2, longest_step=4.0)
+"""The best model is wanted to half of a sigma only, and cheaply: derivatives are computed twice at
+most, and secants correct them in between."""
 
 _SINGLE_PRECISION = 1e4
 """Brightest pixel up to which models are rendered in single precision. [background sigma]"""
@@ -74,10 +70,9 @@ class BestFits:
         model: The models' images.
         weight: Inverse of the variance under the models; 0 where masked.
         residual: (data - model - sky)/sigma, the model's error counted as noise; 0 where masked.
-        log_likelihood: ln L of the models, with shape (B,).
         sky_deviation: How many standard deviations the best skies lie from zero, their priors
             being right, with shape (B,).
-        renders: Images rendered, per galaxy.
+        batches: Their renders.
     """
 
     def __init__(self, w: Sequence[Tensor], likelihood: Likelihood) -> None:
@@ -91,10 +86,10 @@ class BestFits:
         self.factor = torch.linalg.cholesky(covariance)
         self.width = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
         batch = len(likelihood)
-        self.renders = [0] * batch
+        self.batches = Batches(self.likelihood, _SINGLE_PRECISION)
         self.w = torch.zeros_like(self.center)
         self.model, self.weight, self.residual = self.data.new_zeros(3, *self.data.shape)
-        self.log_likelihood, self.sky_deviation = self.data.new_zeros(2, batch)
+        self.sky_deviation = self.data.new_zeros(batch)
         self.form = self.data.new_zeros(batch, 5)
         c = likelihood.stamps.noise_correlation.tolist()
         self.told = torch.tensor([[block_scatter(x, side) for side in BLOCKS] for x in c])
@@ -107,21 +102,14 @@ class BestFits:
 
     # --- the models -------------------------------------------------------------------------
 
-    def render(self, rows: Tensor, w: Float[Tensor, "r f"]) -> Float[Tensor, "r n n"]:
-        """Returns galaxies' images at points; a galaxy may come more than once."""
-        for row in rows.tolist():
-            self.renders[row] += 1
-        return self.likelihood.images(rows, w.clamp(-7.9, 7.9), _SINGLE_PRECISION)
-
     def evaluate(self, rows: Tensor, w: Float[Tensor, "r f"]) -> None:
         """Renders galaxies at points and takes these for their models."""
-        self._take(rows, w, self.render(rows, w))
+        self._take(rows, w, self.batches.render(rows, w))
 
     def _take(self, rows: Tensor, w: Tensor, model: Tensor) -> None:
         found = self.likelihood.residual(rows, model)
         self.w[rows], self.model[rows] = w, model
         self.weight[rows], self.residual[rows] = found.weight, found.in_sigma
-        self.log_likelihood[rows] = found.log_likelihood
         granted = found.sky_prior.clamp_min(SKY_FLOOR**2)
         spread = (granted * found.sky_information * found.sky_variance).sqrt()
         self.sky_deviation[rows] = torch.where(found.sky_prior > 0, found.sky.abs() / spread, 0.0)
@@ -131,82 +119,23 @@ class BestFits:
     # --- towards the best -------------------------------------------------------------------
 
     def improve(self, rows: Tensor) -> None:
-        """Gauss-Newton steps in whitened coordinates, secants in between."""
-        for _ in range(_ROUNDS):
-            if len(rows) == 0:
-                return
-            jacobian = self._jacobian(rows)
-            before = self._objective(rows)
-            stepping = torch.ones(len(rows), dtype=torch.bool)
-            fits = torch.zeros_like(stepping)
-            for _ in range(_SECANTS):
-                own = stepping.nonzero()[:, 0]
-                if len(own) == 0:
-                    break
-                stepping[own] = self._step(rows[own], jacobian, own)
-                moved = stepping.nonzero()[:, 0]
-                fits[moved] = self.fit_well(rows[moved])
-                stepping &= ~fits
-            rows = rows[~fits & (self._objective(rows) <= before - _WORTH_ANOTHER)]
+        """Moves galaxies' models, within their posteriors, to where they fit well or best."""
+        if not len(rows):
+            return
 
-    def _whitened(self, rows: Tensor) -> Float[Tensor, "r f"]:
-        offset = (self.w[rows] - self.center[rows])[..., None]
-        return torch.linalg.solve_triangular(self.factor[rows], offset, upper=False)[..., 0]
+        def fits_well(which: Tensor, w: Tensor, model: Tensor) -> Tensor:
+            self._take(rows[which], w, model)
+            return self.fit_well(rows[which])
 
-    def _objective(self, rows: Tensor) -> Float[Tensor, " r"]:
-        """Minus twice the log posterior, the draws' own Gaussian being the prior."""
-        return (self._whitened(rows) ** 2).sum(-1) - 2.0 * self.log_likelihood[rows]
-
-    def _jacobian(self, rows: Tensor) -> Float[Tensor, "r f+1 p"]:
-        """Returns the images' derivatives along the whitened coordinates, and a row for `_step`.
-
-        In single precision, which is plenty for a step; memory is what it costs.
-        """
-        dim = self.dim
-        steps = torch.where(self._whitened(rows) > 0, -_STEP, _STEP)
-        moved = self.w[rows][:, None] + steps[..., None] * self.factor[rows].mT
-        images = self.render(rows.repeat_interleave(dim), moved.flatten(0, 1))
-        images = images.unflatten(0, (-1, dim))
-        jacobian = torch.empty(len(rows), dim + 1, self.data[0].numel())
-        jacobian[:, :dim] = (images - self.model[rows][:, None]).flatten(2) / steps[..., None]
-        return jacobian
-
-    def _step(self, rows: Tensor, jacobian: Tensor, own: Tensor) -> Bool[Tensor, " r"]:
-        """Takes one step, shortened if need be; corrects the Jacobians by what it did.
-
-        Args:
-            rows: Galaxies.
-            jacobian: Of these and others, changed in place: the derivatives and the residual.
-            own: Where theirs are.
-
-        Returns:
-            Which galaxies are nearer to their best.
-        """
-        dim = self.dim
-        found = self.likelihood.residual(rows, self.model[rows])
-        jacobian[own, dim] = found.difference.flatten(1).float()
-        products = found.inner(jacobian[own])
-        slope = products[:, :dim, dim] - self._whitened(rows)
-        curvature = products[:, :dim, :dim] + torch.eye(dim, dtype=torch.float64)
-        step = torch.linalg.solve(curvature, slope)
-        step = step * (4.0 / step.abs().amax(-1, keepdim=True).clamp_min(1e-9)).clamp(max=1.0)
-        before, old = self._objective(rows), (self.w[rows], self.model[rows])
-        better = torch.zeros(len(rows), dtype=torch.bool)
-        for fraction in (1.0, 0.3):
-            at = (~better).nonzero()[:, 0]
-            if len(at) == 0:
-                break
-            left, moved = rows[at], fraction * step[at]
-            self.evaluate(left, old[0][at] + (self.factor[left] @ moved[..., None])[..., 0])
-            change = (self.model[left] - old[1][at]).flatten(1).float()
-            along = (moved / (moved**2).sum(-1, keepdim=True).clamp_min(1e-30)).float()
-            secant = change - (moved.float()[:, None] @ jacobian[own[at], :dim])[:, 0]
-            jacobian[own[at], :dim] += along[..., None] * secant[:, None]
-            better[at] = self._objective(left) < before[at]
-        worse = (~better).nonzero()[:, 0]
-        if len(worse):
-            self._take(rows[worse], old[0][worse], old[1][worse])
-        return better
+        found = fit(
+            self.likelihood,
+            rows,
+            self.w[rows],
+            prior=GaussianPrior(self.center[rows], self.factor[rows]),
+            stop=replace(_STOP, satisfied=fits_well),
+            batches=self.batches,
+        )
+        self._take(rows, found.u, found.image)
 
     # --- statistics -------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
                 noise=noise_remarks(_beyond_told(ratios[i], told[i]), int(background[i].sum())),
                 granted=granted[i],
                 detection=float(detection[i]),
-                renders=fits.renders[i],
+                renders=int(fits.batches.renders[i]),
             )
         )
     return found

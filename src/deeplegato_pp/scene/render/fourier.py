@@ -64,16 +64,20 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
     padded = torch.nn.functional.pad(psf, (0, fine - px, 0, fine - py))
     full = torch.fft.rfft2(torch.roll(padded, (-(py // 2), -(px // 2)), (-2, -1)))
     size = full.detach().abs()
-    floor = BAND_FLOOR.get(psf.dtype, 0.0) * size[..., :1, :1]
-    reached = (size > floor).flatten(0, -3).any(0) if psf.dim() == 3 else size > floor
+    reached = size > BAND_FLOOR.get(psf.dtype, 0.0) * size[..., :1, :1]
     index = torch.fft.fftfreq(fine, 1.0 / fine, device=psf.device).round().long()
-    rows, columns = index.abs()[reached.any(1)], reached.any(0).nonzero()[:, 0]
-    r = int(rows.max()) if len(rows) else 0
-    c = int(columns.max()) if len(columns) else 0
+    rows = torch.where(reached.any(-1), index.abs(), 0).amax(-1)  # of each PSF
+    width = torch.arange(full.shape[-1], device=psf.device)
+    columns = torch.where(reached.any(-2), width, 0).amax(-1)
+    r, c = int(rows.max()), int(columns.max())
     first, last = max(-r, -(fine // 2)), min(r, fine // 2 - 1)
     order = torch.arange(first, last + 1, device=psf.device)
+    transfer = full[..., order % fine, : c + 1]
+    if psf.dim() == 3:  # a PSF's image is to be the same in any company
+        within = order.abs()[:, None] <= rows[:, None, None]
+        transfer = transfer * (within & (width[: c + 1] <= columns[:, None, None]))
     return Band(
-        full[..., order % fine, : c + 1],
+        transfer,
         order.to(psf.dtype) / length,
         torch.arange(c + 1, device=psf.device).to(psf.dtype) / length,
         first,

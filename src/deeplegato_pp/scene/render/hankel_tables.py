@@ -43,36 +43,84 @@ class LogTable:
 
     def rows(self, sersic_index: Float[Tensor, " b"]) -> Float[Tensor, "b k 4"]:
         """Returns the polynomials at each galaxy's own n (Lagrange cubic in ln n)."""
+        near, t = self._near(sersic_index)
+        return torch.einsum("bj,bjkc->bkc", _lagrange(t), near).to(sersic_index.dtype)
+
+    def _near(self, sersic_index: Tensor) -> tuple[Tensor, Tensor]:
+        """The four rows about each n, (B, 4, K, 4), and where between the middle ones it lies."""
         table = _on(self.coefficients, sersic_index.device)
         position = (sersic_index.double().log() - self.n_start) / self.n_step
         first = position.detach().floor().long().clamp(1, table.shape[0] - 3) - 1
-        t = position - (first + 1)
-        weights = torch.stack(
-            [
-                -t * (t - 1) * (t - 2) / 6,
-                (t + 1) * (t - 1) * (t - 2) / 2,
-                -(t + 1) * t * (t - 2) / 2,
-                (t + 1) * t * (t - 1) / 6,
-            ],
-            -1,
-        )
         near = table[first[:, None] + torch.arange(4, device=first.device)]
-        return torch.einsum("bj,bjkc->bkc", weights, near).to(sersic_index.dtype)
+        return near, position - (first + 1)
 
     def evaluate(
         self, rows: Float[Tensor, "b k 4"], log_x: Float[Tensor, "b *p"]
     ) -> Float[Tensor, "b *p"]:
         """Returns f at ln x, one row per galaxy; beyond the last interval its end value."""
-        batch, intervals = rows.shape[:2]
+        flat, t = self._interval(rows.shape[1], log_x)
+        c0, c1, c2, c3 = _gather(rows, flat, t)
+        return torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, t), t), t)
+
+    def evaluate_with_slopes(
+        self, sersic_index: Float[Tensor, " b"], log_x: Float[Tensor, "b *p"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns f, df/dln x and df/dn at each galaxy's n and ln x, each with shape (B, *P)."""
+        near, at = self._near(sersic_index)
+        rows = torch.einsum("bj,bjkc->bkc", _lagrange(at), near).to(log_x.dtype)
+        with_n = torch.einsum("bj,bjkc->bkc", _lagrange_slopes(at), near)
+        with_n = (with_n / (self.n_step * sersic_index.double())[:, None, None]).to(log_x.dtype)
+        flat, t = self._interval(rows.shape[1], log_x)
+        c0, c1, c2, c3 = _gather(rows, flat, t)
+        value = torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, t), t), t)
+        slope = torch.addcmul(c1, torch.addcmul(2.0 * c2, c3, t, value=3.0), t) / self.step
+        c0, c1, c2, c3 = _gather(with_n, flat, t)
+        by_n = torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, t), t), t)
+        return value, torch.where(log_x > self.start, slope, 0.0), by_n
+
+    def _interval(self, intervals: int, log_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where in a galaxy's rows the intervals of ln x stand, flat, and the fractions of them."""
         position = ((log_x - self.start) / self.step).clamp(0.0, intervals * (1.0 - 1e-6))
         index = position.detach().floor()
-        t = position - index
-        offset = torch.arange(batch, device=rows.device).view((-1,) + (1,) * (log_x.dim() - 1))
+        offset = torch.arange(len(log_x), device=log_x.device).view(
+            (-1,) + (1,) * (log_x.dim() - 1)
+        )
         flat = (index.to(torch.int32) + (offset * intervals).to(torch.int32)).reshape(-1)
-        # Four gathers of one number each are several times as fast as one of four.
-        parts = rows.reshape(-1, 4).T.contiguous().unbind(0)
-        c0, c1, c2, c3 = (part.index_select(0, flat).view_as(t) for part in parts)
-        return torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, t), t), t)
+        return flat, position - index
+
+
+def _gather(rows: Float[Tensor, "b k 4"], flat: Tensor, like: Tensor) -> list[Tensor]:
+    """The polynomials' four coefficients at places, each of the shape of `like`."""
+    # Four gathers of one number each are several times as fast as one of four.
+    parts = rows.reshape(-1, 4).T.contiguous().unbind(0)
+    return [part.index_select(0, flat).view_as(like) for part in parts]
+
+
+def _lagrange(t: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
+    """Weights of the values at -1, 0, 1 and 2 in the cubic through them."""
+    return torch.stack(
+        [
+            -t * (t - 1) * (t - 2) / 6,
+            (t + 1) * (t - 1) * (t - 2) / 2,
+            -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6,
+        ],
+        -1,
+    )
+
+
+def _lagrange_slopes(t: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
+    """Derivatives of :func:`_lagrange`."""
+    t2 = t**2
+    return torch.stack(
+        [
+            -(3 * t2 - 6 * t + 2) / 6,
+            (3 * t2 - 4 * t - 1) / 2,
+            -(3 * t2 - 2 * t - 2) / 2,
+            (3 * t2 - 1) / 6,
+        ],
+        -1,
+    )
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def render_sersic(
     psf_includes_pixel: bool = True,
     psf_index: Int[Tensor, " b"] | None = None,
     plan: Plan | None = None,
-    negligible: float = 0.0,
+    negligible: float | Float[Tensor, " b"] = 0.0,
     bands: Bands | None = None,
 ) -> Float[Tensor, "b size size"]:
     """Renders galaxies on square stamps.
@@ -107,8 +107,8 @@ def render_sersic(
         psf_index: Which of the PSFs each galaxy has, with shape (B,); its own if None. PSFs that
             are shared are transformed once.
         plan: Render every galaxy by this plan instead of by its own class.
-        negligible: Light of periodic copies that need not be subtracted; below 1e-6 of the peak
-            pixel it never is. [flux per pixel]
+        negligible: Light of periodic copies that need not be subtracted, a number or one per
+            galaxy; below 1e-6 of the peak pixel it never is. [flux per pixel]
         bands: An empty dictionary at first, to be given again with these PSFs, oversampling and
             dtype: their transforms are then computed once. For PSFs that galaxies share.
 
@@ -126,21 +126,27 @@ def render_sersic(
     psf = psf.to(radius.dtype)
     if psf_index is None and psf.dim() == 3:
         psf_index, bands = torch.arange(batch, device=psf.device), None
-    options = (size, oversampling, psf_includes_pixel, negligible, bands)
+    options = (size, oversampling, psf_includes_pixel, bands)
     galaxies = Galaxies(flux, radius, sersic_index, axis_ratio, position_angle, x, y)
     if plan is not None:
-        return _render_plan(galaxies, psf, psf_index, *options, plan)
+        return _render_plan(galaxies, psf, psf_index, negligible, *options, plan)
     chosen = choose_plans(radius.detach(), axis_ratio.detach(), size)
     present = chosen.unique().tolist()
     if len(present) == 1:
-        return _render_plan(galaxies, psf, psf_index, *options, PLANS[present[0]])
+        return _render_plan(galaxies, psf, psf_index, negligible, *options, PLANS[present[0]])
     parts, rows = [], []
     for number in present:
         row = (chosen == number).nonzero()[:, 0]
         index = None if psf_index is None else psf_index[row]
-        parts.append(_render_plan(galaxies.at(row), psf, index, *options, PLANS[number]))
+        part, light = galaxies.at(row), rows_of(negligible, row)
+        parts.append(_render_plan(part, psf, index, light, *options, PLANS[number]))
         rows.append(row)
     return torch.cat(parts)[torch.argsort(torch.cat(rows))]
+
+
+def rows_of(value: float | Tensor, rows: Tensor | slice) -> float | Tensor:
+    """Returns a number as it is, and of one number per galaxy those of some rows."""
+    return value[rows] if isinstance(value, Tensor) else value
 
 
 def _used(psf: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,10 +187,10 @@ def _render_plan(
     galaxies: Galaxies,
     psf: Tensor,
     index: Tensor | None,
+    negligible: float | Tensor,
     size: int,
     s: int,
     pixel: bool,
-    negligible: float,
     bands: Bands | None,
     plan: Plan,
 ) -> Tensor:
@@ -207,7 +213,8 @@ def _render_plan(
         own = band if index is None else band.at(index[rows])
         image = _periodic_image(part, own, size, pixel)
         seen = moments if index is None else moments[index[rows]]
-        parts.append(_without_wings(image, part, seen, size, length, negligible, plan))
+        light = rows_of(negligible, rows)
+        parts.append(_without_wings(image, part, seen, size, length, light, plan))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -217,7 +224,7 @@ def _without_wings(
     moments: Tensor,
     size: int,
     length: int,
-    negligible: float,
+    negligible: float | Tensor,
     plan: Plan,
 ) -> Tensor:
     """Subtracts the copies' light from the images of those galaxies where there is any."""
@@ -262,7 +269,7 @@ def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> T
     flux, radius, n, q, angle, x, y = galaxies
     hankel = load_tables().hankel
     kx, ky = band.kx, band.ky[:, None]
-    kk = [c[:, None, None] for c in _transform_form(radius, q, angle)]
+    kk = [c[:, None, None] for c in transform_form(radius, q, angle)]
     k2 = kk[0] * kx**2 + ky * (kk[1] * kx + kk[2] * ky)
     tiny = torch.finfo(radius.dtype).tiny
     profile = hankel.evaluate(hankel.rows(n), 0.5 * k2.clamp_min(tiny).log())
@@ -276,7 +283,7 @@ def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> T
     return to_stamp(spectrum * columns[:, None, :] * rows[:, :, None], band, size)
 
 
-def _transform_form(radius: Tensor, q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def transform_form(radius: Tensor, q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Quadratic form of (R_e |k|)^2, with the minor axis shortened by q."""
     t = torch.deg2rad(angle + 90.0)
     cos, sin = t.cos(), t.sin()

@@ -94,7 +94,7 @@ def wings_matter(
     psf_moments: Float[Tensor, "*b 6"],
     size: int,
     length: int,
-    negligible: float = 0.0,
+    negligible: float | Float[Tensor, " b"] = 0.0,
 ) -> Bool[Tensor, " b"]:
     """Returns whether a galaxy's copies may shed more than 1e-6 of its peak pixel on the stamp.
 

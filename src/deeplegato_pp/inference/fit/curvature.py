@@ -1,0 +1,78 @@
+"""A mode's shape where the data are far from any model: the log posterior's own curvature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from deeplegato_pp.inference.fit.fit import Fit
+from deeplegato_pp.scene.batches import Batches, Data, respond
+from deeplegato_pp.scene.prior import W_MAX
+
+_REACH = 0.1
+"""Distance of the gradients that tell the curvature. [sigmas of the covariance to begin with]"""
+
+_STEPS = 3
+
+_WORTH_IT = 1e-3
+"""Gain of the log posterior below which a step was the last."""
+
+_LEAST = 0.02
+"""Curvature over the Fisher information's below which it is not trusted: seven times the width."""
+
+
+def use_full_curvature(batches: Batches, modes: Fit) -> Fit:
+    r"""Returns modes with the covariance from the log posterior's own second derivatives.
+
+    Where the data are far from any model, as for a bright spiral galaxy, the residuals' term
+    :math:`\sum r\, \nabla^2 I / V`, which Fisher information leaves out, is no longer small: the
+    posterior is still nearly Gaussian, but of another shape. Gradients a tenth of a sigma apart,
+    in the directions of the covariance given, tell its curvature; a Newton step with it comes
+    nearer to the optimum. Directions without positive curvature keep their width.
+
+    Args:
+        batches: Renders of the galaxies.
+        modes: Fits of them under the hypothesis' own prior.
+    """
+    return Fit.concatenate([_curved(batches, modes[i : i + 1]) for i in range(len(modes))])
+
+
+def _curved(batches: Batches, mode: Fit) -> Fit:
+    row = mode.rows
+    data = Data.of(batches.likelihood, row)
+    tril = torch.linalg.cholesky(mode.covariance[0])
+    for _ in range(_STEPS):
+        points = torch.cat([mode.u, (mode.u + _REACH * tril.T).clamp(-W_MAX, W_MAX)])
+        slope = _gradients(batches, data, row, points) @ tril  # in the covariance's directions
+        curvature = -(slope[1:] - slope[:1]) / _REACH
+        value, vectors = torch.linalg.eigh(0.5 * (curvature + curvature.T))
+        value = torch.where(value > _LEAST, value, 1.0)
+        step = tril @ vectors @ ((vectors.T @ slope[0]) / value)
+        covariance = tril @ (vectors / value) @ vectors.T @ tril.T
+        covariance = 0.5 * (covariance + covariance.T)
+        tril = torch.linalg.cholesky(covariance)
+        mode = replace(mode, covariance=covariance[None], renders=mode.renders + 9 * len(points))
+        trial = (mode.u + step).clamp(-W_MAX, W_MAX)
+        image = batches.render(row, trial)
+        found = data.residual(image)
+        reached = found.log_likelihood + batches.likelihood.coordinates.log_prior(trial)
+        if float(reached) <= float(mode.log_posterior) + _WORTH_IT:
+            break
+        mode = replace(
+            mode,
+            u=trial,
+            log_posterior=reached,
+            image=image,
+            residual=found.difference - found.sky[:, None, None] * data.good,
+            variance=found.variance,
+        )
+    return mode
+
+
+def _gradients(batches: Batches, data: Data, row: Tensor, points: Tensor) -> Tensor:
+    """Gradients of the log posterior, with shape (K, F); in float64, for differences' sake."""
+    same = row.expand(len(points))
+    images, jacobian = batches.differentiate(same, points, torch.float64)
+    return respond(data.at(torch.zeros_like(same)), images, jacobian).gradient - points

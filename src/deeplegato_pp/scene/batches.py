@@ -1,0 +1,328 @@
+"""Rows of many galaxies at once: their images, derivatives, and what the pixels say of them.
+
+A render alone costs several times one in a batch. Here rows of a likelihood, each a galaxy's number
+and a point, are rendered together, PSFs of one kind in one call, and judged together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.scene.components import PointSourceCoordinates
+from deeplegato_pp.scene.likelihood import SINGLE_PRECISION_PEAK, Likelihood
+from deeplegato_pp.scene.noise import Residual, model_variance, residual
+from deeplegato_pp.scene.prior import W_MAX
+from deeplegato_pp.scene.render.derivatives import render_with_derivatives
+from deeplegato_pp.scene.render.renderer import (
+    PLANS,
+    choose_plans,
+    period_length,
+)
+from deeplegato_pp.scene.render.wings import Galaxies
+
+_STEP = 1e-6
+"""Step of the differences of the renderer's columns, in coordinates whose prior is one wide."""
+
+_POINT_STEP = 1e-3
+"""Step of the differences of a point source's images."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Galaxies' pixels and noise, a row each, masked ones replaced by numbers that do no harm.
+
+    Attributes:
+        image: With shape (R, N, N), as all maps. [background sigma]
+        sigma: Noise map.
+        good: Unmasked pixels.
+        gain: With shape (R,), as what follows.
+        sky_variance: Of the sky offset's prior.
+        correlation: Variance of sums over many pixels over that of independent ones.
+        model_error: Error of the model as a fraction of itself.
+    """
+
+    image: Float[Tensor, "r n n"]
+    sigma: Float[Tensor, "r n n"]
+    good: Bool[Tensor, "r n n"]
+    gain: Float[Tensor, " r"]
+    sky_variance: Float[Tensor, " r"]
+    correlation: Float[Tensor, " r"]
+    model_error: float
+
+    @classmethod
+    def of(cls, likelihood: Likelihood, rows: Int[Tensor, " r"]) -> Data:
+        """Returns the pixels of some of a likelihood's galaxies."""
+        s = likelihood.stamps
+        mask = s.mask[rows]
+        return cls(
+            torch.where(mask, 0.0, s.image[rows]),
+            torch.where(mask, 1.0, s.sigma[rows]),
+            ~mask,
+            s.gain[rows],
+            s.sky_sigma[rows] ** 2,
+            s.noise_correlation[rows],
+            likelihood.model_error,
+        )
+
+    def at(self, index: Tensor) -> Data:
+        """Returns some of the rows."""
+        return Data(
+            self.image[index],
+            self.sigma[index],
+            self.good[index],
+            self.gain[index],
+            self.sky_variance[index],
+            self.correlation[index],
+            self.model_error,
+        )
+
+    def variance(self, model: Float[Tensor, "r n n"]) -> Float[Tensor, "r n n"]:
+        """Returns the variance under noiseless images."""
+        return model_variance(model, self.sigma, self.gain, self.model_error)
+
+    def residual(self, model: Float[Tensor, "r n n"]) -> Residual:
+        """Returns data less noiseless images under the noise, the sky offset marginalised."""
+        return residual(
+            self.image,
+            model,
+            self.sigma,
+            ~self.good,
+            self.gain,
+            self.sky_variance.sqrt(),
+            self.correlation,
+            self.model_error,
+        )
+
+
+@dataclass(frozen=True)
+class Response:
+    """How ln L answers to a change of the coordinates.
+
+    Attributes:
+        gradient: Of ln L, with shape (R, F).
+        information: Fisher's, with shape (R, F, F).
+    """
+
+    gradient: Float[Tensor, "r f"]
+    information: Float[Tensor, "r f f"]
+
+
+def respond(
+    data: Data, model: Float[Tensor, "r n n"], jacobian: Float[Tensor, "r f p"]
+) -> Response:
+    r"""Returns gradient and Fisher information of ln L, from images and their derivatives.
+
+    With J the derivatives, the information of a Gaussian whose variance follows the model is
+
+    .. math:: J^T (V + \tau^2 1 1^T)^{-1} J + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
+
+    the second term, absent for a fixed variance, taken without the sky's (a correction of order
+    1/pixels). Pixels under correlated noise count as 1/c of one, see `scene.noise`.
+
+    Args:
+        data: R rows.
+        model: Noiseless images.
+        jacobian: Their derivatives, in the precision in which sums over pixels are to be taken.
+    """
+    c = data.correlation[:, None, None]
+    found = data.residual(model)
+    weight, weighted = found.weight, found.weight * found.difference
+    # Of the variance.
+    follows = (model > 0) / data.gain[:, None, None] + 2.0 * data.model_error**2 * model
+    relative = weight * follows
+    sky, held = found.sky[:, None, None], found.sky_variance
+    pixels = weighted + 0.5 * relative * (weighted * found.difference - 1.0)
+    with_sky = -sky * (weight + relative * weighted)
+    with_log = 0.5 * relative * weight * (sky**2 + held[:, None, None])
+    slope = (pixels + with_sky + with_log) / c
+    information_weight = weight / c + 0.5 * relative**2 / c
+    precision = jacobian.dtype
+    rest = torch.stack([slope, weight / c], -1).flatten(1, 2).to(precision)
+    sums = (jacobian @ rest).double()
+    weighted_jacobian = jacobian * information_weight.flatten(1).to(precision)[:, None]
+    information = (weighted_jacobian @ jacobian.mT).double()
+    mean = sums[..., 1]
+    information = information - held[:, None, None] * mean[:, :, None] * mean[:, None, :]
+    return Response(sums[..., 0], 0.5 * (information + information.mT))
+
+
+def squared_distance(
+    data: Data, model: Float[Tensor, "r n n"], difference: Float[Tensor, "r p"]
+) -> Float[Tensor, " r"]:
+    """Returns the chi-squares between images, the sky offset marginalised.
+
+    Args:
+        data: R rows.
+        model: Images that set the noise.
+        difference: Between two images of each row.
+    """
+    found = respond(data, model, difference[:, None])
+    return found.information[:, 0, 0].clamp_min(0.0)
+
+
+class Batches:
+    """Renders rows of one likelihood's galaxies together.
+
+    Args:
+        likelihood: Galaxies and hypothesis.
+        single_precision_peak: Brightest pixel up to which float32 serves. [sigma]
+        budget: Pixels that may be rendered per galaxy; what exceeds it is up to the caller.
+
+    Attributes:
+        renders: Images rendered so far per galaxy, with shape (B,); derivatives count as the
+            images that they cost.
+        pixels: Pixels rendered so far per galaxy, with shape (B,): those of the periodic square
+            that the image is the middle of, at the PSF's sampling.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        single_precision_peak: float = SINGLE_PRECISION_PEAK,
+        budget: float = math.inf,
+    ) -> None:
+        self.likelihood, self.budget = likelihood, budget
+        s = likelihood.stamps
+        peak = torch.where(s.mask, 0.0, s.image.abs() / s.sigma).amax((-2, -1))
+        self.double = (peak > single_precision_peak).cpu()
+        self.renders = torch.zeros(len(likelihood), dtype=torch.long)
+        self.pixels = torch.zeros(len(likelihood), dtype=torch.float64)
+        self._areas = torch.tensor(
+            [
+                [
+                    float(s * period_length(likelihood.size, tuple(psf.shape), s, plan)) ** 2
+                    for plan in PLANS
+                ]
+                for psf, s in zip(likelihood.psfs, likelihood.oversampling, strict=True)
+            ],
+            dtype=torch.float64,
+        )
+
+    def cost(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, " r"]:
+        """Returns the pixels that images cost, with shape (R,)."""
+        _, radius, _, q, *_ = self._columns(u)
+        return self._areas[rows, choose_plans(radius, q, self.likelihood.size).cpu()]
+
+    def left(self, row: int) -> float:
+        """Returns the pixels that may still be rendered for a galaxy."""
+        return self.budget - float(self.pixels[row])
+
+    def count(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"], times: int = 1) -> None:
+        """Notes that images were rendered, here or elsewhere."""
+        self.renders += times * torch.bincount(rows, minlength=len(self.renders))
+        self.pixels.index_add_(0, rows, times * self.cost(rows, u))
+
+    def log_posterior(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
+        """Returns ln L + ln prior of one galaxy at many points; -inf beyond |u| = 8."""
+        self.count(torch.full((len(u),), row), u)
+        return self.likelihood.log_posterior(row, u)
+
+    @property
+    def derivative_cost(self) -> int:
+        """Images that one galaxy's image and all its derivatives cost."""
+        return 3 if isinstance(self.likelihood.coordinates, PointSourceCoordinates) else 4
+
+    def render(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, "r n n"]:
+        """Returns noiseless images, float64, computed in the precision that each row needs.
+
+        Args:
+            rows: Galaxies; one may come more than once.
+            u: Points.
+        """
+        self.count(rows, u)
+        return self._render(rows, u)
+
+    def _render(self, rows: Tensor, u: Tensor) -> Tensor:
+        return self.likelihood.model.of_many(rows, u, self.double)
+
+    def differentiate(
+        self,
+        rows: Int[Tensor, " r"],
+        u: Float[Tensor, "r f"],
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Float[Tensor, "r n n"], Float[Tensor, "r f p"]]:
+        """Returns images, float64, and their derivatives.
+
+        Derivatives come from the spectrum, not from differences; they are computed in the
+        precision that each row's image needs.
+
+        Args:
+            rows: Galaxies; one may come more than once.
+            u: Points.
+            dtype: In which derivatives are returned; float64 is computed in throughout.
+
+        Raises:
+            NumericalError: If a derivative is not finite.
+        """
+        self.count(rows, u, self.derivative_cost)
+        point = isinstance(self.likelihood.coordinates, PointSourceCoordinates)
+        slopes = self._point_slopes if point else self._galaxy_slopes
+        found = slopes(rows, u, dtype)
+        bad = ~torch.isfinite(found[1]).flatten(1).all(-1)
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0, 0])
+            raise NumericalError(
+                f"The image of galaxy {int(rows[first])} has no finite derivative at "
+                f"{u[first].tolist()}."
+            )
+        return found
+
+    def _galaxy_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        model = self.likelihood.model
+        images = torch.empty(len(rows), model.size, model.size, dtype=torch.float64)
+        jacobian = torch.empty(len(rows), u.shape[-1], model.size**2, dtype=dtype)
+        columns, chain = self._columns(u), self._chain(u)
+        double = torch.ones_like(self.double) if dtype == torch.float64 else self.double
+        for group, at in model.calls(rows, double):
+            working, place = group.psf.dtype, group.place[rows[at]]
+            image, slopes = render_with_derivatives(
+                Galaxies(*columns[:, at].to(working)),
+                group.psf,
+                place,
+                model.size,
+                oversampling=group.oversampling,
+                psf_includes_pixel=group.includes_pixel,
+                negligible=group.negligible[place].to(working),
+                bands=group.bands,
+            )
+            images[at] = image.double()
+            jacobian[at] = (chain[at].to(working) @ slopes.flatten(2)).to(dtype)
+        return images, jacobian
+
+    def _point_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Differences: of three coordinates the flux only scales the image."""
+        steps = torch.where(u > 0, -_POINT_STEP, _POINT_STEP)
+        image = self._render(rows, u)
+        flux = self._columns(u)[0]
+        jacobian = []
+        for i in range(u.shape[-1]):
+            moved = u.clone()
+            moved[:, i] += steps[:, i]
+            if i == 0:
+                scale = self._columns(moved)[0] / flux - 1.0
+                change = scale[:, None, None] * image
+            else:
+                change = self._render(rows, moved) - image
+            jacobian.append((change / steps[:, i, None, None]).flatten(1))
+        return image, torch.stack(jacobian, 1).to(dtype)
+
+    def _columns(self, u: Tensor) -> Float[Tensor, "7 r"]:
+        return self.likelihood.model.columns(u, self.likelihood.stamps.image.device)
+
+    def _chain(self, u: Tensor) -> Float[Tensor, "r f 7"]:
+        """Derivatives of the renderer's columns with the coordinates, by central differences."""
+        count, dim = u.shape
+        steps = _STEP * torch.eye(dim, dtype=torch.float64)
+        u = u.double().clamp(-W_MAX + 2 * _STEP, W_MAX - 2 * _STEP)[:, None]
+        both = torch.stack([u + steps, u - steps]).flatten(0, 2)
+        up, down = self._columns(both).T.unflatten(0, (2, count, dim))
+        change = up - down
+        # The angle starts anew at 180 degrees.
+        change[..., 4] = torch.remainder(change[..., 4] + 90.0, 180.0) - 90.0
+        return change / (2.0 * _STEP)

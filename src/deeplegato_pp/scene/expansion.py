@@ -1,0 +1,140 @@
+"""ln L of many images of one galaxy that are sums of few: sums over pixels taken once.
+
+Of images b B (b: K numbers an image, B: K basis images) ln L is a quadratic form in b where the
+variance is fixed. Where it follows the model, the pixels' terms are expanded about a reference to
+second order; the few bright pixels in which that is not enough are evaluated as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deeplegato_pp.scene.batches import Data
+
+_NEGLECTED = 0.002
+"""Error of ln L granted to pixels that are expanded, summed without regard to sign."""
+
+_CHUNK_PIXELS = 2**19
+"""Pixels evaluated at a time."""
+
+
+class QuadraticLikelihood:
+    """ln L of one galaxy's images reference + b B, for many b at little cost.
+
+    Args:
+        data: The galaxy's pixels, one row.
+        reference: Noiseless image that the expansion is about, with shape (N, N).
+        basis: Basis images, with shape (K, P), float64.
+        probes: Some of the images' b, with shape (M, K): they tell which pixels cannot be expanded.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        reference: Float[Tensor, "n n"],
+        basis: Float[Tensor, "k p"],
+        probes: Float[Tensor, "m k"],
+    ) -> None:
+        self.pixels = _Pixels(data)
+        self.reference = reference.flatten()
+        value, first, second = self.pixels.expand(self.reference)
+        self.exact = self._unexpanded(basis, probes, value, first, second)
+        kept = ~self.exact
+        self.constant = (value * kept).sum(-1)
+        self.linear = (first * kept) @ basis.T
+        curved = [(basis * (s * kept)) @ basis.T if bool(s.any()) else None for s in second]
+        self.quadratic = curved
+        self.basis = basis[:, self.exact]
+
+    def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
+        """Returns ln L, with shape (S,)."""
+        sums = self.constant[:, None] + self.linear @ b.T
+        for i, form in enumerate(self.quadratic):
+            if form is not None:
+                sums[i] += 0.5 * ((b @ form) * b).sum(-1)
+        if bool(self.exact.any()):
+            chunk = max(1, _CHUNK_PIXELS // int(self.exact.sum()))
+            bright = self.reference[self.exact]
+            parts = [
+                torch.stack(self.pixels.terms(bright + part @ self.basis, self.exact)).sum(-1)
+                for part in b.split(chunk)
+            ]
+            sums = sums + torch.cat(parts, 1)
+        return self.pixels.combine(sums)
+
+    def _unexpanded(
+        self, basis: Tensor, probes: Tensor, value: Tensor, first: Tensor, second: Tensor
+    ) -> Bool[Tensor, " p"]:
+        """The pixels whose expansions would be off, by more than is neglected all together."""
+        if not self.pixels.follows:
+            return torch.zeros_like(self.reference, dtype=torch.bool)
+        error = torch.zeros_like(self.reference)
+        for part in probes.split(max(1, _CHUNK_PIXELS // len(self.reference))):
+            change = part @ basis
+            expected = value[0] + change * (first[0] + 0.5 * second[0] * change)
+            found = self.pixels.terms(self.reference + change)[0]
+            error = torch.maximum(error, (found - expected).abs().amax(0))
+        order = error.argsort()
+        exact = torch.ones_like(self.reference, dtype=torch.bool)
+        exact[order[error[order].cumsum(0) < _NEGLECTED]] = False
+        return exact
+
+
+class _Pixels:
+    """One galaxy's unmasked pixels and noise."""
+
+    def __init__(self, data: Data) -> None:
+        self.image, self.sigma = data.image.flatten(), data.sigma.flatten()
+        self.good = data.good.flatten()
+        self.gain, self.model_error = data.gain[0], data.model_error
+        self.sky_variance, self.correlation = data.sky_variance[0], data.correlation[0]
+        self.count = int(self.good.sum())
+        self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
+
+    def terms(
+        self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns pixels' shares of ln L, of the weighted residual, and of the weight.
+
+        Args:
+            model: Noiseless images.
+            where: Which pixels those are; all if None.
+        """
+        image, sigma, good = (
+            x if where is None else x[where] for x in (self.image, self.sigma, self.good)
+        )
+        variance = sigma**2 + model.clamp_min(0.0) / self.gain + (self.model_error * model) ** 2
+        weight = good / variance
+        residual = image - model
+        weighted = weight * residual
+        value = -0.5 * (weighted * residual + torch.where(good, variance.log(), 0.0))
+        return value, weighted, weight
+
+    def expand(self, model: Float[Tensor, " p"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the three terms, their first and their second derivatives, each (3, P)."""
+        with torch.inference_mode(False), torch.enable_grad():
+            at = model.detach().clone().requires_grad_()
+            values = [v.expand_as(at) for v in self.terms(at)]
+            first = [_slope(v, at) for v in values]
+            second = [_slope(f, at) for f in first]
+        return tuple(torch.stack(x).detach() for x in (values, first, second))  # type: ignore[return-value]
+
+    def combine(self, sums: Float[Tensor, "3 s"]) -> Float[Tensor, " s"]:
+        """Returns ln L from the terms' sums over pixels, the sky offset marginalised."""
+        pixels, weighted, weight = sums / self.correlation
+        constant = 0.5 * self.count * math.log(2.0 * math.pi) / self.correlation
+        information = self.sky_variance * weight
+        sky = 0.5 * self.sky_variance * weighted**2 / (1.0 + information)
+        return pixels - constant + sky - 0.5 * torch.log1p(information)
+
+
+def _slope(value: Tensor, at: Tensor) -> Tensor:
+    """Derivative pixel by pixel; zero where nothing depends on the model."""
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    (found,) = torch.autograd.grad(value.sum(), at, create_graph=True, allow_unused=True)
+    return torch.zeros_like(at) if found is None else found

@@ -1,0 +1,169 @@
+r"""Images of Sérsic galaxies together with their derivatives, taken in Fourier space.
+
+A shift multiplies the spectrum by :math:`-2 \pi i k`; the radius, the axis ratio and the angle act
+through one number, the transform's argument, so that they share its slope
+:math:`dT_n / d\ln k`; the flux is a scale. A galaxy's image and six derivatives so cost what three
+images cost. The light of periodic copies is smooth: finite differences of it serve.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeplegato_pp.scene.render.fourier import Band, psf_band, shift_phases, to_stamp
+from deeplegato_pp.scene.render.hankel_tables import load_tables
+from deeplegato_pp.scene.render.renderer import (
+    _CHUNK_PIXELS,
+    PLANS,
+    Bands,
+    choose_plans,
+    period_length,
+    rows_of,
+    transform_form,
+)
+from deeplegato_pp.scene.render.wings import Galaxies, Plan, psf_moments, wings, wings_matter
+
+COLUMNS = 7
+"""Columns of the renderer, of each of which there is a derivative."""
+
+_STEP = 1e-4
+"""Step of the wings' finite differences, relative to radius and n. [and in px, degrees]"""
+
+
+def render_with_derivatives(
+    galaxies: Galaxies,
+    psf: Float[Tensor, "p py px"],
+    psf_index: Int[Tensor, " b"],
+    size: int,
+    *,
+    oversampling: int = 1,
+    psf_includes_pixel: bool = True,
+    negligible: float | Float[Tensor, " b"] = 0.0,
+    bands: Bands | None = None,
+) -> tuple[Float[Tensor, "b size size"], Float[Tensor, "b 7 size size"]]:
+    """Returns images, and their derivatives with the renderer's seven columns.
+
+    Args:
+        galaxies: B galaxies: flux, radius, n, axis ratio, angle [deg], x and y.
+        psf: PSFs, each odd-sided.
+        psf_index: Which of them each galaxy has, with shape (B,).
+        size: Side of the stamp. [px]
+        oversampling: PSF samples per pixel.
+        psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+        negligible: As for :func:`~deeplegato_pp.scene.render.renderer.render_sersic`.
+        bands: As for `render_sersic`.
+
+    Returns:
+        Images (B, size, size), and derivatives (B, 7, size, size) in the columns' order.
+    """
+    radius = galaxies.radius
+    bands = {} if bands is None else bands
+    chosen = choose_plans(radius, galaxies.axis_ratio, size)
+    image = radius.new_empty(len(radius), size, size)
+    derivatives = radius.new_empty(len(radius), COLUMNS, size, size)
+    for number in chosen.unique().tolist():
+        plan = PLANS[number]
+        length = period_length(size, psf.shape[-2:], oversampling, plan)
+        if length not in bands:
+            bands[length] = psf_band(psf.to(radius.dtype), length, oversampling)
+        band = bands[length]
+        moments = psf_moments(psf.to(radius.dtype), oversampling, psf_includes_pixel)
+        chunk = max(1, _CHUNK_PIXELS // (2 * len(band.ky) * len(band.kx)))
+        for rows in (chosen == number).nonzero()[:, 0].split(chunk):
+            part, own = galaxies.at(rows), psf_index[rows]
+            found, slopes = _periodic(part, band.at(own), size, psf_includes_pixel)
+            light = rows_of(negligible, rows)
+            _subtract_wings(found, slopes, part, moments[own], size, length, light, plan)
+            image[rows], derivatives[rows] = found, slopes
+    return image, derivatives
+
+
+def _periodic(
+    galaxies: Galaxies, band: Band, size: int, pixel: bool
+) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b 7 n n"]]:
+    """The inverse FFT's images and derivatives, copies and all."""
+    flux, radius, n, q, angle, x, y = galaxies
+    hankel = load_tables().hankel
+    kx, ky = band.kx, band.ky[:, None]
+    kk = [c[:, None, None] for c in transform_form(radius, q, angle)]
+    k2 = (kk[0] * kx**2 + ky * (kk[1] * kx + kk[2] * ky)).clamp_min(torch.finfo(radius.dtype).tiny)
+    profile, slope, with_n = hankel.evaluate_with_slopes(n, 0.5 * k2.log())
+    middle = (size - 1) / 2
+    columns, rows = shift_phases(band, middle + x, middle + y, flux)
+    spectrum = band.transfer * (columns[:, None, :] * rows[:, :, None])
+    if not pixel:
+        spectrum = spectrum * (torch.sinc(kx) * torch.sinc(ky))
+    t = torch.deg2rad(angle + 90.0)[:, None, None]
+    cos, sin = t.cos(), t.sin()
+    major, minor = kx * cos + ky * sin, ky * cos - kx * sin  # k along the axes
+    scale = (radius**2)[:, None, None]
+    share = slope * scale / k2  # of the slope, by what it is with ln k^2 / 2
+    by_q = share * q[:, None, None] * minor**2
+    by_angle = share * (1.0 - q[:, None, None] ** 2) * major * minor * (math.pi / 180.0)
+
+    def image_of(real: Tensor) -> Tensor:
+        """The image whose spectrum is that of a point times something real."""
+        parts = torch.view_as_real(spectrum) * real[..., None]
+        return to_stamp(torch.view_as_complex(parts), band, size)
+
+    image = image_of(profile)
+    light = torch.view_as_complex(torch.view_as_real(spectrum) * profile[..., None])
+    turn = torch.complex(torch.zeros_like(kx), -2.0 * math.pi * kx)
+    return image, torch.stack(
+        [
+            image / flux[:, None, None],
+            image_of(slope) / radius[:, None, None],
+            image_of(with_n),
+            image_of(by_q),
+            image_of(by_angle),
+            to_stamp(light * turn, band, size),
+            to_stamp(light * torch.complex(torch.zeros_like(ky), -2.0 * math.pi * ky), band, size),
+        ],
+        1,
+    )
+
+
+def _subtract_wings(
+    image: Tensor,
+    derivatives: Tensor,
+    galaxies: Galaxies,
+    moments: Tensor,
+    size: int,
+    length: int,
+    negligible: float | Tensor,
+    plan: Plan,
+) -> None:
+    """Takes the copies' light off images and derivatives, in place."""
+    rows = wings_matter(galaxies, moments, size, length, negligible).nonzero()[:, 0]
+    if not len(rows):
+        return
+    # In float64, for the sake of the differences: the wings are few numbers.
+    part = Galaxies(*(c[rows].double() for c in galaxies))
+    seen = moments[rows].double()
+
+    def light(which: Galaxies) -> Tensor:
+        return wings(which, seen, size, length, plan)
+
+    here = light(part)
+    image[rows] -= here.to(image)
+    derivatives[rows, 0] -= (here / part.flux[:, None, None]).to(image)
+    for number in range(1, COLUMNS):
+        derivatives[rows, number] -= _difference(light, part, here, number).to(image)
+
+
+def _difference(
+    light: Callable[[Galaxies], Tensor], galaxies: Galaxies, here: Tensor, number: int
+) -> Tensor:
+    """The wings' derivative with one column, by a forward difference."""
+    column = galaxies[number]
+    step = _STEP * (column if number in (1, 2) else torch.ones_like(column))
+    if number == 3:
+        step = torch.where(column + step > 1.0, -step, step)
+    moved = [*galaxies]
+    moved[number] = column + step
+    return (light(Galaxies(*moved)) - here) / step[:, None, None]
