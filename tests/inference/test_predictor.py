@@ -412,7 +412,7 @@ def test_correlated_noise_and_a_model_error_widen_the_exact_posterior(predictor)
     network = predictor.posterior(observe(), 150)
     widths = [
         predictor.refine(network, ess=80, star_odds=None, **options).summary()["magnitude_std"]
-        for options in ({}, {"noise_correlation": 4.0}, {"model_error": 0.1})
+        for options in ({}, {"noise_correlation": 4.0}, {"model_error": 0.2})
     ]
     plain, correlated, wrong = (float(w[0].value) for w in widths)
     assert correlated > 1.4 * plain

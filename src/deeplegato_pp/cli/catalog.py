@@ -119,6 +119,7 @@ def catalog(
     star_odds: options.StarOdds = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
+    widths: options.WidthsOption = options.Widths.honest,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -195,6 +196,7 @@ def catalog(
         fix,
         star_odds,
         model_error,
+        widths.value,
     )
     given: dict[str, Any] = {
         "images": tuple(images or ()),
@@ -237,7 +239,7 @@ def catalog(
     request = Request(
         inputs=Inputs(**given),
         output=output,
-        options=Options(samples, seed, refining, draws),
+        options=Options(samples, seed, refining, draws, widths=widths.value),
         sources=sources,
         detection=found,
         subtract_background=subtract_background,

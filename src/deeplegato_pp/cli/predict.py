@@ -74,6 +74,7 @@ def predict(
     star_odds: options.StarOdds = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
+    widths: options.WidthsOption = options.Widths.honest,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -153,6 +154,7 @@ def predict(
         fix,
         star_odds,
         model_error,
+        widths.value,
     )
     if recalibrated and refine:
         from deeplegato_pp.errors import InputError
@@ -167,7 +169,7 @@ def predict(
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder, recalibrated=recalibrated)
-    how = Measuring(samples, seed, refining)
+    how = Measuring(samples, seed, refining, widths.value)
     if feedme is None:
         posterior, rows = measure_files(predictor, names, reading, how)
     else:

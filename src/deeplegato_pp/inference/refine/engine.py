@@ -20,6 +20,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.modes import ModeFinder, mixture_at
 from deeplegato_pp.inference.fit.optimize import Optima
+from deeplegato_pp.inference.fit.structure import widening_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import rescue, weights_failed
 from deeplegato_pp.inference.sampling.importance import effective_sample_size, split_counts
@@ -50,6 +51,7 @@ class RefineOptions:
         star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
             the point source wins by far (see `inference.refine.fallback`). None: it is not
             looked at.
+        honest: Whether what gives the draws honest widths is worked out.
     """
 
     pilot: int = 48
@@ -59,6 +61,7 @@ class RefineOptions:
     last_resort: bool = True
     chain_steps: int = 300
     star_odds: float | None = None
+    honest: bool = False
 
 
 def refine_batch(
@@ -142,6 +145,7 @@ class _Job:
         self.renders = [0] * len(w)
         self.given_mask = likelihood.stamps.mask.clone()
         self.targets: dict[int, InterpolatedTarget] = {}
+        self.modes: list[Optima | None] = [None] * len(w)
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -325,8 +329,19 @@ class _Job:
                 galaxy.flags |= int(Flag.TENSION)
             generator = torch.Generator().manual_seed(self.seeds[i] + 1)
             self.renders[i] += galaxy.judge_fit(self.likelihood, i, generator)
+            if self.options.honest:
+                self._widen(i, galaxy)
             galaxy.num_renders = self.renders[i]
         return RefinedDraws(galaxies, self.likelihood)
+
+    def _widen(self, row: int, galaxy: RefinedGalaxy) -> None:
+        """Works out what gives the draws honest widths."""
+        modes = self.modes[row]
+        galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean())
+        if not galaxy.widening.judged:
+            galaxy.flags |= int(Flag.STRUCTURE_UNJUDGED)
+        points = 1 if modes is None else len(modes.rows)
+        self.renders[row] += points * (self.coordinates.dim + 1)
 
 
 def laplace_share(sampler: TargetSampler) -> float:
