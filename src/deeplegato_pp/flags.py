@@ -377,6 +377,16 @@ class Flag(enum.IntFlag):
         "caution",
     )
 
+    # --- error bars ----------------------------------------------------------------------------
+    STRUCTURE_UNJUDGED = (
+        1 << 49,
+        "The error bars are the noise's own: too little of the galaxy is seen to judge structure",
+        "honest widths asked for, and fewer than 2 blocks of pixels or 10 unmasked pixels per free "
+        "parameter",
+        "caution",
+        "Give a larger stamp, or mask less of it (--mask)",
+    )
+
     @classmethod
     def names(cls, value: int) -> list[str]:
         """Returns the names in ``value``, lower case as in tables, by rising bit.

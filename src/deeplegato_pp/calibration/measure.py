@@ -21,9 +21,10 @@ from deeplegato_pp.diagnostics import (
     truth_ranks,
 )
 from deeplegato_pp.diagnostics.rows import row_quantiles, row_weights
+from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.predictor import Predictor
-from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to_noise
@@ -96,12 +97,17 @@ def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 
     return moved
 
 
-def exact_likelihood(scene: Scene, number: int, box: PriorBox) -> Likelihood:
+def exact_likelihood(
+    scene: Scene, number: int, box: PriorBox, model_error: float = 0.0
+) -> Likelihood:
     """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given."""
     fine = scene.psf.oversampled[:number].tolist()
     psfs = [(scene.psf.fine if f else scene.psf.native)[i] for i, f in enumerate(fine)]
     oversampling = [2 if f else 1 for f in fine]
-    return Likelihood(scene.stamps[:number], psfs, oversampling, [True] * number, box)
+    pixel = [True] * number
+    return Likelihood(
+        scene.stamps[:number], psfs, oversampling, pixel, box, model_error=model_error
+    )
 
 
 def observations_of(scene: Scene, number: int) -> list[Observation]:
@@ -162,7 +168,7 @@ def _refined(
 ) -> Draws:
     """Returns the exact posterior's draws, all padded to the longest with weights of zero."""
     model, device = predictor.model, predictor.device
-    likelihood = exact_likelihood(scene, len(scene.params), model.prior)
+    likelihood = exact_likelihood(scene, len(scene.params), model.prior, settings.model_error)
     with torch.no_grad():
         context = model.encode(scene.stamps.to(device))
 
@@ -171,11 +177,18 @@ def _refined(
             return model.log_prob(context[rows.to(device)], w.to(device))
 
     log_q = torch.from_numpy(draws.log_density)
-    refined = refine_batch(likelihood, draws.w, log_q, log_prob, ess=settings.ess)
-    log_l = refined.likelihood.log_likelihood(true_w[:, None])[:, 0]
-    at_truth = (log_l + likelihood.coordinates.log_prior(true_w)).numpy()
+    options = RefineOptions(honest=settings.widths == "honest")
+    refined = refine_batch(likelihood, draws.w, log_q, log_prob, ess=settings.ess, options=options)
     w = refined.w
     density = refined.log_likelihood + likelihood.coordinates.log_prior(w)
+    if options.honest:  # the density of moved draws is that where they come from
+        moved = [_moved(g, row, t) for g, row, t in zip(refined.galaxies, w, true_w, strict=True)]
+        w, true_w, log_det, at_det = (torch.stack(column) for column in zip(*moved, strict=True))
+        density = density - log_det
+    log_l = refined.likelihood.log_likelihood(true_w[:, None])[:, 0]
+    at_truth = (log_l + likelihood.coordinates.log_prior(true_w)).numpy()
+    if options.honest:
+        at_truth = at_truth - at_det.numpy()
     padding = torch.isneginf(refined.log_weights)
     return Draws(
         w,
@@ -187,6 +200,19 @@ def _refined(
         refined.khat.numpy(),
         np.array(refined.flags, dtype=np.int64),
     )
+
+
+def _moved(
+    galaxy: RefinedGalaxy, w: Float[Tensor, "s 7"], truth: Float[Tensor, "7"]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One galaxy's draws with honest widths, where its truth comes from, and ln |det A| of both."""
+    widening = galaxy.widening
+    assert widening is not None  # noqa: S101  # asked for by the caller
+    padding = w.new_full((len(w) - len(galaxy.log_weights),), -torch.inf)
+    log_weights = torch.cat([galaxy.log_weights, padding])
+    moved, log_det = widening.move(w, log_weights)
+    back, at_truth = widening.move_back(truth[None], widening.centers(w, log_weights))
+    return moved, back[0], log_det, at_truth[0]
 
 
 # --- what is kept ---------------------------------------------------------------------------
@@ -269,7 +295,9 @@ def _verdicts(
     quality = np.full(batch, UNJUDGED, dtype=np.int64)
     miss = np.full(batch, np.nan)
     if number:
-        posterior = predictor.posterior(observations_of(scene, number), settings.draws)
+        posterior = predictor.posterior(
+            observations_of(scene, number), settings.draws, widths="noise"
+        )
         flags[:number] = posterior.flags
         quality[:number] = [QUALITIES.index(q) for q in posterior.quality]
         miss[:number] = largest_miss(posterior, scene.params[:number].double().numpy())

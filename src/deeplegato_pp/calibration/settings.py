@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deeplegato_pp._version import __version__
+from deeplegato_pp.checks import check_choice
 from deeplegato_pp.config.schema import Config, DataConfig, merge_configs
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.data.studies import StudyConfig, apply_study
 from deeplegato_pp.errors import ConfigError, RangeError
+from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.models.storage import weights_digest
+from deeplegato_pp.scene.noise import MODEL_ERROR
 
 if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP
@@ -53,6 +56,8 @@ class Settings:
             would be, for their verdict, and get a Cramér-Rao bound.
         refine: Refine every galaxy with the exact engine.
         ess: Effective sample size wanted of refined galaxies.
+        widths: Of refined galaxies, ``honest`` or ``noise``.
+        model_error: Error of the model as a fraction of itself, of refined galaxies.
     """
 
     number: int = 10_000
@@ -61,6 +66,8 @@ class Settings:
     detailed: int = 2000
     refine: bool = False
     ess: float = 400.0
+    widths: str = "honest"
+    model_error: float = MODEL_ERROR
 
     def __post_init__(self) -> None:
         if self.number < SMALLEST:
@@ -76,6 +83,7 @@ class Settings:
             )
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
+        check_choice(self.widths, WIDTHS, "widths")
 
 
 class Simulations:
@@ -147,7 +155,8 @@ def fingerprint(model: DeepLeGAToPP, simulations: Simulations, settings: Setting
     """
     digest = hashlib.blake2b(__version__.encode(), digest_size=16)
     kept = {k: v for k, v in asdict(settings).items() if k != "number"}
-    kept["ess"] = settings.ess if settings.refine else None
+    if not settings.refine:
+        kept |= dict.fromkeys(("ess", "widths", "model_error"))
     digest.update(json.dumps([kept, simulations.describe()], sort_keys=True).encode())
     digest.update(weights_digest(model).encode())
     return digest.hexdigest()

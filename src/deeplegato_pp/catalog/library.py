@@ -16,6 +16,7 @@ from deeplegato_pp.catalog.runner import one_process
 from deeplegato_pp.catalog.sources import SourceList, as_sources
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.refine.policy import Refining
+from deeplegato_pp.scene.noise import MODEL_ERROR
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
@@ -63,7 +64,8 @@ def catalog(
     refine_rule: str = "all",
     fixed: Mapping[str, float] | None = None,
     star_odds: float | None = 1.0,
-    model_error: float = 0.0,
+    model_error: float = MODEL_ERROR,
+    widths: str = "honest",
     samples: int = 1000,
     draws: int = 0,
     seed: int = 0,
@@ -84,6 +86,7 @@ def catalog(
         fixed: Parameters held at a value for all sources, in the user's units, where refined.
         star_odds: Prior odds of a point source against a galaxy, where refined.
         model_error: Error of the model as a fraction of itself, where refined.
+        widths: ``"honest"`` or ``"noise"``, see :meth:`Predictor.refine`.
         samples: Draws of the network per source.
         draws: Equally weighted draws kept in each row.
         seed: Of all random numbers, with each source's id and position.
@@ -111,12 +114,12 @@ def catalog(
     found = _images(images)
     refining = None
     if refine is not None:
-        refining = Refining(refine, refine_rule, fixed, star_odds, model_error)
+        refining = Refining(refine, refine_rule, fixed, star_odds, model_error, widths)
     elif fixed:
         raise ConfigError(
             "fixed holds parameters while refining, and nothing is refined. Add refine='exact'."
         )
-    options = Options(samples, seed, refining, draws, batch_size)
+    options = Options(samples, seed, refining, draws, batch_size, widths)
     scene = open_scene(Inputs(found, **inputs))
     measurer = Measurer(predictor, scene, options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)

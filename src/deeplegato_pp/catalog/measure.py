@@ -16,8 +16,9 @@ from deeplegato_pp.catalog.cutouts import Cutout, Scene, open_scene
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.positions import find_places
 from deeplegato_pp.catalog.sources import SourceList
-from deeplegato_pp.checks import check_positive_integer
+from deeplegato_pp.checks import check_choice, check_positive_integer
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation.binning import GOAL_RADIUS
@@ -42,6 +43,7 @@ class Options:
         refining: How sources are refined, or None for the bare network.
         draws: Equally weighted draws kept per source in the table; 0 for none.
         batch: Sources that go through the network together.
+        widths: Of what is not refined, ``honest`` or ``noise``.
     """
 
     samples: int = 1000
@@ -49,10 +51,12 @@ class Options:
     refining: Refining | None = None
     draws: int = 0
     batch: int = 64
+    widths: str = "honest"
 
     def __post_init__(self) -> None:
         check_positive_integer(self.samples, "samples")
         check_positive_integer(self.batch, "batch")
+        check_choice(self.widths, WIDTHS, "widths")
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +167,8 @@ class Measurer:
                 self.options.samples,
                 [chunk.sources.seed(i, self.options.seed) for i in seen],
                 self.options.batch,
+                # Refining starts from the network's own draws.
+                self.options.widths if self.options.refining is None else "noise",
             )
             found = {i: measured[[k]] for k, i in enumerate(seen)}
         for i in chosen:

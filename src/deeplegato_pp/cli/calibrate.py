@@ -48,6 +48,8 @@ def calibrate(
         float,
         typer.Option("--ess", metavar="N", help="Effective sample size of refined galaxies."),
     ] = 400.0,
+    widths: options.WidthsOption = options.Widths.honest,
+    model_error: options.ModelError = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
     resume: Annotated[
         bool,
@@ -85,7 +87,14 @@ def calibrate(
     from deeplegato_pp.calibration.settings import Settings, Simulations
     from deeplegato_pp.io.overwriting import check_outputs_apart
 
-    settings = Settings(number, seed, draws, detailed, refine, ess)
+    if model_error is not None and not refine:
+        from deeplegato_pp.errors import ConfigError
+
+        raise ConfigError("--model-error belongs to the refined posterior. Add --refine.")
+    from deeplegato_pp.scene.noise import MODEL_ERROR
+
+    error = MODEL_ERROR if model_error is None else model_error
+    settings = Settings(number, seed, draws, detailed, refine, ess, widths.value, error)
     check_folder(output)
     files = [output / name for name in (DOCUMENT, REPORT, RECALIBRATION)]
     check_outputs_apart({"--output": files}, {"configuration": simulator})

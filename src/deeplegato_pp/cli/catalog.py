@@ -122,6 +122,7 @@ def catalog(
     star_odds: options.StarOdds = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
+    widths: options.WidthsOption = options.Widths.honest,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -198,6 +199,7 @@ def catalog(
         fix,
         star_odds,
         model_error,
+        widths.value,
     )
     given: dict[str, Any] = {
         "images": tuple(images or ()),
@@ -240,7 +242,7 @@ def catalog(
     request = Request(
         inputs=Inputs(**given),
         output=output,
-        options=Options(samples, seed, refining, draws),
+        options=Options(samples, seed, refining, draws, widths=widths.value),
         sources=sources,
         detection=found,
         subtract_background=subtract_background,

@@ -36,11 +36,13 @@ class Measuring:
         samples: Draws of the network per galaxy.
         seed: Of all random numbers.
         refining: How they are refined, or None for the bare network.
+        widths: Of what is not refined, ``honest`` or ``noise``.
     """
 
     samples: int
     seed: int
     refining: Refining | None = None
+    widths: str = "honest"
 
     @property
     def chunk(self) -> int:
@@ -50,9 +52,9 @@ class Measuring:
 
     def measure(self, predictor: Predictor, observations: list[Observation]) -> Posterior:
         """Returns the posteriors of some observations."""
-        network = predictor.posterior(observations, self.samples, self.seed)
         if self.refining is None:
-            return network
+            return predictor.posterior(observations, self.samples, self.seed, widths=self.widths)
+        network = predictor.posterior(observations, self.samples, self.seed, widths="noise")
         return self.refining.apply(predictor, network, self.seed)
 
 

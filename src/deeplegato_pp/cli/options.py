@@ -38,6 +38,13 @@ class RefineRule(str, Enum):  # noqa: UP042
     auto = "auto"
 
 
+class Widths(str, Enum):  # noqa: UP042
+    """What error bars hold."""
+
+    honest = "honest"
+    noise = "noise"
+
+
 PSFWidth = Annotated[
     float | None,
     typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
@@ -155,9 +162,18 @@ ModelError = Annotated[
     typer.Option(
         "--model-error",
         metavar="F",
-        help="For bright galaxies that are no Sérsic profiles, while refining: error of the model "
-        "as a fraction of itself.",
-        show_default="0",
+        help="While refining: error of the model as a fraction of itself, since no galaxy is a "
+        "Sérsic profile.",
+        show_default="0.03",
+    ),
+]
+
+WidthsOption = Annotated[
+    Widths,
+    typer.Option(
+        "--widths",
+        help="What error bars and draws hold: noise and structure (honest), or the stated noise "
+        "alone.",
     ),
 ]
 

@@ -81,6 +81,7 @@ def predict(
     star_odds: options.StarOdds = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
+    widths: options.WidthsOption = options.Widths.honest,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -171,6 +172,7 @@ def predict(
         fix,
         star_odds,
         model_error,
+        widths.value,
     )
     if recalibrated and refine:
         raise InputError(
@@ -187,7 +189,7 @@ def predict(
     from deeplegato_pp.cli.display import print_rows
     from deeplegato_pp.flags import Flag
 
-    how = Measuring(samples, seed, refining)
+    how = Measuring(samples, seed, refining, widths.value)
     if feedme is not None:
         posterior, rows = measure_galfit(predictor, feedme, names[0], how)
         outputs.draw(posterior, [0], names, feedme.frame)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp.errors import ConfigError
 
@@ -17,6 +17,7 @@ def refining_from(
     fix: list[str] | None,
     star_odds: float | None,
     model_error: float | None,
+    widths: str,
 ) -> Refining | None:
     """Returns how galaxies are refined; None if they are not.
 
@@ -27,16 +28,14 @@ def refining_from(
         fix: Assignments ``NAME=VALUE``.
         star_odds: None where the option was not given, as with the one that follows.
         model_error: See :meth:`Predictor.refine`.
+        widths: The same; the bare network heeds it too.
 
     Raises:
         ConfigError: If an assignment cannot be understood, or an option that only refining heeds
             is given and nothing is refined.
     """
-    numbers = {
-        "star_odds": star_odds,
-        "model_error": model_error,
-    }
-    given = {name: value for name, value in numbers.items() if value is not None}
+    named_options: dict[str, Any] = {"star_odds": star_odds, "model_error": model_error}
+    given = {name: value for name, value in named_options.items() if value is not None}
     if not wanted:
         named = [*(["fix"] if fix else []), *given]
         if named:
@@ -48,7 +47,7 @@ def refining_from(
     fixed = fixed_values(fix or [])
     from deeplegato_pp.inference.refine.policy import Refining
 
-    return Refining(method, rule, fixed or None, **given)
+    return Refining(method, rule, fixed or None, widths=widths, **given)
 
 
 def fixed_values(texts: list[str]) -> dict[str, float]:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deeplegato_pp._lazy import moved_name
-from deeplegato_pp.checks import check_positive_integer, check_within
+from deeplegato_pp.checks import check_choice, check_positive_integer, check_within
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
+from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.images import Image, as_list, as_observation, is_single
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
 from deeplegato_pp.isolation import raise_if_of_the_machine
 from deeplegato_pp.observation.preparation import prepare
+from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class Predictor(DictionaryInterface):
         num_samples: int = 1000,
         seed: int | Sequence[int] = 0,
         batch_size: int = 64,
+        widths: str = "honest",
     ) -> Posterior:
         """Draws from the network's posteriors.
 
@@ -121,6 +124,10 @@ class Predictor(DictionaryInterface):
             seed: Of the draws; a sequence holds one per observation, on which alone its draws
                 then depend, beside the network's output.
             batch_size: Galaxies that go through the network together.
+            widths: ``"honest"``: draws of galaxies above S/N 30, or that do not fit, are moved to
+                widths that hold for galaxies that are no Sérsic profiles, at the price of a search
+                for the optimum (see ``docs/error_bars.md``); or ``"noise"``: the network's own.
+                Recalibrated draws are never moved.
 
         Returns:
             One posterior over all: ``samples`` (B, S, 7), or (S, 7) for a single observation. A
@@ -128,7 +135,8 @@ class Predictor(DictionaryInterface):
             with its reason.
 
         Raises:
-            InputError: If a single observation cannot be measured.
+            InputError: If a single observation cannot be measured, or the kind of widths is
+                unknown.
             RangeError: If a number of draws or galaxies is not positive.
 
         Example:
@@ -142,6 +150,7 @@ class Predictor(DictionaryInterface):
         for what, number in (("num_samples", num_samples), ("batch_size", batch_size)):
             check_positive_integer(number, what)
         check_within(num_samples, 1, MOST_SAMPLES, "num_samples")
+        check_choice(widths, WIDTHS, "widths")
         single = is_single(observations)
         items = as_list(observations)
         if not isinstance(seed, int) and len(seed) != len(items):
@@ -165,6 +174,10 @@ class Predictor(DictionaryInterface):
         joined = Posterior.concatenate([p for p in found if p is not None])
         if self.recalibration is not None:
             joined = self.recalibration.apply_to(joined)
+        elif widths == "honest":
+            from deeplegato_pp.inference.refine.network_widths import honest_network
+
+            joined = honest_network(joined, self.model.prior)
         return joined[0] if single else joined
 
     def refine(
@@ -176,7 +189,8 @@ class Predictor(DictionaryInterface):
         seed: int | Sequence[int] = 0,
         star_odds: float | None = 1.0,
         noise_correlation: float | None = None,
-        model_error: float = 0.0,
+        model_error: float = MODEL_ERROR,
+        widths: str = "honest",
     ) -> Posterior:
         """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
 
@@ -198,7 +212,10 @@ class Predictor(DictionaryInterface):
                 over what independent pixels would have (at least 1); None: what the observations
                 say.
             model_error: Error of the model as a fraction of itself, added in quadrature to the
-                noise, for galaxies that are no Sérsic profiles.
+                noise: no galaxy is a Sérsic profile, and a few bright pixels are not to decide.
+            widths: ``"honest"``: the draws are moved so that their widths hold for galaxies that
+                are no Sérsic profiles, by how the residuals scatter over the sky, see
+                ``docs/error_bars.md``; or ``"noise"``: they stay as the stated noise has them.
 
         Returns:
             The refined posterior, with weights, evidence and verdicts. Galaxies that were not
@@ -206,7 +223,7 @@ class Predictor(DictionaryInterface):
 
         Raises:
             ConfigError: If the method is unknown.
-            InputError: If draws are not the network's own.
+            InputError: If draws are not the network's own, or the kind of widths is unknown.
             RangeError: If a fixed value cannot be, `ess` or `star_odds` is not positive, or
                 `noise_correlation` or `model_error` cannot be.
             ShapeError: If there are not as many fixed values as galaxies.
@@ -228,6 +245,7 @@ class Predictor(DictionaryInterface):
             star_odds,
             noise_correlation,
             model_error,
+            widths,
         )
         return refiner(posterior)
 

@@ -29,6 +29,12 @@ POISSON_LIMIT = 100.0
 There the fourth, which is then missing, is below 1 % of the squared variance.
 """
 
+MODEL_ERROR = 0.03
+"""Error of the model, as a fraction of itself, with which galaxies are refined unless told.
+
+No galaxy is a Sérsic profile: without it a few bright pixels decide where the optimum lies.
+"""
+
 
 def model_variance(
     model: Float[Tensor, "*b n n"],

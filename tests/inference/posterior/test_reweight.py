@@ -37,12 +37,16 @@ def observe(noise: float = 1.0, gain: float | None = GAIN, **more: float) -> Obs
     )
 
 
+NOISE = {"star_odds": None, "widths": "noise", "model_error": 0.0}
+"""The posterior of the likelihood itself: draws that were not moved, no error of the model."""
+
+
 @pytest.fixture(scope="module")
 def refined():
     predictor = Predictor(FakeModel(TRUTH + torch.tensor([3.6, 0, 0, 0, 0, 0, 0]), 0.25), "cpu")
     predictor.model.image_size = 64
     network = predictor.posterior([observe(), np.zeros((2, 2, 2))], 300)
-    return predictor, network, predictor.refine(network, ess=200, star_odds=None)
+    return predictor, network, predictor.refine(network, ess=200, **NOISE)
 
 
 def test_ranges_cut_and_keep_the_evidence_normalised(refined):
@@ -91,7 +95,7 @@ def test_another_noise_is_what_refining_under_it_gives(refined):
     predictor, _, exact = refined
     new = exact[0].reweight(noise_factor=1.1, gain=0.5 * GAIN)
     obs = observe(1.1, 0.5 * GAIN)
-    direct = predictor.refine(predictor.posterior(obs, 300), ess=150, star_odds=None)
+    direct = predictor.refine(predictor.posterior(obs, 300), ess=150, **NOISE)
     # Another unit of noise moves ln L by its logarithm per pixel.
     expected = direct.log_evidence - 64**2 * math.log(1.1)
     error = math.hypot(new.log_evidence_error, direct.log_evidence_error)
@@ -107,7 +111,7 @@ def test_another_noise_is_what_refining_under_it_gives(refined):
 def test_reality_s_floor_stays_in_force(refined):
     predictor, network, _ = refined
     exact = predictor.refine(
-        network[0], ess=150, star_odds=None, noise_correlation=4.0, model_error=0.05
+        network[0], ess=150, noise_correlation=4.0, **(NOISE | {"model_error": 0.05})
     )
     notes = exact.rows()[0]["notes"]
     assert "noise correlation of 4" in notes
@@ -122,9 +126,8 @@ def test_reality_s_floor_stays_in_force(refined):
     direct = predictor.refine(
         predictor.posterior(observe(1.03), 300),
         ess=150,
-        star_odds=None,
         noise_correlation=4.0,
-        model_error=0.05,
+        **(NOISE | {"model_error": 0.05}),
     )
     expected = direct.log_evidence - 64**2 / 4.0 * math.log(1.03)
     error = math.hypot(wider.log_evidence_error, direct.log_evidence_error)

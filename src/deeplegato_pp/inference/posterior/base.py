@@ -41,6 +41,10 @@ class PosteriorBase:
         batch_log_weights: Logarithms of unnormalised weights, with shape (B, S), -inf where a row
             is padded; None if all draws weigh the same.
         single: Whether this is one galaxy, without batch axis.
+        batch_noise_w: The draws under the stated noise alone, in w, where `batch_w` holds draws
+            that were moved to honest widths, with shape (B, S, 7); None if none were. Weights,
+            evidence and reweighting are theirs: see :meth:`under_noise`.
+        batch_noise_log_prob: Their log-density of the proposal, with shape (B, S).
 
     Raises:
         ShapeError: If the shapes do not agree.
@@ -53,6 +57,8 @@ class PosteriorBase:
     stamps: StampBatch
     batch_log_weights: Float[Tensor, "b s"] | None = None
     single: bool = field(default=False)
+    batch_noise_w: Float[Tensor, "b s 7"] | None = None
+    batch_noise_log_prob: Float[Tensor, "b s"] | None = None
 
     def __post_init__(self) -> None:
         batch, draws = self.batch_samples.shape[:2]
@@ -61,6 +67,8 @@ class PosteriorBase:
             "batch_w": (self.batch_w, (batch, draws, NUM_PARAMETERS)),
             "batch_log_prob": (self.batch_log_prob, (batch, draws)),
             "batch_log_weights": (self.batch_log_weights, (batch, draws)),
+            "batch_noise_w": (self.batch_noise_w, (batch, draws, NUM_PARAMETERS)),
+            "batch_noise_log_prob": (self.batch_noise_log_prob, (batch, draws)),
         }
         for name, (array, expected) in shapes.items():
             if array is not None and tuple(array.shape) != expected:
@@ -96,6 +104,60 @@ class PosteriorBase:
         if self.batch_log_weights is None:
             return None
         return self.batch_log_weights[0] if self.single else self.batch_log_weights
+
+    def under_noise(self) -> Self:
+        """Returns the draws under the stated noise alone, before they were moved.
+
+        They are what the weights, the evidence and `log_prob` of the likelihood's own posterior
+        belong to. A posterior whose draws were not moved is returned as it is.
+        """
+        if self.batch_noise_w is None or self.batch_noise_log_prob is None:
+            return self
+        rows = [
+            samples if m.box is None else m.box.to_physical(w)
+            for samples, w, m in zip(
+                self.batch_samples, self.batch_noise_w, self.measurements, strict=True
+            )
+        ]
+        return replace(
+            self,
+            batch_samples=torch.stack(rows),
+            batch_w=self.batch_noise_w,
+            batch_log_prob=self.batch_noise_log_prob,
+            batch_noise_w=None,
+            batch_noise_log_prob=None,
+        )
+
+    def widened(self) -> Self:
+        """Returns the draws moved to the honest widths that each measurement carries.
+
+        Galaxies without (``widening`` None) keep their draws. Draws that were moved already are
+        moved anew from what they were, so that changed weights change the means they move about.
+        """
+        if all(m.widening is None for m in self.measurements):
+            return self
+        still = self.under_noise()
+        rows, samples, densities = [], [], []
+        for i, m in enumerate(still.measurements):
+            w, density = still.batch_w[i], still.batch_log_prob[i]
+            physical = still.batch_samples[i]
+            if m.widening is not None and m.box is not None:
+                weights = still.batch_log_weights
+                moved, log_det = m.widening.move(w, None if weights is None else weights[i])
+                before = m.box.log_jacobian(w, physical)
+                w, physical = moved, m.box.to_physical(moved)
+                density = density - before - log_det + m.box.log_jacobian(w, physical)
+            rows.append(w)
+            samples.append(physical)
+            densities.append(density)
+        return replace(
+            still,
+            batch_samples=torch.stack(samples),
+            batch_w=torch.stack(rows),
+            batch_log_prob=torch.stack(densities),
+            batch_noise_w=still.batch_w,
+            batch_noise_log_prob=still.batch_log_prob,
+        )
 
     # --- one entry per galaxy -----------------------------------------------------------------
 
@@ -189,6 +251,16 @@ class PosteriorBase:
         return self._number("num_modes")
 
     @property
+    def structure(self) -> Any:
+        """Median inflation of honest widths over the noise's; NaN where none were worked out."""
+        return self._number("structure")
+
+    @property
+    def widths(self) -> Any:
+        """Kinds of widths, ``honest`` or ``noise``; see :class:`Measurement`."""
+        return self._each("widths")
+
+    @property
     def star_probability(self) -> Any:
         """Probabilities of a point source rather than a galaxy; NaN if not weighed."""
         values = [
@@ -229,7 +301,9 @@ class PosteriorBase:
             [self.measurements[i] for i in rows],
             self.stamps[pick],
             None if weights is None else weights[pick],
-            single=single,
+            single,
+            None if self.batch_noise_w is None else self.batch_noise_w[pick],
+            None if self.batch_noise_log_prob is None else self.batch_noise_log_prob[pick],
         )
 
     def _rows(self, index: Any) -> list[int]:
@@ -277,6 +351,7 @@ class PosteriorBase:
         weighted = any(
             p.batch_log_weights is not None or p.batch_samples.shape[1] < draws for p in posteriors
         )
+        moved = any(p.batch_noise_w is not None for p in posteriors)
         padded = [p._padded(draws, weighted) for p in posteriors]
         weights = [p.batch_log_weights for p in padded if p.batch_log_weights is not None]
         return cls(
@@ -286,7 +361,17 @@ class PosteriorBase:
             [m for p in padded for m in p.measurements],
             StampBatch.concatenate([p.stamps for p in padded]),
             torch.cat(weights) if weighted else None,
+            batch_noise_w=torch.cat([p._noise_draws()[0] for p in padded]) if moved else None,
+            batch_noise_log_prob=torch.cat([p._noise_draws()[1] for p in padded])
+            if moved
+            else None,
         )
+
+    def _noise_draws(self) -> tuple[Tensor, Tensor]:
+        """Draws under the stated noise alone, in w, and the proposal's density at them."""
+        if self.batch_noise_w is None or self.batch_noise_log_prob is None:
+            return self.batch_w, self.batch_log_prob
+        return self.batch_noise_w, self.batch_noise_log_prob
 
     def _padded(self, draws: int, weighted: bool) -> Self:
         """Returns the posterior with `draws` draws a row: the first one repeated, at weight 0."""
@@ -307,6 +392,10 @@ class PosteriorBase:
             batch_w=repeat(self.batch_w),
             batch_log_prob=repeat(self.batch_log_prob),
             batch_log_weights=torch.cat([weights, pad], 1),
+            batch_noise_w=None if self.batch_noise_w is None else repeat(self.batch_noise_w),
+            batch_noise_log_prob=None
+            if self.batch_noise_log_prob is None
+            else repeat(self.batch_noise_log_prob),
         )
 
     # --- what users read ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.sampling.importance import effective_sample_size
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
@@ -49,6 +50,7 @@ class RefinedGalaxy:
         chain: Convergence figures of a Markov chain, if there is one.
         star_log_odds: ln of the odds of a point source against the galaxy, at least, where they
             are so large that no chain was run; NaN elsewhere.
+        widening: What gives the draws honest widths; None if that was not asked for.
     """
 
     w: Float[Tensor, "s 7"]
@@ -70,6 +72,7 @@ class RefinedGalaxy:
     flags: int = 0
     chain: dict[str, float] = field(default_factory=dict)
     star_log_odds: float = math.nan
+    widening: Widening | None = None
 
     def judge(self, ess_wanted: float) -> None:
         """Fills in effective size, k-hat, efficiency and the flags that follow from them."""

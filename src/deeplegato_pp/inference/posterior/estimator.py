@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
 
 
@@ -34,6 +35,7 @@ class Estimator(Protocol):
         num_samples: int = 1000,
         seed: int | Sequence[int] = 0,
         batch_size: int = 64,
+        widths: str = "honest",
     ) -> Posterior:
         """Draws from the posteriors of galaxies."""
 
@@ -46,6 +48,7 @@ class Estimator(Protocol):
         seed: int | Sequence[int] = 0,
         star_odds: float | None = 1.0,
         noise_correlation: float | None = None,
-        model_error: float = 0.0,
+        model_error: float = MODEL_ERROR,
+        widths: str = "honest",
     ) -> Posterior:
         """Makes posteriors exact."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
@@ -97,6 +98,8 @@ class Measurement:
         fixed: Parameters held at a value, by name, at the reference instrument.
         prior: What the draws were reweighted to, in the user's units: ranges by name, or a
             function from parameters to log-densities; None: the box's prior.
+        widening: What moved the draws to honest widths, see :meth:`Posterior.widened`; None if
+            they are as the stated noise has them.
         model: Name and version of the network.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
         observation: What was observed; None if it could not be read.
@@ -127,6 +130,7 @@ class Measurement:
     gain: float | None = None
     fixed: Mapping[str, float] = field(default_factory=dict)
     prior: Mapping[str, Range] | Callable[[Tensor], Tensor] | None = None
+    widening: Widening | None = None
     model: str = ""
     psf_fwhm: float = math.nan
     observation: Observation | None = None
@@ -138,6 +142,18 @@ class Measurement:
     def measured(self) -> bool:
         """Whether there are draws."""
         return not self.flags & Flag.FAILED
+
+    @property
+    def widths(self) -> str:
+        """What the widths hold: ``honest``, ``noise``; empty if it was not measured."""
+        if not self.measured:
+            return ""
+        return "honest" if self.widening is not None and self.widening.judged else "noise"
+
+    @property
+    def structure(self) -> float:
+        """Median inflation of honest widths over the noise's own; NaN where none were found."""
+        return math.nan if self.widening is None else self.widening.structure
 
     @property
     def quality(self) -> str:

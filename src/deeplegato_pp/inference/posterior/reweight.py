@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import InputError, NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.base import PosteriorBase
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.posterior.measurement import Measurement, Range
@@ -43,9 +44,11 @@ def reweight_posterior(
 ) -> P:
     """Returns exactly refined galaxies under another prior, noise or gain, from their draws.
 
-    Nothing is sampled anew: effective size, k-hat and the verdicts on the image are judged again,
-    and where the draws do not carry the change the flags ``low_ess`` and ``high_khat`` say so. The
-    result keeps what is in force, so that two changes in turn are as good as both at once.
+    Draws that were moved to honest widths are weighed where they were before and moved again, so
+    a few may lie beyond ranges that were cut. Nothing is sampled anew: effective size, k-hat and
+    the verdicts on the image are judged again, and where the draws do not carry the change the
+    flags ``low_ess`` and ``high_khat`` say so. The result keeps what is in force, so that two
+    changes in turn are as good as both at once.
 
     Args:
         posterior: What :meth:`Predictor.refine` returned, by the exact method, or this function.
@@ -67,7 +70,7 @@ def reweight_posterior(
         if value is not None and not (math.isfinite(value) and value > 0):
             raise RangeError(f"{name} must be positive and finite, got {value}.")
     rows = []
-    for row in posterior:
+    for row in posterior.under_noise():
         m = row.measurements[0]
         if not m.measured:
             rows.append(replace(row, single=False))
@@ -180,7 +183,24 @@ def _reweight_row(row: P, old: Measurement, new: Measurement, ess: float) -> P:
     moved = replace(
         row, batch_w=all_w, batch_log_weights=all_weights, measurements=[judged], single=False
     )
-    return replace(moved, measurements=[_judged_image(moved, judged, result)])
+    final = _judged_image(moved, judged, result)
+    if new.box != old.box and new.box is not None and old.widening is not None:
+        center = torch.softmax(log_weights + ratio, 0) @ row.batch_w[0, used]
+        widening = _widening_in_box(old.widening, old.box, new.box, center)
+        final = replace(final, widening=widening)
+    return replace(moved, measurements=[final]).widened()
+
+
+def _widening_in_box(
+    widening: Widening, old: PriorBox, new: PriorBox, center: Float[Tensor, "7"]
+) -> Widening:
+    """What moves draws, in the coordinates of a narrower box, linearised at the draws' mean."""
+    step = 1e-4 * torch.eye(len(center)).to(center)
+    points = torch.cat([center + step, center - step, widening.modes])
+    w = _in_box(old.to_physical(points), new)
+    ahead, behind, modes = w.split([len(step), len(step), len(widening.modes)])
+    jacobian = ((ahead - behind) / 2e-4).T
+    return widening.in_coordinates(jacobian.expand(len(modes), -1, -1), modes)
 
 
 def _judged_image(row: PosteriorBase, m: Measurement, galaxy: RefinedGalaxy) -> Measurement:

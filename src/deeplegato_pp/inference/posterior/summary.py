@@ -27,6 +27,7 @@ NUMBERS: dict[str, str] = {
     "ood": "distance of the network's features from those of training images, about 1 for those",
     "ood_p": "chance that a training image lies farther",
     "p_value": "chance of a larger chi-square under the exact posterior",
+    "structure": "median honest width over the stated noise's own; about 1 for a Sérsic profile",
     "num_modes": "modes that the refinement's search kept, 0 where none was needed",
 }
 """Figures of quality, without unit."""
@@ -47,7 +48,7 @@ INSTRUMENT: dict[str, tuple[str, str]] = {
 }
 """What a result rests on."""
 
-TEXTS = ("name", "quality", "flag_names", "reason", "notes", "method", "model")
+TEXTS = ("name", "quality", "flag_names", "reason", "notes", "method", "widths", "model")
 INTEGERS = ("flags", "bin")
 
 
@@ -57,8 +58,9 @@ def units() -> dict[str, str]:
     for p in PARAMETERS:
         columns |= dict.fromkeys(_names(p.name), p.unit)
     for d in DERIVED:
-        columns |= {d.name: d.unit, f"{d.name}_std": _width_unit(d.unit)}
-    texts = ("quality", "flags", "flag_names", "reason", "notes", "method")
+        width = _width_unit(d.unit)
+        columns |= {d.name: d.unit, f"{d.name}_std": width, f"{d.name}_std_noise": width}
+    texts = ("quality", "flags", "flag_names", "reason", "notes", "method", "widths")
     columns |= dict.fromkeys(texts, "")
     columns |= dict.fromkeys(NUMBERS, "")
     columns |= {name: unit for name, (unit, _) in RIVALS.items()}
@@ -77,6 +79,7 @@ def descriptions() -> dict[str, str]:
         mean = "circular mean" if p.period else "mean"
         lines[p.name] = f"{p.meaning}: posterior {mean}"
         lines[f"{p.name}_std"] = f"standard deviation of {p.name}"
+        lines[f"{p.name}_std_noise"] = f"that of {p.name} if the stated noise were all"
         for suffix, probability in statistics.QUANTILES.items():
             lines[f"{p.name}_{suffix}"] = f"{100 * probability:g} % quantile of {p.name}"
         lines[f"prior_{p.name}_lower"] = f"lower bound of the prior of {p.name}"
@@ -84,12 +87,14 @@ def descriptions() -> dict[str, str]:
     for d in DERIVED:
         lines[d.name] = d.meaning
         lines[f"{d.name}_std"] = f"standard deviation of {d.name}"
+        lines[f"{d.name}_std_noise"] = f"that of {d.name} if the stated noise were all"
     lines |= {
         "quality": QUALITY,
         "flag_names": "names of the flags set, separated by commas",
         "reason": "why a galaxy was not measured",
         "notes": "what was assumed, found or replaced",
         "method": "how the draws came about",
+        "widths": "what errors and draws hold: honest (noise and structure) or noise alone",
         "model": "network and version of the package",
     }
     lines |= NUMBERS | {name: text for name, (_, text) in INSTRUMENT.items()}
@@ -99,7 +104,8 @@ def descriptions() -> dict[str, str]:
 
 def rows(posterior: PosteriorBase) -> list[dict[str, Any]]:
     """Returns one dictionary per galaxy, with None for numbers that are unknown or not finite."""
-    return [_row(posterior, i) for i in range(len(posterior))]
+    noise = posterior.under_noise()
+    return [_row(posterior, noise, i) for i in range(len(posterior))]
 
 
 def parameter_summaries(posterior: PosteriorBase, row: int = 0) -> list[statistics.Summary]:
@@ -126,7 +132,13 @@ def to_qtable(plain: list[dict[str, Any]]) -> Any:
         unit = known.get(name, "")
         table[name] = _column(name, values, unit)
         table[name].info.description = described.get(name, "")
+    table.meta["widths"] = kinds_of_widths(plain)
     return table
+
+
+def kinds_of_widths(plain: list[dict[str, Any]]) -> str:
+    """Returns what the errors of rows hold: ``honest``, ``noise``, or both, comma-separated."""
+    return ",".join(sorted({row["widths"] for row in plain if row.get("widths")}))
 
 
 def _column(name: str, values: list[Any], unit: str) -> Any:
@@ -141,7 +153,8 @@ def _column(name: str, values: list[Any], unit: str) -> Any:
 
 
 def _names(parameter: str) -> list[str]:
-    return [parameter, f"{parameter}_std", *(f"{parameter}_{s}" for s in statistics.QUANTILES)]
+    widths = (f"{parameter}_std", f"{parameter}_std_noise")
+    return [parameter, *widths, *(f"{parameter}_{s}" for s in statistics.QUANTILES)]
 
 
 def _width_unit(unit: str) -> str:
@@ -149,7 +162,7 @@ def _width_unit(unit: str) -> str:
     return "mag" if unit.startswith("mag") else unit
 
 
-def _row(posterior: PosteriorBase, index: int) -> dict[str, Any]:
+def _row(posterior: PosteriorBase, noise: PosteriorBase, index: int) -> dict[str, Any]:
     m = posterior.measurements[index]
     row: dict[str, Any] = dict.fromkeys(units())
     row |= {
@@ -160,14 +173,15 @@ def _row(posterior: PosteriorBase, index: int) -> dict[str, Any]:
         "reason": m.reason or None,
         "notes": _notes(m),
         "method": m.method or None,
+        "widths": m.widths or None,
         "model": m.model or None,
     }
     row |= {name: getattr(m, name) for name in NUMBERS}
     if m.rivals is not None:
         row |= {name: getattr(m.rivals, name) for name in RIVALS}
     if m.measured:
-        _add_parameters(row, posterior, index)
-        _add_derived(row, posterior, index)
+        _add_parameters(row, posterior, noise, index)
+        _add_derived(row, posterior, noise, index)
     _add_instrument(row, m)
     return {name: _plain(value) for name, value in row.items()}
 
@@ -177,24 +191,39 @@ def _notes(m: Measurement) -> str | None:
     return "; ".join([*notes, *m.notes]) or None
 
 
-def _add_parameters(row: dict[str, Any], posterior: PosteriorBase, index: int) -> None:
-    for p, s in zip(PARAMETERS, parameter_summaries(posterior, index), strict=True):
-        row |= dict(zip(_names(p.name), (s.value, s.std, *s.quantiles), strict=True))
+def _add_parameters(
+    row: dict[str, Any], posterior: PosteriorBase, noise: PosteriorBase, index: int
+) -> None:
+    found = parameter_summaries(posterior, index)
+    own = found if noise is posterior else parameter_summaries(noise, index)
+    for p, s, n in zip(PARAMETERS, found, own, strict=True):
+        row |= dict(zip(_names(p.name), (s.value, s.std, n.std, *s.quantiles), strict=True))
 
 
-def _add_derived(row: dict[str, Any], posterior: PosteriorBase, index: int) -> None:
+def _add_derived(
+    row: dict[str, Any], posterior: PosteriorBase, noise: PosteriorBase, index: int
+) -> None:
     m = posterior.measurements[index]
     if m.observation is None or m.prepared is None:
         return
+    found = _derived_summaries(posterior, m, index)
+    own = found if noise is posterior else _derived_summaries(noise, m, index)
+    for name, s in found.items():
+        row |= {name: s.value, f"{name}_std": s.std, f"{name}_std_noise": own[name].std}
+
+
+def _derived_summaries(
+    posterior: PosteriorBase, m: Measurement, index: int
+) -> dict[str, statistics.Summary]:
+    """Summaries of what follows from the seven parameters, by name."""
+    assert m.observation is not None  # noqa: S101  # checked by the caller
+    assert m.prepared is not None  # noqa: S101
     weights = posterior.weights(index)
     samples = posterior.batch_samples[index].numpy()
     used = slice(None) if weights is None else weights > 0
     draws = derive(samples[used], m.observation, m.prepared, m.psf_fwhm)
-    for d in DERIVED:
-        s = statistics.summarise(
-            draws[d.name], None if weights is None else weights[used], d.period
-        )
-        row |= {d.name: s.value, f"{d.name}_std": s.std}
+    kept = None if weights is None else weights[used]
+    return {d.name: statistics.summarise(draws[d.name], kept, d.period) for d in DERIVED}
 
 
 def _add_instrument(row: dict[str, Any], m: Measurement) -> None:

@@ -111,7 +111,13 @@ def _write_parquet(rows: Rows, path: Path) -> None:
         metadata = {"unit": units.get(name, ""), "description": described.get(name, "")}
         arrays.append(array)
         fields.append(pa.field(name, array.type, metadata=metadata))
-    schema = pa.schema(fields, metadata={"software": f"deeplegato-pp {__version__}"})
+    schema = pa.schema(
+        fields,
+        metadata={
+            "software": f"deeplegato-pp {__version__}",
+            "widths": summary.kinds_of_widths(list(rows)),
+        },
+    )
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 

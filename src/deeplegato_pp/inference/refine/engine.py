@@ -21,6 +21,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.modes import ModeFinder, is_misfit, mixture_at
+from deeplegato_pp.inference.fit.structure import widening_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import (
     SHORTEST_CHAIN,
@@ -69,6 +70,7 @@ class RefineOptions:
         star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
             the point source wins by far (see `inference.refine.fallback`). None: it is not
             looked at.
+        honest: Whether what gives the draws honest widths is worked out.
     """
 
     pilot: int = 48
@@ -79,6 +81,7 @@ class RefineOptions:
     chain_steps: int = 300
     star_odds: float | None = None
     pixel_budget: float = PIXEL_BUDGET
+    honest: bool = False
 
 
 def refine_batch(
@@ -163,6 +166,7 @@ class _Job:
         self.given_mask = likelihood.stamps.mask.clone()
         self.targets: dict[int, InterpolatedTarget] = {}
         self.short: set[int] = set()  # of budget
+        self.modes: list[Fit | None] = [None] * len(w)
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -219,6 +223,7 @@ class _Job:
         )
         modes, log_target = finder.find()
         self.likelihood, self.batches = finder.likelihood, finder.batches
+        self.modes = modes
         return modes, log_target
 
     def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
@@ -381,8 +386,19 @@ class _Job:
             judged = galaxy.judge_fit(self.likelihood, i, generator)
             best = self.coordinates.project(galaxy.best)[None]
             self.batches.count(torch.tensor([i]), best, judged)
+            if self.options.honest:
+                self._widen(i, galaxy)
             galaxy.num_renders = int(self.batches.renders[i])
         return RefinedDraws(galaxies, self.likelihood)
+
+    def _widen(self, row: int, galaxy: RefinedGalaxy) -> None:
+        """Works out what gives the draws honest widths."""
+        modes = self.modes[row]
+        galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean())
+        if not galaxy.widening.judged:
+            galaxy.flags |= int(Flag.STRUCTURE_UNJUDGED)
+        points = self.coordinates.project(galaxy.mean()[None]) if modes is None else modes.u
+        self.batches.count(torch.full((len(points),), row), points, self.coordinates.dim + 1)
 
 
 def laplace_share(sampler: TargetSampler) -> float:

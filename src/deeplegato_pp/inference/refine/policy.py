@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deeplegato_pp.checks import check_choice
+from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.rows import unrefined
 from deeplegato_pp.isolation import isolated
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -39,19 +41,22 @@ class Refining:
         fixed: Parameters held at a value, the same for all galaxies, in the user's units.
         star_odds: Prior odds of a point source against a galaxy.
         model_error: Error of the model as a fraction of itself.
+        widths: ``"honest"`` or ``"noise"``.
 
     Raises:
-        ConfigError: If the rule is unknown.
+        InputError: If the rule or the kind of widths is unknown.
     """
 
     method: str = "exact"
     rule: str = "all"
     fixed: Mapping[str, float] | None = None
     star_odds: float | None = 1.0
-    model_error: float = 0.0
+    model_error: float = MODEL_ERROR
+    widths: str = "honest"
 
     def __post_init__(self) -> None:
         check_choice(self.rule, ("all", "auto"), "refine_rule")
+        check_choice(self.widths, WIDTHS, "widths")
 
     def check(self, prior: PriorBox) -> None:
         """Refuses fixed values that no galaxy can have, whatever its instrument.
@@ -88,6 +93,7 @@ class Refining:
                 seed=seed if isinstance(seed, int) else [seed[i] for i in rows],
                 star_odds=self.star_odds,
                 model_error=self.model_error,
+                widths=self.widths,
             )
             return [refined[[i]] for i in range(len(refined))]
 

@@ -11,16 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deeplegato_pp.checks import check_choice
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
+from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.measurement import Rivals
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
-from deeplegato_pp.inference.refine.rows import in_force, refined_row, rivals_of, unrefined
+from deeplegato_pp.inference.refine.rows import (
+    as_drawn,
+    in_force,
+    refined_row,
+    rivals_of,
+    unrefined,
+)
 from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.scene.units import reference_values
 
@@ -55,9 +64,11 @@ class Refiner:
         noise_correlation: Variance of sums over many pixels over that of independent ones; None:
             each observation's own.
         model_error: Error of the model as a fraction of itself.
+        widths: ``"honest"`` or ``"noise"``.
 
     Raises:
         ConfigError: If the method is unknown.
+        InputError: If the kind of widths is unknown.
         RangeError: If `ess` or `star_odds` is not positive, or a name in `fixed` is unknown.
     """
 
@@ -69,11 +80,13 @@ class Refiner:
     seed: int | Sequence[int] = 0
     star_odds: float | None = STAR_ODDS
     noise_correlation: float | None = None
-    model_error: float = 0.0
+    model_error: float = MODEL_ERROR
+    widths: str = "honest"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
+        check_choice(self.widths, WIDTHS, "widths")
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
         if self.star_odds is not None:
@@ -84,6 +97,7 @@ class Refiner:
 
     def __call__(self, posterior: Posterior) -> Posterior:
         """Returns the refined posterior; see :meth:`Predictor.refine`."""
+        posterior = as_drawn(posterior)
         for m in posterior.measurements:
             if m.measured and m.method != "amortized":
                 raise InputError(
@@ -202,7 +216,7 @@ class Refiner:
             ess=self.ess,
             fixed=fixed or None,
             seeds=units.content_seeds(posterior.stamps, seed),
-            options=RefineOptions(star_odds=self._odds(fixed)),
+            options=RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest"),
         )
 
 

@@ -20,6 +20,7 @@ from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.isolation import reason_of
 from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ def unrefined(posterior: Posterior, error: Exception) -> Posterior:
     return replace(
         posterior, measurements=[replace(m, flags=flags, reason=f"not refined: {reason}")]
     )
+
+
+def as_drawn(posterior: Posterior) -> Posterior:
+    """Returns a network's posterior as it was drawn, before draws were moved to honest widths."""
+    measurements = [
+        replace(m, widening=None, flags=Flag.without(m.flags, Flag.STRUCTURE_UNJUDGED))
+        for m in posterior.measurements
+    ]
+    return replace(posterior.under_noise(), measurements=measurements)
 
 
 def rivals_of(
@@ -86,7 +96,8 @@ def refined_row(
         network.stamps,
         galaxy.log_weights[None],
     )
-    return replace(row, measurements=[_with_rivals(_judged(row, m, galaxy, card), rivals)])
+    judged = replace(_judged(row, m, galaxy, card), widening=galaxy.widening)
+    return replace(row, measurements=[_with_rivals(judged, rivals)]).widened()
 
 
 def in_force(
@@ -114,7 +125,7 @@ def _noise_notes(m: Measurement) -> list[str]:
     notes = []
     if m.noise_correlation != 1.0:
         notes.append(f"refined with a noise correlation of {m.noise_correlation:g}")
-    if m.model_error:
+    if m.model_error not in (0.0, MODEL_ERROR):
         notes.append(f"refined with a model error of {100 * m.model_error:g} %")
     return notes
 

@@ -1,0 +1,201 @@
+"""Do error bars hold on real galaxies? Pulls between independent images, and published fits.
+
+    python benchmarks/real_pulls.py FOLDER [--method laplace|exact] [--model-error 0.03]
+        [--sources profound_kids_viking ...] [--network-honest]
+
+FOLDER holds ``cases.ecsv`` with the columns file, source, id, band, tier, flags, pixel_scale and
+ref_* in the project's conventions, and the files it names. Three posteriors of each galaxy are
+compared: the network's, the refined one with the widths of the stated noise, and the honest one.
+
+Pulls are differences between two images of one galaxy over their combined error, in ln R_e, ln n
+and the two components of the ellipticity (1 - q)/(1 + q). Printed is the value within which 68 % of
+them lie (1 if the errors are right) with the central 68 % of its bootstrap over pairs, and the
+value for the differences themselves. Between KiDS r and VIKING Z the median difference in ln R_e
+and ln n, a gradient of colour, is taken out. Then, for tier A without degenerate cases: the share
+of published values within 1 and 2 sigma, also with floors of 5 % in R_e, 10 % in n, 0.02 in q and
+2 degrees in position angle added in quadrature, and the 68 % scatter of the differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from astropy.table import Table
+
+from deeplegato_pp import Observation, Posterior, Predictor
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.scene.noise import MODEL_ERROR
+
+NAMES = ("ln R_e", "ln n", "e1", "e2")
+FLOORS = np.array([0.05, 0.10, 0.02, 2.0])
+DRAWS = 1000
+
+GROUPS = {
+    "KiDS r and VIKING Z": ("profound_kids_viking",),
+    "KiDS and SDSS": ("profit_kids", "profit_sdss"),
+    "JWST bands": ("galfits_jwst",),
+    "DECam exposures": ("legacypipe_decam",),
+    "DECaLS bands": ("pysersic_decals",),
+    "quick-start bands": ("galfits_quickstart",),
+    "GAMA bands": ("galfitm_gama",),
+}
+"""Sources whose images of one galaxy are compared."""
+
+COLOUR = "KiDS r and VIKING Z"
+"""The group whose median difference in ln R_e and ln n is taken out."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Means and standard deviations of one galaxy: ln R_e [arcsec], ln n, e1, e2, q, angle."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def shape_of(row: Posterior) -> Shape:
+    """Returns a galaxy's shape from equally weighted draws."""
+    p = row.draws(DRAWS).numpy().reshape(-1, 7)
+    angle = np.deg2rad(2.0 * p[:, 4])
+    ellipticity = (1.0 - p[:, 3]) / (1.0 + p[:, 3])
+    middle = np.angle(np.exp(1j * angle).mean())
+    turned = np.angle(np.exp(1j * (angle - middle)))
+    columns = [
+        np.log(p[:, 1]),
+        np.log(p[:, 2]),
+        ellipticity * np.cos(angle),
+        ellipticity * np.sin(angle),
+        p[:, 3],
+        np.rad2deg(turned) / 2.0,
+    ]
+    mean = np.array([c.mean() for c in columns])
+    mean[5] += np.rad2deg(middle) / 2.0
+    return Shape(mean, np.array([c.std() for c in columns]))
+
+
+def pairs_of(cases: Table, rows: list[int], sources: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Returns pairs of images of one galaxy, of different sources where two are named."""
+    images: dict[str, list[int]] = {}
+    for i in rows:
+        if cases[i]["source"] in sources:
+            images.setdefault(str(cases[i]["id"]), []).append(i)
+    pairs = [p for group in images.values() for p in itertools.combinations(group, 2)]
+    if len(sources) == 1:
+        return pairs
+    return [(a, b) for a, b in pairs if cases[a]["source"] != cases[b]["source"]]
+
+
+def within(values: np.ndarray) -> float:
+    """Returns the absolute value within which 68 % of values lie."""
+    return float(np.quantile(np.abs(values), 0.68))
+
+
+def interval(values: np.ndarray, rng: np.random.Generator) -> str:
+    """Returns that value and the central 68 % of its bootstrap."""
+    again = [within(rng.choice(values, len(values))) for _ in range(500)]
+    low, high = np.quantile(again, [0.16, 0.84])
+    return f"{within(values):5.2f} ({low:4.2f}-{high:4.2f})"
+
+
+def report_pairs(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
+    """Prints pulls and differences between images of the same galaxies."""
+    for group, sources in GROUPS.items():
+        rows = sorted(next(iter(kinds.values())))
+        pairs = pairs_of(cases, rows, sources)
+        if not pairs:
+            continue
+        print(f"{group}: {len(pairs)} pairs; 68 % of pulls in {', '.join(NAMES)}; differences")
+        for kind, shapes in kinds.items():
+            difference = np.array([shapes[a].mean[:4] - shapes[b].mean[:4] for a, b in pairs])
+            error = np.array([np.hypot(shapes[a].std[:4], shapes[b].std[:4]) for a, b in pairs])
+            if group == COLOUR:
+                difference[:, :2] -= np.median(difference[:, :2], 0)
+            rng = np.random.default_rng(0)
+            pulls = "  ".join(interval(column, rng) for column in (difference / error).T)
+            scatter = " ".join(f"{within(column):.3f}" for column in difference.T)
+            print(f"  {kind:15s} {pulls}   {scatter}")
+
+
+def report_published(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
+    """Prints how published fits lie in the error bars."""
+    chosen = [
+        i
+        for i in sorted(next(iter(kinds.values())))
+        if cases[i]["tier"] == "A"
+        and "degenerate" not in str(cases[i]["flags"])
+        and np.isfinite(cases[i]["ref_effective_radius_px"])
+    ]
+    if not chosen:
+        return
+    print(f"published fits: {len(chosen)}; ln R_e, ln n, q, angle within 1 and 2 sigma,")
+    print("  within 1 and 2 sigma with floors, 68 % scatter")
+    for kind, shapes in kinds.items():
+        differences, errors = [], []
+        for i in chosen:
+            c, s = cases[i], shapes[i]
+            radius = c["ref_effective_radius_px"] * c["pixel_scale"]
+            turn = (s.mean[5] - c["ref_position_angle"] + 90.0) % 180.0 - 90.0
+            theirs = np.array([math.log(radius), math.log(c["ref_sersic_index"])])
+            differences.append([*(s.mean[:2] - theirs), s.mean[4] - c["ref_axis_ratio"], turn])
+            errors.append(s.std[[0, 1, 4, 5]])
+        d, e = np.array(differences), np.array(errors)
+        shares = [
+            " ".join(f"{x:.2f}" for x in (np.abs(d) < level * width).mean(0))
+            for width in (e, np.hypot(e, FLOORS))
+            for level in (1.0, 2.0)
+        ]
+        low, high = np.nanpercentile(d, [16, 84], axis=0)
+        scatter = " ".join(f"{x:.3f}" for x in 0.5 * (high - low))
+        print(f"  {kind:15s} " + " | ".join([*shares, scatter]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--method", choices=("exact", "laplace"), default="laplace")
+    parser.add_argument("--model-error", type=float, default=MODEL_ERROR)
+    parser.add_argument("--sources", nargs="+", default=None, help="default: all")
+    parser.add_argument(
+        "--network-honest", action="store_true", help="the network's honest widths too"
+    )
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    cases = Table.read(options.folder / "cases.ecsv")
+    rows, observations = [], []
+    for i, case in enumerate(cases):
+        if options.sources is None or case["source"] in options.sources:
+            try:
+                observations.append(Observation.from_fits(options.folder / case["file"]))
+                rows.append(i)
+            except InputError as error:
+                print(f"refused: {case['file']}: {error}")
+    predictor = Predictor.from_pretrained()
+    network = predictor.posterior(observations, DRAWS, widths="noise")
+    started = time.perf_counter()
+    refined = predictor.refine(network, options.method, model_error=options.model_error)
+    print(f"{len(rows)} galaxies refined in {time.perf_counter() - started:.0f} s")
+    inflation = refined.structure[np.isfinite(refined.structure)]
+    print(f"inflation, 16, 50, 84 %: {np.percentile(inflation, [16, 50, 84]).round(2)}")
+    posteriors = {"network": network, "noise": refined.under_noise(), "honest": refined}
+    if options.network_honest:
+        posteriors["network honest"] = predictor.posterior(observations, DRAWS)
+    measured = [k for k, m in enumerate(refined.measurements) if m.measured]
+    kinds = {
+        kind: {rows[k]: shape_of(posterior[k]) for k in measured}
+        for kind, posterior in posteriors.items()
+    }
+    report_pairs(cases, kinds)
+    report_published(cases, kinds)
+
+
+if __name__ == "__main__":
+    main()

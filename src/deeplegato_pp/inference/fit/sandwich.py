@@ -1,0 +1,343 @@
+r"""Error bars that hold where the model does not: the sandwich covariance of a posterior's mode.
+
+A likelihood of independent pixels takes each of them for news, while the residuals of a real galaxy
+(arms, clumps, another profile, an imperfect PSF) are coherent over many pixels. The mode stays what
+it is; its covariance comes from how the score, the gradient of ln L, scatters among pieces of the
+sky larger than that coherence:
+
+.. math:: S = H^{-1} (J + 1) H^{-1}, \qquad J = \sum_b s_b s_b^T,
+
+with :math:`H = F + 1` the Fisher information and the prior's precision in the coordinates in which
+the prior is N(0, I), and :math:`s_b` the score of block b. If the noise is all that there is to the
+residuals, J is its own :math:`J_0` but for the scatter of some sixty blocks, and S is the usual
+covariance. Everything here is a pure function of images at the mode: nothing is rendered.
+
+References:
+    | The behavior of maximum likelihood estimates under nonstandard conditions (Huber, 1967)
+    | Maximum likelihood estimation of misspecified models (White, 1982), doi:10.2307/1912526
+    | Window subsampling of estimating functions with application to regression models
+    | (Heagerty & Lumley, 2000)
+    | A note on the efficiency of sandwich covariance matrix estimation (Kauermann & Carroll, 2001)
+    | The open-faced sandwich adjustment for MCMC using estimating functions (Shaby, 2014),
+    | https://arxiv.org/abs/1204.3687
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deeplegato_pp.inference.fit.blocks import SECTORS
+
+SHRINKAGE = 60.0
+"""Blocks that the noise's own scatter of the score counts for, where nothing contradicts it."""
+
+BLOCKS_PER_PARAMETER = 2
+"""Fewest blocks with pixels, per parameter, from which structure is judged."""
+
+PIXELS_PER_PARAMETER = 10
+"""Fewest unmasked pixels, per parameter, from which structure is judged."""
+
+_LARGEST_LEVERAGE = 0.9
+"""Share of a direction's information in one block beyond which its score is not scaled up more."""
+
+
+@dataclass(frozen=True)
+class ModeImages:
+    """What is known of galaxies at the modes of their posteriors.
+
+    Attributes:
+        derivatives: Of the noiseless image with the coordinates w, with shape (B, D, N, N).
+        residual: Data less model and fitted sky, with shape (B, N, N).
+        variance: Of the likelihood, V, with shape (B, N, N).
+        noise_variance: Of the stated noise alone, V_0, with shape (B, N, N).
+        variance_slope: dV/dI, 0 where the variance is fixed, with shape (B, N, N).
+        mask: True where a pixel is ignored, with shape (B, N, N).
+        sky_sigma: Width of the sky offset's prior, with shape (B,).
+        noise_correlation: Variance of sums over many pixels over that of independent ones, by
+            which the likelihood divides; with shape (B,), >= 1.
+    """
+
+    derivatives: Float[Tensor, "b d n n"]
+    residual: Float[Tensor, "b n n"]
+    variance: Float[Tensor, "b n n"]
+    noise_variance: Float[Tensor, "b n n"]
+    variance_slope: Float[Tensor, "b n n"]
+    mask: Bool[Tensor, "b n n"]
+    sky_sigma: Float[Tensor, " b"]
+    noise_correlation: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Sums over pixels that a sandwich is made of.
+
+    Attributes:
+        fisher: F, the information of the likelihood, the sky marginalised, with shape (B, D, D).
+        noise: J_0, the score's variance if the stated noise were all, with shape (B, D, D).
+        blocks: Score of each block, with shape (B, K, D); 0 of one without pixels.
+        block_fisher: Information of each block, with shape (B, K, D, D).
+        used: Whether a block has pixels, with shape (B, K).
+        pixels: Unmasked pixels, with shape (B,).
+    """
+
+    fisher: Float[Tensor, "b d d"]
+    noise: Float[Tensor, "b d d"]
+    blocks: Float[Tensor, "b k d"]
+    block_fisher: Float[Tensor, "b k d d"]
+    used: Bool[Tensor, "b k"]
+    pixels: Int[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """Covariances of galaxies' modes, and the map that gives draws the honest one.
+
+    Attributes:
+        fisher: F, with shape (B, D, D).
+        precision: H, with shape (B, D, D).
+        score_noise: J_0, with shape (B, D, D).
+        score_scatter: J as used: shrunk and floored, with shape (B, D, D).
+        covariance: S = H^-1 (J + 1) H^-1, with shape (B, D, D).
+        noise_covariance: H^-1 (J_0 + 1) H^-1, with shape (B, D, D).
+        transform: A, which moves draws of covariance H^-1 about their mean to covariance S, with
+            shape (B, D, D); the identity where structure could not be judged.
+        inflation: Widths of S over those of the noise alone, by coordinate, with shape (B, D).
+        blocks: Blocks with pixels, with shape (B,).
+        judged: Whether there were pixels and blocks enough, with shape (B,). Where not, S is the
+            noise's own covariance.
+    """
+
+    fisher: Float[Tensor, "b d d"]
+    precision: Float[Tensor, "b d d"]
+    score_noise: Float[Tensor, "b d d"]
+    score_scatter: Float[Tensor, "b d d"]
+    covariance: Float[Tensor, "b d d"]
+    noise_covariance: Float[Tensor, "b d d"]
+    transform: Float[Tensor, "b d d"]
+    inflation: Float[Tensor, "b d"]
+    blocks: Int[Tensor, " b"]
+    judged: Bool[Tensor, " b"]
+
+
+def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
+    r"""Returns the score of each block of pixels, its variance under the noise, and F.
+
+    A pixel's part in the score is :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]`, r the residual less
+    the fitted sky: with it the derivative of the likelihood with a marginalised sky. All of it is
+    divided by the noise's correlation c, as the likelihood is.
+
+    Args:
+        images: At the modes.
+        blocks: Block of each pixel, from 0, with shape (B, N, N).
+    """
+    batch, dim = images.derivatives.shape[:2]
+    good = (~images.mask).flatten(1)
+    c = images.noise_correlation.double()[:, None]
+
+    def pixels(image: Tensor, hidden: float) -> Tensor:
+        return torch.where(good, image.double().flatten(1), hidden)
+
+    variance = pixels(images.variance, 1.0)
+    residual = pixels(images.residual, 0.0)
+    ratio = pixels(images.noise_variance, 0.0) / variance
+    slope = pixels(images.variance_slope, 0.0) / variance
+    g = torch.where(good[:, None], images.derivatives.double().flatten(2), 0.0)
+    weight = good / (c * variance)
+    excess = 0.5 * good * slope**2 / c  # information in the variance's own change
+
+    tau2 = images.sky_sigma.double()[:, None] ** 2
+    shrink = tau2 / (1.0 + tau2 * weight.sum(1, keepdim=True))
+    mean = torch.einsum("bdp,bp->bd", g, weight)
+    fisher = torch.einsum("bdp,bp,bep->bde", g, weight + excess, g)
+    fisher = fisher - shrink[..., None] * mean[:, :, None] * mean[:, None, :]
+
+    clean = (g - (shrink * mean)[..., None]) * weight[:, None]  # G times the inverse of V + sky
+    left = clean.sum(-1)
+    noise = torch.einsum("bdp,bp,bep->bde", clean, c * ratio * variance, clean)
+    noise = noise + tau2[..., None] * left[:, :, None] * left[:, None, :]
+    noise = noise + torch.einsum("bdp,bp,bep->bde", g, excess * ratio**2, g)
+
+    per_pixel = weight * residual + 0.5 * good * (residual**2 / variance - 1.0) * slope / c
+    number = int(blocks.max()) + 1
+    index = blocks.flatten(1)
+    scores = g.new_zeros(batch, dim, number)
+    scores.scatter_add_(2, index[:, None].expand(-1, dim, -1), g * per_pixel[:, None])
+    pairs = torch.triu_indices(dim, dim, device=g.device)
+    products = g[:, pairs[0]] * (g * (weight + excess)[:, None])[:, pairs[1]]
+    sums = g.new_zeros(batch, len(pairs[0]), number)
+    sums.scatter_add_(2, index[:, None].expand(-1, len(pairs[0]), -1), products)
+    block_fisher = g.new_zeros(batch, number, dim, dim)
+    block_fisher[:, :, pairs[0], pairs[1]] = sums.mT
+    block_fisher[:, :, pairs[1], pairs[0]] = sums.mT
+    used = g.new_zeros(batch, number).scatter_add_(1, index, good.to(g)) > 0
+    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1))
+
+
+def join_opposite(scores: Scores, sectors: int) -> Scores:
+    """Returns scores in which opposite sectors of a ring are one block.
+
+    Arms, bars and rings look the same after half a turn: what they do to the scores of opposite
+    sectors adds up in size, flux and shape.
+
+    Args:
+        scores: Of blocks numbered ring times `sectors` plus sector.
+        sectors: Sectors of a ring, an even number.
+    """
+    missing = -scores.used.shape[1] % sectors
+
+    def joined(array: Tensor) -> Tensor:
+        shape = array.shape[2:]
+        padded = torch.cat([array, array.new_zeros(len(array), missing, *shape)], 1)
+        halves = padded.reshape(len(array), -1, 2, sectors // 2, *shape)
+        return halves.sum(2).flatten(1, 2)
+
+    return replace(
+        scores,
+        blocks=joined(scores.blocks),
+        block_fisher=joined(scores.block_fisher),
+        used=joined(scores.used.long()) > 0,
+    )
+
+
+def leverage_corrected(scores: Scores, precision: Float[Tensor, "b d d"]) -> Float[Tensor, "b k d"]:
+    r"""Returns block scores as large as they would be had the block no part in the fit.
+
+    Under the right model a block's score at the mode varies by :math:`F_b - F_b H^{-1} F_b`, not
+    :math:`F_b`, since the mode follows the block's noise. Each is multiplied by
+    :math:`(1 - F_b H^{-1})^{-1/2}`, in the basis in which that is symmetric.
+
+    Args:
+        scores: Of the blocks.
+        precision: H, with shape (B, D, D).
+    """
+    root = torch.linalg.cholesky(precision)
+    inverse = torch.linalg.inv(root)
+    share = inverse[:, None] @ scores.block_fisher @ inverse.mT[:, None]
+    value, vectors = torch.linalg.eigh(share)
+    scale = (1.0 - value.clamp(0.0, _LARGEST_LEVERAGE)).rsqrt()
+    white = torch.einsum("bij,bkj->bki", inverse, scores.blocks)
+    turned = torch.einsum("bkji,bkj->bki", vectors, white) * scale
+    return torch.einsum("bij,bkjl,bkl->bki", root, vectors, turned)
+
+
+def shrunk_scatter(
+    blocks: Float[Tensor, "b k d"],
+    noise: Float[Tensor, "b d d"],
+    strength: float = SHRINKAGE,
+) -> Float[Tensor, "b d d"]:
+    r"""Returns the scatter of block scores, drawn towards the noise's own where that explains it.
+
+    With scores whitened by :math:`M = J_0 + 1` (directions that the prior decides do not count),
+    :math:`B_\mathrm{eff} = (\sum |s|^2)^2 / \sum |s|^4`, :math:`d = \mathrm{tr}\,M^{-1} J_0` and
+    :math:`\rho = \mathrm{tr}(M^{-1} J)/d`, the excess in its own standard deviations is
+    :math:`x = \max(\rho - 1, 0) / \sqrt{2/(d B_\mathrm{eff})}`, and the noise counts for
+    :math:`k = \mathrm{strength}/(1 + x^2)` blocks.
+
+    Args:
+        blocks: Scores of the blocks, with shape (B, K, D).
+        noise: J_0, with shape (B, D, D).
+        strength: Blocks that J_0 counts for where nothing contradicts it; 0 does not shrink.
+
+    Returns:
+        J, with shape (B, D, D).
+    """
+    scatter = blocks.mT @ blocks
+    if strength == 0:
+        return scatter
+    identity = torch.eye(noise.shape[-1]).to(noise)
+    tril = torch.linalg.cholesky(noise + identity)
+    white = torch.linalg.solve_triangular(tril, blocks.mT, upper=False)
+    length2 = (white**2).sum(1)
+    total = length2.sum(1)
+    effective = total**2 / (length2**2).sum(1).clamp_min(1e-300)
+    measured = torch.linalg.solve(noise + identity, noise).diagonal(dim1=-2, dim2=-1).sum(-1)
+    measured = measured.clamp_min(1e-12)
+    excess = (total / measured - 1.0).clamp_min(0.0) / (2.0 / (measured * effective)).sqrt()
+    count = strength / (1.0 + excess**2)
+    share = (count / (effective + count))[:, None, None]
+    return (1.0 - share) * scatter + share * noise
+
+
+def larger(first: Float[Tensor, "b d d"], second: Float[Tensor, "b d d"]) -> Float[Tensor, "b d d"]:
+    """Returns, of two covariances, one that is at least as large as either in every direction.
+
+    It is the larger of the two in each of the directions in which both are diagonal.
+
+    Args:
+        first: With shape (B, D, D), positive semi-definite.
+        second: With shape (B, D, D), positive definite.
+    """
+    tril = torch.linalg.cholesky(second)
+    inverse = torch.linalg.inv(tril)
+    white = inverse @ first @ inverse.mT
+    value, vectors = torch.linalg.eigh(0.5 * (white + white.mT))
+    side = tril @ vectors
+    return (side * value.clamp_min(1.0)[:, None]) @ side.mT
+
+
+def affine_map(
+    covariance: Float[Tensor, "b d d"], target: Float[Tensor, "b d d"]
+) -> Float[Tensor, "b d d"]:
+    r"""Returns the maps that turn draws of one covariance into draws of another.
+
+    :math:`A = L (L^{-1} S L^{-T})^{1/2} L^{-1}` with :math:`L L^T` the covariance: the one nearest
+    to the identity in its own units, and the same for any L.
+
+    Args:
+        covariance: Of the draws, with shape (B, D, D).
+        target: S, with shape (B, D, D).
+    """
+    tril = torch.linalg.cholesky(covariance)
+    inverse = torch.linalg.inv(tril)
+    white = inverse @ target @ inverse.mT
+    value, vectors = torch.linalg.eigh(0.5 * (white + white.mT))
+    root = (vectors * value.clamp_min(0.0).sqrt()[:, None]) @ vectors.mT
+    return tril @ root @ inverse
+
+
+def sandwich(
+    images: ModeImages,
+    blocks: Int[Tensor, "b n n"],
+    *,
+    sectors: int = SECTORS,
+    precision: Float[Tensor, "b d d"] | None = None,
+    shrinkage: float = SHRINKAGE,
+) -> Sandwich:
+    """Returns the honest covariances of galaxies' modes, and the noise's own beside them.
+
+    J is the larger, in every direction, of the scatter among blocks and among opposite blocks
+    joined, and of J_0.
+
+    Args:
+        images: At the modes, in coordinates in which the prior is N(0, I).
+        blocks: Block of each pixel, with shape (B, N, N): see `blocks.polar_blocks`.
+        sectors: Sectors of a ring by which blocks are numbered.
+        precision: H, the curvature of the log posterior, with shape (B, D, D), where that is known
+            better than by F + 1.
+        shrinkage: See :func:`shrunk_scatter`.
+    """
+    scores = block_scores(images, blocks)
+    dim = scores.fisher.shape[-1]
+    identity = torch.eye(dim).to(scores.fisher)
+    h = scores.fisher + identity if precision is None else precision
+    count = scores.used.sum(1)
+    judged = (count >= BLOCKS_PER_PARAMETER * dim) & (scores.pixels >= PIXELS_PER_PARAMETER * dim)
+    j = scores.noise
+    for part in (scores, join_opposite(scores, sectors)):
+        found = shrunk_scatter(leverage_corrected(part, h), scores.noise, shrinkage)
+        # H stands on both sides of a covariance, so it is J + 1 that decides which is larger.
+        j = larger(found + identity, j + identity) - identity
+    j = torch.where(judged[:, None, None], j, scores.noise)
+    inverse = torch.linalg.inv(h)
+    inverse = 0.5 * (inverse + inverse.mT)
+    own = inverse @ (scores.noise + identity) @ inverse
+    honest = inverse @ (j + identity) @ inverse
+    moved = torch.where(judged[:, None, None], affine_map(inverse, honest), identity)
+    widths = honest.diagonal(dim1=-2, dim2=-1) / own.diagonal(dim1=-2, dim2=-1)
+    return Sandwich(
+        scores.fisher, h, scores.noise, j, honest, own, moved, widths.sqrt(), count, judged
+    )

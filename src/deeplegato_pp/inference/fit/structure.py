@@ -1,0 +1,110 @@
+"""From a likelihood and its modes to honest widths: the images of which a sandwich is made."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks
+from deeplegato_pp.inference.fit.fit import Fit
+from deeplegato_pp.inference.fit.sandwich import ModeImages, sandwich
+from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.noise import model_variance
+from deeplegato_pp.scene.parameters import NUM_PARAMETERS
+from deeplegato_pp.scene.prior import W_MAX
+
+
+def mode_images(likelihood: Likelihood, row: int, u: Float[Tensor, " f"]) -> ModeImages:
+    """Returns one galaxy's derivatives, residual and variances at a point, as a batch of one.
+
+    Costs as many images as there are free coordinates.
+
+    Args:
+        likelihood: Galaxies and hypothesis, with the masks in force.
+        row: Which galaxy.
+        u: Point, with shape (F,).
+    """
+    model, jacobian = likelihood.jacobian(row, u)
+    s, error = likelihood.stamps, likelihood.model_error
+    mask, gain = s.mask[row], s.gain[row]
+    sigma = torch.where(mask, 1.0, s.sigma[row])
+    stated = model_variance(model, sigma, gain)
+    variance = model_variance(model, sigma, gain, error)
+    slope = (model > 0) / gain + 2.0 * error**2 * model
+    residual = torch.where(mask, 0.0, s.image[row] - model)
+    weight = torch.where(mask, 0.0, 1.0 / variance) / s.noise_correlation[row]
+    tau2 = s.sky_sigma[row] ** 2
+    sky = tau2 * (weight * residual).sum() / (1.0 + tau2 * weight.sum())
+    return ModeImages(
+        jacobian.reshape(1, len(u), *model.shape),
+        (residual - sky)[None],
+        variance[None],
+        stated[None],
+        slope[None],
+        mask[None],
+        s.sky_sigma[row : row + 1],
+        s.noise_correlation[row : row + 1],
+    )
+
+
+def widening_at(
+    likelihood: Likelihood, row: int, modes: Fit | None, mean: Float[Tensor, "7"]
+) -> Widening:
+    """Returns what makes the draws of one galaxy honest.
+
+    Args:
+        likelihood: Galaxies, with the masks in force.
+        row: Which galaxy.
+        modes: Its modes, best first; None where none were looked for: then the mean stands in.
+        mean: Weighted mean of its draws in w, with shape (7,).
+    """
+    coordinates = likelihood.coordinates
+    assert isinstance(coordinates, SersicCoordinates)  # noqa: S101  # a galaxy is refined
+    points = coordinates.project(mean[None]) if modes is None else modes.u
+    found = []
+    for i, u in enumerate(points):
+        images = mode_images(likelihood, row, u)
+        scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
+        blocks = polar_blocks(_ellipse(likelihood, u), likelihood.size, scale.to(u.device))
+        curvature = None if modes is None else torch.linalg.inv(modes.covariance[i])[None]
+        found.append(sandwich(images, blocks, precision=curvature))
+    best = found[0]
+    return Widening(
+        coordinates.embed(points),
+        _embedded(coordinates, torch.cat([s.precision for s in found])),
+        _embedded(coordinates, torch.cat([s.transform for s in found])),
+        _embedded(coordinates, best.covariance, 0.0)[0],
+        best.inflation[0],
+        int(best.blocks[0]),
+        bool(best.judged[0]),
+    )
+
+
+def block_scale(likelihood: Likelihood, row: int) -> float:
+    """Returns the least size of a block: the PSF's FWHM, or what the noise correlates. [px]"""
+    fwhm = psf_fwhm(likelihood.psfs[row].cpu().numpy(), likelihood.oversampling[row])
+    correlated = math.sqrt(float(likelihood.stamps.noise_correlation[row]))
+    return max(fwhm, correlated, 1.0)
+
+
+def _ellipse(likelihood: Likelihood, u: Float[Tensor, " f"]) -> Ellipses:
+    _, _, _, q, angle, x, y = likelihood.coordinates.columns(u[None].clamp(-W_MAX, W_MAX))
+    return Ellipses(x, y, q, angle)
+
+
+def _embedded(
+    coordinates: SersicCoordinates, matrices: Float[Tensor, "m f f"], diagonal: float = 1.0
+) -> Float[Tensor, "m 7 7"]:
+    """Matrices of free coordinates as ones of all seven; fixed ones have `diagonal`."""
+    if coordinates.dim == NUM_PARAMETERS:
+        return matrices
+    unit = torch.eye(coordinates.dim).to(matrices)
+    basis = coordinates.embed(unit) - coordinates.embed(torch.zeros_like(unit))  # (F, 7)
+    whole = basis.T @ matrices @ basis
+    return whole + diagonal * torch.diag(1.0 - basis.sum(0))

@@ -1,0 +1,121 @@
+"""Honest widths of the network's own posteriors, by the pixels' optimum beside its mean."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.fit import Fit, fit
+from deeplegato_pp.inference.fit.sandwich import affine_map, larger
+from deeplegato_pp.inference.fit.structure import widening_at
+from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.verdict.verdict import IMPROBABLE
+from deeplegato_pp.scene import units
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.noise import MODEL_ERROR
+from deeplegato_pp.scene.prior import PriorBox
+
+logger = logging.getLogger(__name__)
+
+BRIGHT = 30.0
+"""S/N above which structure matters beside the width of a network's posterior."""
+
+BATCH = 16
+"""Galaxies fitted together."""
+
+
+def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
+    """Returns the network's posteriors with honest widths, where that makes a difference.
+
+    Galaxies above a median S/N of 30, and those that do not fit, get a search for the optimum and a
+    sandwich. In every direction the larger holds: the network's variance, or the squared distance
+    of its mean from the optimum plus the optimum's honest variance. Neighbours are not masked, so
+    that an unmasked one widens the errors.
+
+    Args:
+        posterior: The network's.
+        prior: The network's, at the reference instrument.
+    """
+    chosen = [i for i in range(len(posterior)) if _worth_it(posterior, i)]
+    found: dict[int, Widening | None] = {}
+    for start in range(0, len(chosen), BATCH):
+        rows = chosen[start : start + BATCH]
+        found |= dict(zip(rows, _widenings(posterior, rows, prior), strict=True))
+    if not any(found.values()):
+        return posterior
+    measurements = list(posterior.measurements)
+    for i, widening in found.items():
+        if widening is not None:
+            unjudged = 0 if widening.judged else Flag.STRUCTURE_UNJUDGED
+            flags = int(measurements[i].flags | unjudged)
+            measurements[i] = replace(measurements[i], widening=widening, flags=flags)
+    return replace(posterior, measurements=measurements).widened()
+
+
+def _worth_it(posterior: Posterior, row: int) -> bool:
+    m = posterior.measurements[row]
+    if not m.measured or m.prepared is None:
+        return False
+    samples = posterior.batch_samples[row]
+    bright = units.median_snr(samples, m.prepared, m.psf_fwhm) > BRIGHT
+    return bright or m.chi2_p < IMPROBABLE
+
+
+def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[Widening | None]:
+    """What widens some rows; None for those whose search failed."""
+    part = posterior[rows]
+    stamps = [m.prepared for m in part.measurements if m.prepared is not None]
+    likelihood = Likelihood.of(stamps, prior, model_error=MODEL_ERROR)
+    mean = part.batch_w.double().mean(1)
+    try:
+        optima = fit(likelihood, torch.arange(len(rows)), mean)
+        return [
+            network_widening(likelihood, i, optima[torch.tensor([i])], part.batch_w[i].double())
+            for i in range(len(rows))
+        ]
+    except NumericalError as error:
+        if len(rows) > 1:
+            return [_widenings(posterior, [i], prior)[0] for i in rows]
+        logger.info("%s keeps the network's widths: %s", part.measurements[0].name, error)
+        return [None]
+
+
+def network_widening(
+    likelihood: Likelihood, row: int, optimum: Fit, w: Float[Tensor, "s 7"]
+) -> Widening | None:
+    """Returns what widens a network's draws; None where the search did not end at an optimum.
+
+    Args:
+        likelihood: Galaxies.
+        row: Which galaxy.
+        optimum: Its optimum.
+        w: The network's draws.
+    """
+    if not bool(optimum.converged[0]):
+        return None
+    mean, covariance = w.mean(0), torch.cov(w.T)
+    covariance = covariance + 1e-12 * torch.eye(len(mean)).to(covariance)
+    at_optimum = widening_at(likelihood, row, optimum, mean)
+    distance = mean - optimum.u[0]
+    target = torch.outer(distance, distance) + at_optimum.covariance
+    widest = larger(target[None], covariance[None])
+    inflation = (widest[0].diagonal() / covariance.diagonal()).sqrt()
+    matrix = affine_map(covariance[None], widest)
+    if not at_optimum.judged:
+        inflation, matrix = torch.ones_like(inflation), torch.eye(len(mean)).to(matrix)[None]
+    return Widening(
+        mean[None],
+        torch.linalg.inv(covariance)[None],
+        matrix,
+        widest[0],
+        inflation,
+        at_optimum.blocks,
+        at_optimum.judged,
+    )
