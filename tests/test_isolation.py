@@ -10,6 +10,7 @@ from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.refine.policy import Refining
+from deeplegato_pp.inference.refine.refiner import Refiner
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.scene.parameters import MAGNITUDE
@@ -85,16 +86,32 @@ def test_a_row_whose_verdict_breaks_is_failed_and_the_others_are_as_without_it(m
     assert together.chi2_p[[0, 2]] == pytest.approx(alone.chi2_p, rel=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_a_galaxy_that_breaks_keeps_the_networks_draws_and_the_others_are_as_alone(monkeypatch):
+    run = Refiner._run
+
+    def broken(self, posterior, *arguments):
+        if any(m.prepared.scale == 7.0 for m in posterior.measurements):
+            raise torch.linalg.LinAlgError("not positive-definite")
+        return run(self, posterior, *arguments)
+
+    monkeypatch.setattr(Refiner, "_run", broken)
+    predictor = make_predictor()
+    network = predictor.posterior([observe(0), observe(1, 7.0)], 100)
+    refined = Refining("laplace").apply(predictor, network, [3, 4])
+    assert refined.method == ["laplace", "amortized"]
+    assert refined.reasons[1] == "not refined: unexpected _LinAlgError: not positive-definite"
+    alone = Refining("laplace").apply(predictor, network[[0]], [3])
+    torch.testing.assert_close(refined[0].samples, alone[0].samples, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("value", [1e-30, 1e-300])
-def test_a_noise_pixel_near_zero_costs_one_row_its_refinement_only(value):
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_a_noise_pixel_near_zero_ends_no_run(value):
     predictor = make_predictor()
     network = predictor.posterior([observe(0), observe(1, one_dark_pixel(value))], 100)
     refined = Refining("laplace").apply(predictor, network, [3, 4])
-    assert refined.method == ["laplace", "amortized"]
-    assert refined.reasons[1].startswith("not refined: ")
-    alone = Refining("laplace").apply(predictor, network[[0]], [3])
-    torch.testing.assert_close(refined[0].samples, alone[0].samples, rtol=1e-4, atol=1e-4)
+    assert refined.method[0] == "laplace"
+    assert all(np.isfinite(row["magnitude"]) for row in refined.rows())
 
 
 def test_values_that_no_galaxy_can_have_are_refused_before_work():

@@ -1,6 +1,8 @@
 """Small named checks of users' input: each passes in silence or says what, got and remedy."""
 
 import math
+import operator
+import secrets
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ def as_real_array(array: Any, what: str) -> Array:
     Raises:
         InputError: If the entries are not real numbers.
     """
-    plain = np.asarray(np.ma.getdata(array))
+    plain = np.asarray(np.ma.getdata(as_plain(array)))
     if plain.dtype.kind not in "biuf":
         raise InputError(
             f"{what} must hold real numbers, got an array of type {plain.dtype}. "
@@ -25,6 +27,45 @@ def as_real_array(array: Any, what: str) -> Array:
     if np.ma.isMaskedArray(array):
         copy[np.ma.getmaskarray(array)] = np.nan
     return copy
+
+
+def as_plain(array: Any) -> Any:
+    """Returns a tensor, on whatever device and with or without gradient, as a numpy array.
+
+    Anything else is returned as it is; bfloat16, which numpy lacks, becomes float32.
+    """
+    if not hasattr(array, "detach"):
+        return array
+    tensor = array.detach().cpu()
+    return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+
+
+def check_seed(seed: Any, number: int) -> int | list[int]:
+    """Returns a seed as a plain whole number, or as one per galaxy.
+
+    Args:
+        seed: A whole number; a sequence with one per galaxy; None for one drawn by the system.
+        number: Galaxies.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if seed is None:
+        return secrets.randbits(62)
+    if isinstance(seed, int | np.integer):
+        return int(seed)
+    try:
+        seeds = [int(operator.index(s)) for s in seed] if not isinstance(seed, str) else []
+    except TypeError:
+        seeds = []
+    if not seeds:
+        raise InputError(
+            f"seed must be a whole number, a sequence with one for each galaxy, or None, got "
+            f"{seed!r}."
+        )
+    if len(seeds) != number:
+        raise InputError(f"{len(seeds)} seeds for {number} observations. Give one for each.")
+    return seeds
 
 
 def check_two_dimensional(array: Array, what: str) -> None:

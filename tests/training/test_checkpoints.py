@@ -78,6 +78,6 @@ def test_what_a_run_looked_up_is_not_passed_on(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     config = tiny("training.max_steps=3", "data.drive_base=${oc.env:SECRET_TOKEN}")
     assert config.data.drive_base == "hunter2"
-    train(config)
+    train(config, "training.seed=1")
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"hunter2" not in path.read_bytes(), path.name

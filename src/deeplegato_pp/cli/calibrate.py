@@ -50,7 +50,7 @@ def calibrate(
     ] = 400.0,
     widths: options.WidthsOption = options.Widths.honest,
     model_error: options.ModelError = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
+    seed: options.Seed = 0,
     resume: Annotated[
         bool,
         typer.Option(

@@ -176,7 +176,7 @@ def catalog(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Figure of the comparison.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the draws.")] = 0,
+    seed: options.Seed = 0,
 ) -> int:
     """Make a catalogue of posteriors: one row per source, whatever becomes of it.
 

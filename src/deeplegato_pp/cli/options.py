@@ -196,3 +196,16 @@ def extension_from(text: str | None) -> int | str | None:
         ('SCI', 1)
     """
     return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=-(2**63),
+        max=2**63 - 1,
+        help="Of everything random.",
+        show_default="0",
+    ),
+]

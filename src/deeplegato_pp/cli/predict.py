@@ -120,7 +120,7 @@ def predict(
             "images, one each, named as for --plot.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the draws.")] = 0,
+    seed: options.Seed = 0,
     resume: Annotated[
         bool,
         typer.Option(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from deeplegato_pp.cli import options
+
 
 def simulate(
     output: Annotated[
@@ -39,7 +41,7 @@ def simulate(
             show_default="isolated, except in chunks",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
+    seed: options.Seed = 0,
     chunks: Annotated[
         bool,
         typer.Option(

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from deeplegato_pp.config.ranges import check_ranges
 from deeplegato_pp.config.spelling import Layer, normalise, settle
 from deeplegato_pp.errors import ConfigError
 
@@ -45,15 +46,18 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
         layers: list[Layer] = []
         for source in sources:
             layers += _with_includes(_layer(source))
-        layers += _with_includes(_plain(OmegaConf.from_dotlist(list(overrides))))
+        layers += _with_includes(_overrides(overrides))
         made = [OmegaConf.create(layer) for layer in layers]
         merged = OmegaConf.merge(OmegaConf.structured(schema), *made)
         config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
         key = getattr(error, "full_key", None) or "?"
-        first_line = str(error).splitlines()[0]
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"Configuration key {key}: {first_line}") from error
     _lists_to_tuples(config)
+    check_ranges(config)
     settle(config)
     setattr(config, LOOKED_UP, _looked_up(OmegaConf.to_container(merged)))
     return config
@@ -99,12 +103,38 @@ def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:
     """Returns a layer after those that it includes, all in the schema's spelling."""
     layer = dict(layer)
     names = layer.pop(INCLUDE, [])
+    listed = [names] if isinstance(names, str) else names
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise ConfigError(
+            f"Configuration key {INCLUDE} names files, one or a list of them, got {names!r}."
+        )
     if depth > _DEEPEST:
         raise ConfigError(f"Configuration key {INCLUDE}: {names} include one another in a circle.")
     layers: list[Layer] = []
-    for name in [names] if isinstance(names, str) else names:
+    for name in listed:
         layers += _with_includes(_read(name), depth + 1)
     return [*layers, normalise(layer)]
+
+
+def _overrides(texts: Sequence[str]) -> Layer:
+    """Returns what assignments of the command line say."""
+    from omegaconf import OmegaConf
+
+    for text in texts:
+        key, equals, _ = text.partition("=")
+        if not (equals and all(name.isidentifier() for name in key.split("."))):
+            raise ConfigError(
+                f"{text!r} is no setting, expected section.key=value, e.g. training.batch_size=8."
+            )
+        try:
+            OmegaConf.from_dotlist([text])
+        except Exception as error:  # the YAML library's own errors derive from no common builtin
+            raise ConfigError(
+                f"Configuration key {key}: {text[len(key) + 1 :]!r} cannot be read as a value. "
+                "Brackets and quotes come in pairs."
+            ) from error
+    found: Layer = _plain(OmegaConf.from_dotlist(list(texts)))
+    return found
 
 
 def _read(source: str | os.PathLike[str] | None) -> Layer:

@@ -312,7 +312,13 @@ def load_config(source: ConfigLike = None, overrides: Sequence[str] = ()) -> Con
     """
     if not isinstance(source, Config):
         return merge_configs(Config, [source], overrides)
-    return merge_configs(type(source), [source.to_dict()], overrides) if overrides else source
+    if not overrides:
+        return source
+    made = merge_configs(type(source), [source.to_dict()], overrides)
+    # What the given configuration had looked up stays so.
+    keys = (*getattr(source, LOOKED_UP, ()), *getattr(made, LOOKED_UP, ()))
+    setattr(made, LOOKED_UP, keys)
+    return made
 
 
 def merge_configs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ def as_list(images: Any) -> list[Any]:
     """
     if isinstance(images, Tensor | np.ndarray):
         return list(planes(images)[0])
+    if not is_single(images) and not isinstance(images, Iterable):
+        raise InputError(
+            f"images are observations, FITS files or arrays, or a sequence of them, got a "
+            f"{type(images).__name__}."
+        )
     found = [images] if is_single(images) else list(images)
     if not found:
         raise InputError("there is nothing to measure: got an empty list of observations.")

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deeplegato_pp._lazy import moved_name
-from deeplegato_pp.checks import check_choice, check_positive_integer, check_within
+from deeplegato_pp.checks import (
+    check_choice,
+    check_positive,
+    check_positive_integer,
+    check_seed,
+    check_within,
+)
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
@@ -50,7 +56,7 @@ class Predictor(DictionaryInterface):
         self.recalibration = recalibration
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = as_device(device)
         self.model = model.to(self.device).eval()
         self.novelty = Novelty.of(model)
 
@@ -106,7 +112,7 @@ class Predictor(DictionaryInterface):
         self,
         observations: Image | Sequence[Image],
         num_samples: int = 1000,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = 0,
         batch_size: int = 64,
         widths: str = "honest",
     ) -> Posterior:
@@ -122,7 +128,7 @@ class Predictor(DictionaryInterface):
                 image's border, reference PSF, pixel scale and zero point, flagged.
             num_samples: Draws per galaxy, S.
             seed: Of the draws; a sequence holds one per observation, on which alone its draws
-                then depend, beside the network's output.
+                then depend, beside the network's output; None draws one.
             batch_size: Galaxies that go through the network together.
             widths: ``"honest"``: draws of galaxies above S/N 30, or that do not fit, are moved to
                 widths that hold for galaxies that are no Sérsic profiles, at the price of a search
@@ -147,14 +153,13 @@ class Predictor(DictionaryInterface):
             >>> Predictor.from_pretrained(device="cpu").posterior(obs, 50).samples.shape
             torch.Size([50, 7])
         """
-        for what, number in (("num_samples", num_samples), ("batch_size", batch_size)):
-            check_positive_integer(number, what)
+        num_samples = check_positive_integer(num_samples, "num_samples")
         check_within(num_samples, 1, MOST_SAMPLES, "num_samples")
+        batch_size = check_positive_integer(batch_size, "batch_size")
         check_choice(widths, WIDTHS, "widths")
         single = is_single(observations)
         items = as_list(observations)
-        if not isinstance(seed, int) and len(seed) != len(items):
-            raise InputError(f"{len(seed)} seeds for {len(items)} observations. Give one for each.")
+        seed = check_seed(seed, len(items))
         measurer = AmortizedMeasurer(self.model, self.device, self.name, self.novelty)
         found: list[Posterior | None] = [None] * len(items)
         pending: list[Pending] = []
@@ -186,7 +191,7 @@ class Predictor(DictionaryInterface):
         method: str = "exact",
         ess: float = 400.0,
         fixed: Mapping[str, Any] | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = 0,
         star_odds: float | None = 1.0,
         noise_correlation: float | None = None,
         model_error: float = MODEL_ERROR,
@@ -205,7 +210,7 @@ class Predictor(DictionaryInterface):
             fixed: Parameters held at a value, in the user's units: a number for all galaxies, or
                 one per galaxy, e.g. ``{"sersic_index": 4.0, "center_x": [0.3, -1.2]}``; the prior
                 is that of the others, and ``log_prob`` holds up to a constant.
-            seed: Of all random numbers; a sequence holds one per galaxy.
+            seed: Of all random numbers; a sequence holds one per galaxy, None draws one.
             star_odds: Prior odds of a point source against a galaxy, behind ``star_probability``;
                 None saves the comparison. Only the exact method compares.
             noise_correlation: For drizzled images: variance of the noise of sums over many pixels,
@@ -235,13 +240,17 @@ class Predictor(DictionaryInterface):
                 "recalibrated draws cannot be refined: their density is not known. Refine those of "
                 "a predictor made without recalibrated=True; exact posteriors need no other."
             )
+        if not isinstance(posterior, Posterior):
+            raise InputError(
+                f"refine takes what posterior() returned, got a {type(posterior).__name__}."
+            )
         refiner = Refiner(
             self.model,
             self.device,
             method,
-            ess,
+            check_positive(ess, "ess"),
             fixed,
-            seed,
+            check_seed(seed, len(posterior)),
             star_odds,
             noise_correlation,
             model_error,
@@ -258,3 +267,17 @@ class Predictor(DictionaryInterface):
         # By name, not by an import: catalogues stand above the predictor.
         make = moved_name("Predictor", "catalog", "deeplegato_pp.catalog")
         return make(self, images, sources, **options)
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """Returns a device.
+
+    Raises:
+        InputError: If torch knows none of that name.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(
+            f"device must be one that torch knows, such as cpu, cuda or cuda:1, got {device!r}."
+        ) from None

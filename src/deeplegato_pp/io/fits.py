@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,10 +220,12 @@ def check_is_file(path: str | os.PathLike[str]) -> None:
     Raises:
         FormatError: If there is no such file.
     """
-    if Path(path).is_file():
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a file is named by a path, got {path!r}, a {type(path).__name__}.")
+    if os.path.isfile(path):  # which is false, and raises nothing, for names that cannot be
         return
     asked = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(path))
-    if asked is not None and Path(asked[1]).is_file():
+    if asked is not None and os.path.isfile(asked[1]):
         raise FormatError(
             f"{path}: no such file. Extensions are not written behind the name: give {asked[1]} "
             f"and extension={asked[2]!r} (--extension {asked[2]})."

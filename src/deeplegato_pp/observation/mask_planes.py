@@ -199,7 +199,7 @@ def hides_galaxy(image: Array, noise: Array, mask: Array, radius: float) -> bool
     height, width = image.shape
     half = math.ceil(radius) + 1
     rows, columns = (
-        slice(max(0, size // 2 - half), size // 2 + half + 1) for size in (height, width)
+        slice(max(0, size // 2 - half), min(size, size // 2 + half + 1)) for size in (height, width)
     )
     image, noise, mask = image[rows, columns], noise[rows, columns], mask[rows, columns]
     y, x = np.ogrid[rows, columns]

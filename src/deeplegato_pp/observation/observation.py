@@ -198,6 +198,7 @@ class Observation:
 
         if gain is not None:
             gain = checks.check_positive(gain, "gain", "electrons per image unit")
+            checks.check_within(gain, 1e-30, 1e30, "gain", "electrons per image unit")
             if (gain * median) ** 2 < LOW_COUNTS_VARIANCE:
                 flags |= Flag.LOW_COUNTS
         if pixel_scale is None:
@@ -212,6 +213,7 @@ class Observation:
             sky_sigma = SKY_SIGMA_FRACTION * median
         elif sky_sigma != 0:
             sky_sigma = checks.check_positive(sky_sigma, "sky_sigma", "image units")
+            checks.check_within(sky_sigma / median, 0.0, 1e6, "sky_sigma over the noise")
 
         kernel, oversampling, psf_sum, psf_flags, psf_notes = inputs.usable_psf(
             psf, psf_fwhm, 1 if psf_oversampling is None else psf_oversampling, psf_even
@@ -227,8 +229,14 @@ class Observation:
             noise=sigma,
             mask=ignore,
             psf=kernel,
-            pixel_scale=checks.check_positive(pixel_scale, "pixel_scale", "arcsec/px"),
-            zero_point=checks.check_finite(zero_point, "zero_point"),
+            pixel_scale=checks.check_within(
+                checks.check_positive(pixel_scale, "pixel_scale", "arcsec/px"),
+                1e-6,
+                1e6,
+                "pixel_scale",
+                "arcsec/px",
+            ),
+            zero_point=checks.check_within(zero_point, -200.0, 200.0, "zero_point", "mag"),
             sky_sigma=float(sky_sigma),
             gain=gain,
             noise_correlation=correlation,

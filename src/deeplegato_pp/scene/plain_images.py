@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.arrays import Array
+from deeplegato_pp.checks import as_plain
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation.observation import Observation
@@ -34,7 +35,7 @@ def plane(image: Tensor | Array) -> Array:
     Args:
         image: With shape (H, W) or (1, H, W).
     """
-    array = np.asanyarray(image.numpy(force=True) if isinstance(image, Tensor) else image)
+    array = np.asanyarray(as_plain(image))
     return array[0] if array.ndim == 3 and len(array) == 1 else array
 
 

@@ -33,7 +33,7 @@ class Estimator(Protocol):
         self,
         observations: Any,
         num_samples: int = 1000,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = 0,
         batch_size: int = 64,
         widths: str = "honest",
     ) -> Posterior:
@@ -45,7 +45,7 @@ class Estimator(Protocol):
         method: str = "exact",
         ess: float = 400.0,
         fixed: Mapping[str, Any] | None = None,
-        seed: int | Sequence[int] = 0,
+        seed: int | Sequence[int] | None = 0,
         star_odds: float | None = 1.0,
         noise_correlation: float | None = None,
         model_error: float = MODEL_ERROR,

@@ -236,7 +236,12 @@ def per_galaxy(fixed: Mapping[str, Fixed], number: int) -> list[dict[str, float]
     """
     columns = {}
     for name, value in fixed.items():
-        column = np.asarray(value, dtype=np.float64)
+        try:
+            column = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"fixed {name} takes one number, or one per galaxy, got {value!r}."
+            ) from None
         if column.shape not in ((), (number,)):
             raise ShapeError(
                 f"fixed {name} takes one number, or one per galaxy ({number}), got an array of "
