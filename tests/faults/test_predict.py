@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +16,9 @@ from deeplegato_pp.cli.app import main
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference import predictor
 from deeplegato_pp.models import storage
-from faults import predict_slowly
+from faults import slowly
+from faults.stopping import stop
 
-PROGRAM = Path(predict_slowly.__file__)
 NAMES = [f"g{i}.fits" for i in range(4)]
 CALL = ["predict", *NAMES, "--no-refine", "--samples", "20", "--psf-fwhm", "3", "-o", "t.json"]
 JOURNAL = ".t.json.rows"
@@ -30,35 +27,14 @@ JOURNAL = ".t.json.rows"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(storage, "find", lambda name: name or "default")
-    monkeypatch.setattr(predictor.Predictor, "from_pretrained", classmethod(predict_slowly.load))
+    monkeypatch.setattr(storage, "find", lambda name: Path(name or "default"))
+    monkeypatch.setattr(predictor.Predictor, "from_pretrained", classmethod(slowly.load))
     for i, name in enumerate(NAMES):
-        image = fake_model.truth_image(predict_slowly.SIDE, seed=i).numpy()
+        image = fake_model.truth_image(slowly.SIDE, seed=i).numpy()
         header = fits.Header({"PIXSCALE": 0.25, "MAGZERO": 30.5})
         noise = fits.ImageHDU(np.ones_like(image), name="UNCERT")
         fits.HDUList([fits.PrimaryHDU(image, header), noise]).writeto(tmp_path / name)
     return tmp_path
-
-
-def stop(number: int, rows: int = 1) -> tuple[int, str]:
-    """Runs the program, stops it when some rows are on the disk; returns status and message."""
-    paths = [PROGRAM.parents[1], Path(storage.__file__).parents[2]]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), "60", *CALL],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline:
-        if Path(JOURNAL).exists() and Path(JOURNAL).read_bytes().count(b"\n") > rows:
-            break
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, message = process.communicate(timeout=240)
-    return process.returncode, message
 
 
 def rows_of(path="t.json") -> list[dict]:
@@ -70,14 +46,14 @@ def rows_of(path="t.json") -> list[dict]:
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_ends_with_a_line_and_nothing_is_lost(folder, number, status, word):
-    found, message = stop(number)
+    found, message = stop(number, CALL, JOURNAL, lines=2)
     assert found == status
     assert message == (
         f"deeplegato: {word}. Finished rows are safe in {JOURNAL}; go on with --resume.\n"
     )
     assert not Path("t.json").exists()
     measured = []
-    load = predict_slowly.load
+    load = slowly.load
 
     def spy(cls, *arguments, **options):
         made = load(cls)
@@ -97,7 +73,7 @@ def test_a_signal_ends_with_a_line_and_nothing_is_lost(folder, number, status, w
 
 
 def test_kill_9_loses_nothing_and_a_line_cut_short_does_not_count(folder):
-    assert stop(signal.SIGKILL, rows=1)[0] == -signal.SIGKILL
+    assert stop(signal.SIGKILL, CALL, JOURNAL, lines=2)[0] == -signal.SIGKILL
     with Path(JOURNAL).open("a") as file:
         file.write('{"image": "g1.fits", "row": {"fi')
     assert main([*CALL, "--resume"]) == 0
@@ -110,7 +86,7 @@ class Stop(KeyboardInterrupt):
 
 
 def stopped_after(monkeypatch, rows: int) -> None:
-    add = predict_slowly.Journal.add
+    add = slowly.Journal.add
     seen = []
 
     def added(self, images, new):
@@ -119,8 +95,8 @@ def stopped_after(monkeypatch, rows: int) -> None:
         if len(seen) >= rows:
             raise Stop
 
-    monkeypatch.setattr(predict_slowly.measuring, "CHUNK", 1)
-    monkeypatch.setattr(predict_slowly.Journal, "add", added)
+    monkeypatch.setattr(slowly.measuring, "CHUNK", 1)
+    monkeypatch.setattr(slowly.Journal, "add", added)
 
 
 def test_an_image_that_has_changed_is_measured_again(folder, monkeypatch, capsys):
@@ -146,10 +122,10 @@ def test_other_options_are_not_mixed_in(folder, monkeypatch, capsys):
     assert "--samples-output) are not kept" in capsys.readouterr().err
     assert main(CALL) == 0  # afresh
     assert not Path(JOURNAL).exists()
-    with predict_slowly.Journal(Path("t.json"), {"seed": 1}, False):
+    with slowly.Journal(Path("t.json"), {"seed": 1}, False):
         pass
     with pytest.raises(ConfigError, match="other options"):
-        predict_slowly.Journal(Path("t.json"), {"seed": 2}, True)
+        slowly.Journal(Path("t.json"), {"seed": 2}, True)
 
 
 def test_names_that_are_no_utf_8_are_rows_too(folder, capsys):

@@ -1,4 +1,4 @@
-"""`deeplegato predict` with the fake network, chunks of one, and a pause after each row.
+"""`deeplegato` with the fake network, chunks of one, and a pause after each chunk.
 
 The tests of interruptions run it as a program, since signals go to processes.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
+from deeplegato_pp.catalog.checkpoints import WorkFolder
 from deeplegato_pp.cli import measuring
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.cli.journal import Journal
@@ -25,7 +27,7 @@ def load(cls, name=None, device=None, recalibrated=False):
 
 
 def run(pause: float, arguments: list[str]) -> int:
-    storage.find = lambda name: name or "default"
+    storage.find = lambda name: Path(name or "default")
     predictor.Predictor.from_pretrained = classmethod(load)
     measuring.CHUNK = 1
     add = Journal.add
@@ -34,7 +36,13 @@ def run(pause: float, arguments: list[str]) -> int:
         add(self, images, rows)
         time.sleep(pause)
 
-    Journal.add = slowly
+    store = WorkFolder.store
+
+    def stored_slowly(self, plan, number, table):
+        store(self, plan, number, table)
+        time.sleep(pause)
+
+    Journal.add, WorkFolder.store = slowly, stored_slowly
     return main(arguments)
 
 
