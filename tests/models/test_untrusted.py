@@ -70,7 +70,7 @@ def test_a_version_is_a_text(folder):
         ("model.backbone.depths", [1] * 9, "expected at most 8 numbers from 1 to 48"),
         ("model.backbone.depths", [10**9, 1], "expected at most 8 numbers from 1 to 48"),
         ("model.npe.hidden_dim", 4096, "asks for a network of some"),
-        ("model.npe.num_flow_layers", -1, "num_flow_layers is -1, expected from 1 to 64"),
+        ("model.npe.num_flow_layers", -1, "num_flow_layers must be at least 1, got -1"),
         ("data.image_size", 100_000, "image_size is 100000, expected from 1 to 1024"),
     ],
 )
