@@ -6,7 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
+from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.verdict.best_fit import MODEL_FLOOR, BestFits
+from deeplegato_pp.scene.batches import Data
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import log_likelihood
 from simulated_galaxies import coordinates_of, simulate
@@ -111,24 +113,17 @@ def test_batched_images_are_those_of_one_galaxy(likelihood):
         torch.testing.assert_close(image, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_verdict_climbs_the_same_hill(likelihood):
-    """The search's objective is minus twice the log posterior: the sky's own term included."""
-    generator = torch.Generator().manual_seed(0)
-    w = W + 0.02 * torch.randn(50, 7, generator=generator, dtype=torch.float64)
-    fits = BestFits([w], likelihood)
-    fits.evaluate(ROW, W[None])
-    floored = likelihood.replace(model_error=math.hypot(MODEL_ERROR, MODEL_FLOOR))
-    expected = floored.residual(0, fits.model[0])
-    at_mean = BestFits([w - w.mean(0) + W], likelihood)
-    at_mean.evaluate(ROW, W[None])
-    objective = float(at_mean._objective(ROW))
-    assert objective == pytest.approx(-2.0 * float(expected.log_likelihood), rel=1e-9)
-    torch.testing.assert_close(fits.residual[0], expected.in_sigma)
+def test_a_fit_climbs_the_same_hill(likelihood):
+    found = fit(likelihood, ROW, W[None])
+    log_l = float(likelihood.residual(ROW, found.image).log_likelihood)
+    assert close([found.log_posterior - likelihood.coordinates.log_prior(found.u)], log_l)
+    again = likelihood.log_posterior(0, found.u, torch.float64)
+    assert float(found.log_posterior) == pytest.approx(float(again), abs=4e-3)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.02, 0.1])
-def test_the_verdicts_objective_knows_what_a_sky_costs(offset):
-    """Of two skies the one that the prior likes less must be worse by its own chi-square."""
+def test_the_verdicts_search_knows_what_a_sky_costs(offset):
+    """Its likelihood is that of a Gaussian with the sky in its covariance, s^2 / tau^2 included."""
     plain = simulate(W[None], sky_sigma=0.0, size=SIZE)
     raised = plain.replace()
     raised.stamps.sky_sigma.fill_(0.02)
@@ -143,9 +138,11 @@ def test_the_verdicts_objective_knows_what_a_sky_costs(offset):
     left = s.image[0] - model
     covariance = torch.diag(variance.flatten()) + 0.02**2
     normal = torch.distributions.MultivariateNormal(torch.zeros(SIZE**2).double(), covariance)
-    assert float(fits.log_likelihood[0]) == pytest.approx(
+    found = Data.of(fits.batches.likelihood, ROW).residual(fits.model)
+    assert float(found.log_likelihood) == pytest.approx(
         float(normal.log_prob(left.flatten())), abs=1e-6
     )
+    torch.testing.assert_close(fits.residual, found.in_sigma)
 
 
 def test_replace_shares_nothing_and_keeps_the_rest(likelihood):

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.scene.batches import Data
+from deeplegato_pp.scene.noise import marginalise_sky
 
 _NEGLECTED = 0.002
 """Error of ln L granted to pixels that are expanded, summed without regard to sign."""
@@ -127,9 +128,7 @@ class _Pixels:
         """Returns ln L from the terms' sums over pixels, the sky offset marginalised."""
         pixels, weighted, weight = sums / self.correlation
         constant = 0.5 * self.count * math.log(2.0 * math.pi) / self.correlation
-        information = self.sky_variance * weight
-        sky = 0.5 * self.sky_variance * weighted**2 / (1.0 + information)
-        return pixels - constant + sky - 0.5 * torch.log1p(information)
+        return pixels - constant + marginalise_sky(weighted, weight, self.sky_variance)[2]
 
 
 def _slope(value: Tensor, at: Tensor) -> Tensor:

@@ -54,13 +54,32 @@ def model_variance(
     return variance + (model_error * model) ** 2 if model_error else variance
 
 
+def marginalise_sky(
+    weighted: Float[Tensor, "*b"], information: Float[Tensor, "*b"], prior: Float[Tensor, "*#b"]
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    r"""Returns what a constant sky offset with the prior :math:`N(0, \tau^2)` does to ln L.
+
+    Args:
+        weighted: :math:`\sum w r / c`, with shape (*,).
+        information: :math:`\sum w / c`, with shape (*,).
+        prior: :math:`\tau^2`, with shape (*,).
+
+    Returns:
+        The offset's variance given the data, its best value, and what ln L gains when the offset is
+        marginalised, each with shape (*,).
+    """
+    variance = prior / (1.0 + prior * information)
+    sky = variance * weighted
+    return variance, sky, 0.5 * sky * weighted - 0.5 * torch.log1p(prior * information)
+
+
 @dataclass(frozen=True, eq=False)
 class Residual:
     r"""Data less model under the noise, the constant sky offset marginalised.
 
     With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the sky's prior
     :math:`N(0, \tau^2)` and the noise correlation c, the offset's variance given the data is
-    :math:`v = 1/(\tau^{-2} + \sum w / c)`. This is the one place where it is marginalised.
+    :math:`v = 1/(\tau^{-2} + \sum w / c)`; see :func:`marginalise_sky`.
 
     Attributes:
         variance: V, with shape (*, N, N); 1 where masked.
@@ -158,8 +177,7 @@ def residual(
     sum_wr = weighted.sum((-2, -1), dtype=torch.float64) / noise_correlation
     information = weight.sum((-2, -1), dtype=torch.float64) / noise_correlation
     tau2 = sky_sigma.double() ** 2
-    sky_variance = tau2 / (1.0 + tau2 * information)
-    sky = sky_variance * sum_wr
+    sky_variance, sky, _ = marginalise_sky(sum_wr, information, tau2)
     return Residual(
         variance,
         weight,
