@@ -364,8 +364,8 @@ class Flag(enum.IntFlag):
     SKY_LEFT = (
         1 << 47,
         "Sky is left in the image: fluxes, radii and Sérsic indices are too high or too low",
-        "the medians of all four corners (an eighth of a side) are more than 1 sigma, and 5 "
-        "standard errors, from zero, with one sign; the notes have the value",
+        "the medians of all four corners (an eighth of a side) are more than half a sigma, "
+        "and 5 standard errors, from zero, with one sign; the notes have the value",
         "caution",
         "Subtract the sky",
     )

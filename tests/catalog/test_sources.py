@@ -150,6 +150,7 @@ def test_ids_in_csv_are_whole_numbers_or_texts(tmp_path):
         ("id,x,y\nP\u00e9rez 1,50,40\n", "latin-1"),
         ("id;x;y\nP\u00e9rez 1;50;40\n", "utf-8"),
         ("id\tx\ty\nP\u00e9rez 1\t50\t40\n", "utf-8"),
+        ("id;x;y\nP\u00e9rez 1;50,0;40,0\n", "utf-8"),
         ("# made by me\n\nid, x, y\nP\u00e9rez 1, 50, 40\n", "utf-8"),
     ],
 )

@@ -81,6 +81,9 @@ def labelled(count: int = 6) -> np.ndarray:
 def test_segmentation_maps_are_recognised():
     assert looks_like_segmentation(labelled())
     assert looks_like_segmentation(labelled().astype(float))
+    ragged = labelled()
+    ragged[38, 32] = 1
+    assert looks_like_segmentation(ragged)
     assert looks_like_segmentation(np.zeros((3, 3)), "SEGMENTATION")
     quality = np.zeros((64, 64), dtype=np.int32)
     quality[np.random.default_rng(0).random((64, 64)) < 0.2] = 3
@@ -99,3 +102,6 @@ def test_a_mask_that_hides_the_galaxy():
     assert not hides_galaxy(image, noise, ~near, 4)
     assert hides_galaxy(image, noise, near, 6)
     assert hides_galaxy(image, noise, image > 3, 12)
+    for small in (np.s_[:5, :], np.s_[:, :3], np.s_[:2, :2]):
+        assert not hides_galaxy(image[small], noise[small], nothing[small], 12)
+        assert hides_galaxy(image[small], noise[small], ~nothing[small], 12)

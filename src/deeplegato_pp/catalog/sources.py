@@ -473,6 +473,7 @@ def _csv_columns(path: Path) -> dict[str, Any]:
             f"sources {path}: the file has no line of names, expected x, y or ra, dec."
         )
     delimiter = max(",;\t|", key=lines[0].count)
+    comma = delimiter != "," and any(re.search(r"\d,\d", line) for line in lines[1:100])
     names = [name.strip().strip("\"'") for name in lines[0].rstrip("\r\n").split(delimiter)]
     texts = [n for n in names if n.lower() in (*ALIASES["id"], *ALIASES["file"])]
     table = pyarrow.csv.read_csv(
@@ -482,6 +483,7 @@ def _csv_columns(path: Path) -> dict[str, Any]:
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(texts, pyarrow.string()),  # 64-bit ids stay digit for digit
             strings_can_be_null=False,
+            decimal_point="," if comma else ".",
         ),
     )  # fmt: skip
     return {name: _plain_column(table.column(name), name) for name in dict.fromkeys(names)}

@@ -13,7 +13,7 @@ REPEATS = 10
 DISTINCT = 0.95
 """Part of the other pixels whose values must differ: an image of few levels has no placeholder."""
 
-SKY_LIMIT = 1.0
+SKY_LIMIT = 0.5
 """Median of every corner, in units of the noise, beyond which sky was left in the image."""
 
 

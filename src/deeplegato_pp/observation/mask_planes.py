@@ -179,10 +179,10 @@ def looks_like_segmentation(mask: Array, name: str = "") -> bool:
         return False
     compact = np.searchsorted(labels, whole) + 1
     compact[whole == 0] = 0
-    single = sum(
-        label(compact[box] == i + 1, np.ones((3, 3)))[1] == 1
-        for i, box in enumerate(find_objects(compact))
-    )
+    single = 0
+    for i, box in enumerate(find_objects(compact)):
+        sizes = np.bincount(label(compact[box] == i + 1, np.ones((3, 3)))[0].ravel())[1:]
+        single += bool(sizes.max() >= 0.8 * sizes.sum())
     sizes = np.bincount(compact.ravel())[1:]
     return bool(single >= 0.9 * len(labels) and np.median(sizes) >= 5)
 

@@ -303,7 +303,8 @@ def _mask(found: FitsImage, given: Given) -> tuple[Array | None, MaskMeaning, st
     name = "" if mask is None else "given"
     if companion is not None:
         meaning = companion_meaning(companion, found.header, given.mask_bits)
-        name = companion.name or "given"
+        own = companion.name if companion.name != "PRIMARY" else ""
+        name = own or os.path.basename(companion.file) or "given"
     if found.no_data is not None:
         checks.check_same_shape(found.no_data, found.image.shape, "the weight map")
         ignore = inputs.boolean_mask(mask, meaning.bits, found.image.shape)
