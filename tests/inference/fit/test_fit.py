@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deeplegato_pp.inference.fit.curvature import use_full_curvature
-from deeplegato_pp.inference.fit.fit import Fit, fit
+from deeplegato_pp.inference.fit.fit import Fit, GaussianPrior, Stop, fit
 from deeplegato_pp.inference.fit.modes import choose_starts, distinct_modes, laplace_widths
 from deeplegato_pp.scene.batches import Batches
 from simulated_galaxies import coordinates_of, simulate

@@ -75,7 +75,8 @@ def test_a_galaxy_alone_gives_the_same_draws(galaxies, refined):
         seeds=torch.tensor([1]),
         options=NO_CHAIN,
     )
-    torch.testing.assert_close(alone[0].w, refined[1].w, atol=1e-6, rtol=0)
+    difference = (alone[0].w - refined[1].w).abs() / refined[1].std()
+    assert float(difference.max()) < 1e-4  # sums in float32 depend on the batch's shape
     assert alone[0].log_evidence == pytest.approx(refined[1].log_evidence, abs=1e-3)
 
 
@@ -297,7 +298,7 @@ def test_no_chain_where_the_model_is_at_fault(monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("a chain was run")
 
-    monkeypatch.setattr("deeplegato_pp.inference.refine.engine.rescue", forbidden)
+    monkeypatch.setattr("deeplegato_pp.inference.refine.fallback.sample_chain", forbidden)
     monkeypatch.setattr(
         "deeplegato_pp.inference.refine.engine.weights_failed", lambda galaxy, ess: True
     )

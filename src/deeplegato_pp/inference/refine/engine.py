@@ -306,23 +306,22 @@ class _Job:
         """Runs a Markov chain where the weights fail, if that is of use and can be paid for."""
         if galaxy.method == "laplace" or not weights_failed(galaxy, self.budget.ess):
             return galaxy
+        best = self.coordinates.project(galaxy.w[galaxy.log_weights.argmax()])[None]
+        cost = float(self.batches.cost(torch.tensor([row]), best))
+        steps = min(self.options.chain_steps, longest_chain(self.batches.left(row), cost))
         if modes is not None and bool(is_misfit(self.likelihood, modes[:1])):
             logger.info("galaxy %d: no Sérsic profile, so no Markov chain is run", row)
-            return galaxy
-        best = self.coordinates.project(galaxy.w[galaxy.log_weights.argmax()])[None]
-        steps = longest_chain(
-            self.batches.left(row), float(self.batches.cost(torch.tensor([row]), best))
-        )
-        if steps < min(SHORTEST_CHAIN, self.options.chain_steps):
+            steps = 0
+        elif steps < min(SHORTEST_CHAIN, self.options.chain_steps):
             self.short.add(row)
-            return galaxy
+            steps = 0
         better, renders = rescue(
             self.likelihood,
             row,
             galaxy,
             seed=self.seeds[row],
             ess=self.budget.ess,
-            max_steps=min(self.options.chain_steps, steps),
+            max_steps=steps,
             star_odds=self.options.star_odds,
         )
         self.batches.count(torch.tensor([row]), best, renders)

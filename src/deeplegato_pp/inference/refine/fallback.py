@@ -87,7 +87,7 @@ def rescue(
         galaxy: Its weighted draws.
         seed: Of the chain.
         ess: Effective sample size wanted.
-        max_steps: Longest chain. [steps]
+        max_steps: Longest chain; 0 for none. [steps]
         star_odds: Prior odds of a point source against a galaxy; None: a chain in any case.
     """
     if star_odds is not None:
@@ -95,6 +95,8 @@ def rescue(
         if log_odds > LOST:
             logger.info("galaxy %d: a point source, by e^%.0f to 1 or more", row, log_odds)
             return replace(galaxy, star_log_odds=log_odds), 0
+    if max_steps == 0:
+        return galaxy, 0
     logger.info(
         "galaxy %d: effective size %.0f, k-hat %.2f; running a Markov chain",
         row,
