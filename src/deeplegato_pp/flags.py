@@ -382,7 +382,7 @@ class Flag(enum.IntFlag):
         1 << 49,
         "The error bars are the noise's own: too little of the galaxy is seen to judge structure",
         "honest widths asked for, and fewer than 2 blocks of pixels or 10 unmasked pixels per free "
-        "parameter",
+        "parameter, or derivatives that are not finite",
         "caution",
         "Give a larger stamp, or mask less of it (--mask)",
     )

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import torch
 
 from deeplegato_pp.calibration import run
 from deeplegato_pp.calibration import settings as settings_module
 from deeplegato_pp.calibration.document import document
 from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.measure import _moved
 from deeplegato_pp.calibration.settings import BATCH, Settings, Simulations
 from deeplegato_pp.errors import ConfigError, FormatError, InputError, RangeError
+from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 
 SETTINGS = Settings(number=100, draws=50, detailed=3)
 
@@ -78,6 +83,42 @@ def test_parts_of_another_run_are_refused(predictor, simulations, tmp_path):
     (tmp_path / run.PARTS / "part-000000.npz").write_bytes(b"nonsense")
     with pytest.raises(FormatError, match="no part of a calibration"):
         run.measure(predictor, simulations, few, tmp_path)
+
+
+def test_widths_are_part_of_what_a_refined_run_is(predictor, simulations):
+    def digest(**changes: object) -> str:
+        settings = replace(Settings(number=20, refine=True), **changes)
+        return settings_module.fingerprint(predictor.model, simulations, settings)
+
+    runs = [{}, {"widths": "noise"}, {"model_error": 0.0}, {"refine": False}]
+    assert len({digest(**changes) for changes in runs}) == 4
+    assert digest(refine=False) == digest(refine=False, widths="noise", model_error=0.0)
+
+
+def test_moved_draws_have_the_density_of_where_they_come_from():
+    generator = torch.Generator().manual_seed(0)
+    w = 0.3 + 0.01 * torch.randn(200, 7, generator=generator, dtype=torch.float64)
+    identity = torch.eye(7, dtype=torch.float64)
+    matrix = identity.clone()
+    matrix[2, 2], matrix[0, 1] = 4.0, 0.5
+    widening = Widening(
+        w.mean(0)[None],
+        1e4 * identity[None],
+        matrix[None],
+        identity,
+        matrix.diagonal(),
+        20,
+        True,
+    )
+    galaxy = RefinedGalaxy(w, w[:, 0], w[:, 0], torch.zeros(200).double(), "adapted")
+    galaxy.widening = widening
+    truth = w.mean(0) + torch.tensor([0.0, 0, 0.04, 0, 0, 0, 0], dtype=torch.float64)
+    padded = torch.cat([w, w[:1].expand(3, 7)])
+    moved, back, log_det, at_truth = _moved(galaxy, padded, truth)
+    assert float(moved[:200, 2].std() / w[:, 2].std()) == pytest.approx(4.0)
+    assert float(back[2] - w[:, 2].mean()) == pytest.approx(0.01)  # a quarter of its distance
+    torch.testing.assert_close(log_det, torch.full((203,), math.log(4.0)).double())
+    assert float(at_truth) == pytest.approx(math.log(4.0))
 
 
 def test_seeds_make_other_galaxies(predictor, simulations):

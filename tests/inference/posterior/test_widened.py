@@ -198,10 +198,10 @@ def test_structure_is_in_the_error_bars_of_the_galaxy_that_has_it(laplace):
     assert arms["structure"] > 2.0
     assert refined.structure.tolist() == [smooth["structure"], arms["structure"]]
     assert arms["effective_radius_std"] > 1.8 * arms["effective_radius_std_noise"]
-    noise = predictor.refine(network[[1]], "laplace", widths="noise")
+    noise = predictor.refine(network, "laplace", widths="noise")
     assert noise.batch_noise_w is None
-    assert noise.widths == ["noise"]
-    torch.testing.assert_close(refined.under_noise()[[1]].batch_w, noise.batch_w)
+    assert noise.widths == ["noise", "noise"]
+    torch.testing.assert_close(refined.under_noise().batch_w, noise.batch_w)
 
 
 def test_a_network_s_posterior_reaches_the_optimum_of_a_bright_galaxy(laplace):
@@ -235,6 +235,28 @@ def test_a_stamp_too_small_to_judge_structure_says_so(laplace):
     assert row.widths == "noise"
     torch.testing.assert_close(row.w, row.under_noise().w)
     assert not predictor.refine(network, "laplace", widths="noise").flags & Flag.STRUCTURE_UNJUDGED
+
+
+def test_a_failure_to_find_widths_costs_the_widths_alone(laplace, monkeypatch):
+    predictor, network, _ = laplace
+
+    def fails(*_: object) -> None:
+        raise torch.linalg.LinAlgError("not positive definite")
+
+    plain = predictor.refine(network[[1]], "laplace", widths="noise")
+    monkeypatch.setattr("deeplegato_pp.inference.refine.engine.widening_at", fails)
+    row = predictor.refine(network[[1]], "laplace")
+    assert row.method == ["laplace"]
+    assert row.flags[0] & Flag.STRUCTURE_UNJUDGED
+    assert row.widths == ["noise"]
+    torch.testing.assert_close(row.batch_w, plain.batch_w)
+
+
+def test_too_few_draws_of_a_network_are_not_moved(laplace):
+    predictor, _, _ = laplace
+    image = observe(two_images()[1])
+    assert predictor.posterior(image, 1).widths == "noise"
+    assert predictor.posterior(image, 100).widths == "honest"
 
 
 def test_unknown_widths_are_refused(laplace):

@@ -391,10 +391,13 @@ class _Job:
         return RefinedDraws(galaxies, self.likelihood)
 
     def _widen(self, row: int, galaxy: RefinedGalaxy) -> None:
-        """Works out what gives the draws honest widths."""
+        """Works out what gives the draws honest widths; they stay the noise's where it fails."""
         modes = self.modes[row]
-        galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean())
-        if not galaxy.widening.judged:
+        try:
+            galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean())
+        except (NumericalError, torch.linalg.LinAlgError) as error:
+            logger.info("galaxy %d keeps the noise's widths: %s", row, error)
+        if galaxy.widening is None or not galaxy.widening.judged:
             galaxy.flags |= int(Flag.STRUCTURE_UNJUDGED)
         points = self.coordinates.project(galaxy.mean()[None]) if modes is None else modes.u
         self.batches.count(torch.full((len(points),), row), points, self.coordinates.dim + 1)

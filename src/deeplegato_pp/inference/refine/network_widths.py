@@ -16,7 +16,7 @@ from deeplegato_pp.inference.fit.sandwich import affine_map, larger
 from deeplegato_pp.inference.fit.structure import widening_at
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.posterior import Posterior
-from deeplegato_pp.inference.verdict.verdict import IMPROBABLE
+from deeplegato_pp.inference.verdict.verdict import FEWEST_DRAWS, IMPROBABLE
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR
@@ -35,14 +35,16 @@ def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
     """Returns the network's posteriors with honest widths, where that makes a difference.
 
     Galaxies above a median S/N of 30, and those that do not fit, get a search for the optimum and a
-    sandwich. In every direction the larger holds: the network's variance, or the squared distance
-    of its mean from the optimum plus the optimum's honest variance. Neighbours are not masked, so
-    that an unmasked one widens the errors.
+    sandwich, if there are 50 draws or more to tell their width. In every direction the larger
+    holds: the network's variance, or the squared distance of its mean from the optimum plus the
+    optimum's honest variance. Neighbours are not masked, so that an unmasked one widens the errors.
 
     Args:
         posterior: The network's.
         prior: The network's, at the reference instrument.
     """
+    if posterior.batch_w.shape[1] < FEWEST_DRAWS:
+        return posterior
     chosen = [i for i in range(len(posterior)) if _worth_it(posterior, i)]
     found: dict[int, Widening | None] = {}
     for start in range(0, len(chosen), BATCH):
@@ -80,7 +82,7 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
             network_widening(likelihood, i, optima[torch.tensor([i])], part.batch_w[i].double())
             for i in range(len(rows))
         ]
-    except NumericalError as error:
+    except (NumericalError, torch.linalg.LinAlgError) as error:
         if len(rows) > 1:
             return [_widenings(posterior, [i], prior)[0] for i in rows]
         logger.info("%s keeps the network's widths: %s", part.measurements[0].name, error)
