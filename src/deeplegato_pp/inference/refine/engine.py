@@ -395,7 +395,7 @@ class _Job:
         modes = self.modes[row]
         try:
             galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean())
-        except (NumericalError, torch.linalg.LinAlgError) as error:
+        except (NumericalError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             logger.info("galaxy %d keeps the noise's widths: %s", row, error)
         if galaxy.widening is None or not galaxy.widening.judged:
             galaxy.flags |= int(Flag.STRUCTURE_UNJUDGED)

@@ -82,7 +82,7 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
             network_widening(likelihood, i, optima[torch.tensor([i])], part.batch_w[i].double())
             for i in range(len(rows))
         ]
-    except (NumericalError, torch.linalg.LinAlgError) as error:
+    except (NumericalError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         if len(rows) > 1:
             return [_widenings(posterior, [i], prior)[0] for i in rows]
         logger.info("%s keeps the network's widths: %s", part.measurements[0].name, error)
