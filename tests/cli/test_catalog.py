@@ -107,6 +107,7 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
     monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
     options = ["--refine", "--refine-method", "laplace", "--fix", "sersic_index=4"]
     options += ["--star-odds", "3", "--noise-correlation", "2.5", "--model-error", "0.05"]
+    options += ["--widths", "noise"]
     assert main([*LISTED, *options, "-o", "out.parquet"]) == 0
     assert [(method, number) for method, number, _ in seen] == [("laplace", 4), ("laplace", 2)]
     for _, number, given in seen:
@@ -115,6 +116,7 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
             "fixed": {"sersic_index": 4.0},
             "star_odds": 3.0,
             "model_error": 0.05,
+            "widths": "noise",
         }
 
 
