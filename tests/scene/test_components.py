@@ -14,7 +14,7 @@ from simulated_galaxies import BOX, every_coordinate_system
 def check_coordinates(coordinates: Coordinates) -> None:
     """Right number of columns, a normalised prior, and a round trip through w."""
     u = torch.randn(5, coordinates.dim, dtype=torch.float64)
-    columns = coordinates.columns(u)
+    (columns,) = coordinates.profiles(u)
     assert len(columns) == 7
     assert all(c.shape == (5,) and bool(torch.isfinite(c).all()) for c in columns)
     normal = torch.distributions.Normal(0.0, 1.0)
@@ -38,7 +38,7 @@ def test_fixed_parameters_stay_fixed_and_the_others_round_trip():
 
 
 def test_detector_units_are_those_of_the_reference_instrument():
-    flux, radius, *_ = SersicCoordinates(BOX).columns(torch.zeros(1, 7, dtype=torch.float64))
+    flux, radius, *_ = SersicCoordinates(BOX).profiles(torch.zeros(1, 7, dtype=torch.float64))[0]
     assert float(flux) == pytest.approx(10 ** (0.4 * (30.5 - 21.5)))
     assert float(radius) == pytest.approx(4.0)
     assert float(flux_of(torch.tensor(30.5))) == pytest.approx(1.0)

@@ -9,7 +9,8 @@ import torch
 
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.components import Component, PointSource, Sersic
-from deeplegato_pp.scene.composites import SCENES, SersicPoint, TwoSersics, galaxy_scene
+from deeplegato_pp.scene.composites import SersicPoint, TwoSersics
+from deeplegato_pp.scene.galaxy_scene import SCENES, GalaxyScene
 from deeplegato_pp.scene.half_light import half_light_radius
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.render.renderer import render_sersic
@@ -20,7 +21,7 @@ PSF = make_psf(3.0, 21)
 
 
 def draws(name: str, number: int = 4, seed: int = 1) -> torch.Tensor:
-    scene = galaxy_scene(name, BOX)
+    scene = GalaxyScene(name, BOX).scene
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(number, scene.dim, generator=generator, dtype=torch.float64)
     return scene.to_physical(u)
@@ -63,7 +64,7 @@ def test_a_share_of_none_leaves_the_single_profile():
 
 def test_shares_are_uniform_and_ratios_log_uniform():
     values = draws("bulge+disc", 20_000)
-    table = galaxy_scene("bulge+disc", BOX).table
+    table = GalaxyScene("bulge+disc", BOX).scene.table
     share = values[:, table.index("bulge_to_total")]
     ratio = values[:, table.index("radius_ratio")].log() / math.log(0.05)
     for found in (share, ratio):
@@ -74,8 +75,8 @@ def test_shares_are_uniform_and_ratios_log_uniform():
 
 def test_unknown_scenes_are_named():
     with pytest.raises(ConfigError, match=r"unknown scene 'disk', expected one of sersic,"):
-        galaxy_scene("disk", BOX)
-    assert [galaxy_scene(name, BOX).dim for name in SCENES] == [7, 8, 10, 12]
+        GalaxyScene("disk", BOX)
+    assert [GalaxyScene(name, BOX).dim for name in SCENES] == [7, 8, 10, 12]
 
 
 def test_the_half_light_radius_of_one_profile_is_its_own():

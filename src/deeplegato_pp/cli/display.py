@@ -158,10 +158,22 @@ def _print_one(console: Any, row: dict[str, Any]) -> None:
             table.add_row(
                 d.name, value_and_error(row[d.name], row[f"{d.name}_std"]), "", "", d.unit
             )
+    for name, unit in _scene_columns(row).items():
+        mean = value_and_error(row[name], row[f"{name}_std"])
+        table.add_row(name, mean, _interval(row, name, "q16", "q84"), "", unit)
     console.print(Text(row["file"], style="bold"))
     console.print(table)
     console.print(Text(_footnote(row)))
     _print_flags(console, [row])
+
+
+def _scene_columns(row: dict[str, Any]) -> dict[str, str]:
+    """The columns of the best scene's parts, with their units."""
+    from deeplegato_pp.inference.posterior.scene_record import parameter_columns
+
+    best = row.get("best_scene")
+    found = parameter_columns([] if best is None else [best])
+    return {name: unit for name, (unit, _, _) in found.items() if row[name] is not None}
 
 
 def _interval(row: dict[str, Any], name: str, lower: str, upper: str) -> str:
@@ -172,6 +184,8 @@ def _interval(row: dict[str, Any], name: str, lower: str, upper: str) -> str:
 
 def _footnote(row: dict[str, Any]) -> str:
     parts = [f"quality {row['quality']}", f"method {row['method']}", f"model {row['model']}"]
+    if row.get("best_scene") is not None:
+        parts.append(f"scene {row['best_scene']} (odds {row['scene_odds']:.3g})")
     for name in ("ess", "khat", "log_evidence", "chi2", "chi2_p", "ood_p", "p_value"):
         if row[name] is not None:
             parts.append(f"{name} {row[name]:.4g}")

@@ -79,6 +79,15 @@ def predict(
     ] = False,
     fix: options.Fix = None,
     star_odds: options.StarOdds = None,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            "--scene",
+            metavar="SCENE",
+            help="Components: sersic (default), sersic+point, bulge+disc, sersic+sersic, or auto, "
+            "which compares the first three.",
+        ),
+    ] = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
     widths: options.WidthsOption = options.Widths.honest,
@@ -173,6 +182,7 @@ def predict(
         star_odds,
         model_error,
         widths.value,
+        scene,
     )
     if recalibrated and refine:
         raise InputError(

@@ -18,6 +18,7 @@ def refining_from(
     star_odds: float | None,
     model_error: float | None,
     widths: str,
+    scene: str | None = None,
 ) -> Refining | None:
     """Returns how galaxies are refined; None if they are not.
 
@@ -29,12 +30,17 @@ def refining_from(
         star_odds: None where the option was not given, as with the one that follows.
         model_error: See :meth:`Predictor.refine`.
         widths: The same; the bare network heeds it too.
+        scene: The same; None where the option was not given.
 
     Raises:
         ConfigError: If an assignment cannot be understood, or an option that only refining heeds
             is given and nothing is refined.
     """
-    named_options: dict[str, Any] = {"star_odds": star_odds, "model_error": model_error}
+    named_options: dict[str, Any] = {
+        "star_odds": star_odds,
+        "model_error": model_error,
+        "scene": scene,
+    }
     given = {name: value for name, value in named_options.items() if value is not None}
     if not wanted:
         named = [*(["fix"] if fix else []), *given]

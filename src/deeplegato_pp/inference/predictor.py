@@ -196,6 +196,7 @@ class Predictor(DictionaryInterface):
         noise_correlation: float | None = None,
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
+        scene: str = "sersic",
     ) -> Posterior:
         """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
 
@@ -221,6 +222,9 @@ class Predictor(DictionaryInterface):
             widths: ``"honest"``: the draws are moved so that their widths hold for galaxies that
                 are no Sérsic profiles, by how the residuals scatter over the sky, see
                 ``docs/error_bars.md``; or ``"noise"``: they stay as the stated noise has them.
+            scene: ``"sersic"``; ``"sersic+point"``, ``"bulge+disc"`` (n 4 and 1) or
+                ``"sersic+sersic"``: that is fitted beside the single profile; or ``"auto"``: the
+                first three are compared, by tempered odds. See ``docs/scenes.md``.
 
         Returns:
             The refined posterior, with weights, evidence and verdicts. Galaxies that were not
@@ -255,6 +259,7 @@ class Predictor(DictionaryInterface):
             noise_correlation,
             model_error,
             widths,
+            scene,
         )
         return refiner(posterior)
 

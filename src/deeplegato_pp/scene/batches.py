@@ -16,6 +16,7 @@ from torch import Tensor
 from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.scene.components import PointSourceCoordinates
 from deeplegato_pp.scene.likelihood import SINGLE_PRECISION_PEAK, Likelihood
+from deeplegato_pp.scene.model_images import side_by_side
 from deeplegato_pp.scene.noise import Residual, model_variance, residual
 from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.scene.render.derivatives import render_with_derivatives
@@ -206,8 +207,8 @@ class Batches:
 
     def cost(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, " r"]:
         """Returns the pixels that images cost, with shape (R,)."""
-        _, radius, _, q, *_ = self._columns(u)
-        return self._areas[rows, choose_plans(radius, q, self.likelihood.size).cpu()]
+        radius, q = self._columns(u)[:, [1, 3]].unbind(1)
+        return self._areas[rows, choose_plans(radius, q, self.likelihood.size).cpu()].sum(0)
 
     def left(self, row: int) -> float:
         """Returns the pixels that may still be rendered for a galaxy."""
@@ -275,9 +276,11 @@ class Batches:
 
     def _galaxy_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         model = self.likelihood.model
+        profiles = self._columns(u)
+        number, columns, chain = len(profiles), side_by_side(profiles), self._chain(u).flatten(0, 1)
+        rows = rows.repeat(number)
         images = torch.empty(len(rows), model.size, model.size, dtype=torch.float64)
         jacobian = torch.empty(len(rows), u.shape[-1], model.size**2, dtype=dtype)
-        columns, chain = self._columns(u), self._chain(u)
         double = torch.ones_like(self.double) if dtype == torch.float64 else self.double
         for group, at in model.calls(rows, double):
             working, place = group.psf.dtype, group.place[rows[at]]
@@ -293,35 +296,38 @@ class Batches:
             )
             images[at] = image.double()
             jacobian[at] = (chain[at].to(working) @ slopes.flatten(2)).to(dtype)
-        return images, jacobian
+        if number == 1:
+            return images, jacobian
+        parts = (images.unflatten(0, (number, -1)), jacobian.unflatten(0, (number, -1)))
+        return parts[0].sum(0), parts[1].sum(0)
 
     def _point_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Differences: of three coordinates the flux only scales the image."""
         steps = torch.where(u > 0, -_POINT_STEP, _POINT_STEP)
         image = self._render(rows, u)
-        flux = self._columns(u)[0]
+        flux = self._columns(u)[0, 0]
         jacobian = []
         for i in range(u.shape[-1]):
             moved = u.clone()
             moved[:, i] += steps[:, i]
             if i == 0:
-                scale = self._columns(moved)[0] / flux - 1.0
+                scale = self._columns(moved)[0, 0] / flux - 1.0
                 change = scale[:, None, None] * image
             else:
                 change = self._render(rows, moved) - image
             jacobian.append((change / steps[:, i, None, None]).flatten(1))
         return image, torch.stack(jacobian, 1).to(dtype)
 
-    def _columns(self, u: Tensor) -> Float[Tensor, "7 r"]:
+    def _columns(self, u: Tensor) -> Float[Tensor, "c 7 r"]:
         return self.likelihood.model.columns(u, self.likelihood.stamps.image.device)
 
-    def _chain(self, u: Tensor) -> Float[Tensor, "r f 7"]:
+    def _chain(self, u: Tensor) -> Float[Tensor, "c r f 7"]:
         """Derivatives of the renderer's columns with the coordinates, by central differences."""
         count, dim = u.shape
         steps = _STEP * torch.eye(dim, dtype=torch.float64)
         u = u.double().clamp(-W_MAX + 2 * _STEP, W_MAX - 2 * _STEP)[:, None]
         both = torch.stack([u + steps, u - steps]).flatten(0, 2)
-        up, down = self._columns(both).T.unflatten(0, (2, count, dim))
+        up, down = self._columns(both).mT.unflatten(1, (2, count, dim)).unbind(1)
         change = up - down
         # The angle starts anew at 180 degrees.
         change[..., 4] = torch.remainder(change[..., 4] + 90.0, 180.0) - 90.0

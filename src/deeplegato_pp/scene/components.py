@@ -57,8 +57,11 @@ class Coordinates(ABC):
         """Returns the same hypothesis under another prior box; what is fixed stays fixed."""
 
     @abstractmethod
-    def columns(self, u: Float[Tensor, "s f"]) -> tuple[Tensor, ...]:
-        """Returns what `render_sersic` draws: flux, radius, n, q, angle, x, y, each (S,)."""
+    def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
+        """Returns what `render_sersic` draws, in detector units, with shape (C, 7, S).
+
+        Flux, radius, n, q, angle, x and y of each of the C profiles whose sum the image is.
+        """
 
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
         """Returns the normalised prior density in u, with shape (*,)."""
@@ -121,11 +124,9 @@ class SersicCoordinates(Coordinates):
         """Returns the same galaxy under another prior box."""
         return type(self)(box, self.fixed)
 
-    def columns(self, u: Float[Tensor, "s f"]) -> tuple[Tensor, ...]:
+    def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "1 7 s"]:
         """Returns the seven columns of the renderer, in detector units."""
-        p = self.box.to_physical(self.embed(u))
-        magnitude, radius, n, q, angle, x, y = p.unbind(-1)
-        return flux_of(magnitude), radius / REFERENCE_PIXEL_SCALE, n, q, angle, x, y
+        return Sersic(self.box).columns(self.box.to_physical(self.embed(u)))
 
 
 class PointSourceCoordinates(Coordinates):
@@ -148,13 +149,12 @@ class PointSourceCoordinates(Coordinates):
         """Returns a point source under another prior box."""
         return type(self)(box)
 
-    def columns(self, u: Float[Tensor, "s 3"]) -> tuple[Tensor, ...]:
+    def profiles(self, u: Float[Tensor, "s 3"]) -> Float[Tensor, "1 7 s"]:
         """Returns the columns of a profile much smaller than a pixel."""
         w = u.new_zeros(*u.shape[:-1], NUM_PARAMETERS)
         w[..., [MAGNITUDE, CENTER_X, CENTER_Y]] = u
-        magnitude, radius, n, q, angle, x, y = self.box.to_physical(w).unbind(-1)
-        point = torch.full_like(radius, POINT_RADIUS)
-        return flux_of(magnitude), point, torch.ones_like(n), torch.ones_like(q), angle, x, y
+        p = self.box.to_physical(w)
+        return PointSource(self.box).columns(p[..., [MAGNITUDE, CENTER_X, CENTER_Y]])
 
 
 def flux_of(magnitude: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.blocks import Block, Interval
 from deeplegato_pp.scene.components import Component, PointSource, Sersic
 from deeplegato_pp.scene.parameters import (
@@ -32,14 +31,10 @@ from deeplegato_pp.scene.parameters import (
     Parameter,
 )
 from deeplegato_pp.scene.prior import PriorBox
-from deeplegato_pp.scene.scene import Scene
 from deeplegato_pp.scene.table import SERSIC, Table
 
 SMALLEST_RATIO = 0.05
 """Smallest radius of the inner profile over that of the outer one."""
-
-BULGE_INDEX, DISC_INDEX = 4.0, 1.0
-"""Sérsic indices of the classical bulge and disc: de Vaucouleurs' law and an exponential."""
 
 _SMALLEST_SHARE = 1e-9
 """Share of the light that stands for none, so that a part's magnitude is finite."""
@@ -154,35 +149,6 @@ class SersicPoint(Composite):
 
 
 _HOST = (RADIUS, SERSIC_INDEX, AXIS_RATIO, POSITION_ANGLE)
-
-SCENES = ("sersic", "sersic+point", "bulge+disc", "sersic+sersic")
-"""Names of the scenes of one galaxy."""
-
-
-def galaxy_scene(name: str, box: PriorBox) -> Scene:
-    """Returns the scene of one galaxy under a named hypothesis.
-
-    Args:
-        name: One of :data:`SCENES`. ``bulge+disc`` has the indices 4 and 1.
-        box: Prior box at the reference instrument.
-
-    Raises:
-        ConfigError: If the name is unknown.
-
-    Example:
-        >>> [galaxy_scene(name, PriorBox()).dim for name in SCENES]
-        [7, 8, 10, 12]
-    """
-    if name == "sersic":
-        return Scene({"galaxy": Sersic(box)})
-    if name == "sersic+point":
-        return Scene({"galaxy": SersicPoint(box)})
-    if name == "bulge+disc":
-        fixed = {"bulge_sersic_index": BULGE_INDEX, "disc_sersic_index": DISC_INDEX}
-        return Scene({"galaxy": TwoSersics(box, "bulge", "disc")}, fixed=fixed)
-    if name == "sersic+sersic":
-        return Scene({"galaxy": TwoSersics(box)})
-    raise ConfigError(f"unknown scene {name!r}, expected one of {', '.join(SCENES)}.")
 
 
 def _of(part: str, index: int) -> Parameter:

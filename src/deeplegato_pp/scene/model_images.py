@@ -88,6 +88,7 @@ class ModelImages:
         if self._kept_row != row:  # the transforms of the last galaxy are kept, to hold memory
             self._kept_row, self._kept_bands = row, {}
         columns = self.columns(u, self.psfs[row].device)
+        number = len(columns)
         group = Group(
             self.psfs[row],
             self.oversampling[row],
@@ -96,7 +97,8 @@ class ModelImages:
             torch.tensor(self.negligible[row]),
             self._kept_bands.setdefault(dtype, {}),
         )
-        return self._render(group, columns.to(dtype), None)
+        images = self._render(group, side_by_side(columns).to(dtype), None)
+        return images if number == 1 else images.unflatten(0, (number, -1)).sum(0)
 
     def of_many(
         self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"], double: Bool[Tensor, " b"]
@@ -112,12 +114,14 @@ class ModelImages:
             Images, with shape (R, N, N), float64.
         """
         device = self.psfs[0].device
-        columns = self.columns(u, device)
+        profiles = self.columns(u, device)
+        number, columns = len(profiles), side_by_side(profiles)
+        rows = rows.repeat(number)
         images = torch.empty(len(rows), self.size, self.size, dtype=torch.float64, device=device)
         for group, at in self.calls(rows, double):
             part = columns[:, at].to(group.psf.dtype)
             images[at] = self._render(group, part, group.place[rows[at]]).double()
-        return images
+        return images if number == 1 else images.unflatten(0, (number, -1)).sum(0)
 
     def calls(
         self, rows: Int[Tensor, " r"], double: Bool[Tensor, " b"]
@@ -140,8 +144,10 @@ class ModelImages:
 
         Those are scaled, not rendered.
         """
-        flux, *others = self.coordinates.columns(u.clamp(-W_MAX, W_MAX))
-        new = torch.stack([c != c[0] for c in others]).any(0)
+        profiles = self.coordinates.profiles(u.clamp(-W_MAX, W_MAX))
+        flux = profiles[:, 0].sum(0)
+        form = torch.cat([profiles[:, 1:].flatten(0, 1), (profiles[:, 0] / flux)[1:]])
+        new = (form != form[:, :1]).any(0)
         new[0] = True
         rendered = self.of_one(row, u[new], dtype)
         images = rendered.new_empty(len(u), *rendered.shape[1:])
@@ -187,9 +193,9 @@ class ModelImages:
             )
         return image, derivatives
 
-    def columns(self, u: Float[Tensor, "s f"], device: torch.device) -> Float[Tensor, "7 s"]:
-        """Returns the renderer's columns, in detector units."""
-        return torch.stack(self.coordinates.columns(u.double().clamp(-W_MAX, W_MAX).to(device)))
+    def columns(self, u: Float[Tensor, "s f"], device: torch.device) -> Float[Tensor, "c 7 s"]:
+        """Returns the renderer's columns of every profile, in detector units."""
+        return self.coordinates.profiles(u.double().clamp(-W_MAX, W_MAX).to(device))
 
     def _render(self, group: Group, columns: Tensor, psf_index: Tensor | None) -> Tensor:
         """Images of a group's galaxies; of one galaxy if there is no index."""
@@ -260,6 +266,11 @@ class ModelImages:
             place.to(psf.device),
             torch.tensor([self.negligible[i] for i in rows]).to(psf.device),
         )
+
+
+def side_by_side(profiles: Float[Tensor, "c 7 s"]) -> Float[Tensor, "7 cs"]:
+    """Returns the columns of all profiles one after another, to be rendered in one call."""
+    return profiles.transpose(0, 1).flatten(1)
 
 
 def _reach(psf: Tensor, oversampling: int) -> int:

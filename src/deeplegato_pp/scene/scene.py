@@ -84,6 +84,7 @@ class Scene:
                 "free parameter, or fix it."
             )
         self._free = free
+        self.dim = len(free)
 
     def _place(self, tables: list[Table]) -> list[_Placed]:
         placed, start = [], 0
@@ -148,11 +149,6 @@ class Scene:
     # --- coordinates --------------------------------------------------------------------------
 
     @property
-    def dim(self) -> int:
-        """Number of free coordinates, F."""
-        return len(self._free)
-
-    @property
     def free(self) -> Table:
         """The free parameters, in the order of the coordinates."""
         return Table(tuple(self.table.parameters[i] for i in self._free))
@@ -203,7 +199,7 @@ class Scene:
 
     # --- images -------------------------------------------------------------------------------
 
-    def columns(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
+    def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
         """Returns what `render_sersic` draws of each profile in the scene, in detector units."""
         values, parts, start = self.to_physical(u), [], 0
         for component in self.components.values():
@@ -231,7 +227,7 @@ class Scene:
             dtype: What to render in.
             **options: Further arguments of `render_sersic`.
         """
-        columns = self.columns(u).to(dtype)
+        columns = self.profiles(u).to(dtype)
         number = len(columns)
         flux, radius, n, q, angle, x, y = columns.transpose(0, 1).flatten(1)
         images = render_sersic(flux, radius, n, q, angle, x, y, psf, size, **options)

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.observation.preparation import PreparedStamp
-from deeplegato_pp.scene.parameters import CENTER_X, CENTER_Y, MAGNITUDE, RADIUS, signal_to_noise
+from deeplegato_pp.scene.parameters import (
+    CENTER_X,
+    CENTER_Y,
+    MAGNITUDE,
+    NUM_PARAMETERS,
+    RADIUS,
+    signal_to_noise,
+)
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.psf_grid import to_network_grid
 from deeplegato_pp.scene.stamps import (
@@ -82,6 +89,22 @@ def reference_values(values: Mapping[str, float], prepared: PreparedStamp) -> di
         "center_y": lambda v: prepared.center_from_user(0.0, v)[1],
     }
     return {k: float(convert.get(k, lambda v: v)(float(v))) for k, v in values.items()}
+
+
+def user_values(values: Float[Tensor, "s p"], prepared: PreparedStamp) -> Float[Tensor, "s p"]:
+    """Returns parameters of a profile or a point source in the user's units.
+
+    Args:
+        values: At the reference instrument: seven of a profile, with shape (S, 7), or magnitude
+            and centre of a point source, with shape (S, 3).
+        prepared: The stamp.
+    """
+    found = values.clone()
+    found[:, MAGNITUDE] = values[:, MAGNITUDE] + magnitude_shift(prepared)
+    if values.shape[1] == NUM_PARAMETERS:
+        found[:, RADIUS] = values[:, RADIUS] * (prepared.pixel_scale / REFERENCE_PIXEL_SCALE)
+    found[:, -2], found[:, -1] = prepared.center_to_user(values[:, -2], values[:, -1])
+    return found
 
 
 def magnitude_shift(prepared: PreparedStamp) -> float:

@@ -17,7 +17,7 @@ SIZE = 64
 def prior_galaxies(number: int) -> Galaxies:
     generator = torch.Generator().manual_seed(5)
     w = torch.randn(number, 7, generator=generator, dtype=torch.float64)
-    return Galaxies(*SersicCoordinates(PriorBox()).columns(w))
+    return Galaxies(*SersicCoordinates(PriorBox()).profiles(w)[0])
 
 
 @pytest.mark.parametrize("negligible", [0.0, 1e-4])

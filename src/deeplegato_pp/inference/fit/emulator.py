@@ -258,7 +258,7 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _flux(likelihood: Likelihood, u: Tensor) -> Tensor:
-    return likelihood.coordinates.columns(u)[0]
+    return likelihood.coordinates.profiles(u)[:, 0].sum(0)
 
 
 def _shares(features: Tensor, flux: Tensor, reference: float) -> Float[Tensor, "s k"]:

@@ -70,7 +70,9 @@ def find_neighbours(
 
 def _outside(likelihood: Likelihood, w: Tensor) -> Tensor:
     """Pixels beyond 1.5 R_e of the galaxy at w."""
-    _, radius, _, q, angle, x, y = SersicCoordinates(likelihood.box).columns(w[None].double().cpu())
+    _, radius, _, q, angle, x, y = SersicCoordinates(likelihood.box).profiles(
+        w[None].double().cpu()
+    )[0]
     grid = torch.arange(likelihood.size, dtype=torch.float64) - (likelihood.size - 1) / 2
     dy, dx = torch.meshgrid(grid, grid, indexing="ij")
     dx, dy = dx - x, dy - y

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks
 from deeplegato_pp.inference.fit.fit import Fit
-from deeplegato_pp.inference.fit.sandwich import ModeImages, sandwich
+from deeplegato_pp.inference.fit.sandwich import ModeImages, Sandwich, sandwich
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.scene.components import SersicCoordinates
@@ -67,13 +67,10 @@ def widening_at(
     coordinates = likelihood.coordinates
     assert isinstance(coordinates, SersicCoordinates)  # noqa: S101  # a galaxy is refined
     points = coordinates.project(mean[None]) if modes is None else modes.u
-    found = []
-    for i, u in enumerate(points):
-        images = mode_images(likelihood, row, u)
-        scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
-        blocks = polar_blocks(_ellipse(likelihood, u), likelihood.size, scale.to(u.device))
-        curvature = None if modes is None else torch.linalg.inv(modes.covariance[i])[None]
-        found.append(sandwich(images, blocks, precision=curvature))
+    found = [
+        sandwich_at(likelihood, row, u, None if modes is None else modes.covariance[i])
+        for i, u in enumerate(points)
+    ]
     best = found[0]
     return Widening(
         coordinates.embed(points),
@@ -86,6 +83,27 @@ def widening_at(
     )
 
 
+def sandwich_at(
+    likelihood: Likelihood,
+    row: int,
+    u: Float[Tensor, " f"],
+    covariance: Float[Tensor, "f f"] | None = None,
+) -> Sandwich:
+    """Returns the sandwich of one galaxy at a point, under any hypothesis, as a batch of one.
+
+    Args:
+        likelihood: Galaxies, with the masks in force.
+        row: Which galaxy.
+        u: A mode, with shape (F,).
+        covariance: The posterior's there, where it is known better than by Fisher information.
+    """
+    images = mode_images(likelihood, row, u)
+    scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
+    blocks = polar_blocks(_ellipse(likelihood, u), likelihood.size, scale.to(u.device))
+    precision = None if covariance is None else torch.linalg.inv(covariance)[None]
+    return sandwich(images, blocks, precision=precision)
+
+
 def block_scale(likelihood: Likelihood, row: int) -> float:
     """Returns the least size of a block: the PSF's FWHM, or what the noise correlates. [px]"""
     fwhm = psf_fwhm(likelihood.psfs[row].cpu().numpy(), likelihood.oversampling[row])
@@ -94,7 +112,8 @@ def block_scale(likelihood: Likelihood, row: int) -> float:
 
 
 def _ellipse(likelihood: Likelihood, u: Float[Tensor, " f"]) -> Ellipses:
-    _, _, _, q, angle, x, y = likelihood.coordinates.columns(u[None].clamp(-W_MAX, W_MAX))
+    profiles = likelihood.coordinates.profiles(u[None].clamp(-W_MAX, W_MAX))
+    _, _, _, q, angle, x, y = profiles[int(profiles[:, 1, 0].argmax())]  # the largest part's
     return Ellipses(x, y, q, angle)
 
 

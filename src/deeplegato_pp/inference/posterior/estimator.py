@@ -50,5 +50,6 @@ class Estimator(Protocol):
         noise_correlation: float | None = None,
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
+        scene: str = "sersic",
     ) -> Posterior:
         """Makes posteriors exact."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
@@ -100,6 +101,7 @@ class Measurement:
             function from parameters to log-densities; None: the box's prior.
         widening: What moved the draws to honest widths, see :meth:`Posterior.widened`; None if
             they are as the stated noise has them.
+        scene: The galaxy under hypotheses of several components; None if none was asked for.
         model: Name and version of the network.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
         observation: What was observed; None if it could not be read.
@@ -131,6 +133,7 @@ class Measurement:
     fixed: Mapping[str, float] = field(default_factory=dict)
     prior: Mapping[str, Range] | Callable[[Tensor], Tensor] | None = None
     widening: Widening | None = None
+    scene: SceneRecord | None = None
     model: str = ""
     psf_fwhm: float = math.nan
     observation: Observation | None = None

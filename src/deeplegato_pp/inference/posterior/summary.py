@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior import scene_record
 from deeplegato_pp.inference.posterior.derived import DERIVED, derive
 from deeplegato_pp.inference.posterior.measurement import RIVALS
 from deeplegato_pp.scene.parameters import PARAMETERS
@@ -48,7 +49,17 @@ INSTRUMENT: dict[str, tuple[str, str]] = {
 }
 """What a result rests on."""
 
-TEXTS = ("name", "quality", "flag_names", "reason", "notes", "method", "widths", "model")
+TEXTS = (
+    "name",
+    "quality",
+    "flag_names",
+    "reason",
+    "notes",
+    "method",
+    "widths",
+    "model",
+    "best_scene",
+)
 INTEGERS = ("flags", "bin")
 
 
@@ -102,10 +113,25 @@ def descriptions() -> dict[str, str]:
     return {name: lines[name] for name in units()}
 
 
+def every_unit() -> dict[str, str]:
+    """Returns the unit of every column that a table may have, those of scenes included."""
+    return units() | scene_record.units()
+
+
+def every_description() -> dict[str, str]:
+    """Returns one line on every column that a table may have."""
+    return descriptions() | scene_record.descriptions()
+
+
 def rows(posterior: PosteriorBase) -> list[dict[str, Any]]:
-    """Returns one dictionary per galaxy, with None for numbers that are unknown or not finite."""
+    """Returns one dictionary per galaxy, with None for numbers that are unknown or not finite.
+
+    All rows have the same columns: where a scene was asked for, those of its parts too.
+    """
     noise = posterior.under_noise()
-    return [_row(posterior, noise, i) for i in range(len(posterior))]
+    found = [_row(posterior, noise, i) for i in range(len(posterior))]
+    columns = dict.fromkeys(name for row in found for name in row)
+    return [columns | row for row in found]
 
 
 def parameter_summaries(posterior: PosteriorBase, row: int = 0) -> list[statistics.Summary]:
@@ -125,7 +151,7 @@ def to_qtable(plain: list[dict[str, Any]]) -> Any:
     """
     from astropy.table import QTable
 
-    known, described = units(), descriptions()
+    known, described = every_unit(), every_description()
     table = QTable()
     for name in plain[0] if plain else known:
         values = [row[name] for row in plain]
@@ -183,6 +209,8 @@ def _row(posterior: PosteriorBase, noise: PosteriorBase, index: int) -> dict[str
         _add_parameters(row, posterior, noise, index)
         _add_derived(row, posterior, noise, index)
     _add_instrument(row, m)
+    if m.scene is not None:
+        row |= scene_record.columns_of(m.scene)
     return {name: _plain(value) for name, value in row.items()}
 
 

@@ -74,7 +74,7 @@ def write_samples(posterior: PosteriorBase, path: str | os.PathLike[str]) -> Non
 
 
 def _write_json(rows: Rows, path: Path) -> None:
-    units = {name: unit for name, unit in summary.units().items() if unit}
+    units = {name: unit for name, unit in summary.every_unit().items() if unit}
     content = [row | {"units": {k: u for k, u in units.items() if k in row}} for row in rows]
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -103,8 +103,8 @@ def _write_parquet(rows: Rows, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    units, described = summary.units(), summary.descriptions()
-    names = list(rows[0]) if rows else list(units)
+    units, described = summary.every_unit(), summary.every_description()
+    names = list(rows[0]) if rows else list(summary.units())
     arrays, fields = [], []
     for name in names:
         array = pa.array([row[name] for row in rows], type=_arrow_type(name, rows))

@@ -176,7 +176,7 @@ def _star_sampler(
 
 def _brightest(star: Likelihood, row: int, u: Float[Tensor, "3"]) -> float:
     """The magnitude's coordinate at eight standard errors of the flux above the best one."""
-    flux = star.coordinates.columns(u[None])[0]
+    flux = star.coordinates.profiles(u[None])[0, 0]
     profile = star.render(row, u[None], torch.float64)[0] / flux
     sigma = torch.where(star.stamps.mask[row], torch.inf, star.stamps.sigma[row])
     bound = flux.cpu() + 8.0 / ((profile / sigma) ** 2).sum().sqrt().cpu()

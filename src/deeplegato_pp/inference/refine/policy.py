@@ -10,6 +10,7 @@ from deeplegato_pp.checks import check_choice
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.rows import unrefined
+from deeplegato_pp.inference.refine.scenes import check_scene
 from deeplegato_pp.isolation import isolated
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.components import SersicCoordinates
@@ -42,8 +43,10 @@ class Refining:
         star_odds: Prior odds of a point source against a galaxy.
         model_error: Error of the model as a fraction of itself.
         widths: ``"honest"`` or ``"noise"``.
+        scene: See :meth:`Predictor.refine`.
 
     Raises:
+        ConfigError: If the scene is unknown or does not go with the rest.
         InputError: If the rule or the kind of widths is unknown.
     """
 
@@ -53,10 +56,12 @@ class Refining:
     star_odds: float | None = 1.0
     model_error: float = MODEL_ERROR
     widths: str = "honest"
+    scene: str = "sersic"
 
     def __post_init__(self) -> None:
         check_choice(self.rule, ("all", "auto"), "refine_rule")
         check_choice(self.widths, WIDTHS, "widths")
+        check_scene(self.scene, self.method, bool(self.fixed))
 
     def check(self, prior: PriorBox) -> None:
         """Refuses fixed values that no galaxy can have, whatever its instrument.
@@ -94,6 +99,7 @@ class Refining:
                 star_odds=self.star_odds,
                 model_error=self.model_error,
                 widths=self.widths,
+                scene=self.scene,
             )
             return [refined[[i]] for i in range(len(refined))]
 

@@ -17,6 +17,7 @@ from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.measurement import Rivals
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.rows import (
@@ -26,6 +27,7 @@ from deeplegato_pp.inference.refine.rows import (
     rivals_of,
     unrefined,
 )
+from deeplegato_pp.inference.refine.scenes import check_scene, compare_scenes
 from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -65,9 +67,11 @@ class Refiner:
             each observation's own.
         model_error: Error of the model as a fraction of itself.
         widths: ``"honest"`` or ``"noise"``.
+        scene: One of :data:`~deeplegato_pp.inference.refine.scenes.CHOICES`.
 
     Raises:
-        ConfigError: If the method is unknown.
+        ConfigError: If the method or scene is unknown, or a scene of several components is asked
+            for with another method than ``exact`` or with fixed parameters.
         InputError: If the kind of widths is unknown.
         RangeError: If `ess` or `star_odds` is not positive, or a name in `fixed` is unknown.
     """
@@ -82,11 +86,13 @@ class Refiner:
     noise_correlation: float | None = None
     model_error: float = MODEL_ERROR
     widths: str = "honest"
+    scene: str = "sersic"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
         check_choice(self.widths, WIDTHS, "widths")
+        check_scene(self.scene, self.method, bool(self.fixed))
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
         if self.star_odds is not None:
@@ -149,11 +155,30 @@ class Refiner:
     ) -> list[Posterior]:
         draws = self._run(posterior, seed, fixed)
         rivals = self._rivals(posterior, draws, seed, fixed)
+        records = self._scenes(posterior, draws, seed)
         rows = []
         for i, (galaxy, rival) in enumerate(zip(draws.galaxies, rivals, strict=True)):
             m = in_force(posterior.measurements[i], draws.likelihood, i, fixed)
-            rows.append(refined_row(posterior[[i]], galaxy, m, self.model.card, rival))
+            row = refined_row(posterior[[i]], galaxy, m, self.model.card, rival)
+            noted = [replace(m, scene=records[i]) for m in row.measurements]
+            rows.append(replace(row, measurements=noted))
         return rows
+
+    def _scenes(
+        self, posterior: Posterior, draws: RefinedDraws, seed: int | Sequence[int]
+    ) -> Sequence[SceneRecord | None]:
+        """Compares each galaxy with hypotheses of several components, where that is asked for."""
+        if self.scene == "sersic":
+            return [None] * len(posterior)
+        stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
+        seeds = units.content_seeds(posterior.stamps, seed)
+        return compare_scenes(
+            draws,
+            stamps,
+            self.scene,
+            [int(s) for s in seeds],
+            honest=self.widths == "honest",
+        )
 
     def _rivals(
         self,

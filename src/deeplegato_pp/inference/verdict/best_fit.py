@@ -113,7 +113,7 @@ class BestFits:
         granted = found.sky_prior.clamp_min(SKY_FLOOR**2)
         spread = (granted * found.sky_information * found.sky_variance).sqrt()
         self.sky_deviation[rows] = torch.where(found.sky_prior > 0, found.sky.abs() / spread, 0.0)
-        _, radius, _, q, angle, x, y = self.coordinates.columns(w.clamp(-7.9, 7.9))
+        _, radius, _, q, angle, x, y = self.coordinates.profiles(w.clamp(-7.9, 7.9))[0]
         self.form[rows] = torch.stack([radius, q, angle, x, y], -1)
 
     # --- towards the best -------------------------------------------------------------------

@@ -1,0 +1,188 @@
+"""What is known of a galaxy under hypotheses of several components, and its columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from deeplegato_pp.scene.galaxy_scene import SCENES
+from deeplegato_pp.scene.parameters import NAMES, NUM_PARAMETERS, PARAMETERS
+from deeplegato_pp.stats import weighted as statistics
+
+Array = np.ndarray
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "sersic": (),
+    "sersic+point": ("host", "point"),
+    "bulge+disc": ("bulge", "disc"),
+    "sersic+sersic": ("inner", "outer"),
+}
+"""Parts of each scene; the share of the one that `SHARES` names is a column too."""
+
+SHARES = {
+    "sersic+point": "point_to_total",
+    "bulge+disc": "bulge_to_total",
+    "sersic+sersic": "inner_to_total",
+}
+
+OF_THE_SUM = ("magnitude", "effective_radius", "center_x", "center_y")
+"""Plain columns that describe the sum where a scene of several components is the best."""
+
+_OWN = tuple(p for p in PARAMETERS if not p.name.startswith("center"))
+
+
+@dataclass(frozen=True, eq=False)
+class SceneRecord:
+    """One galaxy's hypotheses, and its draws under the best of them.
+
+    Attributes:
+        compared: Names of the hypotheses, the single profile first.
+        best: The one that the tempered odds favour, or that was asked for.
+        log_evidence: ln Z by name.
+        log_evidence_error: Its standard error by name.
+        tempered: ln Z by name in which differences of ln L count in part.
+        draws: Columns of the best, in the user's units, each with shape (S,); empty of the single
+            profile, whose draws are the posterior's own.
+        noise_draws: The same as the stated noise has them.
+        weights: Weights of the draws, of sum 1, with shape (S,).
+        ess: Effective sample size of them.
+        khat: Pareto k-hat of their weights.
+        num_modes: Modes found.
+    """
+
+    compared: tuple[str, ...]
+    best: str
+    log_evidence: Mapping[str, float]
+    log_evidence_error: Mapping[str, float]
+    tempered: Mapping[str, float]
+    draws: Mapping[str, Float[Array, " s"]]
+    noise_draws: Mapping[str, Float[Array, " s"]]
+    weights: Float[Array, " s"] | None
+    ess: float = math.nan
+    khat: float = math.nan
+    num_modes: int = 0
+
+    @property
+    def odds(self) -> float:
+        """Tempered odds of the best against the next hypothesis, prior odds being even."""
+        others = [z for name, z in self.tempered.items() if name != self.best]
+        if not others:
+            return math.nan
+        return math.exp(min(self.tempered[self.best] - max(others), 700.0))
+
+
+def key_of(scene: str) -> str:
+    """Returns a scene's name as part of a column's.
+
+    Example:
+        >>> key_of("bulge+disc")
+        'bulge_disc'
+    """
+    return scene.replace("+", "_")
+
+
+def parameter_columns(scenes: Sequence[str]) -> dict[str, tuple[str, str, float | None]]:
+    """Returns unit, meaning and period of the columns that scenes' parts have.
+
+    Example:
+        >>> list(parameter_columns(["sersic+point"]))[-2:]
+        ['point_magnitude', 'point_to_total']
+    """
+    columns: dict[str, tuple[str, str, float | None]] = {}
+    for scene in scenes:
+        for part in PARTS[scene]:
+            own = _OWN[:1] if part == "point" else _OWN
+            columns |= {
+                f"{part}_{p.name}": (p.unit, f"{p.meaning}, of the {part}", p.period) for p in own
+            }
+        if scene in SHARES:
+            part = SHARES[scene].removesuffix("_to_total")
+            columns[SHARES[scene]] = ("", f"light of the {part} over that of the sum", None)
+    return columns
+
+
+def units() -> dict[str, str]:
+    """Returns the unit of every column that any scene may add; "" for pure numbers."""
+    found = {"best_scene": "", "scene_odds": "", "scene_ess": "", "scene_khat": ""}
+    for scene in SCENES:
+        found |= dict.fromkeys(_evidence_names(scene), "")
+    for name, (unit, _, _) in parameter_columns(SCENES).items():
+        found |= dict.fromkeys(_names(name), unit)
+    return found
+
+
+def descriptions() -> dict[str, str]:
+    """Returns one line on each of them."""
+    lines = {
+        "best_scene": "hypothesis that the tempered odds favour, or that was asked for",
+        "scene_odds": "tempered odds of the best scene against the next",
+        "scene_ess": "effective sample size of the best scene's draws",
+        "scene_khat": "Pareto k-hat of the best scene's weights",
+    }
+    for scene in SCENES:
+        log_z, error, tempered = _evidence_names(scene)
+        lines |= {
+            log_z: f"natural logarithm of the evidence of {scene}",
+            error: "its standard error",
+            tempered: "the same, differences of ln L counted in part",
+        }
+    for name, (_, meaning, period) in parameter_columns(SCENES).items():
+        lines[name] = f"{meaning}: posterior {'circular mean' if period else 'mean'}"
+        lines[f"{name}_std"] = f"standard deviation of {name}"
+        lines[f"{name}_std_noise"] = f"that of {name} if the stated noise were all"
+        for suffix, probability in statistics.QUANTILES.items():
+            lines[f"{name}_{suffix}"] = f"{100 * probability:g} % quantile of {name}"
+    return lines
+
+
+def columns_of(record: SceneRecord) -> dict[str, Any]:
+    """Returns a row's columns: evidences, odds, and the parts of every scene compared.
+
+    Parts of scenes that are not the best are None; the plain columns of :data:`OF_THE_SUM` come
+    too where the best has several parts.
+    """
+    row: dict[str, Any] = {
+        "best_scene": record.best,
+        "scene_odds": record.odds,
+        "scene_ess": record.ess,
+        "scene_khat": record.khat,
+    }
+    for scene in record.compared:
+        values = (record.log_evidence, record.log_evidence_error, record.tempered)
+        row |= dict(zip(_evidence_names(scene), (value[scene] for value in values), strict=True))
+    for name in parameter_columns(record.compared):
+        row |= dict.fromkeys(_names(name))
+    periods = {name: period for name, (_, _, period) in parameter_columns(SCENES).items()}
+    for name, draws in record.draws.items():
+        found = statistics.summarise(draws, record.weights, periods.get(name))
+        own = statistics.summarise(record.noise_draws[name], record.weights, periods.get(name))
+        values_of = (found.value, found.std, own.std, *found.quantiles)
+        row |= dict(zip(_names(name), values_of, strict=True))
+    return row
+
+
+def _evidence_names(scene: str) -> tuple[str, str, str]:
+    name = f"log_evidence_{key_of(scene)}"
+    return name, f"{name}_error", f"{name}_tempered"
+
+
+def _names(parameter: str) -> list[str]:
+    suffixes = ("std", "std_noise", *statistics.QUANTILES)
+    return [parameter, *(f"{parameter}_{suffix}" for suffix in suffixes)]
+
+
+def part_columns(
+    parts: Mapping[str, Float[Array, "s p"]],
+) -> dict[str, Float[Array, " s"]]:
+    """Returns the columns of parts, by name: profiles have seven parameters, a point three."""
+    columns = {}
+    for part, values in parts.items():
+        whole = values.shape[1] == NUM_PARAMETERS
+        for i, name in enumerate(NAMES[:5] if whole else NAMES[:1]):
+            columns[f"{part}_{name}"] = values[:, i]
+    return columns

@@ -1,0 +1,347 @@
+r"""Hypotheses of more than one component: their posteriors, evidences and odds.
+
+Every hypothesis sees the same pixels, mask, noise and sky prior, and each prior is normalised, so
+the evidences may be divided. Searches start from several splits of the single profile's light; a
+Student-t at each mode, adapted to the weights, gives posterior and evidence by importance sampling
+(Cappé et al. 2008, https://arxiv.org/abs/0710.4242).
+
+On real images plain odds are overconfident: structure is coherent over many pixels, and a
+likelihood of independent pixels counts each of them. Tempered odds multiply the difference of
+ln L by :math:`p / \mathrm{tr}(J F^{-1})`, at most 1, with J the scatter of the score among blocks
+of the sky and F the Fisher information, of the hypothesis that fits best (Varin & Vidoni 2005,
+https://doi.org/10.1093/biomet/92.3.519).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
+from deeplegato_pp.inference.fit.fit import Fit, fit
+from deeplegato_pp.inference.fit.modes import distinct_modes, mixture_at
+from deeplegato_pp.inference.fit.sandwich import Sandwich
+from deeplegato_pp.inference.fit.structure import sandwich_at
+from deeplegato_pp.inference.posterior.draws import RefinedDraws
+from deeplegato_pp.inference.posterior.scene_record import SHARES, SceneRecord, part_columns
+from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
+from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene import units
+from deeplegato_pp.scene.batches import Batches
+from deeplegato_pp.scene.galaxy_scene import SCENES, GalaxyScene
+from deeplegato_pp.scene.half_light import half_light_radius
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.parameters import (
+    AXIS_RATIO,
+    CENTER_X,
+    CENTER_Y,
+    MAGNITUDE,
+    NUM_PARAMETERS,
+    POSITION_ANGLE,
+)
+from deeplegato_pp.scene.prior import W_MAX
+from deeplegato_pp.stats.pareto import pareto_khat, reliable
+
+AUTO = ("sersic", "sersic+point", "bulge+disc")
+"""Hypotheses that ``auto`` compares."""
+
+CHOICES = (*SCENES, "auto")
+
+ESS = 400.0
+"""Effective sample size wanted of each hypothesis of several components."""
+
+_BASE_DRAWS = 2000
+"""Draws of the prior, the defensive part of each proposal."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """One galaxy under one hypothesis.
+
+    Attributes:
+        name: Its name, of :data:`~deeplegato_pp.scene.galaxy_scene.SCENES`.
+        coordinates: What is free; None of the single profile, whose draws are the posterior's own.
+        u: Draws, with shape (S, F).
+        log_weights: Their unnormalised log weights, with shape (S,).
+        log_evidence: ln Z.
+        log_evidence_error: Its standard error.
+        log_likelihood: The largest ln L found.
+        ess: Effective sample size.
+        khat: Pareto k-hat of the weights.
+        reliable: Whether k-hat allows the weights to be trusted.
+        num_modes: Modes found.
+        optimum: Coordinates of the best mode, with shape (F,).
+    """
+
+    name: str
+    coordinates: GalaxyScene
+    u: Float[Tensor, "s f"]
+    log_weights: Float[Tensor, " s"]
+    log_evidence: float
+    log_evidence_error: float
+    log_likelihood: float
+    ess: float
+    khat: float
+    reliable: bool
+    num_modes: int
+    optimum: Float[Tensor, " f"]
+
+
+def hypotheses_of(scene: str) -> tuple[str, ...]:
+    """Returns the hypotheses that a choice of scene asks for, the single profile always first.
+
+    Raises:
+        ConfigError: If the choice is unknown.
+
+    Example:
+        >>> hypotheses_of("bulge+disc")
+        ('sersic', 'bulge+disc')
+    """
+    if scene not in CHOICES:
+        raise ConfigError(f"unknown scene {scene!r}, expected one of {', '.join(CHOICES)}.")
+    if scene == "auto":
+        return AUTO
+    return ("sersic",) if scene == "sersic" else ("sersic", scene)
+
+
+def check_scene(scene: str, method: str, fixed: bool) -> None:
+    """Refuses scenes that cannot be.
+
+    Args:
+        scene: What was asked for.
+        method: How galaxies are refined.
+        fixed: Whether parameters of the single profile are held fixed.
+
+    Raises:
+        ConfigError: If the scene is unknown, or has several components and the method is not
+            ``exact`` or parameters are fixed.
+    """
+    if len(hypotheses_of(scene)) == 1:
+        return
+    if method != "exact":
+        raise ConfigError(
+            f"scene {scene} takes evidences, which the method {method!r} does not give. Refine "
+            "with the exact method."
+        )
+    if fixed:
+        raise ConfigError(
+            f"scene {scene} is compared with a free single profile, and parameters are fixed. "
+            "Leave fixed values out, or take the scene sersic."
+        )
+
+
+def explore(
+    refined: RefinedDraws, name: str, seeds: Sequence[int], ess: float = ESS
+) -> list[Hypothesis]:
+    """Returns the posteriors of galaxies under a hypothesis of several components.
+
+    Args:
+        refined: The galaxies under the single profile, whose pixels and masks are taken.
+        name: Of the hypothesis.
+        seeds: One per galaxy, on which alone its random numbers depend.
+        ess: Effective sample size wanted.
+    """
+    coordinates = GalaxyScene(name, refined.likelihood.box)
+    likelihood = refined.likelihood.under(coordinates)
+    best = torch.stack([g.w[g.log_weights.argmax()] for g in refined.galaxies])
+    starts = coordinates.starts(best)
+    owner = torch.arange(len(best)).repeat_interleave(starts.shape[1])
+    batches = Batches(likelihood)
+    modes = distinct_modes(fit(likelihood, owner, starts.flatten(0, 1), batches=batches))
+    targets = [InterpolatedTarget(batches, i, found) for i, found in enumerate(modes)]
+    budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
+    samplers = [
+        _sampler(coordinates, found, seed, budget) for found, seed in zip(modes, seeds, strict=True)
+    ]
+    sample_targets(
+        samplers,
+        lambda rows, draws: [targets[i](u) for i, u in zip(rows, draws, strict=True)],
+        lambda _, draws: [coordinates.log_prior(u) for u in draws],
+    )
+    return [
+        _collected(name, coordinates, likelihood, i, sampler, found)
+        for i, (sampler, found) in enumerate(zip(samplers, modes, strict=True))
+    ]
+
+
+def _sampler(coordinates: GalaxyScene, modes: Fit, seed: int, budget: Budget) -> TargetSampler:
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(_BASE_DRAWS, coordinates.dim, generator=generator, dtype=torch.float64)
+    density = coordinates.log_prior(base)
+    sampler = TargetSampler(base, density, density[:0], seed, budget)
+    sampler.set_mixture(mixture_at(modes, widened=True))
+    return sampler
+
+
+def _collected(
+    name: str,
+    coordinates: GalaxyScene,
+    likelihood: Likelihood,
+    row: int,
+    sampler: TargetSampler,
+    modes: Fit,
+) -> Hypothesis:
+    pool = sampler.pool
+    evidence, error = pool.log_evidence()
+    log_weights = pool.log_weights()
+    optimum = modes.u[0]
+    peak = float(modes.log_posterior[0] - coordinates.log_prior(optimum))
+    sampled = pool.log_target - coordinates.log_prior(pool.x)
+    return Hypothesis(
+        name,
+        coordinates,
+        pool.x,
+        log_weights,
+        evidence,
+        error,
+        max(peak, float(sampled[sampled.isfinite()].max())),
+        sampler.ess,
+        pareto_khat(log_weights),
+        reliable(log_weights),
+        len(modes),
+        optimum,
+    )
+
+
+def tempered(
+    log_evidence: Mapping[str, float], log_likelihood: Mapping[str, float], temper: float
+) -> dict[str, float]:
+    """Returns log-evidences in which differences of ln L count in part.
+
+    What the prior's volume adds, ln Z - ln L, is kept.
+
+    Args:
+        log_evidence: ln Z by hypothesis.
+        log_likelihood: The largest ln L of each.
+        temper: The part, between 0 and 1.
+
+    Example:
+        >>> tempered({"a": -10.0, "b": -5.0}, {"a": -2.0, "b": 8.0}, 0.5)
+        {'a': -5.0, 'b': -5.0}
+    """
+    top = max(log_likelihood.values())
+    return {
+        name: z - (1.0 - temper) * (log_likelihood[name] - top) for name, z in log_evidence.items()
+    }
+
+
+def compare_scenes(
+    refined: RefinedDraws,
+    prepared: Sequence[PreparedStamp],
+    scene: str,
+    seeds: Sequence[int],
+    *,
+    honest: bool = True,
+    ess: float = ESS,
+) -> list[SceneRecord]:
+    """Compares a single profile with hypotheses of several components, galaxy by galaxy.
+
+    Args:
+        refined: The galaxies under the single profile, refined exactly.
+        prepared: Their stamps.
+        scene: One of :data:`CHOICES`.
+        seeds: One per galaxy.
+        honest: Whether draws are moved to honest widths.
+        ess: Effective sample size wanted of each hypothesis.
+    """
+    names = hypotheses_of(scene)
+    found = {name: explore(refined, name, seeds, ess) for name in names[1:]}
+    return [
+        _record(refined, i, stamp, scene, [found[name][i] for name in names[1:]], honest)
+        for i, stamp in enumerate(prepared)
+    ]
+
+
+def _record(
+    refined: RefinedDraws,
+    row: int,
+    prepared: PreparedStamp,
+    scene: str,
+    others: list[Hypothesis],
+    honest: bool,
+) -> SceneRecord:
+    galaxy = refined.galaxies[row]
+    best_single = galaxy.w[galaxy.log_weights.argmax()]
+    log_z = {"sersic": galaxy.log_evidence} | {h.name: h.log_evidence for h in others}
+    errors = {"sersic": galaxy.log_evidence_error}
+    errors |= {h.name: h.log_evidence_error for h in others}
+    peaks = {"sersic": float(galaxy.log_likelihood.max())}
+    peaks |= {h.name: h.log_likelihood for h in others}
+    closest = max(peaks, key=peaks.__getitem__)
+    by_name = {h.name: h for h in others}
+    sandwiches = {
+        h.name: sandwich_at(refined.likelihood.under(h.coordinates), row, h.optimum) for h in others
+    }
+    if closest == "sersic":
+        coordinates = refined.likelihood.coordinates
+        bread = sandwich_at(refined.likelihood, row, coordinates.project(best_single))
+    else:
+        bread = sandwiches[closest]
+    weighed = tempered(log_z, peaks, temper(bread))
+    best = max(weighed, key=weighed.__getitem__) if scene == "auto" else scene
+    single_best = SceneRecord(tuple(log_z), best, log_z, errors, weighed, {}, {}, None)
+    if best == "sersic":
+        return single_best
+    h = by_name[best]
+    single = refined.likelihood.box.to_physical(galaxy.mean())
+    weights = torch.softmax(h.log_weights, 0)
+    moved = h.u
+    if honest and bool(sandwiches[best].judged[0]):
+        mean = weights @ h.u
+        moved = (mean + (h.u - mean) @ sandwiches[best].transform[0].T).clamp(-W_MAX, W_MAX)
+    return replace(
+        single_best,
+        draws=_user_columns(h.coordinates, moved, single, prepared),
+        noise_draws=_user_columns(h.coordinates, h.u, single, prepared),
+        weights=weights.numpy(),
+        ess=h.ess,
+        khat=h.khat,
+        num_modes=h.num_modes,
+    )
+
+
+def temper(bread: Sandwich) -> float:
+    r"""Returns the part in which ln L counts: tr(F H^-1) over tr(J H^-1), at most 1.
+
+    It is p / tr(J F^-1) where the data and not the prior hold the parameters.
+    """
+    inverse = torch.linalg.inv(bread.precision[0])
+    stated = (bread.fisher[0] * inverse.mT).sum()
+    seen = (bread.score_scatter[0] * inverse.mT).sum()
+    return float((stated / seen).clamp(max=1.0))
+
+
+def _user_columns(
+    coordinates: GalaxyScene,
+    u: Float[Tensor, "s f"],
+    single: Float[Tensor, "7"],
+    prepared: PreparedStamp,
+) -> dict[str, np.ndarray]:
+    """Draws of the sum and of every part, by column, in the user's units."""
+    parts = {
+        name: units.user_values(values, prepared) for name, values in coordinates.parts(u).items()
+    }
+    profiles = [p for p in parts.values() if p.shape[1] == NUM_PARAMETERS]
+    points = [p for p in parts.values() if p.shape[1] != NUM_PARAMETERS]
+    flux = torch.stack([10.0 ** (-0.4 * p[:, MAGNITUDE]) for p in parts.values()]).sum(0)
+    columns = {
+        "magnitude": -2.5 * flux.log10(),
+        "effective_radius": half_light_radius(
+            profiles, single[AXIS_RATIO], single[POSITION_ANGLE], points
+        ),
+        "center_x": profiles[0][:, CENTER_X],
+        "center_y": profiles[0][:, CENTER_Y],
+    }
+    found = {name: column.numpy() for name, column in columns.items()}
+    found |= part_columns({name: values.numpy() for name, values in parts.items()})
+    share = coordinates.share(u)
+    if share is not None:
+        found[SHARES[coordinates.name]] = share[1].numpy()
+    return found
