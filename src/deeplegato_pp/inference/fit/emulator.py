@@ -8,6 +8,7 @@ sample weigh, is it predicted at others, and at those only that are as well surr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,9 @@ SIZES = (40, 64, 112, 224)
 28 coefficients, a cubic 84."""
 
 CHECKS = 24
+
+_MARGIN = 0.5
+"""Log posterior above the best rendered one from which a predicted draw is rendered after all."""
 
 _TRIES = 3
 """Rounds of draws in which interpolation is tried; those after the first come from a proposal that
@@ -170,7 +174,7 @@ class InterpolatedTarget:
         self.row, self.mode = row, modes[:1]
         self.about = Ellipsoid.of_mode(self.mode)
         self.interpolator: ImageInterpolator | None = None
-        self.limit = 0.0
+        self.limit, self.best = 0.0, -math.inf
         self.tries = 0
 
     def __call__(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
@@ -190,7 +194,10 @@ class InterpolatedTarget:
             rows = (self._near(u) & log_l.isnan()).nonzero()[:, 0]
             rows = rows[self.interpolator.unsupported(u[rows]) <= self.limit]
             if len(rows):
-                log_l[rows] = self.interpolator.log_likelihood(u[rows])
+                found = self.interpolator.log_likelihood(u[rows])
+                # Higher than anything rendered is too good to be believed unseen.
+                believed = found + log_prior[rows] < self.best + _MARGIN
+                log_l[rows[believed]] = found[believed]
         left = log_l.isnan().nonzero()[:, 0]
         if len(left):
             self.batches.count(torch.full((len(left),), self.row), u[left])
@@ -223,7 +230,9 @@ class InterpolatedTarget:
             error = found.log_likelihood(u[checked]) - log_l[checked]
             if _serves(error, best - (log_l + log_prior)[checked]):
                 self.interpolator = found
-                self.limit = float(found.unsupported(u[checked]).max())
+                matter = checked[(best - (log_l + log_prior)[checked]) < MATTERS]
+                self.limit = float(found.unsupported(u[matter]).max())
+                self.best = best
                 return
 
     def _render(self, u: Tensor) -> Tensor:

@@ -17,18 +17,8 @@ from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 
-FEW = 16
-"""Draws of the network weighed first; more only where these are not all but worthless."""
-
 _PREDICTIVE = 12
 """Draws whose mean and scatter are the network's predictive image."""
-
-_HOPELESS = 0.04
-"""Efficiency of the first draws below which more of them would tell nothing."""
-
-_BRIGHT = 100.0
-"""ln of the likelihood by which the best of the first draws must beat an empty stamp for that: of
-faint galaxies many draws may be bad and a few good."""
 
 _SAME_MODE = 1.0
 """Distance from a known mode at which a further search ends. [its sigmas]"""
@@ -140,18 +130,8 @@ class ModeFinder:
 
     def _pilot(self, row: int) -> Tensor:
         """Masks by the network's predictive image; returns the pilot's log posteriors."""
-        few = self.pilot_u[row, :FEW]
         first = self._masked_pilot if self.mask_neighbours else self._log_target
-        found = first(row, few)
-        hopeless = self.log_q is not None and self._efficiency(row, found) < _HOPELESS
-        if hopeless and float(found.max()) - self._blank(row) > _BRIGHT:
-            return found
-        return torch.cat([found, self._log_target(row, self.pilot_u[row, FEW:])])
-
-    def _blank(self, row: int) -> float:
-        """Ln L of no light at all."""
-        empty = torch.zeros_like(self.likelihood.stamps.image[:1])
-        return float(self.likelihood.log_likelihood_of(row, empty)[0])
+        return first(row, self.pilot_u[row])
 
     def _masked_pilot(self, row: int, u: Tensor) -> Tensor:
         some = u[:_PREDICTIVE]
