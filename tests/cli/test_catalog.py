@@ -117,6 +117,7 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
             "star_odds": 3.0,
             "model_error": 0.05,
             "widths": "noise",
+            "scene": "sersic",
         }
 
 

@@ -133,7 +133,7 @@ def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.real_share=1.5"], r"data\.real_share is a share"),
+        (["data.real_share=1.5"], r"data\.real_share must be in \[0, 1\]"),
         (["data.real_share=0.6", "data.drive_share=0.6"], "more than 1"),
         (["data.generate_on_the_fly=false"], r"data\.train_data_path is empty"),
         (["data.real_share=0.5"], r"data\.real_data_path is empty"),
