@@ -89,7 +89,7 @@ def polar_blocks(
         >>> one = torch.ones(1, dtype=torch.float64)
         >>> blocks = polar_blocks(Ellipses(0 * one, 0 * one, one, 0 * one), 64, 3 * one)
         >>> len(blocks.unique())
-        41
+        33
     """
     radius, azimuth = polar_coordinates(ellipses, size)
     least = scale[:, None, None]
