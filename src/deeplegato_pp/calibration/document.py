@@ -67,7 +67,7 @@ def document(
 
 
 def write_document(content: Mapping[str, Any], path: Path) -> None:
-    """Writes strict JSON, whole or not at all."""
+    """Writes strict JSON, atomically."""
     text = json.dumps(content, indent=1, allow_nan=False)
     with written_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -136,7 +136,7 @@ def prior_width(bounds: Sequence[tuple[float, float]]) -> Float[Array, "7"]:
 
 
 def write_part(galaxies: Galaxies, path: Path, fingerprint: str) -> None:
-    """Writes a part file, whole or not at all."""
+    """Writes a part file, atomically."""
     arrays = {f.name: getattr(galaxies, f.name) for f in fields(galaxies)}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, fingerprint=np.array(fingerprint), **arrays)

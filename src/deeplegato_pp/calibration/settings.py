@@ -50,7 +50,7 @@ class Settings:
 
     Attributes:
         number: Galaxies.
-        seed: Of everything random.
+        seed: Random seed.
         draws: Posterior draws per galaxy for ranks and intervals.
         detailed: How many galaxies, the first ones, are also measured as a user's observation
             would be, for their verdict, and get a Cramér-Rao bound.

@@ -89,7 +89,7 @@ def catalog(
         widths: ``"honest"`` or ``"noise"``, see :meth:`Predictor.refine`.
         samples: Draws of the network per source.
         draws: Equally weighted draws kept in each row.
-        seed: Of all random numbers, with each source's id and position.
+        seed: Random seed, with each source's id and position.
         batch_size: Sources that go through the network together.
         chunk: Sources cut out together.
         **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,

@@ -39,7 +39,7 @@ class Options:
 
     Attributes:
         samples: Draws of the network per source.
-        seed: Of all random numbers, with each source's id and position.
+        seed: Random seed, with each source's id and position.
         refining: How sources are refined, or None for the bare network.
         draws: Equally weighted draws kept per source in the table; 0 for none.
         batch: Sources that go through the network together.

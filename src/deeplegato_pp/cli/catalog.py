@@ -107,7 +107,9 @@ def catalog(
     ] = 1000,
     draws: Annotated[
         int,
-        typer.Option("--draws", metavar="N", min=0, help="Of them, kept in the table (Parquet)."),
+        typer.Option(
+            "--draws", metavar="N", min=0, help="Posterior draws stored per source (Parquet only)."
+        ),
     ] = 0,
     refine: Annotated[
         bool,
@@ -145,7 +147,7 @@ def catalog(
             "--chunk",
             metavar="N",
             min=1,
-            help="Sources done whole or not at all.",
+            help="Sources per chunk, the unit of work.",
             show_default="128, 32 if refined",
         ),
     ] = None,

@@ -34,7 +34,7 @@ class Measuring:
 
     Attributes:
         samples: Draws of the network per galaxy.
-        seed: Of all random numbers.
+        seed: Random seed.
         refining: How they are refined, or None for the bare network.
         widths: Of what is not refined, ``honest`` or ``noise``.
     """

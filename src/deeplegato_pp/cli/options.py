@@ -205,7 +205,7 @@ Seed = Annotated[
         metavar="N",
         min=-(2**63),
         max=2**63 - 1,
-        help="Of everything random.",
+        help="Random seed.",
         show_default="0",
     ),
 ]

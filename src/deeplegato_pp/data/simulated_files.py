@@ -132,7 +132,7 @@ def write_simulation(
     Args:
         simulator: From :func:`file_simulator`.
         number: Galaxies.
-        seed: Of everything random.
+        seed: Random seed.
         path: A folder, made if it is not there, for FITS stamps ``galaxy_000000.fits``, ... in
             the layout of ``astropy.nddata.CCDData`` and ``truth.ecsv``; or a file ``.npz`` with
             arrays ``image``, ``noise``, ``mask`` (B, N, N), ``psf`` (B, 43, 43), ``params``

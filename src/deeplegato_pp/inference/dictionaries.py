@@ -45,7 +45,7 @@ class DictionaryInterface(ABC):
             psf: Image of the PSF for a bare image; None: the reference PSF, flagged.
             num_samples: Draws.
             return_samples: Add the draws.
-            seed: Of the draws.
+            seed: Random seed of the draws.
 
         Returns:
             ``params``: for each parameter a dictionary of ``value``, ``std``, ``ci_lower``,
@@ -84,7 +84,7 @@ class DictionaryInterface(ABC):
             num_samples: Draws per galaxy.
             batch_size: Galaxies that go through the network together.
             return_samples: Add the draws.
-            seed: Of the draws.
+            seed: Random seed of the draws.
 
         Returns:
             The dictionary of :meth:`predict`; each ``value``, ``std``, ... has shape (B,), each

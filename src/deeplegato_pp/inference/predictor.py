@@ -211,7 +211,7 @@ class Predictor(DictionaryInterface):
             fixed: Parameters held at a value, in the user's units: a number for all galaxies, or
                 one per galaxy, e.g. ``{"sersic_index": 4.0, "center_x": [0.3, -1.2]}``; the prior
                 is that of the others, and ``log_prob`` holds up to a constant.
-            seed: Of all random numbers; a sequence holds one per galaxy, None draws one.
+            seed: Random seed; a sequence holds one per galaxy, None draws one.
             star_odds: Prior odds of a point source against a galaxy, behind ``star_probability``;
                 None saves the comparison. Only the exact method compares.
             noise_correlation: For drizzled images: variance of the noise of sums over many pixels,

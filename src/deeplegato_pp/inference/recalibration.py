@@ -203,7 +203,7 @@ class Recalibration:
     # --- on disk ------------------------------------------------------------------------------
 
     def save(self, path: str | Path, weights: str = "") -> Path:
-        """Writes the maps as JSON, whole or not at all.
+        """Writes the maps as JSON, atomically.
 
         Args:
             path: The file.

@@ -89,7 +89,7 @@ def with_part(card: str, marks: tuple[str, str], text: str) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

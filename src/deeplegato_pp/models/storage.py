@@ -54,7 +54,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -> Path:
-    """Writes weights, configuration and card; each file appears whole or not at all.
+    """Writes weights, configuration and card; each file atomically.
 
     What was measured on other weights in the same folder is removed.
     """
@@ -132,7 +132,7 @@ def load_reference(folder: Path) -> dict[str, Tensor]:
 
 
 def save_reference(folder: Path, tensors: dict[str, Tensor]) -> Path:
-    """Writes what was fitted to the features of a model's training images, whole or not at all."""
+    """Writes what was fitted to the features of a model's training images, atomically."""
     part = folder / f"{REFERENCE}.part"
     save_file(tensors, part)
     shutil.copymode(folder / CONFIG, part)

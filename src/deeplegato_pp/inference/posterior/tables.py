@@ -1,4 +1,4 @@
-"""Tables and draws on disk: checked before any work, written whole or not at all."""
+"""Tables and draws on disk: checked before any work, written atomically."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Refining:
         Args:
             predictor: What made the draws.
             posterior: The network's.
-            seed: Of all random numbers; a sequence holds one per galaxy.
+            seed: Random seed; a sequence holds one per galaxy.
         """
         number = len(posterior)
         chosen = list(range(number)) if self.rule == "all" else worth_refining(posterior)

@@ -61,7 +61,7 @@ class Refiner:
         ess: Effective sample size wanted.
         fixed: Parameters held at a value, in the user's units: a number for all galaxies, or one
             per galaxy.
-        seed: Of all random numbers; a sequence holds one per galaxy.
+        seed: Random seed; a sequence holds one per galaxy.
         star_odds: Prior odds of a point source against a galaxy; None: the two are not compared.
         noise_correlation: Variance of sums over many pixels over that of independent ones; None:
             each observation's own.

@@ -1,4 +1,4 @@
-"""Has the network seen the like? The density of its features under those of training images.
+"""Out-of-distribution images, by the density of their features under the training images'.
 
 The features that the posterior head reads are summarised, over some thousand training simulations,
 by a Gaussian: the principal directions with their variances, and one variance for all the rest. The
