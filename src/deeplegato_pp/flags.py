@@ -387,6 +387,16 @@ class Flag(enum.IntFlag):
         "Give a larger stamp, or mask less of it (--mask)",
     )
 
+    # --- catalogues ----------------------------------------------------------------------------
+    SAME_OBJECT = (
+        1 << 50,
+        "Another listed source lies within this fit, which may hold the light of both",
+        "the nearest other source of the list is closer than 1.5 half-light radii, or than the "
+        "PSF's FWHM",
+        "caution",
+        "Take one of the two, or give --segmentation so that neighbours are masked",
+    )
+
     @classmethod
     def names(cls, value: int) -> list[str]:
         """Returns the names in ``value``, lower case as in tables, by rising bit.

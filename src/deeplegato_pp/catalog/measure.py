@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deeplegato_pp.catalog.blends import holds_another
 from deeplegato_pp.catalog.columns import DRAWS, draws_of
 from deeplegato_pp.catalog.cutouts import Cutout, Scene, open_scene
 from deeplegato_pp.catalog.inputs import Inputs
@@ -234,6 +235,10 @@ class Measurer:
             flags &= ~int(Flag.CROPPED)  # a wide cutout is ours, not the user's image
         if sources.duplicate is not None and bool(sources.duplicate[i]):
             flags |= Flag.DUPLICATE
+        if _holds_another(sources, i, row):
+            flags |= Flag.SAME_OBJECT
+            if row["quality"] == "good":
+                row["quality"] = Flag.SAME_OBJECT.level
         row |= {"flags": int(flags), "flag_names": ",".join(Flag.names(flags))}
         refined = int(row["method"] not in (None, "amortized"))
         return own | row | {"refined": refined}
@@ -246,6 +251,17 @@ class Measurer:
                 sky = pixel_to_icrs(wcs, place.x, place.y)
                 ra, dec = _number(sky[0][0]), _number(sky[1][0])
         return {"ra": ra, "dec": dec}
+
+
+def _holds_another(sources: SourceList, i: int, row: dict[str, Any]) -> bool:
+    """Whether a row's fit takes in another source of the list."""
+    radius, scale, fwhm = (row[k] for k in ("effective_radius_pix", "pixel_scale", "psf_fwhm"))
+    if radius is None or scale is None or fwhm is None or sources.nearest_px is None:
+        return False
+    distance = float(sources.nearest_px[i])
+    if not math.isfinite(distance) and sources.nearest_arcsec is not None:
+        distance = float(sources.nearest_arcsec[i]) / scale
+    return holds_another(distance, radius, fwhm)
 
 
 def open_measurer(load: Callable[[], Estimator], inputs: Inputs, options: Options) -> Measurer:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.arrays import Array
+from deeplegato_pp.catalog.blends import nearest_distances
 from deeplegato_pp.errors import FormatError, InputError
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class SourceList:
         psf: PSF file of each source, "" for none; None: the list has no such column.
         file: Ready-made cutout of each; None: they lie in mosaics.
         duplicate: Whether the list holds the source more than once.
+        nearest_px: Distance to the nearest other source with pixels; infinite without. [px]
+        nearest_arcsec: The same on the sky. [arcsec]
     """
 
     ids: Array
@@ -82,6 +85,8 @@ class SourceList:
     psf: Array | None = None
     file: Array | None = None
     duplicate: Array | None = None
+    nearest_px: Array | None = None
+    nearest_arcsec: Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -218,7 +223,9 @@ def mark_duplicates(sources: SourceList) -> SourceList:
         if len(known):
             _, inverse, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
             duplicate[known] |= counts[inverse.ravel()] > 1
-    return SourceList(**{**vars(sources), "duplicate": duplicate})
+    pixels, sky = nearest_distances(sources.x, sources.y, sources.ra, sources.dec)
+    found = {"duplicate": duplicate, "nearest_px": pixels, "nearest_arcsec": sky}
+    return SourceList(**{**vars(sources), **found})
 
 
 def from_files(paths: list[Path]) -> SourceList:
