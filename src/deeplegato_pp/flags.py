@@ -416,13 +416,15 @@ class Flag(enum.IntFlag):
         return [str(flag.name).lower() for flag in cls if int(value) & int(flag)]
 
     @classmethod
-    def quality(cls, value: int, *, refined: bool = False) -> str:
+    def quality(cls, value: int, *, refined: bool = False, honest: bool = False) -> str:
         """Returns the verdict: the worst level among the flags that are set.
 
         Args:
             value: Sum of flags.
             refined: The numbers rest on the likelihood and no longer on the network: that it has
                 not seen the like (``UNFAMILIAR``) is a reason for caution then, no more.
+            honest: The error bars hold the structure that the model leaves: it (``POOR_FIT``) is
+                no reason for caution then.
 
         Returns:
             ``"good"``, ``"caution"`` or ``"bad"``.
@@ -432,12 +434,13 @@ class Flag(enum.IntFlag):
             ('good', 'caution')
             >>> Flag.quality(Flag.UNFAMILIAR), Flag.quality(Flag.UNFAMILIAR, refined=True)
             ('bad', 'caution')
+            >>> Flag.quality(Flag.POOR_FIT), Flag.quality(Flag.POOR_FIT, honest=True)
+            ('caution', 'good')
         """
-        levels = {
-            "caution" if refined and flag is cls.UNFAMILIAR else flag.level
-            for flag in cls
-            if int(value) & int(flag)
-        }
+        known = {cls.UNFAMILIAR: "caution"} if refined else {}
+        if honest:
+            known[cls.POOR_FIT] = "good"
+        levels = {known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}
         return next((level for level in ("bad", "caution") if level in levels), "good")
 
     @classmethod

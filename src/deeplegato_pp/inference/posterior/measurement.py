@@ -161,7 +161,8 @@ class Measurement:
     @property
     def quality(self) -> str:
         """``good``, ``caution`` or ``bad``: the worst of what the flags make of it."""
-        return Flag.quality(self.flags, refined=self.method not in ("", "amortized"))
+        refined = self.method not in ("", "amortized")
+        return Flag.quality(self.flags, refined=refined, honest=self.widths == "honest")
 
     def likelihood(self) -> Likelihood:
         """Returns the likelihood under whose noise the draws are weighed, of this one galaxy.

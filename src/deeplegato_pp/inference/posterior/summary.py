@@ -36,7 +36,7 @@ NUMBERS: dict[str, str] = {
 QUALITY = (
     "good, caution or bad: the worst level among the flags set, each flag's level standing in "
     "docs/flags.md; bad are failed, gross_misfit, mean_off, saturated, no_contrast, high_khat, "
-    "and unless refined unfamiliar"
+    "and unless refined unfamiliar; with honest widths poor_fit is no reason for caution"
 )
 
 INSTRUMENT: dict[str, tuple[str, str]] = {

@@ -377,8 +377,6 @@ class _Job:
             galaxy.masked_pixels = int(masked.sum())
             if galaxy.masked_pixels:
                 galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
-            if not self.conditional and in_tension(self.w[i], galaxy):
-                galaxy.flags |= int(Flag.TENSION)
             if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
                 galaxy.flags |= int(Flag.BUDGET)
             generator = torch.Generator().manual_seed(self.seeds[i] + 1)
@@ -387,6 +385,8 @@ class _Job:
             self.batches.count(torch.tensor([i]), best, judged)
             if self.options.honest:
                 self._widen(i, galaxy)
+            if not self.conditional and in_tension(self.w[i], galaxy):
+                galaxy.flags |= int(Flag.TENSION)
             galaxy.num_renders = int(self.batches.renders[i])
         return RefinedDraws(galaxies, self.likelihood)
 
@@ -418,7 +418,12 @@ def laplace_share(sampler: TargetSampler) -> float:
 
 
 def in_tension(w: Float[Tensor, "s 7"], galaxy: RefinedGalaxy) -> bool:
-    """Whether the network's mean and the exact one differ by more than 3 of their joint sigmas."""
+    """Whether the network's mean and the exact one differ by more than 3 of their joint sigmas.
+
+    The exact one's are the honest ones where those are larger.
+    """
     exact_std = galaxy.std()
+    if galaxy.widening is not None and galaxy.widening.judged:
+        exact_std = torch.maximum(exact_std, galaxy.widening.covariance.diagonal().sqrt())
     sigma = (w.var(0) + exact_std**2).sqrt()
     return bool(((w.mean(0) - galaxy.mean()).abs() > _TENSION * sigma).any())
