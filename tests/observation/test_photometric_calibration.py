@@ -154,3 +154,11 @@ def test_other_sources_and_nothing():
     assert (
         reconcile_zero_point({"PHOTFLAM": 7e-20, "PHOTPLAM": 8e3, "BUNIT": "COUNTS"}).value is None
     )
+
+
+@pytest.mark.parametrize("cards", [{"PHOTFNU": 1e300}, {"BUNIT": "1e-200 Jy"}])
+def test_absurd_calibrations_are_no_zero_point(cards):
+    found = reconcile_zero_point(Cards(cards), 0.1)
+    assert found.value is None
+    assert "which is refused" in " ".join(found.notes)
+    assert found.flags & Flag.ZERO_POINT_CONFLICT

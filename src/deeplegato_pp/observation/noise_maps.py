@@ -205,9 +205,13 @@ def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
     """
     if min(image.shape) < 7:
         return 0.0
-    safe = np.where(mask, 0.0, image)
-    variance = np.where(mask, 1.0, noise**2)
-    level = np.where(mask, 1.0, noise)[2:-2, 2:-2]
+    if mask.all():
+        return 0.0
+    # In units of the typical noise: squares of extreme values would not fit a double.
+    typical = float(np.median(noise[~mask]))
+    safe = np.where(mask, 0.0, image) / typical
+    noise = np.where(mask, 1.0, noise / typical)
+    variance, level = noise**2, noise[2:-2, 2:-2]
     masked = sum(_neighbourhood(mask.astype(float), 2)) > 0
     bend = _laplacian(_box3(safe)) / level
     # 3 x 3 averaging leaves white noise a Laplacian of 0.157 sigma rms: keep what looks like noise.

@@ -199,7 +199,7 @@ class Observation:
         if gain is not None:
             gain = checks.check_positive(gain, "gain", "electrons per image unit")
             checks.check_within(gain, 1e-30, 1e30, "gain", "electrons per image unit")
-            if (gain * median) ** 2 < LOW_COUNTS_VARIANCE:
+            if gain * median < LOW_COUNTS_VARIANCE**0.5:
                 flags |= Flag.LOW_COUNTS
         if pixel_scale is None:
             flags |= Flag.NO_PIXEL_SCALE

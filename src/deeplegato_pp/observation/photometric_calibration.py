@@ -31,6 +31,9 @@ EXPOSURE_KEYWORDS = ("EXPTIME", "TEXPTIME", "EXPOSURE", "XPOSURE", "ITIME")
 BRIGHTEST, FAINTEST = 10.0, 45.0
 """Zero points [mag] outside of which a keyword is a placeholder (-99, 0, 99), not a zero point."""
 
+LARGEST = 100.0
+"""Zero point [mag], either side of 0, beyond which no source is believed, a unit included."""
+
 CREDIBLE_NOISE = (18.0, 36.0)
 """Magnitudes of a pixel's noise between which an unusual zero point is believed all the same."""
 
@@ -85,6 +88,10 @@ def reconcile_zero_point(
     keywords, refused = _keyword_readings(header, unit, exposure, noise)
     others = _instrument_readings(header, unit, exposure, pixel_scale)
     physical = _unit_claims(header, unit, pixel_scale, wcs_scale)
+    absurd = [c for c in (*physical, *(r.claim for r in others)) if abs(c.value) > LARGEST]
+    refused += [f"{c.source} gives a zero point of {c.value:.0f}, which is refused" for c in absurd]
+    physical = [c for c in physical if c not in absurd]
+    others = [r for r in others if r.claim not in absurd]
     if physical:
         return _by_unit(physical, [*keywords, *others], refused)
     if unit.physical:
