@@ -30,7 +30,7 @@ from deeplegato_pp.inference.fit.modes import distinct_modes, mixture_at
 from deeplegato_pp.inference.fit.sandwich import Sandwich
 from deeplegato_pp.inference.fit.structure import sandwich_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
-from deeplegato_pp.inference.posterior.scene_record import SHARES, SceneRecord, part_columns
+from deeplegato_pp.inference.posterior.scene_record import SceneRecord, part_columns
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene import units
@@ -47,7 +47,7 @@ from deeplegato_pp.scene.parameters import (
     POSITION_ANGLE,
 )
 from deeplegato_pp.scene.prior import W_MAX
-from deeplegato_pp.stats.pareto import pareto_khat, reliable
+from deeplegato_pp.stats.pareto import pareto_khat
 
 AUTO = ("sersic", "sersic+point", "bulge+disc")
 """Hypotheses that ``auto`` compares."""
@@ -75,7 +75,6 @@ class Hypothesis:
         log_likelihood: The largest ln L found.
         ess: Effective sample size.
         khat: Pareto k-hat of the weights.
-        reliable: Whether k-hat allows the weights to be trusted.
         num_modes: Modes found.
         optimum: Coordinates of the best mode, with shape (F,).
     """
@@ -89,7 +88,6 @@ class Hypothesis:
     log_likelihood: float
     ess: float
     khat: float
-    reliable: bool
     num_modes: int
     optimum: Float[Tensor, " f"]
 
@@ -204,7 +202,6 @@ def _collected(
         max(peak, float(sampled[sampled.isfinite()].max())),
         sampler.ess,
         pareto_khat(log_weights),
-        reliable(log_weights),
         len(modes),
         optimum,
     )
@@ -276,14 +273,15 @@ def _record(
     peaks |= {h.name: h.log_likelihood for h in others}
     closest = max(peaks, key=peaks.__getitem__)
     by_name = {h.name: h for h in others}
-    sandwiches = {
-        h.name: sandwich_at(refined.likelihood.under(h.coordinates), row, h.optimum) for h in others
-    }
-    if closest == "sersic":
-        coordinates = refined.likelihood.coordinates
-        bread = sandwich_at(refined.likelihood, row, coordinates.project(best_single))
-    else:
-        bread = sandwiches[closest]
+
+    def sandwich_of(name: str) -> Sandwich:
+        if name == "sersic":
+            coordinates = refined.likelihood.coordinates
+            return sandwich_at(refined.likelihood, row, coordinates.project(best_single))
+        h = by_name[name]
+        return sandwich_at(refined.likelihood.under(h.coordinates), row, h.optimum)
+
+    bread = sandwich_of(closest)
     weighed = tempered(log_z, peaks, temper(bread))
     best = max(weighed, key=weighed.__getitem__) if scene == "auto" else scene
     single_best = SceneRecord(tuple(log_z), best, log_z, errors, weighed, {}, {}, None)
@@ -292,14 +290,16 @@ def _record(
     h = by_name[best]
     single = refined.likelihood.box.to_physical(galaxy.mean())
     weights = torch.softmax(h.log_weights, 0)
-    moved = h.u
-    if honest and bool(sandwiches[best].judged[0]):
+    draws = noise_draws = _user_columns(h.coordinates, h.u, single, prepared)
+    own = bread if best == closest else sandwich_of(best)
+    if honest and bool(own.judged[0]):
         mean = weights @ h.u
-        moved = (mean + (h.u - mean) @ sandwiches[best].transform[0].T).clamp(-W_MAX, W_MAX)
+        moved = (mean + (h.u - mean) @ own.transform[0].T).clamp(-W_MAX, W_MAX)
+        draws = _user_columns(h.coordinates, moved, single, prepared)
     return replace(
         single_best,
-        draws=_user_columns(h.coordinates, moved, single, prepared),
-        noise_draws=_user_columns(h.coordinates, h.u, single, prepared),
+        draws=draws,
+        noise_draws=noise_draws,
         weights=weights.numpy(),
         ess=h.ess,
         khat=h.khat,
@@ -343,5 +343,6 @@ def _user_columns(
     found |= part_columns({name: values.numpy() for name, values in parts.items()})
     share = coordinates.share(u)
     if share is not None:
-        found[SHARES[coordinates.name]] = share[1].numpy()
+        name, values = share
+        found[name] = values.numpy()
     return found
