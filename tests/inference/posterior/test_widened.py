@@ -183,6 +183,12 @@ def two_images(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
     return smooth, smooth * (1.0 + 0.15 * wave)
 
 
+def same_draws(first: torch.Tensor, second: torch.Tensor) -> None:
+    """Draws of two runs agree to a thousandth of their width: fits end within their tolerance."""
+    width = second.flatten(0, -2).std(0)
+    assert float(((first - second).abs() / width).max()) < 1e-3
+
+
 @pytest.fixture(scope="module")
 def laplace() -> tuple[Predictor, Posterior, Posterior]:
     predictor = Predictor(FakeModel(TRUTH, 0.02), "cpu")
@@ -201,7 +207,8 @@ def test_structure_is_in_the_error_bars_of_the_galaxy_that_has_it(laplace):
     noise = predictor.refine(network, "laplace", widths="noise")
     assert noise.batch_noise_w is None
     assert noise.widths == ["noise", "noise"]
-    torch.testing.assert_close(refined.under_noise().batch_w, noise.batch_w)
+    for own, plain in zip(refined.under_noise().batch_w, noise.batch_w, strict=True):
+        same_draws(own, plain)
 
 
 def test_a_network_s_posterior_reaches_the_optimum_of_a_bright_galaxy(laplace):
@@ -209,7 +216,7 @@ def test_a_network_s_posterior_reaches_the_optimum_of_a_bright_galaxy(laplace):
     both = [observe(i) for i in two_images()]
     honest = predictor.posterior(both, 200)
     assert honest.method == ["amortized", "amortized"]
-    torch.testing.assert_close(honest.under_noise().batch_w, network.batch_w)
+    same_draws(honest.under_noise().batch_w, network.batch_w)
     # A network that is sure of a wrong place: its error bars are to reach the right one.
     wrong = TRUTH.clone()
     wrong[2] = 3.0
@@ -221,7 +228,8 @@ def test_a_network_s_posterior_reaches_the_optimum_of_a_bright_galaxy(laplace):
     assert row["sersic_index_std_noise"] == pytest.approx(plain["sersic_index_std"])
     # Refining starts from the network's own draws, moved or not.
     first, second = (predictor.refine(p, "laplace").batch_w for p in (network, honest))
-    torch.testing.assert_close(first, second)
+    for own, other in zip(first, second, strict=True):
+        same_draws(own, other)
 
 
 def test_a_stamp_too_small_to_judge_structure_says_so(laplace):
@@ -249,7 +257,7 @@ def test_a_failure_to_find_widths_costs_the_widths_alone(laplace, monkeypatch):
     assert row.method == ["laplace"]
     assert row.flags[0] & Flag.STRUCTURE_UNJUDGED
     assert row.widths == ["noise"]
-    torch.testing.assert_close(row.batch_w, plain.batch_w)
+    same_draws(row.batch_w, plain.batch_w)
 
 
 def test_too_few_draws_of_a_network_are_not_moved(laplace):
