@@ -84,7 +84,7 @@ HOMES = {
     "omegaconf": ["config/layers.py", "cli/*"],
     "huggingface_hub": ["models/*"],
     "safetensors": ["data/chunks.py", "models/*"],
-    "jinja2": ["report/gallery.py"],
+    "jinja2": ["report/details.py"],
     "typer": ["cli/*"],
     "rich": ["cli/*"],
 }

@@ -17,7 +17,8 @@ from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.report.gallery import check_folder, make_report, picture
+from deeplegato_pp.report.details import picture
+from deeplegato_pp.report.gallery import check_folder, make_report
 from deeplegato_pp.report.panels import Panels, Pixels
 from deeplegato_pp.report.profile import interval_svg, radial_profile
 from deeplegato_pp.scene.parameters import PARAMETERS

@@ -114,6 +114,7 @@ class Pixels:
         return Panels(image - sky, model, mask, sigma or 1.0, center, scale)
 
 
+@torch.no_grad()
 def _model(row: Row, scene: Scene, center: tuple[float, float], side: int) -> Array | None:
     """Returns the noiseless galaxy at the posterior means, None if the row was not measured."""
     names = ("magnitude", "effective_radius_pix", "sersic_index", "axis_ratio", "position_angle",

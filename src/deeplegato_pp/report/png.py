@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 
@@ -46,12 +45,11 @@ def to_indices(values: Array, low: float, high: float, mask: Array) -> Array:
     return np.where(unknown, np.uint8(MASKED), indices)
 
 
-def write_png(indices: Array, path: Path, palette: bytes) -> None:
-    """Writes an image of palette indices, row 0 at the bottom as astronomers have it.
+def encode_png(indices: Array, palette: bytes) -> bytes:
+    """Returns palette indices as a PNG file, row 0 at the bottom as astronomers have it.
 
     Args:
         indices: With shape (H, W), uint8.
-        path: Where to.
         palette: 256 colours (R, G, B).
     """
     height, width = indices.shape
@@ -64,4 +62,4 @@ def write_png(indices: Array, path: Path, palette: bytes) -> None:
     for kind, data in chunks:
         check = zlib.crc32(kind + data)
         content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-    path.write_bytes(content)
+    return content

@@ -1,0 +1,99 @@
+"""What is shown of one galaxy: its picture, posterior, profile and flags, as a piece of HTML."""
+
+from __future__ import annotations
+
+import base64
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.report.panels import Panels, Row
+from deeplegato_pp.report.png import brightness_palette, encode_png, to_indices
+from deeplegato_pp.report.profile import profile_svg
+from deeplegato_pp.report.rows import flags_of, others_of, parameters_of
+
+LOWEST = -3.0
+"""Lower end of the pictures' scale. [sigma]"""
+
+SOFTENING = 2.0
+"""Where the pictures' scale goes from linear to logarithmic. [sigma]"""
+
+
+@cache
+def environment() -> Any:
+    """Returns the Jinja2 environment of the templates."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("deeplegato_pp.report", "templates")
+    return Environment(loader=loader, autoescape=True, undefined=_lenient(StrictUndefined))
+
+
+def _lenient(strict: Any) -> Any:
+    """What a page may leave out is tested by ``if``: only printing an unknown name is an error."""
+
+    class Lenient(strict):  # type: ignore[misc]
+        def __bool__(self) -> bool:
+            return False
+
+    return Lenient
+
+
+def picture(panels: Panels) -> tuple[Array, float]:
+    """Returns image, model and residual side by side as palette indices, and the peak in sigmas."""
+    shown = [panels.image, panels.model, panels.residual]
+    known = panels.image[np.isfinite(panels.image) & ~panels.mask]
+    highest = float(np.percentile(known, 99.8)) if known.size else 0.0
+    if panels.model is not None:
+        highest = max(highest, float(panels.model.max()))
+    peak = max(highest / panels.sigma, 5.0)
+    low, high = (math.asinh(v / SOFTENING) for v in (LOWEST, peak))
+    nothing = np.zeros(panels.mask.shape, dtype=bool)
+    parts = []
+    for k, pixels in enumerate(shown):
+        if pixels is None:
+            parts.append(to_indices(np.full(nothing.shape, np.nan), low, high, nothing))
+            continue
+        mask = nothing if k == 1 else panels.mask
+        stretched = np.arcsinh(pixels / panels.sigma / SOFTENING)
+        parts.append(to_indices(stretched, low, high, mask))
+    return np.hstack(parts), peak
+
+
+def content_of(row: Row, found: Panels | str, source: str | None = None) -> dict[str, Any]:
+    """Returns what the template ``measured.html`` needs.
+
+    Args:
+        row: Of the catalogue.
+        found: Its pixels, or why there are none.
+        source: Address of the picture; None: the picture itself, as a data URL.
+    """
+    content: dict[str, Any] = {
+        "row": row,
+        "parameters": parameters_of(row),
+        "flags": flags_of(row),
+        "others": others_of(row),
+    }
+    if isinstance(found, str):
+        return content | {"reason": found}
+    strip, peak = picture(found)
+    side = found.image.shape[0]
+    drawing = ""
+    if found.model is not None:
+        drawing = profile_svg(found, row["axis_ratio"], row["position_angle"])
+    return content | {
+        "strip": strip,
+        "source": source or data_url(strip),
+        "side": side,
+        "arcsec": f"{side * found.pixel_scale:.3g}",
+        "peak": f"{peak:.3g}",
+        "profile": drawing,
+    }
+
+
+def data_url(strip: Array) -> str:
+    """Returns palette indices as the address of a PNG that holds the picture itself."""
+    png = encode_png(strip, brightness_palette())
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
