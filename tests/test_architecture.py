@@ -43,7 +43,8 @@ RANKS = {
     "catalog": 12,
     "export": 12,
     "report": 13,
-    "cli": 14,
+    "view": 14,
+    "cli": 15,
 }
 """A room imports from itself and from lower ranks; the modules at the top are room "".
 
@@ -73,6 +74,7 @@ HOMES = {
         "inference/posterior/*",
         "catalog/*",
         "export/*",
+        "view/*",
     ],
     "pyarrow": ["inference/posterior/*", "catalog/*"],
     "photutils": ["catalog/segmentation.py"],
@@ -84,6 +86,10 @@ HOMES = {
     "omegaconf": ["config/layers.py", "cli/*"],
     "huggingface_hub": ["models/*"],
     "safetensors": ["data/chunks.py", "models/*"],
+    "panel": ["view/*"],
+    "bokeh": ["view/*"],
+    "pandas": ["view/app.py"],
+    "pyvo": ["view/samp.py"],
     "jinja2": ["report/details.py"],
     "typer": ["cli/*"],
     "rich": ["cli/*"],
@@ -210,7 +216,8 @@ def test_each_library_has_one_home(imports):
 
 def test_imported_libraries_are_declared_and_the_other_way_round(imports):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["survey"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["survey"], *extras["view"]]
     names = [re.match(r"[\w-]+", line).group() for line in lines]
     declared = {DISTRIBUTIONS.get(name, name) for name in names}
     roots = {arrow.target.split(".")[0] for arrow in imports}

@@ -21,6 +21,7 @@ from deeplegato_pp.cli.report import report
 from deeplegato_pp.cli.signals import stoppable
 from deeplegato_pp.cli.simulate import simulate
 from deeplegato_pp.cli.train import train
+from deeplegato_pp.cli.view import view
 from deeplegato_pp.errors import DeepLegatoError
 
 CallError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -68,6 +69,7 @@ app.command(
     epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
 )(stoppable(calibrate))
 app.command(epilog="Example: deeplegato report catalogue.parquet -o gallery")(stoppable(report))
+app.command(epilog="Example: deeplegato view catalogue.parquet")(stoppable(view))
 app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(
     stoppable(regions)
 )

@@ -1,0 +1,152 @@
+"""The scatter plot of two columns, with error bars, under the cursor and to click on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.catalog.columns import units
+from deeplegato_pp.report.rows import Rows
+
+COLOURS = {"good": "#2e7d4f", "caution": "#b7791f", "bad": "#b03a2e"}
+"""Of points by quality, as on the pages of a gallery."""
+
+MOST_POINTS = 20_000
+"""Points that are drawn: of more rows, evenly spaced ones."""
+
+MOST_BARS = 2_000
+"""Points up to which error bars are drawn; among more they would hide each other."""
+
+_POINTED = """
+const found = cb_data.index.indices;
+const row = found.length ? source.data["row"][found[0]] : -1;
+if (cursor.data["row"][0] !== row) { cursor.data = {row: [row]}; }
+"""
+"""Tells Python which point is under the cursor, -1 if none is."""
+
+
+class Scatter:
+    """A Bokeh figure of two columns of a catalogue.
+
+    Args:
+        rows: Of the catalogue.
+        on_click: Called with the number of the row whose point was clicked.
+        on_cursor: Called with the number of the row under the cursor; None if there is none.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        on_click: Callable[[int], None],
+        on_cursor: Callable[[int | None], None],
+    ) -> None:
+        from bokeh.models import ColumnDataSource
+
+        self.rows = rows
+        self.on_click = on_click
+        self.on_cursor = on_cursor
+        self.source = ColumnDataSource({k: [] for k in ("row", "x", "y", "name", "colour")})
+        self.bars = ColumnDataSource({k: [] for k in ("x", "y", "x0", "x1", "y0", "y1", "colour")})
+        self.ring = ColumnDataSource({"x": [], "y": []})
+        self.cursor = ColumnDataSource({"row": [-1]})
+        self.source.selected.on_change("indices", self._clicked)
+        self.cursor.on_change("data", self._pointed)
+        self.columns = ("", "")
+
+    def figure(self, x: str, y: str, log_x: bool, log_y: bool) -> Any:
+        """Returns a new figure of two columns; :meth:`show` fills it."""
+        from bokeh.models import CustomJS, HoverTool
+        from bokeh.plotting import figure
+
+        self.columns = (x, y)
+        known = units()
+        labels = [f"{name} [{known[name]}]" if known.get(name) else name for name in (x, y)]
+        kinds = ["log" if wanted else "linear" for wanted in (log_x, log_y)]
+        made = figure(
+            height=360,
+            sizing_mode="stretch_width",
+            x_axis_label=labels[0],
+            y_axis_label=labels[1],
+            x_axis_type=kinds[0],
+            y_axis_type=kinds[1],
+            tools="pan,wheel_zoom,box_zoom,tap,reset,save",
+            active_scroll="wheel_zoom",
+        )
+        made.toolbar.logo = None
+        bars = {"source": self.bars, "color": "colour", "alpha": 0.35}
+        made.segment("x0", "y", "x1", "y", **bars)
+        made.segment("x", "y0", "x", "y1", **bars)
+        points = made.scatter(
+            "x", "y", source=self.source, size=6, color="colour", alpha=0.75, name="points",
+            nonselection_alpha=0.75,
+        )  # fmt: skip
+        made.scatter("x", "y", source=self.ring, size=15, fill_color=None, line_color="#1c2530",
+                     line_width=2)  # fmt: skip
+        told = CustomJS(args={"source": self.source, "cursor": self.cursor}, code=_POINTED)
+        made.add_tools(HoverTool(renderers=[points], tooltips="@name", callback=told))
+        return made
+
+    def show(self, chosen: Array, current: int | None) -> int:
+        """Draws rows, and a ring about the current one.
+
+        Args:
+            chosen: Numbers of the rows, with shape (K,).
+            current: The current row.
+
+        Returns:
+            How many points are drawn: rows with both numbers, at most :data:`MOST_POINTS`.
+        """
+        x, y = (np.asarray(self.rows.columns[name], dtype=float) for name in self.columns)
+        drawn = chosen[np.isfinite(x[chosen]) & np.isfinite(y[chosen])]
+        if len(drawn) > MOST_POINTS:
+            drawn = drawn[np.linspace(0, len(drawn) - 1, MOST_POINTS).astype(int)]
+        colours = [COLOURS.get(q, "#66727f") for q in self.rows.columns["quality"][drawn]]
+        place: dict[str, Any] = {"x": x[drawn], "y": y[drawn], "colour": colours}
+        few = len(drawn) <= MOST_BARS
+        ends: dict[str, Array] = {}
+        for axis, name in zip("xy", self.columns, strict=True):
+            error = np.nan_to_num(self._error(name)[drawn])
+            ends |= {f"{axis}0": place[axis] - error, f"{axis}1": place[axis] + error}
+        bars = place | ends
+        names = list(self.rows.columns["name"][drawn])
+
+        def draw() -> None:
+            self.source.selected.indices = []
+            self.source.data = {"row": drawn, "name": names, **place}
+            self.bars.data = bars if few else {k: [] for k in bars}
+
+        self._change(draw)
+        self.mark(current)
+        return len(drawn)
+
+    def mark(self, current: int | None) -> None:
+        """Draws a ring about a row's point."""
+        place = []
+        if current is not None:
+            place = [float(self.rows.columns[name][current]) for name in self.columns]
+        known = bool(place) and bool(np.isfinite(place).all())
+        ring = {"x": place[:1], "y": place[1:]} if known else {"x": [], "y": []}
+        self._change(lambda: setattr(self.ring, "data", ring))
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Changes the figure once its document may be changed, if a browser shows it."""
+        document = self.source.document
+        if document is None or document.session_context is None:
+            change()
+        else:
+            document.add_next_tick_callback(change)
+
+    def _error(self, name: str) -> Array:
+        found = self.rows.columns.get(f"{name}_std")
+        return np.zeros(len(self.rows)) if found is None else np.asarray(found, dtype=float)
+
+    def _clicked(self, attribute: str, old: list[int], new: list[int]) -> None:
+        if new:
+            self.on_click(int(self.source.data["row"][new[0]]))
+
+    def _pointed(self, attribute: str, old: Any, new: Any) -> None:
+        row = int(new["row"][0])
+        self.on_cursor(None if row < 0 else row)
