@@ -80,6 +80,24 @@ def test_what_is_held_fixed_is_refined_so(monkeypatch, capsys):
     assert fits.getheader("b.fits", 2)["1_N"].startswith("[")
 
 
+POINT = "0) psf\n1) 65.0 63.5 1 1\n3) 22.0 1\n"
+
+
+@pytest.mark.parametrize(("option", "scene"), [("", "sersic+point"), ("--scene auto", "auto")])
+def test_several_components_are_refined_as_a_scene(tmp_path, monkeypatch, option, scene):
+    (tmp_path / "two.feedme").write_text(FEEDME.format(index=0) + POINT)
+    asked = []
+
+    def refine(self, posterior, method="exact", **options):
+        asked.append((options["scene"], options.get("fixed")))
+        return posterior
+
+    monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
+    assert main(f"predict --galfit two.feedme --samples 50 {option}".split()) == 0
+    assert asked == [(scene, None)]
+    assert main(["predict", "--galfit", "two.feedme", "--no-refine"]) == 2
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

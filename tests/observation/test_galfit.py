@@ -7,7 +7,8 @@ from astropy.wcs import WCS
 
 from deeplegato_pp.errors import DeepLegatoError, FormatError, InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.observation.galfit import FREE_SKY, SCALE_LENGTH, read_galfit
+from deeplegato_pp.observation.galfit import FREE_SKY, read_galfit
+from deeplegato_pp.observation.galfit_components import SCALE_LENGTH
 
 CONTROLS = """
 A) gal.fits
@@ -37,6 +38,13 @@ SKY = """
 1) 7.0  1
 2) 0.1  0
 3) 0.0  0
+"""
+
+
+PSF = """
+0) psf
+1) 15.0 11.0 1 1
+3) 21.0 0
 """
 
 
@@ -166,10 +174,46 @@ def test_what_cannot_be_kept_is_said(folder):
     text = CONTROLS.replace("G) none", "G) ties").replace("psf.fits", "psf.fits kernel.fits")
     found = read(folder, text + SERSIC + SKY.replace("2) 0.1  0", "2) 0.1  1"))
     notes = " ".join(found.observation.notes)
-    for remark in ("constraints of ties", "kernel.fits is not applied", "gradient is held"):
+    for remark in ("not applied (1 n 0.7 to 5)", "kernel.fits is not applied", "gradient is held"):
         assert remark in notes
     notes = " ".join(read(folder, CONTROLS + SERSIC).observation.notes)
     assert "no sky component" in notes
+
+
+DISC = SERSIC.replace("sersic", "expdisk").replace("5) 2.5  1\n", "")
+BULGE = SERSIC.replace("5) 2.5  1", "5) 4.0  0")
+
+
+@pytest.mark.parametrize(
+    ("components", "scene"),
+    [
+        (SERSIC, "sersic"),
+        (PSF + SERSIC, "sersic+point"),
+        (DISC + BULGE, "bulge+disc"),
+        (SERSIC.replace("sersic", "devauc").replace("5) 2.5  1\n", "") + DISC, "bulge+disc"),
+        (SERSIC + DISC, "sersic+sersic"),
+        (BULGE + SERSIC, "sersic+sersic"),
+    ],
+)
+def test_several_components_are_a_scene(folder, components, scene):
+    found = read(folder, CONTROLS + components + SKY)
+    assert found.scene == scene
+    assert found.fixed == {}
+
+
+def test_what_a_scene_cannot_keep_is_said(folder):
+    (folder / "ties").write_text("# centres\n1_2  x  offset # kept\n1_2 y offset\n1/2 re 0 to 1\n")
+    controls = CONTROLS.replace("G) none", "G) ties")
+    disc = DISC.replace("9) 0.7  1", "9) 0.7  0")
+    notes = " | ".join(read(folder, controls + SERSIC + disc + SKY).observation.notes)
+    assert "fitted as the scene sersic+sersic, whose parts have one centre" in notes
+    assert "held fixed by the expdisk of line 21: 9), the index of the expdisk" in notes
+    assert "not applied (1/2 re 0 to 1)" in notes
+    notes = " | ".join(read(folder, CONTROLS + BULGE + DISC + SKY).observation.notes)
+    assert "held fixed" not in notes
+    notes = " | ".join(read(folder, CONTROLS + BULGE + PSF + SKY).observation.notes)
+    assert "held fixed by the sersic of line 13: 5)" in notes
+    assert "held fixed by the psf of line 21: 3)" in notes
 
 
 def test_options_win_over_the_file(folder):
@@ -182,8 +226,10 @@ def test_options_win_over_the_file(folder):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        (CONTROLS + SERSIC + SERSIC + SKY, InputError, "got sersic .line 13., sersic .line 21."),
+        (CONTROLS + 3 * SERSIC + SKY, InputError, "got sersic .line 13., sersic .line 21., sersic"),
+        (CONTROLS + PSF + SKY, InputError, "got psf .line 13."),
         (CONTROLS + SKY, InputError, "got none"),
+        (CONTROLS.replace("G) none", "G) gone") + SERSIC, FormatError, "names gone"),
         (CONTROLS + SERSIC.replace("sersic", "king"), InputError, "a king .* cannot be measured"),
         (CONTROLS + SERSIC + "F1) 0.1 20 1 1\n", InputError, "F1"),
         (CONTROLS + SERSIC + "8) 0.7 1\n", InputError, "GALFIT 3"),

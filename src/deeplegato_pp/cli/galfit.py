@@ -75,6 +75,22 @@ def held_fixed(feedme: GalfitInput | None, refine: bool) -> list[str]:
     return [f"{name}={value!r}" for name, value in fixed.items()]
 
 
+def scene_asked_for(feedme: GalfitInput | None, scene: str | None, refine: bool) -> str | None:
+    """Returns the scene of the command line, else that of a feedme of several components.
+
+    Raises:
+        InputError: If the feedme has several and nothing is refined.
+    """
+    if feedme is None or scene is not None or feedme.scene == "sersic":
+        return scene
+    if not refine:
+        raise InputError(
+            f"the GALFIT input file has two components ({feedme.scene}), and the bare network "
+            "knows one. Leave --no-refine out."
+        )
+    return feedme.scene
+
+
 def measure_galfit(
     predictor: Predictor, feedme: GalfitInput, name: str, how: Measuring
 ) -> tuple[Posterior, list[dict[str, Any]]]:

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from deeplegato_pp.cli import options
-from deeplegato_pp.cli.galfit import check_imgblock, galfit_input, held_fixed, measure_galfit
+from deeplegato_pp.cli.galfit import (
+    check_imgblock,
+    galfit_input,
+    held_fixed,
+    measure_galfit,
+    scene_asked_for,
+)
 from deeplegato_pp.cli.measuring import (
     Measuring,
     Outputs,
@@ -117,7 +123,7 @@ def predict(
             "--galfit",
             metavar="FILE",
             help="A GALFIT input file in place of images: its files, region, zero point, sky and "
-            "one profile; what it holds fixed stays so.",
+            "components (one or two profiles, or one and a psf).",
         ),
     ] = None,
     imgblock: Annotated[
@@ -182,7 +188,7 @@ def predict(
         star_odds,
         model_error,
         widths.value,
-        scene,
+        scene_asked_for(feedme, scene, refine),
     )
     if recalibrated and refine:
         raise InputError(

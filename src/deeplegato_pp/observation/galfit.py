@@ -18,18 +18,14 @@ from deeplegato_pp.io import fits_extensions
 from deeplegato_pp.io.feedme import Component, Feedme, read_feedme
 from deeplegato_pp.io.header_keywords import header_number
 from deeplegato_pp.observation import noise_maps
+from deeplegato_pp.observation.galfit_components import (
+    PROFILES,
+    components_of,
+    find_file,
+    remarks_of,
+    scene_of,
+)
 from deeplegato_pp.observation.observation import Observation
-
-SCALE_LENGTH = 1.67834699
-"""Half-light radius of an exponential disc over its scale length."""
-
-PROFILES: dict[str, tuple[float | None, float]] = {
-    "sersic": (None, 1.0),
-    "devauc": (4.0, 1.0),
-    "expdisk": (1.0, SCALE_LENGTH),
-    "gaussian": (0.5, 0.5),
-}
-"""Sérsic index of each profile (None: parameter 5), and its half-light radius over parameter 4."""
 
 FREE_SKY = 0.1
 """1-sigma of the prior about a free sky's start value, in units of the noise: the widest that the
@@ -66,18 +62,20 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class GalfitInput:
-    """What a feedme says, as far as one Sérsic profile and a sky can hold it.
+    """What a feedme says, as far as a scene of one galaxy and a sky can hold it.
 
     Attributes:
-        observation: The stamp about the component's position, its sky subtracted; what could not
-            be kept stands in its notes.
-        fixed: Parameters held at a value, in the user's units.
+        observation: The stamp about the first component's position, its sky subtracted; what could
+            not be kept stands in its notes.
+        fixed: Parameters of a single profile held at a value, in the user's units.
         frame: The way back to the file's pixels.
+        scene: ``sersic``, ``sersic+point``, ``bulge+disc`` or ``sersic+sersic``.
     """
 
     observation: Observation
     fixed: dict[str, float]
     frame: Frame
+    scene: str = "sersic"
 
 
 def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
@@ -98,7 +96,8 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
             outside the image.
     """
     feedme = read_feedme(path)
-    component, sky = _one_profile(feedme)
+    profiles, sky = components_of(feedme)
+    component, scene = profiles[0], scene_of(profiles, feedme)
     image_path, extension = _image_name(feedme)
     found = fits_io.read_image(image_path, extension)
     left, right, bottom, top = _region(feedme, found.image.shape)
@@ -142,7 +141,7 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
     notes = [
         *found.notes,
         *found.sky.notes,
-        *_remarks(feedme, component, sky),
+        *remarks_of(feedme, profiles, sky, scene),
         *psf_notes,
         *observation.notes,
     ]
@@ -154,7 +153,8 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
     cards = _cards(feedme, image_path) | {"FITSECT": f"[{left}:{right},{bottom}:{top}]"}
     frame = Frame(stamp.window, (left, bottom), plane, values, sky_free, cards)
     middle = (left + stamp.middle[0], bottom + stamp.middle[1])
-    return GalfitInput(observation, _fixed(component, feedme, observation, middle), frame)
+    fixed = _fixed(component, feedme, observation, middle) if scene == "sersic" else {}
+    return GalfitInput(observation, fixed, frame, scene)
 
 
 def _exposure(header: Any) -> float:
@@ -178,68 +178,6 @@ def _cards(feedme: Feedme, image: Path) -> dict[str, str | float]:
     }
 
 
-def _one_profile(feedme: Feedme) -> tuple[Component, Component | None]:
-    """Returns the one profile and the sky, and refuses what is more."""
-    profiles = [c for c in feedme.components if c.kind != "sky"]
-    skies = [c for c in feedme.components if c.kind == "sky"]
-    listed = ", ".join(f"{c.kind} (line {c.line})" for c in profiles) or "none"
-    if len(profiles) != 1 or len(skies) > 1:
-        raise InputError(
-            f"{feedme.path}: expected one profile and at most one sky, got {listed} and "
-            f"{len(skies)} sky. Several components cannot be measured together: leave one profile "
-            "in the file, and mask what belongs to the others with F)."
-        )
-    (profile,) = profiles
-    if profile.kind not in PROFILES:
-        raise InputError(
-            f"{feedme.path}: a {profile.kind} (line {profile.line}) cannot be measured, expected "
-            f"one of {', '.join(PROFILES)}. Choose a profile among these."
-        )
-    if profile.modifiers:
-        raise InputError(
-            f"{feedme.path}: the {profile.kind} of line {profile.line} has "
-            f"{', '.join(profile.modifiers)}) (Fourier modes, bending, truncation or rotation), "
-            "which a plain Sérsic profile has not. Take these lines out."
-        )
-    shape = [key for key in ("6", "7", "8") if any(profile.values.get(key, ()))]
-    if shape:
-        raise InputError(
-            f"{feedme.path}: parameter {shape[0]}) of the {profile.kind} is not 0. GALFIT 3 keeps "
-            "the axis ratio in 9) and the position angle in 10): write them there."
-        )
-    return profile, skies[0] if skies else None
-
-
-def _remarks(feedme: Feedme, component: Component, sky: Component | None) -> list[str]:
-    """Says what of a feedme could not be kept."""
-    notes = []
-    if feedme.word("G"):
-        notes.append(
-            f"the constraints of {feedme.word('G')} are not applied: the prior box bounds the "
-            "parameters"
-        )
-    if feedme.word("D", 1):
-        notes.append(f"the diffusion kernel {feedme.word('D', 1)} is not applied")
-    if sky is not None and any(sky.free.get(key, (False,))[0] for key in ("2", "3")):
-        notes.append("the sky's gradient is held at its start value")
-    if sky is None:
-        notes.append("no sky component: the sky is taken as exactly 0")
-    if component.kind != "sersic":
-        notes.append(f"{component.kind}: a Sérsic profile of index {PROFILES[component.kind][0]:g}")
-    return notes
-
-
-def _find(name: str, feedme: Feedme) -> Path:
-    """Returns a file that a feedme names: from the working directory, else beside the feedme."""
-    for path in (Path(name), feedme.path.parent / name):
-        if path.is_file():
-            return path
-    raise FormatError(
-        f"{feedme.path} names {name}, which is neither in the working directory nor beside it. "
-        "Correct the name."
-    )
-
-
 def _image_name(feedme: Feedme) -> tuple[Path, fits_extensions.Extension | None]:
     """Returns the image and its extension: ``galaxy.fits[1]``, ``galaxy.fits[sci,2]``."""
     name = feedme.word("A")
@@ -247,8 +185,8 @@ def _image_name(feedme: Feedme) -> tuple[Path, fits_extensions.Extension | None]
         raise FormatError(f"{feedme.path}: line A) names no image. Give the galaxy's FITS file.")
     match = re.fullmatch(r"(.*?)\[(\w+)(?:,(\d+))?\]", name)
     if match is None:
-        return _find(name, feedme), None
-    path, extension, version = _find(match[1], feedme), match[2], match[3]
+        return find_file(name, feedme), None
+    path, extension, version = find_file(match[1], feedme), match[2], match[3]
     if extension.isdigit():
         return path, int(extension)
     return path, (extension.upper(), int(version)) if version else extension.upper()
@@ -274,7 +212,7 @@ def _noise(feedme: Feedme, shape: tuple[int, ...]) -> Array | None:
     name = feedme.word("C")
     if not name:
         return None
-    path = _find(name, feedme)
+    path = find_file(name, feedme)
     sigma = fits_io.read_array(path, tuple(fits_extensions.NOISE_NAMES), "the sigma image")
     checks.check_same_shape(sigma, shape, "the sigma image")
     return sigma
@@ -285,7 +223,7 @@ def _mask(feedme: Feedme, shape: tuple[int, ...]) -> Array | None:
     name = feedme.word("F")
     if not name:
         return None
-    path = _find(name, feedme)
+    path = find_file(name, feedme)
     with path.open("rb") as file:
         if file.read(6) == b"SIMPLE" or path.suffix in (".gz", ".fits"):
             bad = fits_io.read_array(path, fits_extensions.MASK_NAMES, "the bad pixel mask")
@@ -309,7 +247,7 @@ def _psf(feedme: Feedme) -> tuple[Array | None, list[str]]:
     name = feedme.word("D")
     if not name:
         return None, []
-    psf = fits_io.read_array(_find(name, feedme), fits_extensions.PSF_NAMES, "the PSF")
+    psf = fits_io.read_array(find_file(name, feedme), fits_extensions.PSF_NAMES, "the PSF")
     even = [1 - side % 2 for side in psf.shape]
     if not any(even):
         return psf, []

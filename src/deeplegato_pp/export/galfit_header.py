@@ -1,0 +1,210 @@
+"""The components of a fit, their images, and their numbers as GALFIT's headers hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from deeplegato_pp._version import __version__
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.posterior.residuals import Residuals
+from deeplegato_pp.inference.posterior.scene_record import PARTS
+from deeplegato_pp.inference.posterior.summary import parameter_summaries
+from deeplegato_pp.observation.galfit import Frame
+from deeplegato_pp.observation.observation import Observation
+from deeplegato_pp.scene.parameters import NAMES
+from deeplegato_pp.scene.render.point_source import render_points
+from deeplegato_pp.scene.render.renderer import render_sersic
+
+SERSIC, POINT = "sersic", "psf"
+"""GALFIT's types of the components."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a galaxy.
+
+    Attributes:
+        kind: ``sersic`` or ``psf``.
+        name: Of its image: ``SERSIC``, ``BULGE``, ...
+        values: Parameters by name, in the user's units; of a point source magnitude and centre.
+        errors: Their standard deviations; of what was held fixed None.
+    """
+
+    kind: str
+    name: str
+    values: dict[str, float]
+    errors: dict[str, float | None]
+
+
+def parts_of(posterior: Posterior, residuals: Residuals, fixed: Sequence[str]) -> list[Part]:
+    """Returns the components of one galaxy.
+
+    A single profile is that of the best draw; the parts of a scene are at their posterior means.
+
+    Args:
+        posterior: Of a single galaxy.
+        residuals: Of it.
+        fixed: Names of the parameters of a single profile that were held fixed.
+    """
+    (row,) = posterior.rows()
+    parts = PARTS.get(row.get("best_scene") or "sersic", ())
+    if not parts:
+        stds = [s.std for s in parameter_summaries(posterior)]
+        errors = {n: None if n in fixed else e for n, e in zip(NAMES, stds, strict=True)}
+        values = dict(zip(NAMES, map(float, residuals.parameters), strict=True))
+        return [Part(SERSIC, "SERSIC", values, errors)]
+    found = []
+    for part in parts:
+        point = part == "point"
+        own = {n: f"{part}_{n}" for n in (NAMES[:1] if point else NAMES[:5])}
+        columns = own | {n: n for n in NAMES[5:]}
+        errors = {n: row[f"{c}_std"] or None for n, c in columns.items()}
+        values = {n: float(row[c]) for n, c in columns.items()}
+        found.append(Part(POINT if point else SERSIC, part.upper(), values, errors))
+    return found
+
+
+def render_part(part: Part, observation: Observation) -> Array:
+    """Returns the noiseless image of a component on all pixels of an observation.
+
+    Args:
+        part: The component.
+        observation: What was observed.
+
+    Returns:
+        With shape (H, W). [image units]
+    """
+    height, width = observation.shape
+    size = max(height, width)
+    left, bottom = (size - width) // 2, (size - height) // 2
+    v = part.values
+    psf = torch.from_numpy(np.asarray(observation.psf, dtype=np.float64))
+    flux = _column(10.0 ** (-0.4 * (v["magnitude"] - observation.zero_point)))
+    x = _column(v["center_x"] + (width - 1) / 2 + left - (size - 1) / 2)
+    y = _column(v["center_y"] + (height - 1) / 2 + bottom - (size - 1) / 2)
+    samples, includes = observation.psf_oversampling, observation.psf_includes_pixel
+    if part.kind == POINT:
+        image = render_points(
+            flux, x, y, psf, size, oversampling=samples, psf_includes_pixel=includes
+        )
+    else:
+        image = render_sersic(
+            flux,
+            _column(v["effective_radius"] / observation.pixel_scale),
+            _column(v["sersic_index"]),
+            _column(v["axis_ratio"]),
+            _column(v["position_angle"]),
+            x,
+            y,
+            psf,
+            size,
+            oversampling=samples,
+            psf_includes_pixel=includes,
+        )
+    return np.asarray(image[0].numpy()[bottom : bottom + height, left : left + width])
+
+
+def _column(value: float) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def component_cards(
+    parts: Sequence[Part], observation: Observation, frame: Frame
+) -> dict[str, tuple[Any, str]]:
+    """Returns the keywords of the components: ``1_XC``, ``1_MAG``, ... with comments.
+
+    Args:
+        parts: The components, numbered from 1.
+        observation: What was observed.
+        frame: Where its stamp lies in the file.
+    """
+    rows, columns = frame.window
+    height, width = observation.shape
+    # The stamp's centre in the file, 1-based.
+    x = (width - 1) / 2 - columns.start + frame.first[0]
+    y = (height - 1) / 2 - rows.start + frame.first[1]
+    scale = observation.pixel_scale
+    cards: dict[str, tuple[Any, str]] = {}
+    for number, part in enumerate(parts, 1):
+        cards[f"COMP_{number}"] = (part.kind, "component type")
+        wanted = [
+            ("XC", "center_x", 1.0, x, "X [pix]"),
+            ("YC", "center_y", 1.0, y, "Y [pix]"),
+            ("MAG", "magnitude", 1.0, 0.0, "integrated [mag]"),
+            ("RE", "effective_radius", 1 / scale, 0.0, "half-light radius, major axis [pix]"),
+            ("N", "sersic_index", 1.0, 0.0, "Sersic index"),
+            ("AR", "axis_ratio", 1.0, 0.0, "b/a"),
+            ("PA", "position_angle", 1.0, 0.0, "up = 0, left = 90 [deg]"),
+        ]
+        for key, name, factor, offset, comment in wanted:
+            if name not in part.values:
+                continue
+            value, error = part.values[name] * factor + offset, part.errors[name]
+            if key == "PA":
+                value = (value + 90.0) % 180.0 - 90.0
+            text = with_error(value, None if error is None else error * factor)
+            cards[f"{number}_{key}"] = (text, comment)
+    return cards
+
+
+def sky_cards(
+    number: int, observation: Observation, frame: Frame, sky: float
+) -> dict[str, tuple[Any, str]]:
+    """Returns the keywords of the sky, the component of that number.
+
+    Args:
+        number: Of the component.
+        observation: What was observed.
+        frame: What was subtracted from it.
+        sky: Constant found in it beside. [image units]
+    """
+    rows, columns = frame.window
+    level, along_x, along_y = frame.sky_values
+    error = None if observation.sky_sigma == 0 else sky_error(observation)
+    x = frame.first[0] + (columns.stop - columns.start - 1) / 2
+    y = frame.first[1] + (rows.stop - rows.start - 1) / 2
+    return {
+        f"COMP_{number}": ("sky", "component type"),
+        f"{number}_XC": (f"[{x:.4f}]", "X [pix]"),
+        f"{number}_YC": (f"[{y:.4f}]", "Y [pix]"),
+        f"{number}_SKY": (with_error(level + sky, error), "at the region's centre"),
+        f"{number}_DSDX": (f"[{along_x:.4e}]", ""),
+        f"{number}_DSDY": (f"[{along_y:.4e}]", ""),
+    }
+
+
+def sky_error(observation: Observation) -> float:
+    """Error of the constant sky from its prior and the unmasked pixels. [image units]"""
+    information = float((1.0 / observation.noise[~observation.mask] ** 2).sum())
+    return float((information + 1.0 / observation.sky_sigma**2) ** -0.5)
+
+
+def software_cards(scale: float, method: str) -> dict[str, tuple[Any, str]]:
+    """Returns what GALFIT's headers do not have."""
+    return {
+        "PIXSCALE": (scale, "[arcsec/pix]"),
+        "METHOD": (method, "how the draws came about"),
+        "SOFTWARE": (f"deeplegato-pp {__version__}", ""),
+    }
+
+
+def with_error(value: float, error: float | None) -> str:
+    """Returns a number as GALFIT's headers hold it; None: it was held fixed.
+
+    Example:
+        >>> with_error(48.518, 0.00321), with_error(4.0, None)
+        ('48.5180 +/- 0.0032', '[4.0000]')
+        >>> with_error(1.2e-5, 3.4e-7)
+        '1.2000e-05 +/- 3.4000e-07'
+    """
+    if error is None:
+        return f"[{value:.4f}]"
+    if 0 < error < 5e-5:
+        return f"{value:.4e} +/- {error:.4e}"
+    return f"{value:.4f} +/- {error:.4f}"
