@@ -202,7 +202,10 @@ def test_images_interpolated_lead_to_the_same_posterior(galaxies, refined):
     assert quick.num_renders < 0.8 * plain.num_renders
     torch.testing.assert_close(quick.w, plain.w)
     difference = (quick.log_likelihood - plain.log_likelihood).abs()
-    assert float(difference.max()) < 0.06
+    matter = plain.log_likelihood > plain.log_likelihood.max() - 8.0
+    assert float(difference[matter].max()) < 0.15
+    assert float(difference[matter].square().mean().sqrt()) < 0.04
+    assert quick.log_evidence == pytest.approx(plain.log_evidence, abs=0.02)
     assert float(((quick.mean() - plain.mean()) / plain.std()).abs().max()) < 0.01
 
 

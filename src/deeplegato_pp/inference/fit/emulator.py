@@ -1,24 +1,21 @@
-"""Likelihoods from images interpolated between rendered ones, where that provably serves.
+"""Log posteriors at many points of one galaxy from few rendered images, where that provably serves.
 
-Over a bright galaxy's posterior the image is nearly a polynomial in the coordinates: after some
-tens of renders the next ones can be predicted. Nothing is assumed: draws that were not used are
-rendered as well, and only if ln L is predicted there closely enough, as draws of an importance
-sample weigh, is it predicted at others, and at those only that are as well surrounded.
+Some tens of a proposal's draws are rendered such that the other draws' images are sums of theirs
+(`inference.fit.span`). Nothing is assumed: further draws are rendered to see whether ln L comes out
+there, and only if it does so closely enough is it taken from sums at other draws, and at those only
+that are as near to the span, or so improbable that it does not matter.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deeplegato_pp.inference.fit.fit import Fit
-from deeplegato_pp.scene.batches import Batches, Data
-from deeplegato_pp.scene.expansion import QuadraticLikelihood
-from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.inference.fit.span import ImageSpan, Reference, spanning
+from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.prior import W_MAX
 
 TOLERANCE = 0.03
@@ -32,132 +29,30 @@ MATTERS = 12.0
 """Draws with a log posterior farther below the best one matter little (e^-12 of its weight): an
 error of a tenth of that distance is granted."""
 
-SIZES = (40, 64, 112, 224)
-"""Images interpolated between, tried in turn: in six coordinates beside the flux a quadratic has
-28 coefficients, a cubic 84."""
+NODES = 32
+"""Images of which sums are made to begin with."""
 
-CHECKS = 24
+MORE_NODES = 16
+"""Images added while sums do not reach all draws that matter."""
+
+MOST_NODES = 176
+"""Images beyond which the galaxy's draws are rendered."""
+
+CHECKS = 16
+"""Draws at which ln L of sums is compared with that of rendered images."""
+
+_DISTANCE = 0.06
+"""Distance from the span that is good enough to begin with: of this order is the error of ln L.
+[sigmas of the noise]"""
 
 _MARGIN = 0.5
 """Log posterior above the best rendered one from which a predicted draw is rendered after all."""
 
-_TRIES = 3
-"""Rounds of draws in which interpolation is tried; those after the first come from a proposal that
-has been adapted to the posterior."""
+_FEWEST = 2 * (NODES + CHECKS)
+"""Draws from which sums are tried."""
 
-_FARTHEST = 5.5
-"""Draws farther from the mode are rendered. [posterior sigmas]"""
-
-_FLATNESS = 0.05
-"""Inverse length of the kernel, in posterior sigmas: so flat, it amounts to a polynomial."""
-
-_JITTER = 1e-12
-"""Smallest eigenvalue of the kernel that is divided by, over the largest."""
-
-_PROBES = 12
-"""Images by which it is told which pixels' shares of ln L are no quadratic forms."""
-
-
-@dataclass(frozen=True)
-class Ellipsoid:
-    """Where a posterior lies.
-
-    Attributes:
-        mean: With shape (F,).
-        scale_tril: Lower Cholesky factor of its covariance, with shape (F, F).
-    """
-
-    mean: Float[Tensor, " f"]
-    scale_tril: Float[Tensor, "f f"]
-
-    @classmethod
-    def of_mode(cls, mode: Fit) -> Ellipsoid:
-        """Returns that of a fit of one row."""
-        return cls(mode.u[0], torch.linalg.cholesky(mode.covariance[0]))
-
-    @classmethod
-    def of_draws(cls, u: Float[Tensor, "s f"]) -> Ellipsoid:
-        """Returns that of draws."""
-        covariance = torch.cov(u.T)
-        floor = torch.diag(1e-9 * covariance.diagonal() + 1e-18)
-        return cls(u.mean(0), torch.linalg.cholesky(covariance + floor))
-
-    def distance2(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns squared distances from the middle, in sigmas, with shape (S,)."""
-        z = torch.linalg.solve_triangular(self.scale_tril, (u - self.mean).T, upper=False)
-        return (z**2).sum(0)
-
-
-@dataclass(frozen=True)
-class ImageInterpolator:
-    """ln L of one galaxy at images interpolated between rendered ones of unit flux.
-
-    The kernel is exp(e^2 z.z') in coordinates whitened by the posterior's covariance. Its
-    eigenvectors at the rendered points make K basis images, of which an interpolated image is a
-    sum; so ln L needs no pixels but once.
-
-    Attributes:
-        likelihood: Galaxies.
-        mean: Middle of the points, with shape (F,).
-        whiten: Inverse Cholesky factor of their covariance, with shape (F, F).
-        z: Whitened points, with shape (M, F).
-        features: From kernels with the points to the basis' shares, with shape (M, K).
-        flux: Of the mode.
-        quadratic: ln L as a function of the shares.
-    """
-
-    likelihood: Likelihood
-    mean: Float[Tensor, " f"]
-    whiten: Float[Tensor, "f f"]
-    z: Float[Tensor, "m f"]
-    features: Float[Tensor, "m k"]
-    flux: float
-    quadratic: QuadraticLikelihood
-
-    @classmethod
-    def fit(
-        cls,
-        likelihood: Likelihood,
-        mode: Fit,
-        u: Float[Tensor, "m f"],
-        images: Float[Tensor, "m n n"],
-        about: Ellipsoid | None = None,
-    ) -> ImageInterpolator:
-        """Returns the interpolator through rendered images.
-
-        Args:
-            likelihood: Galaxies.
-            mode: The galaxy's best mode, one row.
-            u: Points, with shape (M, F).
-            images: Images there, float64.
-            about: Where the posterior lies; the mode's covariance if None.
-        """
-        about = Ellipsoid.of_mode(mode) if about is None else about
-        whiten = torch.linalg.inv(about.scale_tril)
-        z = (u - about.mean) @ whiten.T
-        value, vectors = torch.linalg.eigh(_kernel(z, z))
-        features = vectors / value.clamp_min(_JITTER * float(value[-1])).sqrt()
-        flux = float(_flux(likelihood, mode.u[:1]))
-        middle = mode.image[0].flatten() / flux
-        unit = images.flatten(1) / _flux(likelihood, u).to(images)[:, None]
-        basis = torch.cat([middle[None], features.T @ (unit - middle)])
-        data = Data.of(likelihood, mode.rows[:1])
-        some = (z**2).sum(1).argsort(descending=True)[:_PROBES]  # whose expansions are worst
-        probes = _shares(_kernel(z[some], z) @ features, _flux(likelihood, u[some]), flux)
-        quadratic = QuadraticLikelihood(data, mode.image[0], basis, probes)
-        return cls(likelihood, about.mean, whiten, z, features, flux, quadratic)
-
-    def unsupported(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns how badly points are surrounded: the kernel's variance left there, (S,)."""
-        z = (u - self.mean) @ self.whiten.T
-        prior = (_FLATNESS**2 * (z**2).sum(-1)).exp()
-        return prior - ((_kernel(z, self.z) @ self.features) ** 2).sum(-1)
-
-    def log_likelihood(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns ln L at interpolated images, with shape (S,), float64."""
-        z = (u - self.mean) @ self.whiten.T
-        shares = _kernel(z, self.z) @ self.features
-        return self.quadratic(_shares(shares, _flux(self.likelihood, u), self.flux)).cpu()
+_FEW = 24
+"""Draws off the span up to which they are rendered, and not the span extended."""
 
 
 class InterpolatedTarget:
@@ -166,85 +61,143 @@ class InterpolatedTarget:
     Args:
         batches: Renders of the galaxies.
         row: Which galaxy.
-        modes: Its modes, best first.
+        u: Coordinates of an image near the best one, with shape (F,).
+        image: That image, with shape (N, N).
+
+    Attributes:
+        span: Sums of images, once they serve.
     """
 
-    def __init__(self, batches: Batches, row: int, modes: Fit) -> None:
-        self.batches, self.likelihood = batches, batches.likelihood
-        self.row, self.mode = row, modes[:1]
-        self.about = Ellipsoid.of_mode(self.mode)
-        self.interpolator: ImageInterpolator | None = None
+    def __init__(
+        self, batches: Batches, row: int, u: Float[Tensor, " f"], image: Float[Tensor, "n n"]
+    ) -> None:
+        self.batches, self.likelihood, self.row = batches, batches.likelihood, row
+        self.dtype = self.likelihood.needed_dtype(row)
+        self.reference = Reference(self.likelihood, row, u, image)
+        self.features = self.reference.own.new_empty(0, len(self.reference.own))
+        self.images = image.new_empty(0, image.numel(), dtype=torch.float32)
+        self.values = torch.empty(0, dtype=torch.float64)
+        self.span: ImageSpan | None = None
+        self.given_up = False
         self.limit, self.best = 0.0, -math.inf
-        self.tries = 0
 
     def __call__(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
         """Returns ln L + ln prior, with shape (S,); -inf beyond |u| = 8."""
-        log_prior = self.likelihood.coordinates.log_prior(u)
-        log_l = torch.full((len(u),), torch.nan, dtype=torch.float64)
+        value = torch.full((len(u),), -torch.inf, dtype=torch.float64)
         inside = (u.abs() <= W_MAX).all(-1)
-        log_l[~inside] = -torch.inf
-        if self.interpolator is None and self.tries < _TRIES:
-            if self.tries and int(inside.sum()) > 2 * u.shape[1]:
-                self.about = Ellipsoid.of_draws(u[inside])
-            near = self._near(u) & inside
-            if int(near.sum()) >= 2 * (SIZES[0] + CHECKS):
-                self.tries += 1
-                self._learn(u, near.nonzero()[:, 0], log_l, log_prior)
-        if self.interpolator is not None:
-            rows = (self._near(u) & log_l.isnan()).nonzero()[:, 0]
-            rows = rows[self.interpolator.unsupported(u[rows]) <= self.limit]
-            if len(rows):
-                found = self.interpolator.log_likelihood(u[rows])
-                # Higher than anything rendered is too good to be believed unseen.
-                believed = found + log_prior[rows] < self.best + _MARGIN
-                log_l[rows[believed]] = found[believed]
-        left = log_l.isnan().nonzero()[:, 0]
-        if len(left):
-            self.batches.count(torch.full((len(left),), self.row), u[left])
-            log_l[left] = self.likelihood.log_likelihood_row(self.row, u[left])
-        return log_l + log_prior
+        if bool(inside.any()):
+            value[inside] = self._inside(u[inside])
+        return value
 
-    def _near(self, u: Tensor) -> Bool[Tensor, " s"]:
-        return self.about.distance2(u) < _FARTHEST**2
+    def _inside(self, u: Tensor) -> Tensor:
+        log_prior = self.likelihood.coordinates.log_prior(u)
+        if self.given_up or (self.span is None and len(u) < _FEWEST):
+            return self._render(u)[0] + log_prior
+        draws = _Draws(u, log_prior, self.reference.features(u))
+        if self.span is None:
+            nearest = (draws.features**2).sum(1).argsort()[: max(_FEWEST, len(u) // 2)]
+            self._learn(draws, nearest)
+        elif int((off := self._off_the_span(draws)).sum()) > _FEW:
+            self._learn(draws, off.nonzero()[:, 0])
+        if self.span is not None:
+            off = self._off_the_span(draws) & draws.value.isnan()
+            left = draws.value.isnan() & ~off
+            draws.value[left] = draws.predicted[left]
+        unknown = draws.value.isnan().nonzero()[:, 0]
+        if len(unknown):
+            draws.value[unknown] = self._render(u[unknown])[0] + log_prior[unknown]
+            self.best = max(self.best, float(draws.value[unknown].max()))
+        return draws.value
 
-    def _learn(self, u: Tensor, rows: Tensor, log_l: Tensor, log_prior: Tensor) -> None:
-        """Renders draws until those not used are predicted, or too many are asked for.
+    def _off_the_span(self, draws: _Draws) -> Bool[Tensor, " s"]:
+        """Which draws sums do not serve at."""
+        assert self.span is not None  # noqa: S101  # asked only where there is one
+        draws.predict(self.span)
+        far = (draws.distance > self.limit) & draws.may_matter(self.best)
+        # Higher than anything rendered is too good to be believed unseen.
+        return far | (draws.predicted > self.best + _MARGIN)
 
-        In float64: so flat a kernel amplifies rounding errors.
-        """
-        images = self._render(u[:0])
-        rows = rows[_spread(len(rows))]
-        for size in SIZES:
-            if size + CHECKS > 0.8 * len(rows):
-                return
-            new = rows[len(images) : size + CHECKS]
-            rendered = self._render(u[new])
-            log_l[new] = self.likelihood.log_likelihood_of(self.row, rendered)
-            images = torch.cat([images, rendered])
-            known = rows[: size + CHECKS]
-            best = float((log_l + log_prior)[known].max())
-            used, checked = known[:size], known[size:]
-            found = ImageInterpolator.fit(
-                self.likelihood, self.mode, u[used], images[:size], self.about
+    def _learn(self, draws: _Draws, among: Tensor) -> None:
+        """Renders draws until those not used are predicted, or too many are asked for."""
+        span, goal, number = self.span, _DISTANCE, NODES
+        self.span = None
+        while len(self.features) <= MOST_NODES:
+            found = spanning(
+                draws.features[among], None if span is None else span.directions, number, goal
             )
-            error = found.log_likelihood(u[checked]) - log_l[checked]
-            if _serves(error, best - (log_l + log_prior)[checked]):
-                self.interpolator = found
-                matter = checked[(best - (log_l + log_prior)[checked]) < MATTERS]
-                self.limit = float(found.unsupported(u[matter]).max())
-                self.best = best
+            if len(found):
+                self._add(draws, among[torch.tensor(found)])
+            span = self._spanned()
+            draws.predict(span)
+            number = MORE_NODES
+            matters = draws.may_matter(self.best)
+            among = (matters & (draws.distance > goal)).nonzero()[:, 0]
+            if len(among) and len(self.features) + number <= MOST_NODES:
+                continue
+            if self._check(draws):
+                self.span = self._spanned()
                 return
+            among, goal = matters.nonzero()[:, 0], 0.5 * goal
+        self.given_up = True
 
-    def _render(self, u: Tensor) -> Tensor:
+    def _spanned(self) -> ImageSpan:
+        matter = self.best - self.values < MATTERS
+        return ImageSpan.of(self.reference, self.features, self.images, matter)
+
+    def _check(self, draws: _Draws) -> bool:
+        """Whether ln L is predicted at draws that matter; those that are looked at become nodes."""
+        matter = draws.value.isnan() & (self.best - draws.predicted < MATTERS)
+        rows = matter.nonzero()[:, 0]
+        if len(rows) < CHECKS:
+            rows = draws.value.isnan().nonzero()[:, 0]
+            rows = rows[draws.predicted[rows].argsort(descending=True)[:CHECKS]]
+        rows = rows[_spread(len(rows))[:CHECKS]]
+        self._add(draws, rows)
+        found = draws.value[rows]
+        below = self.best - found
+        seen = torch.where(below < MATTERS, draws.distance[rows], 0.0)
+        self.limit = max(_DISTANCE, float(seen.max()))
+        return _serves(draws.predicted[rows] - found, below)
+
+    def _add(self, draws: _Draws, rows: Tensor) -> None:
+        value, images = self._render(draws.u[rows])
+        draws.value[rows] = value + draws.log_prior[rows]
+        self.best = max(self.best, float(draws.value[rows].max()))
+        change = (images.double() - self.reference.image).flatten(1).float()
+        self.images = torch.cat([self.images, change])
+        self.features = torch.cat([self.features, draws.features[rows]])
+        self.values = torch.cat([self.values, draws.value[rows]])
+
+    def _render(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns ln L and images at points."""
         self.batches.count(torch.full((len(u),), self.row), u)
-        empty = torch.zeros_like(self.likelihood.stamps.image[:0])
         with torch.no_grad():
-            parts = [
-                self.likelihood.render(self.row, part, torch.float64)
-                for part in u.split(32)
-                if len(part)
-            ]
-        return torch.cat([empty, *parts])
+            images = self.likelihood.render(self.row, u, self.dtype)
+        return self.likelihood.log_likelihood_of(self.row, images), images
+
+
+class _Draws:
+    """Points and what is known of them.
+
+    Attributes:
+        value: Log posterior where it is known, NaN elsewhere.
+        predicted: The log posterior of a sum of images.
+        distance: How far images are off the span. [sigmas of the noise]
+    """
+
+    def __init__(self, u: Tensor, log_prior: Tensor, features: Tensor) -> None:
+        self.u, self.log_prior, self.features = u, log_prior, features
+        self.value = torch.full((len(u),), torch.nan, dtype=torch.float64)
+        self.predicted = self.distance = self.value
+
+    def predict(self, span: ImageSpan) -> None:
+        shares, self.distance = span.shares(self.features)
+        self.predicted = span.log_likelihood(shares) + self.log_prior
+
+    def may_matter(self, best: float) -> Bool[Tensor, " s"]:
+        """Which are not improbable, even if the prediction is off by what it may well be."""
+        below = (best - self.predicted).clamp_min(0.0)
+        return below - self.distance * (1.0 + (2.0 * below).sqrt()) < MATTERS
 
 
 def _serves(error: Float[Tensor, " c"], below: Float[Tensor, " c"]) -> bool:
@@ -260,16 +213,3 @@ def _serves(error: Float[Tensor, " c"], below: Float[Tensor, " c"]) -> bool:
 def _spread(count: int) -> Tensor:
     """An order of 0 to count - 1 in which neighbours lie far apart, the same on every call."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(count))
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (_FLATNESS**2 * (a @ b.T)).exp()
-
-
-def _flux(likelihood: Likelihood, u: Tensor) -> Tensor:
-    return likelihood.coordinates.profiles(u)[:, 0].sum(0)
-
-
-def _shares(features: Tensor, flux: Tensor, reference: float) -> Float[Tensor, "s k"]:
-    """What images are, over that of the mode, in terms of basis images of unit flux."""
-    return torch.cat([(flux - reference)[:, None], flux[:, None] * features], 1)

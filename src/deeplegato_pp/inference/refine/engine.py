@@ -63,8 +63,8 @@ class RefineOptions:
         pilot: Draws of the network weighed first, from which the search for modes starts.
         starts: Searches per galaxy.
         mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
-        interpolate: Whether images are interpolated between rendered ones where that changes ln L
-            by less than 0.02 (see `inference.fit.emulator`).
+        interpolate: Whether draws' images are sums of a few rendered ones where that changes ln L
+            by less than 0.03 (see `inference.fit.emulator`).
         last_resort: Whether a Markov chain is run where importance sampling fails.
         chain_steps: Longest such chain, and so its cost. [steps of 40 walkers]
         star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
@@ -193,10 +193,11 @@ class _Job:
 
     def laplace(self) -> RefinedDraws:
         """Gaussians at the modes and the network's draws, mixed by their efficiencies."""
-        self.options = replace(self.options, pilot=min(16, self.options.pilot), starts=1)
+        pilot = min(16, self.options.pilot)
+        self.options = replace(self.options, pilot=pilot, starts=1, interpolate=False)
         self.budget = replace(self.budget, adaptations=0)
-        modes, pilot = self._find_modes()
-        samplers = self._samplers(modes, pilot)
+        modes, log_target = self._find_modes()
+        samplers = self._samplers(modes, log_target)
         sizes = [0 if m is None else 16 for m in modes]
         for i, sampler in enumerate(samplers):
             if sizes[i]:
@@ -247,12 +248,20 @@ class _Job:
             sampler.done = found is not None and budget.max_draws < self._fewest_draws()
             if found is not None:
                 sampler.set_mixture(mixture_at(found, widened=self.conditional))
-                if self.options.interpolate:
-                    self.targets[i] = InterpolatedTarget(self.batches, i, found)
             else:
                 sampler.base_share = 1.0
+            if self.options.interpolate:
+                best = self._best(i, found, pilot[i])
+                self.targets[i] = InterpolatedTarget(self.batches, i, *best)
             samplers.append(sampler)
         return samplers
+
+    def _best(self, row: int, modes: Fit | None, pilot: Tensor) -> tuple[Tensor, Tensor]:
+        """The best point known so far, and the image there."""
+        if modes is not None:
+            return modes.u[0], modes.image[0]
+        u = self.base[row, pilot.argmax()][None]
+        return u[0], self.batches.render(torch.tensor([row]), u)[0]
 
     def _draws_left(self, row: int, u: Tensor) -> Budget:
         """The draws that the galaxy's pixels allow, were each of them rendered."""

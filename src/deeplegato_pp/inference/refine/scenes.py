@@ -153,7 +153,7 @@ def explore(
     owner = torch.arange(len(best)).repeat_interleave(starts.shape[1])
     batches = Batches(likelihood)
     modes = distinct_modes(fit(likelihood, owner, starts.flatten(0, 1), batches=batches))
-    targets = [InterpolatedTarget(batches, i, found) for i, found in enumerate(modes)]
+    targets = [InterpolatedTarget(batches, i, m.u[0], m.image[0]) for i, m in enumerate(modes)]
     budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
     samplers = [
         _sampler(coordinates, found, seed, budget) for found, seed in zip(modes, seeds, strict=True)
