@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .inference import Posterior as Posterior
     from .inference import Predictor as Predictor
     from .models import DeepLeGAToPP as DeepLeGAToPP
+    from .observation import MultiBandObservation as MultiBandObservation
     from .observation import Observation as Observation
     from .scene import PARAMETERS as PARAMETERS
     from .scene import SersicParams as SersicParams
@@ -25,6 +26,7 @@ else:
         {
             "DeepLeGAToPP": ".models",
             "Flag": ".flags",
+            "MultiBandObservation": ".observation",
             "Observation": ".observation",
             "PARAMETERS": ".scene",
             "Posterior": ".inference",

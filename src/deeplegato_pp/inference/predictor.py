@@ -21,9 +21,10 @@ from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.images import Image, as_list, as_observation, is_single
-from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
-from deeplegato_pp.isolation import raise_if_of_the_machine
+from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
+from deeplegato_pp.observation.bands import MultiBandObservation
 from deeplegato_pp.observation.preparation import prepare
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
@@ -262,6 +263,65 @@ class Predictor(DictionaryInterface):
             scene,
         )
         return refiner(posterior)
+
+    def fit_bands(
+        self,
+        galaxies: MultiBandObservation | Sequence[MultiBandObservation],
+        structure: str = "shared",
+        ess: float = 400.0,
+        seed: int | Sequence[int] | None = 0,
+        model_error: float = MODEL_ERROR,
+        widths: str = "honest",
+    ) -> Posterior:
+        """Returns the exact posteriors of galaxies, each fitted in several bands together.
+
+        Every band has its magnitude; the centre is one, and the structure (R_e, n, q, position
+        angle) is shared, linear in the logarithm of the wavelength, or free. See ``docs/bands.md``.
+
+        Args:
+            galaxies: One, or a sequence of them.
+            structure: ``"shared"``, ``"linear"`` (the observations then need wavelengths) or
+                ``"free"``.
+            ess: Effective sample size to reach.
+            seed: Random seed; a sequence holds one per galaxy, None draws one.
+            model_error: Error of the model as a fraction of itself; see :meth:`refine`.
+            widths: ``"honest"`` or ``"noise"``; see :meth:`refine`.
+
+        Returns:
+            Posteriors in the units of each galaxy's first band; magnitudes of all bands and colours
+            are columns of their tables. A galaxy of a sequence that cannot be fitted is a row of
+            NaN, flagged ``FAILED``, with its reason.
+
+        Raises:
+            ConfigError: If the structure is unknown, or linear without wavelengths.
+            InputError: If a single galaxy has a band that cannot be measured, or the kind of widths
+                is unknown.
+            RangeError: If `ess` is not positive.
+        """
+        from deeplegato_pp.inference.refine.bands import BandOptions, fit_bands
+
+        check_choice(widths, WIDTHS, "widths")
+        options = BandOptions(
+            structure, check_positive(ess, "ess"), model_error, widths == "honest"
+        )
+        single = isinstance(galaxies, MultiBandObservation)
+        items = [galaxies] if isinstance(galaxies, MultiBandObservation) else list(galaxies)
+        seeds = check_seed(seed, len(items))
+        rows = []
+        for i, galaxy in enumerate(items):
+            own = seeds if isinstance(seeds, int) else seeds[i]
+            try:
+                bands = [a.observation for a in galaxy.aligned]
+                network = self.posterior(bands, 200, own, widths="noise")
+                rows.append(fit_bands(galaxy, network, self.model.prior, own, options))
+            except Exception as error:  # whatever it is, it is this one's reason
+                if single:
+                    raise
+                raise_if_of_the_machine(error)
+                lost = Measurement(name=galaxy.name, reason=reason_of(error), model=self.name)
+                rows.append(Posterior.failed(lost, 1, self.model.image_size))
+        joined = Posterior.concatenate(rows)
+        return joined[0] if single else joined
 
     def catalog(self, images: Any, sources: Any, **options: Any) -> Any:
         """Calls :func:`deeplegato_pp.catalog.catalog`, which replaces this method.

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .bands import MultiBandObservation as MultiBandObservation
     from .observation import Observation as Observation
     from .preparation import prepare as prepare
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "MultiBandObservation": ".bands",
             "Observation": ".observation",
             "prepare": ".preparation",
         },

@@ -100,6 +100,25 @@ class Data:
             self.model_error,
         )
 
+    def log_likelihood(self, model: Float[Tensor, "r n n"]) -> Float[Tensor, " r"]:
+        """Returns ln L under noiseless images, with shape (R,)."""
+        return self.residual(model).log_likelihood
+
+    def unexplained(self, model: Float[Tensor, "r n n"]) -> tuple[Tensor, Tensor]:
+        """Returns data less images and fitted sky, 0 where masked, and the variance, (R, N, N)."""
+        found = self.residual(model)
+        return found.difference - found.sky[:, None, None] * self.good, found.variance
+
+    def respond(self, model: Float[Tensor, "r n n"], jacobian: Float[Tensor, "r f p"]) -> Response:
+        """Returns gradient and Fisher information of ln L; see :func:`respond`."""
+        return respond(self, model, jacobian)
+
+    def squared_distance(
+        self, model: Float[Tensor, "r n n"], difference: Float[Tensor, "r p"]
+    ) -> Float[Tensor, " r"]:
+        """Returns the chi-squares between images; see :func:`squared_distance`."""
+        return squared_distance(self, model, difference)
+
 
 @dataclass(frozen=True)
 class Response:
@@ -204,6 +223,15 @@ class Batches:
             ],
             dtype=torch.float64,
         )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one galaxy's images, (N, N)."""
+        return (self.likelihood.size, self.likelihood.size)
+
+    def data(self, rows: Int[Tensor, " r"]) -> Data:
+        """Returns the pixels of some of the galaxies."""
+        return Data.of(self.likelihood, rows)
 
     def cost(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, " r"]:
         """Returns the pixels that images cost, with shape (R,)."""

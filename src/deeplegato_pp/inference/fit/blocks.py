@@ -50,8 +50,21 @@ def polar_coordinates(
         Radii (B, N, N) in pixels, and azimuths (B, N, N) in radians, from 0 to 2 pi.
     """
     grid = torch.arange(size).to(ellipses.center_x) - (size - 1) / 2
-    dx = grid[None, None, :] - ellipses.center_x[:, None, None]
-    dy = grid[None, :, None] - ellipses.center_y[:, None, None]
+    return elliptical(ellipses, grid[None, None, :], grid[None, :, None])
+
+
+def elliptical(
+    ellipses: Ellipses, x: Float[Tensor, "#b #n #n"], y: Float[Tensor, "#b #n #n"]
+) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b n n"]]:
+    """Returns elliptical radii and azimuths of points; see :func:`polar_coordinates`.
+
+    Args:
+        ellipses: Of the galaxies.
+        x: Columns of the points, from where the ellipses' centres are counted. [px]
+        y: Rows.
+    """
+    dx = x - ellipses.center_x[:, None, None]
+    dy = y - ellipses.center_y[:, None, None]
     t = torch.deg2rad(ellipses.position_angle + 90.0)[:, None, None]
     root_q = ellipses.axis_ratio.sqrt()[:, None, None]
     along = (dx * t.cos() + dy * t.sin()) * root_q
@@ -91,7 +104,28 @@ def polar_blocks(
         >>> len(blocks.unique())
         33
     """
-    radius, azimuth = polar_coordinates(ellipses, size)
+    return ring_sectors(
+        *polar_coordinates(ellipses, size), scale, ring_width=ring_width, sectors=sectors
+    )
+
+
+def ring_sectors(
+    radius: Float[Tensor, "b n n"],
+    azimuth: Float[Tensor, "b n n"],
+    scale: Float[Tensor, " b"],
+    *,
+    ring_width: float = RING_WIDTH,
+    sectors: int = SECTORS,
+) -> Int[Tensor, "b n n"]:
+    """Returns the block to which points of known radius and azimuth belong.
+
+    Args:
+        radius: See :func:`polar_coordinates`.
+        azimuth: The same.
+        scale: See :func:`polar_blocks`, as what follows.
+        ring_width: Width of a ring in ln(radius).
+        sectors: Sectors of a ring.
+    """
     least = scale[:, None, None]
     even = 1.0 / ring_width  # rings of even width, up to where that is `ring_width` of the radius
     beyond = even * (1.0 + torch.log((ring_width * radius / least).clamp_min(1.0)))

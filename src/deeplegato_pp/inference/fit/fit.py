@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
-from deeplegato_pp.scene.batches import Batches, Data, respond, squared_distance
-from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.joint import AnyBatches, AnyLikelihood, batches_of
 from deeplegato_pp.scene.prior import W_MAX
 
 MAX_GAIN_RATIO = 30.0
@@ -111,6 +110,8 @@ class Stop:
 class Fit:
     """Where searches ended, one row per start.
 
+    Of a galaxy in several bands images have shape (K, N, N) in place of (N, N).
+
     Attributes:
         rows: Galaxy each start belongs to, with shape (M,).
         u: Coordinates of the optimum, with shape (M, F).
@@ -130,10 +131,10 @@ class Fit:
     log_posterior: Float[Tensor, " m"]
     converged: Bool[Tensor, " m"]
     renders: Int[Tensor, " m"]
-    image: Float[Tensor, "m n n"]
+    image: Float[Tensor, "m *n"]
     jacobian: Float[Tensor, "m f p"]
-    residual: Float[Tensor, "m n n"]
-    variance: Float[Tensor, "m n n"]
+    residual: Float[Tensor, "m *n"]
+    variance: Float[Tensor, "m *n"]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -153,13 +154,13 @@ class Fit:
 
 
 def fit(
-    likelihood: Likelihood,
+    likelihood: AnyLikelihood,
     rows: Int[Tensor, " m"],
     start: Float[Tensor, "m f"],
     *,
     prior: GaussianPrior | None = None,
     stop: Stop | None = None,
-    batches: Batches | None = None,
+    batches: AnyBatches | None = None,
 ) -> Fit:
     """Climbs from each start to a mode of its galaxy's posterior, all of them together.
 
@@ -194,7 +195,7 @@ def fit(
     """
     prior = GaussianPrior.standard(*start.shape) if prior is None else prior
     search = _Search(
-        Batches(likelihood) if batches is None else batches,
+        batches_of(likelihood) if batches is None else batches,
         rows,
         start.double(),
         prior,
@@ -220,16 +221,16 @@ class _Search:
     """
 
     def __init__(
-        self, batches: Batches, rows: Tensor, start: Tensor, prior: GaussianPrior, stop: Stop
+        self, batches: AnyBatches, rows: Tensor, start: Tensor, prior: GaussianPrior, stop: Stop
     ) -> None:
         self.batches, self.rows, self.prior, self.stop = batches, rows, prior, stop
-        self.data = Data.of(batches.likelihood, rows)
+        self.data = batches.data(rows)
         count, dim = start.shape
-        size = batches.likelihood.size
+        shape = batches.shape
         options: dict[str, Any] = {"dtype": torch.float64}
         self.z = prior.whiten(start.clamp(-W_MAX, W_MAX))
-        self.image = torch.empty(count, size, size, **options)
-        self.jacobian = torch.empty(count, dim, size**2)
+        self.image = torch.empty(count, *shape, **options)
+        self.jacobian = torch.empty(count, dim, math.prod(shape))
         self.value = torch.empty(count, **options)
         self.gradient = torch.empty(count, dim, **options)
         self.hessian = torch.empty(count, dim, dim, **options)
@@ -264,8 +265,7 @@ class _Search:
         """Returns where the searches are."""
         tril = self.prior.scale_tril
         covariance = tril @ torch.linalg.inv(self.hessian) @ tril.mT
-        found = self.data.residual(self.image)
-        sky = found.sky[:, None, None] * self.data.good
+        residual, variance = self.data.unexplained(self.image)
         inverse = torch.linalg.inv(tril).mT.float()
         return Fit(
             self.rows,
@@ -276,8 +276,8 @@ class _Search:
             self.renders,
             self.image,
             inverse @ self.jacobian,
-            found.difference - sky,
-            found.variance,
+            residual,
+            variance,
         )
 
     def _distance2(self, index: Tensor) -> Float[Tensor, " r"]:
@@ -305,12 +305,12 @@ class _Search:
         self.renders[index] += self.batches.derivative_cost
         self.derivatives[index] += 1
         self.drift[index] = 0.0
-        self.value[index] = self.data.at(index).residual(image).log_likelihood + prior.log_prob(z)
+        self.value[index] = self.data.at(index).log_likelihood(image) + prior.log_prob(z)
         self._respond(index)
 
     def _respond(self, index: Tensor) -> None:
         """Gradient and information, from images and derivatives that are there."""
-        found = respond(self.data.at(index), self.image[index], self.jacobian[index])
+        found = self.data.at(index).respond(self.image[index], self.jacobian[index])
         eye = torch.eye(self.z.shape[1], dtype=torch.float64)
         self.gradient[index] = found.gradient - self.z[index]
         self.hessian[index] = found.information + eye
@@ -337,7 +337,7 @@ class _Search:
         predicted = (step * gradient).sum(-1) - 0.5 * length2
         image = self.batches.render(self.rows[index], u)
         self.renders[index] += 1
-        value = self.data.at(index).residual(image).log_likelihood + prior.log_prob(trial)
+        value = self.data.at(index).log_likelihood(image) + prior.log_prob(trial)
         gain = value - self.value[index]
         better = gain > 0
         self._move(index[better], trial[better], image[better], value[better],
@@ -359,7 +359,7 @@ class _Search:
             return
         predicted = (step.float()[:, None] @ self.jacobian[index])[:, 0]
         missed = (image - self.image[index]).flatten(1).float() - predicted
-        surprise = squared_distance(self.data.at(index), self.image[index], missed)
+        surprise = self.data.at(index).squared_distance(self.image[index], missed)
         self.drift[index] += (surprise / length2.clamp_max(1.0)).sqrt()
         self.jacobian[index] += (slope / length2[:, None]).float()[..., None] * missed[:, None]
         self.z[index], self.image[index], self.value[index] = z, image, value

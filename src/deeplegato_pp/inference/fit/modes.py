@@ -12,8 +12,9 @@ from deeplegato_pp.inference.fit.curvature import use_full_curvature
 from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import find_neighbours
 from deeplegato_pp.inference.sampling.importance import StudentMixture, effective_sample_size
+from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler
 from deeplegato_pp.scene.batches import Batches
-from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -22,6 +23,9 @@ _PREDICTIVE = 12
 
 _SAME_MODE = 1.0
 """Distance from a known mode at which a further search ends. [its sigmas]"""
+
+PRIOR_DRAWS = 2000
+"""Draws of the prior, the defensive part of proposals that no network makes."""
 
 MISFIT = 1.2
 """Chi-square per pixel above which Fisher information does not tell a mode's shape."""
@@ -261,3 +265,27 @@ def mixture_at(modes: Fit, *, widened: bool) -> StudentMixture:
         shares = torch.cat([0.9 * shares, 0.1 * shares])
         means, tril = torch.cat([means, means]), torch.cat([tril, 3.0 * tril])
     return StudentMixture(shares, means, tril)
+
+
+def sampler_at(
+    coordinates: Coordinates,
+    modes: Fit,
+    seed: int,
+    budget: Budget,
+    prior_draws: int = PRIOR_DRAWS,
+) -> TargetSampler:
+    """Returns a sampler that draws from the modes' mixture, with the prior as its defensive part.
+
+    Args:
+        coordinates: Hypothesis.
+        modes: Modes of one galaxy.
+        seed: Of its random numbers.
+        budget: How many draws it may cost.
+        prior_draws: Draws of the prior that there are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(prior_draws, coordinates.dim, generator=generator, dtype=torch.float64)
+    density = coordinates.log_prior(base)
+    sampler = TargetSampler(base, density, density[:0], seed, budget)
+    sampler.set_mixture(mixture_at(modes, widened=True))
+    return sampler

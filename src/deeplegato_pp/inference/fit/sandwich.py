@@ -24,6 +24,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -177,6 +178,28 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1))
 
 
+def summed(parts: Sequence[Scores]) -> Scores:
+    """Returns the scores of blocks seen in several bands: the sums of the bands'.
+
+    Args:
+        parts: By band; a number means the same piece of sky in each.
+    """
+    number = max(p.used.shape[1] for p in parts)
+
+    def padded(array: Tensor) -> Tensor:
+        missing = number - array.shape[1]
+        return torch.cat([array, array.new_zeros(len(array), missing, *array.shape[2:])], 1)
+
+    return Scores(
+        torch.stack([p.fisher for p in parts]).sum(0),
+        torch.stack([p.noise for p in parts]).sum(0),
+        torch.stack([padded(p.blocks) for p in parts]).sum(0),
+        torch.stack([padded(p.block_fisher) for p in parts]).sum(0),
+        torch.stack([padded(p.used) for p in parts]).any(0),
+        torch.stack([p.pixels for p in parts]).sum(0),
+    )
+
+
 def join_opposite(scores: Scores, sectors: int) -> Scores:
     """Returns scores in which opposite sectors of a ring are one block.
 
@@ -320,12 +343,37 @@ def sandwich(
             better than by F + 1.
         shrinkage: See :func:`shrunk_scatter`.
     """
-    scores = block_scores(images, blocks)
+    return sandwich_of(
+        block_scores(images, blocks), sectors=sectors, precision=precision, shrinkage=shrinkage
+    )
+
+
+def sandwich_of(
+    scores: Scores,
+    *,
+    sectors: int = SECTORS,
+    precision: Float[Tensor, "b d d"] | None = None,
+    shrinkage: float = SHRINKAGE,
+    parameters: int | None = None,
+) -> Sandwich:
+    """Returns the sandwich of blocks whose scores are known; see :func:`sandwich`.
+
+    Args:
+        scores: Of the blocks.
+        sectors: As there, as what follows.
+        precision: H.
+        shrinkage: See :func:`shrunk_scatter`.
+        parameters: Parameters that one image tells, for which there must be blocks enough; all if
+            None.
+    """
     dim = scores.fisher.shape[-1]
+    parameters = dim if parameters is None else parameters
     identity = torch.eye(dim).to(scores.fisher)
     h = scores.fisher + identity if precision is None else precision
     count = scores.used.sum(1)
-    judged = (count >= BLOCKS_PER_PARAMETER * dim) & (scores.pixels >= PIXELS_PER_PARAMETER * dim)
+    judged = (count >= BLOCKS_PER_PARAMETER * parameters) & (
+        scores.pixels >= PIXELS_PER_PARAMETER * parameters
+    )
     j = scores.noise
     for part in (scores, join_opposite(scores, sectors)):
         found = shrunk_scatter(leverage_corrected(part, h), scores.noise, shrinkage)

@@ -8,12 +8,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks
+from deeplegato_pp.inference.fit.blocks import Ellipses, elliptical, polar_blocks, ring_sectors
 from deeplegato_pp.inference.fit.fit import Fit
-from deeplegato_pp.inference.fit.sandwich import ModeImages, Sandwich, sandwich
+from deeplegato_pp.inference.fit.sandwich import (
+    SHRINKAGE,
+    ModeImages,
+    Sandwich,
+    block_scores,
+    sandwich,
+    sandwich_of,
+    summed,
+)
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.joint import JointLikelihood
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
@@ -102,6 +111,43 @@ def sandwich_at(
     blocks = polar_blocks(_ellipse(likelihood, u), likelihood.size, scale.to(u.device))
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
     return sandwich(images, blocks, precision=precision)
+
+
+def joint_sandwich_at(
+    likelihood: JointLikelihood,
+    u: Float[Tensor, " f"],
+    covariance: Float[Tensor, "f f"],
+) -> Sandwich:
+    """Returns the sandwich of a galaxy in several bands at a mode, as a batch of one.
+
+    A block is a piece of sky: its score is the sum of what all bands' pixels there say.
+
+    Args:
+        likelihood: The galaxy.
+        u: The mode, with shape (F,).
+        covariance: The posterior's there, with shape (F, F).
+    """
+    coordinates = likelihood.coordinates
+    sizes = [frame.size for frame in coordinates.frames]
+    scales = [
+        block_scale(band, 0) / size for band, size in zip(likelihood.bands, sizes, strict=True)
+    ]
+    scale = torch.tensor([max(scales)], dtype=torch.float64)
+    _, _, _, q, angle, x, y = coordinates.profiles(u[None])[0]
+    ellipse = Ellipses(x, y, q, angle)
+    axis = torch.arange(likelihood.size, dtype=torch.float64) - (likelihood.size - 1) / 2
+    parts = []
+    for band, frame in zip(likelihood.bands, coordinates.frames, strict=True):
+        points = frame.back(axis[None, None, :], axis[None, :, None])
+        blocks = ring_sectors(*elliptical(ellipse, *points), scale)
+        parts.append(block_scores(mode_images(band, 0, u), blocks))
+    return sandwich_of(
+        summed(parts),
+        precision=torch.linalg.inv(covariance)[None],
+        # The scatter of so many blocks is the less certain the more coordinates there are.
+        shrinkage=SHRINKAGE * coordinates.dim / NUM_PARAMETERS,
+        parameters=NUM_PARAMETERS,
+    )
 
 
 def block_scale(likelihood: Likelihood, row: int) -> float:

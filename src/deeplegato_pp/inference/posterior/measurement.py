@@ -15,6 +15,7 @@ from torch import Tensor
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.posterior.band_record import BandRecord
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -102,6 +103,7 @@ class Measurement:
         widening: What moved the draws to honest widths, see :meth:`Posterior.widened`; None if
             they are as the stated noise has them.
         scene: The galaxy under hypotheses of several components; None if none was asked for.
+        bands: The galaxy in several bands, of which `observation` is the first; None of one band.
         model: Name and version of the network.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
         observation: What was observed; None if it could not be read.
@@ -134,6 +136,7 @@ class Measurement:
     prior: Mapping[str, Range] | Callable[[Tensor], Tensor] | None = None
     widening: Widening | None = None
     scene: SceneRecord | None = None
+    bands: BandRecord | None = None
     model: str = ""
     psf_fwhm: float = math.nan
     observation: Observation | None = None
@@ -151,12 +154,19 @@ class Measurement:
         """What the widths hold: ``honest``, ``noise``; empty if it was not measured."""
         if not self.measured:
             return ""
-        return "honest" if self.widening is not None and self.widening.judged else "noise"
+        widening = self._widening
+        return "honest" if widening is not None and widening.judged else "noise"
 
     @property
     def structure(self) -> float:
         """Median inflation of honest widths over the noise's own; NaN where none were found."""
-        return math.nan if self.widening is None else self.widening.structure
+        widening = self._widening
+        return math.nan if widening is None else widening.structure
+
+    @property
+    def _widening(self) -> Widening | None:
+        """What moved the draws, in the coordinates of all bands where there are several."""
+        return self.widening if self.bands is None else self.bands.widening
 
     @property
     def quality(self) -> str:

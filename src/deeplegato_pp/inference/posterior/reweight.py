@@ -75,6 +75,11 @@ def reweight_posterior(
         if not m.measured:
             rows.append(replace(row, single=False))
             continue
+        if m.bands is not None:
+            raise InputError(
+                f"{m.name or 'a galaxy'} was fitted in several bands, whose draws are not weighed "
+                "anew. Fit it again under what is to be changed."
+            )
         if m.method not in EXACT or row.batch_log_weights is None:
             raise InputError(
                 f"{m.name or 'a galaxy'} has {m.method} draws, which carry no exact weights. "

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.inference.posterior.draw_columns import columns_of_draws, lines_on, names_of
 from deeplegato_pp.scene.galaxy_scene import SCENES
 from deeplegato_pp.scene.parameters import NAMES, NUM_PARAMETERS, PARAMETERS
-from deeplegato_pp.stats import weighted as statistics
 
 Array = np.ndarray
 
@@ -112,7 +112,7 @@ def units() -> dict[str, str]:
     for scene in SCENES:
         found |= dict.fromkeys(_evidence_names(scene), "")
     for name, (unit, _, _) in parameter_columns(SCENES).items():
-        found |= dict.fromkeys(_names(name), unit)
+        found |= dict.fromkeys(names_of(name), unit)
     return found
 
 
@@ -132,11 +132,7 @@ def descriptions() -> dict[str, str]:
             tempered: "the same, differences of ln L counted in part",
         }
     for name, (_, meaning, period) in parameter_columns(SCENES).items():
-        lines[name] = f"{meaning}: posterior {'circular mean' if period else 'mean'}"
-        lines[f"{name}_std"] = f"standard deviation of {name}"
-        lines[f"{name}_std_noise"] = f"that of {name} if the stated noise were all"
-        for suffix, probability in statistics.QUANTILES.items():
-            lines[f"{name}_{suffix}"] = f"{100 * probability:g} % quantile of {name}"
+        lines |= lines_on(name, meaning, period)
     return lines
 
 
@@ -156,24 +152,18 @@ def columns_of(record: SceneRecord) -> dict[str, Any]:
         values = (record.log_evidence, record.log_evidence_error, record.tempered)
         row |= dict(zip(_evidence_names(scene), (value[scene] for value in values), strict=True))
     for name in parameter_columns(record.compared):
-        row |= dict.fromkeys(_names(name))
+        row |= dict.fromkeys(names_of(name))
     periods = {name: period for name, (_, _, period) in parameter_columns(SCENES).items()}
     for name, draws in record.draws.items():
-        found = statistics.summarise(draws, record.weights, periods.get(name))
-        own = statistics.summarise(record.noise_draws[name], record.weights, periods.get(name))
-        values_of = (found.value, found.std, own.std, *found.quantiles)
-        row |= dict(zip(_names(name), values_of, strict=True))
+        row |= columns_of_draws(
+            name, draws, record.noise_draws[name], record.weights, periods.get(name)
+        )
     return row
 
 
 def _evidence_names(scene: str) -> tuple[str, str, str]:
     name = f"log_evidence_{key_of(scene)}"
     return name, f"{name}_error", f"{name}_tempered"
-
-
-def _names(parameter: str) -> list[str]:
-    suffixes = ("std", "std_noise", *statistics.QUANTILES)
-    return [parameter, *(f"{parameter}_{suffix}" for suffix in suffixes)]
 
 
 def part_columns(

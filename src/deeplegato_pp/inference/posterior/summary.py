@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.posterior import scene_record
+from deeplegato_pp.inference.posterior import band_record, scene_record
 from deeplegato_pp.inference.posterior.derived import DERIVED, derive
+from deeplegato_pp.inference.posterior.draw_columns import lines_on, names_of
 from deeplegato_pp.inference.posterior.measurement import RIVALS
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats import weighted as statistics
@@ -59,6 +61,7 @@ TEXTS = (
     "widths",
     "model",
     "best_scene",
+    *band_record.TEXTS,
 )
 INTEGERS = ("flags", "bin")
 
@@ -67,7 +70,7 @@ def units() -> dict[str, str]:
     """Returns the unit of every column, in the order of the tables; "" for pure numbers."""
     columns = {"name": ""}
     for p in PARAMETERS:
-        columns |= dict.fromkeys(_names(p.name), p.unit)
+        columns |= dict.fromkeys(names_of(p.name), p.unit)
     for d in DERIVED:
         width = _width_unit(d.unit)
         columns |= {d.name: d.unit, f"{d.name}_std": width, f"{d.name}_std_noise": width}
@@ -87,12 +90,7 @@ def descriptions() -> dict[str, str]:
     """Returns one line on each column."""
     lines = {"name": "name of the galaxy", "flags": "sum of the flags' bits"}
     for p in PARAMETERS:
-        mean = "circular mean" if p.period else "mean"
-        lines[p.name] = f"{p.meaning}: posterior {mean}"
-        lines[f"{p.name}_std"] = f"standard deviation of {p.name}"
-        lines[f"{p.name}_std_noise"] = f"that of {p.name} if the stated noise were all"
-        for suffix, probability in statistics.QUANTILES.items():
-            lines[f"{p.name}_{suffix}"] = f"{100 * probability:g} % quantile of {p.name}"
+        lines |= lines_on(p.name, p.meaning, p.period)
         lines[f"prior_{p.name}_lower"] = f"lower bound of the prior of {p.name}"
         lines[f"prior_{p.name}_upper"] = f"upper bound of the prior of {p.name}"
     for d in DERIVED:
@@ -113,14 +111,25 @@ def descriptions() -> dict[str, str]:
     return {name: lines[name] for name in units()}
 
 
-def every_unit() -> dict[str, str]:
-    """Returns the unit of every column that a table may have, those of scenes included."""
-    return units() | scene_record.units()
+def every_unit(plain: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Returns the unit of every column that a table may have, those of scenes included.
+
+    Args:
+        plain: The table's rows, which say what bands it has.
+    """
+    return units() | scene_record.units() | band_record.units(_bands(plain))
 
 
-def every_description() -> dict[str, str]:
-    """Returns one line on every column that a table may have."""
-    return descriptions() | scene_record.descriptions()
+def every_description(plain: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Returns one line on every column that a table may have; see :func:`every_unit`."""
+    more = scene_record.descriptions() | band_record.descriptions(_bands(plain))
+    return descriptions() | more
+
+
+def _bands(plain: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The sets of bands that a table's rows have."""
+    found = dict.fromkeys(row.get("bands") for row in plain)
+    return [tuple(text.split(",")) for text in found if text]
 
 
 def rows(posterior: PosteriorBase) -> list[dict[str, Any]]:
@@ -151,7 +160,7 @@ def to_qtable(plain: list[dict[str, Any]]) -> Any:
     """
     from astropy.table import QTable
 
-    known, described = every_unit(), every_description()
+    known, described = every_unit(plain), every_description(plain)
     table = QTable()
     for name in plain[0] if plain else known:
         values = [row[name] for row in plain]
@@ -176,11 +185,6 @@ def _column(name: str, values: list[Any], unit: str) -> Any:
         return np.array(["" if v is None else v for v in values], dtype=str)
     numbers = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
     return u.Quantity(numbers, unit) if unit else numbers
-
-
-def _names(parameter: str) -> list[str]:
-    widths = (f"{parameter}_std", f"{parameter}_std_noise")
-    return [parameter, *widths, *(f"{parameter}_{s}" for s in statistics.QUANTILES)]
 
 
 def _width_unit(unit: str) -> str:
@@ -211,11 +215,14 @@ def _row(posterior: PosteriorBase, noise: PosteriorBase, index: int) -> dict[str
     _add_instrument(row, m)
     if m.scene is not None:
         row |= scene_record.columns_of(m.scene)
+    if m.bands is not None:
+        row |= band_record.columns_of(m.bands)
     return {name: _plain(value) for name, value in row.items()}
 
 
 def _notes(m: Measurement) -> str | None:
-    notes = [] if m.observation is None else list(m.observation.notes)
+    own = m.observation is not None and m.bands is None  # those of bands are named already
+    notes = list(m.observation.notes) if own and m.observation is not None else []
     return "; ".join([*notes, *m.notes]) or None
 
 
@@ -225,7 +232,7 @@ def _add_parameters(
     found = parameter_summaries(posterior, index)
     own = found if noise is posterior else parameter_summaries(noise, index)
     for p, s, n in zip(PARAMETERS, found, own, strict=True):
-        row |= dict(zip(_names(p.name), (s.value, s.std, n.std, *s.quantiles), strict=True))
+        row |= dict(zip(names_of(p.name), (s.value, s.std, n.std, *s.quantiles), strict=True))
 
 
 def _add_derived(

@@ -74,7 +74,7 @@ def write_samples(posterior: PosteriorBase, path: str | os.PathLike[str]) -> Non
 
 
 def _write_json(rows: Rows, path: Path) -> None:
-    units = {name: unit for name, unit in summary.every_unit().items() if unit}
+    units = {name: unit for name, unit in summary.every_unit(rows).items() if unit}
     content = [row | {"units": {k: u for k, u in units.items() if k in row}} for row in rows]
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -103,7 +103,7 @@ def _write_parquet(rows: Rows, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    units, described = summary.every_unit(), summary.every_description()
+    units, described = summary.every_unit(rows), summary.every_description(rows)
     names = list(rows[0]) if rows else list(summary.units())
     arrays, fields = [], []
     for name in names:

@@ -26,7 +26,7 @@ from torch import Tensor
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.fit import Fit, fit
-from deeplegato_pp.inference.fit.modes import distinct_modes, mixture_at
+from deeplegato_pp.inference.fit.modes import distinct_modes, sampler_at
 from deeplegato_pp.inference.fit.sandwich import Sandwich
 from deeplegato_pp.inference.fit.structure import sandwich_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
@@ -56,9 +56,6 @@ CHOICES = (*SCENES, "auto")
 
 ESS = 400.0
 """Effective sample size wanted of each hypothesis of several components."""
-
-_BASE_DRAWS = 2000
-"""Draws of the prior, the defensive part of each proposal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +153,8 @@ def explore(
     targets = [InterpolatedTarget(batches, i, m.u[0], m.image[0]) for i, m in enumerate(modes)]
     budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
     samplers = [
-        _sampler(coordinates, found, seed, budget) for found, seed in zip(modes, seeds, strict=True)
+        sampler_at(coordinates, found, seed, budget)
+        for found, seed in zip(modes, seeds, strict=True)
     ]
     sample_targets(
         samplers,
@@ -167,15 +165,6 @@ def explore(
         _collected(name, coordinates, likelihood, i, sampler, found)
         for i, (sampler, found) in enumerate(zip(samplers, modes, strict=True))
     ]
-
-
-def _sampler(coordinates: GalaxyScene, modes: Fit, seed: int, budget: Budget) -> TargetSampler:
-    generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(_BASE_DRAWS, coordinates.dim, generator=generator, dtype=torch.float64)
-    density = coordinates.log_prior(base)
-    sampler = TargetSampler(base, density, density[:0], seed, budget)
-    sampler.set_mixture(mixture_at(modes, widened=True))
-    return sampler
 
 
 def _collected(

@@ -1,0 +1,152 @@
+"""What is known of a galaxy in several bands, and its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.posterior.draw_columns import columns_of_draws, lines_on, names_of
+from deeplegato_pp.scene.bands import STRUCTURE
+from deeplegato_pp.scene.joint import JointLikelihood
+from deeplegato_pp.scene.parameters import PARAMETERS
+
+Array = np.ndarray
+
+TEXTS = ("bands", "band_structure")
+
+_MAGNITUDE = PARAMETERS[0]
+_STRUCTURE = tuple(PARAMETERS[i] for i in STRUCTURE)
+
+
+@dataclass(frozen=True, eq=False)
+class BandRecord:
+    """One galaxy in several bands, and its draws.
+
+    Attributes:
+        names: Of the bands, the first being the frame.
+        structure: How the structure depends on the band, one of
+            :data:`~deeplegato_pp.scene.bands.STRUCTURES`.
+        likelihood: Of the galaxy in all bands, neighbours masked.
+        u: Draws in its coordinates, as the stated noise has them, with shape (S, F).
+        best: The draw of the highest posterior density, with shape (F,).
+        draws: Columns of every band and colours, in the user's units, each with shape (S,).
+        noise_draws: The same as the stated noise alone has them.
+        weights: Weights of the draws, of sum 1, with shape (S,).
+        flags: Sum of flags, by band.
+        chi2: Chi-square per unmasked pixel at the best draw, by band.
+        num_modes: Modes of the joint posterior.
+        widening: What moved the draws to honest widths; None if they are as the noise has them.
+    """
+
+    names: tuple[str, ...]
+    structure: str
+    likelihood: JointLikelihood
+    u: Float[Tensor, "s f"]
+    best: Float[Tensor, " f"]
+    draws: Mapping[str, Float[Array, " s"]]
+    noise_draws: Mapping[str, Float[Array, " s"]]
+    weights: Float[Array, " s"]
+    flags: tuple[int, ...]
+    chi2: tuple[float, ...]
+    num_modes: int
+    widening: Widening | None
+
+
+def colour_name(first: str, second: str) -> str:
+    """Returns the column of a colour, the first band's magnitude less the second's.
+
+    Example:
+        >>> colour_name("g", "r")
+        'g_minus_r'
+    """
+    return f"{first}_minus_{second}"
+
+
+def band_columns(
+    names: Sequence[str], values: Sequence[Float[Array, "s 7"]], structure: str
+) -> dict[str, Float[Array, " s"]]:
+    """Returns the draws of the columns that bands have, by name.
+
+    Magnitudes; colours of bands that follow one another; and, unless the bands share it, the
+    structure of each.
+
+    Args:
+        names: Of the bands.
+        values: Parameters of each band, in the user's units.
+        structure: How it depends on the band.
+    """
+    magnitude = {name: v[:, 0] for name, v in zip(names, values, strict=True)}
+    found = {f"magnitude_{name}": m for name, m in magnitude.items()}
+    for first, second in pairwise(names):
+        found[colour_name(first, second)] = magnitude[first] - magnitude[second]
+    if structure != "shared":
+        for name, v in zip(names, values, strict=True):
+            found |= {f"{PARAMETERS[i].name}_{name}": v[:, i] for i in STRUCTURE}
+    return found
+
+
+def quantities(names: Sequence[str]) -> dict[str, tuple[str, str, float | None]]:
+    """Returns unit, meaning and period of all that bands may have a column of.
+
+    Example:
+        >>> list(quantities(["g", "r"]))[:3]
+        ['magnitude_g', 'magnitude_r', 'g_minus_r']
+    """
+    found: dict[str, tuple[str, str, float | None]] = {
+        f"magnitude_{name}": ("mag", f"{_MAGNITUDE.meaning}, in {name}", None) for name in names
+    }
+    for first, second in pairwise(names):
+        found[colour_name(first, second)] = (
+            "mag",
+            f"magnitude in {first} less that in {second}",
+            None,
+        )
+    for name in names:
+        for p in _STRUCTURE:
+            found[f"{p.name}_{name}"] = (p.unit, f"{p.meaning}, in {name}", p.period)
+    return found
+
+
+def units(bands: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Returns the unit of every column that sets of bands may add; "" for pure numbers."""
+    found = dict.fromkeys(TEXTS, "")
+    for names in bands:
+        for name, (unit, _, _) in quantities(names).items():
+            found |= dict.fromkeys(names_of(name), unit)
+        found |= {f"{column}_{name}": "" for column in ("chi2", "flag_names") for name in names}
+    return found
+
+
+def descriptions(bands: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Returns one line on each of them."""
+    lines = {
+        "bands": "bands fitted together; the plain columns are the first one's",
+        "band_structure": "how R_e, n, q and position angle depend on the band",
+    }
+    for names in bands:
+        for name, (_, meaning, period) in quantities(names).items():
+            lines |= lines_on(name, meaning, period)
+        for name in names:
+            lines[f"chi2_{name}"] = f"chi-square per unmasked pixel of {name} at the best draw"
+            lines[f"flag_names_{name}"] = f"names of the flags of {name}, separated by commas"
+    return lines
+
+
+def columns_of(record: BandRecord) -> dict[str, Any]:
+    """Returns a row's columns."""
+    known = quantities(record.names)
+    row: dict[str, Any] = {"bands": ",".join(record.names), "band_structure": record.structure}
+    for name, draws in record.draws.items():
+        noise = record.noise_draws[name]
+        row |= columns_of_draws(name, draws, noise, record.weights, known[name][2])
+    for name, chi2, flags in zip(record.names, record.chi2, record.flags, strict=True):
+        row |= {f"chi2_{name}": chi2, f"flag_names_{name}": ",".join(Flag.names(flags))}
+    return row

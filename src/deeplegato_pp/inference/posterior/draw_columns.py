@@ -1,0 +1,57 @@
+"""The columns that one quantity's draws make: value, widths and quantiles, named and described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from deeplegato_pp.stats import weighted as statistics
+
+Array = np.ndarray
+
+
+def names_of(quantity: str) -> list[str]:
+    """Returns a quantity's columns, in the order of the tables.
+
+    Example:
+        >>> names_of("magnitude")[:4]
+        ['magnitude', 'magnitude_std', 'magnitude_std_noise', 'magnitude_q025']
+    """
+    suffixes = ("std", "std_noise", *statistics.QUANTILES)
+    return [quantity, *(f"{quantity}_{suffix}" for suffix in suffixes)]
+
+
+def lines_on(quantity: str, meaning: str, period: float | None) -> dict[str, str]:
+    """Returns one line on each of a quantity's columns."""
+    lines = {
+        quantity: f"{meaning}: posterior {'circular mean' if period else 'mean'}",
+        f"{quantity}_std": f"standard deviation of {quantity}",
+        f"{quantity}_std_noise": f"that of {quantity} if the stated noise were all",
+    }
+    for suffix, probability in statistics.QUANTILES.items():
+        lines[f"{quantity}_{suffix}"] = f"{100 * probability:g} % quantile of {quantity}"
+    return lines
+
+
+def columns_of_draws(
+    quantity: str,
+    draws: Float[Array, " s"],
+    noise_draws: Float[Array, " s"],
+    weights: Float[Array, " s"] | None,
+    period: float | None,
+) -> dict[str, Any]:
+    """Returns a quantity's columns.
+
+    Args:
+        quantity: Its name.
+        draws: As they are reported, with shape (S,).
+        noise_draws: As the stated noise alone has them, with shape (S,).
+        weights: Of sum 1; None: all weigh the same.
+        period: Of an angle.
+    """
+    found = statistics.summarise(draws, weights, period)
+    own = statistics.summarise(noise_draws, weights, period)
+    values = (found.value, found.std, own.std, *found.quantiles)
+    return dict(zip(names_of(quantity), values, strict=True))

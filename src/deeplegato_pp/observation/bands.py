@@ -1,0 +1,275 @@
+"""One galaxy observed in several bands: an observation for each, and how they lie on the sky."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from deeplegato_pp.arrays import Array
+from deeplegato_pp.errors import InputError
+from deeplegato_pp.observation.observation import Observation
+from deeplegato_pp.observation.sky_frames import icrs_to_pixel, pixel_to_icrs
+
+PER_BAND = ("psf", "psf_fwhm", "noise", "mask", "gain", "pixel_scale", "zero_point", "sky_sigma")
+"""Options of ``Observation.from_fits`` that may differ between bands."""
+
+_STEP = 8.0
+"""Half-length over which a WCS is linearised. [px]"""
+
+_RESERVED = re.compile(r"(.*_)?(std|noise|q\d+)|p|limit|pix|circ|sky", re.IGNORECASE)
+"""Names of bands that would make columns of other quantities, as magnitude_std."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiBandObservation:
+    """One galaxy in several bands, each with its own image, noise, mask, PSF and calibration.
+
+    The first band is the frame: its pixels, centre and position angle are those of the results.
+    The bands' WCS say how the others lie to it, shifted by parts of a pixel, turned, mirrored and
+    with other pixel scales; of a band without WCS (or if the first has none) the stamp's centre is
+    taken to be that of the first band's, and its axes parallel.
+
+    Args:
+        observations: By the band's name, at least two.
+        wavelengths: Of the bands, in their order; only a structure linear in the wavelength asks
+            for them. [micrometre]
+        name: What to call the galaxy in tables; that of the first band if empty.
+
+    Attributes:
+        aligned: Each band's observation, and where the first band's pixels lie on it.
+
+    Raises:
+        InputError: If there are fewer than two bands, a name cannot be part of a column's, two
+            names differ in case only, there is not one wavelength for each band, or bands do not
+            overlap.
+
+    Example:
+        >>> import numpy as np
+        >>> one = Observation.from_array(np.eye(32), noise=1.0, pixel_scale=0.2, zero_point=25.0)
+        >>> MultiBandObservation({"g": one, "r": one}).bands
+        ('g', 'r')
+    """
+
+    observations: Mapping[str, Observation]
+    wavelengths: Sequence[float] | None = None
+    name: str = ""
+    aligned: tuple["AlignedBand", ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "observations", dict(self.observations))
+        check_bands(self.bands)
+        waves = self.wavelengths
+        if waves is not None and len(waves) != len(self.bands):
+            raise InputError(
+                f"{len(waves)} wavelengths for {len(self.bands)} bands. Give one for each, in "
+                "their order."
+            )
+        for band, item in self.observations.items():
+            if not isinstance(item, Observation):
+                raise InputError(
+                    f"band {band} must be an Observation, got a {type(item).__name__}. Build it "
+                    "with Observation.from_fits or from_array."
+                )
+        if not self.name:
+            object.__setattr__(self, "name", self.first.name)
+        object.__setattr__(self, "aligned", self._aligned())
+
+    @classmethod
+    def from_fits(
+        cls,
+        paths: Sequence[str | os.PathLike[str]],
+        bands: Sequence[str],
+        wavelengths: Sequence[float] | None = None,
+        name: str = "",
+        **options: Any,
+    ) -> "MultiBandObservation":
+        """Reads one file per band.
+
+        Args:
+            paths: FITS files, in the order of the bands.
+            bands: Names.
+            wavelengths: Of the bands. [micrometre]
+            name: Of the galaxy.
+            options: Those of ``Observation.from_fits``; of :data:`PER_BAND` a list holds one for
+                each band, and one value serves them all.
+
+        Raises:
+            InputError: If there are not as many files, or values of an option, as bands, or a file
+                cannot be used; the message names the band.
+        """
+        check_bands(bands)
+        if len(paths) != len(bands):
+            raise InputError(
+                f"{len(bands)} bands ({', '.join(bands)}) need one file each, got {len(paths)}."
+            )
+        per_band = [{name: _of_band(name, value, k, bands) for name, value in options.items()}
+                    for k in range(len(bands))]  # fmt: skip
+        found = {}
+        for band, path, own in zip(bands, paths, per_band, strict=True):
+            try:
+                found[band] = Observation.from_fits(path, **own)
+            except InputError as error:
+                raise type(error)(f"band {band}: {error}") from error
+        return cls(found, wavelengths, name)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names, in order."""
+        return tuple(self.observations)
+
+    @property
+    def first(self) -> Observation:
+        """The first band's observation, which is the frame."""
+        return next(iter(self.observations.values()))
+
+    def _aligned(self) -> tuple["AlignedBand", ...]:
+        first, *others = self.observations.items()
+        return (
+            AlignedBand(first[1]),
+            *(align(first[0], first[1], band, other) for band, other in others),
+        )
+
+    def __repr__(self) -> str:
+        """The bands, a line each."""
+        lines = [f"  {band}: {observation!r}" for band, observation in self.observations.items()]
+        return "\n".join([f"MultiBandObservation({self.name or 'unnamed'})", *lines])
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedBand:
+    """A band's observation with the galaxy near its middle, and where the first band's pixels lie.
+
+    Attributes:
+        observation: Padded with masked pixels so that its centre is where the first band's is.
+        matrix: From pixels of the first band's image to this one's, with shape (2, 2).
+        offset: Where the first band's centre lies from this one's. [px]
+        notes: What was assumed, in words.
+    """
+
+    observation: Observation
+    matrix: Array = field(default_factory=lambda: np.eye(2))
+    offset: Array = field(default_factory=lambda: np.zeros(2))
+    notes: tuple[str, ...] = ()
+
+
+def check_bands(bands: Sequence[str]) -> None:
+    """Refuses names of bands of which no columns can be made.
+
+    Raises:
+        InputError: If there are fewer than two, one is not letters, digits and underscores or has a
+            meaning of its own in columns, or two are the same but for case.
+    """
+    if len(bands) < 2:
+        raise InputError(f"several bands are at least two, got {len(bands)}.")
+    for band in bands:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", band) or _RESERVED.fullmatch(band):
+            raise InputError(
+                f"{band!r} cannot name a band: columns are called magnitude_{band}. Take a letter "
+                "and then letters, digits and underscores, e.g. g or F150W."
+            )
+    lower = [band.lower() for band in bands]
+    twice = sorted({band for band in bands if lower.count(band.lower()) > 1})
+    if twice:
+        raise InputError(
+            f"bands {', '.join(twice)} have one name (columns do not tell case apart). Give each "
+            "its own."
+        )
+
+
+def align(first_name: str, first: Observation, name: str, other: Observation) -> AlignedBand:
+    """Returns how a band lies to the first, about the first one's centre.
+
+    Args:
+        first_name: Name of the first band.
+        first: Its observation.
+        name: Name of the band.
+        other: Its observation.
+
+    Raises:
+        InputError: If the first band's centre is not on the band's image.
+    """
+    height, width = first.shape
+    scale = first.pixel_scale / other.pixel_scale
+    if first.wcs is None or other.wcs is None:
+        missing = first_name if first.wcs is None else name
+        note = f"{missing} has no WCS: the centres of the stamps of {first_name} and {name} are one"
+        return AlignedBand(other, scale * np.eye(2), np.zeros(2), (note,))
+    x, y = (width - 1) / 2, (height - 1) / 2
+    steps = _STEP * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    sky = pixel_to_icrs(first.wcs, x + steps[:, 0], y + steps[:, 1])
+    there = np.stack(icrs_to_pixel(other.wcs, *sky), 1)
+    rows, columns = other.shape
+    if not (
+        np.isfinite(there).all()
+        and -0.5 <= there[0, 0] <= columns - 0.5
+        and -0.5 <= there[0, 1] <= rows - 0.5
+    ):
+        raise InputError(
+            f"bands {first_name} and {name} do not overlap: by their WCS the centre of "
+            f"{first_name} lies at pixel ({there[0, 0]:.1f}, {there[0, 1]:.1f}) of {name}, whose "
+            f"image has {columns} x {rows}. Give stamps of one galaxy, or leave out wrong WCS."
+        )
+    matrix = np.stack([there[1] - there[2], there[3] - there[4]], 1) / (2.0 * _STEP)
+    notes = []
+    by_wcs = abs(np.linalg.det(matrix)) ** 0.5
+    if abs(by_wcs / scale - 1.0) > 0.02:
+        notes.append(
+            f"{name}: by the WCS a pixel of {first_name} is {by_wcs:.4g} of {name}, by the pixel "
+            f"scales {scale:.4g}"
+        )
+    centred, offset = recentred(other, *there[0])
+    return AlignedBand(centred, matrix, offset, tuple(notes))
+
+
+def recentred(observation: Observation, x: float, y: float) -> tuple[Observation, Array]:
+    """Returns an observation whose middle is at a point, and where the point lies from it.
+
+    Masked pixels are added on one side of each axis, none is lost; nothing is added for a pixel or
+    less. The WCS is dropped.
+
+    Args:
+        observation: What was observed.
+        x: Column of the point, 0-based. [px]
+        y: Row.
+
+    Returns:
+        The observation, and (x, y) of the point from its centre. [px]
+    """
+    height, width = observation.shape
+    shift = np.array([x - (width - 1) / 2, y - (height - 1) / 2])
+    if np.abs(shift).max() <= 1.0:
+        return observation, shift
+    added = np.rint(2.0 * shift).astype(int)  # pixels on the high side, if positive
+    (left, right), (bottom, top) = ((max(-a, 0), max(a, 0)) for a in added)
+    width_of = ((bottom, top), (left, right))
+
+    def padded(array: Array, value: float | bool) -> Array:
+        return np.pad(array, width_of, constant_values=value)
+
+    wider = replace(
+        observation,
+        image=padded(observation.image, 0.0),
+        noise=padded(observation.noise, float(np.median(observation.noise))),
+        mask=padded(observation.mask, True),
+        wcs=None,
+    )
+    return wider, shift - added / 2.0
+
+
+def _of_band(name: str, value: Any, band: int, bands: Sequence[str]) -> Any:
+    """A band's value of an option, of which a list holds one for each."""
+    if not isinstance(value, list | tuple):
+        return value
+    if name not in PER_BAND:
+        raise InputError(f"{name} is the same for all bands: give one value, got {value!r}.")
+    if len(value) == 1:
+        return value[0]
+    if len(value) != len(bands):
+        raise InputError(
+            f"{name} takes one value for each of the bands {', '.join(bands)}, in their order, or "
+            f"one for all, got {len(value)}."
+        )
+    return value[band]

@@ -1,0 +1,148 @@
+"""The likelihood of one galaxy in several bands: the sum of the bands' own.
+
+Each band keeps its stamp, PSF, noise and sky in a likelihood of its own, all of them functions of
+the same coordinates. Images of the bands stand side by side, (S, K, N, N), so a search sees one
+likelihood with one more axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deeplegato_pp.errors import ShapeError
+from deeplegato_pp.scene.bands import BandCoordinates, BandView
+from deeplegato_pp.scene.batches import Batches, Data, Response
+from deeplegato_pp.scene.likelihood import Likelihood
+
+
+class JointLikelihood:
+    """The likelihood of one galaxy in several bands.
+
+    Args:
+        bands: One likelihood per band, each of one stamp, all stamps of one side.
+        coordinates: Of the galaxy in all bands.
+
+    Raises:
+        ShapeError: If the bands are not as many as the coordinates', or not of one stamp each.
+    """
+
+    def __init__(self, bands: Sequence[Likelihood], coordinates: BandCoordinates) -> None:
+        if len(bands) != len(coordinates.frames) or any(len(b) != 1 for b in bands):
+            raise ShapeError(
+                f"{len(coordinates.frames)} bands need a likelihood of one stamp each, got "
+                f"{[len(b) for b in bands]} stamps."
+            )
+        self.coordinates = coordinates
+        self.bands = [b.under(coordinates.view(k)) for k, b in enumerate(bands)]
+        self.views: list[BandView] = [coordinates.view(k) for k in range(len(bands))]
+
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def size(self) -> int:
+        """Side of the stamps. [px]"""
+        return self.bands[0].size
+
+    @property
+    def num_pixels(self) -> int:
+        """Unmasked pixels of all bands."""
+        return sum(int(band.num_pixels[0]) for band in self.bands)
+
+
+@dataclass(frozen=True)
+class JointData:
+    """Pixels and noise of all bands, the same rows of each.
+
+    Attributes:
+        bands: Pixels by band.
+    """
+
+    bands: tuple[Data, ...]
+
+    def at(self, index: Tensor) -> JointData:
+        """Returns some of the rows."""
+        return JointData(tuple(band.at(index) for band in self.bands))
+
+    def log_likelihood(self, model: Float[Tensor, "r k n n"]) -> Float[Tensor, " r"]:
+        """Returns ln L under noiseless images, with shape (R,)."""
+        parts = [b.log_likelihood(model[:, k]) for k, b in enumerate(self.bands)]
+        return torch.stack(parts).sum(0)
+
+    def unexplained(self, model: Float[Tensor, "r k n n"]) -> tuple[Tensor, Tensor]:
+        """Returns data less images and each band's fitted sky, and the variance, (R, K, N, N)."""
+        parts = [b.unexplained(model[:, k]) for k, b in enumerate(self.bands)]
+        return torch.stack([p[0] for p in parts], 1), torch.stack([p[1] for p in parts], 1)
+
+    def respond(
+        self, model: Float[Tensor, "r k n n"], jacobian: Float[Tensor, "r f p"]
+    ) -> Response:
+        """Returns gradient and Fisher information of ln L: the sums of the bands'."""
+        slopes = jacobian.unflatten(-1, (len(self.bands), -1))
+        parts = [b.respond(model[:, k], slopes[:, :, k]) for k, b in enumerate(self.bands)]
+        return Response(
+            torch.stack([p.gradient for p in parts]).sum(0),
+            torch.stack([p.information for p in parts]).sum(0),
+        )
+
+    def squared_distance(
+        self, model: Float[Tensor, "r k n n"], difference: Float[Tensor, "r p"]
+    ) -> Float[Tensor, " r"]:
+        """Returns the chi-squares between images, each band's sky offset marginalised."""
+        change = difference.unflatten(-1, (len(self.bands), -1))
+        parts = [b.squared_distance(model[:, k], change[:, k]) for k, b in enumerate(self.bands)]
+        return torch.stack(parts).sum(0)
+
+
+class JointBatches:
+    """Renders all bands of one galaxy together.
+
+    Args:
+        likelihood: The galaxy in all bands.
+    """
+
+    def __init__(self, likelihood: JointLikelihood) -> None:
+        self.likelihood = likelihood
+        self.bands = [Batches(band) for band in likelihood.bands]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one galaxy's images, (K, N, N)."""
+        return (len(self.bands), *self.bands[0].shape)
+
+    @property
+    def derivative_cost(self) -> int:
+        """Images that the galaxy's images and all their derivatives cost."""
+        return sum(band.derivative_cost for band in self.bands)
+
+    def data(self, rows: Int[Tensor, " r"]) -> JointData:
+        """Returns the pixels, as many times as asked for."""
+        return JointData(tuple(band.data(rows) for band in self.bands))
+
+    def render(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, "r k n n"]:
+        """Returns noiseless images of all bands, float64."""
+        return torch.stack([band.render(rows, u) for band in self.bands], 1)
+
+    def differentiate(
+        self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]
+    ) -> tuple[Float[Tensor, "r k n n"], Float[Tensor, "r f p"]]:
+        """Returns images, float64, and their derivatives, the bands' pixels one after another."""
+        found = [band.differentiate(rows, u) for band in self.bands]
+        images = torch.stack([image for image, _ in found], 1)
+        return images, torch.cat([jacobian for _, jacobian in found], -1)
+
+
+AnyLikelihood = Likelihood | JointLikelihood
+AnyBatches = Batches | JointBatches
+
+
+def batches_of(likelihood: AnyLikelihood) -> AnyBatches:
+    """Returns what renders rows of a likelihood, of one band or of several."""
+    if isinstance(likelihood, JointLikelihood):
+        return JointBatches(likelihood)
+    return Batches(likelihood)
