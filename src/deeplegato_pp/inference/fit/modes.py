@@ -14,6 +14,7 @@ from deeplegato_pp.inference.fit.neighbours import find_neighbours
 from deeplegato_pp.inference.sampling.importance import StudentMixture, effective_sample_size
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -50,7 +51,7 @@ class ModeFinder:
     def __init__(
         self,
         likelihood: Likelihood,
-        coordinates: SersicCoordinates,
+        coordinates: SersicCoordinates | Member,
         pilot_u: Float[Tensor, "b p f"],
         log_q: Float[Tensor, "b p"] | None,
         *,
