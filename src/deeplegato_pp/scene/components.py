@@ -67,6 +67,11 @@ class Coordinates(ABC):
         """Returns the profiles galaxy by galaxy, the one that is measured first."""
         return [self.profiles(u)]
 
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the prior in u: 0 and 1, unless more is known."""
+        zero = torch.zeros(self.dim, dtype=torch.float64)
+        return zero, zero + 1.0
+
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
         """Returns the normalised prior density in u, with shape (*,)."""
         return -0.5 * (u.double() ** 2).sum(-1) - 0.5 * self.dim * math.log(2.0 * math.pi)

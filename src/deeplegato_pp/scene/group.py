@@ -9,6 +9,7 @@ regression of the group's Gaussian, and all images are rendered as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,14 +24,65 @@ from deeplegato_pp.scene.components import (
     flux_of,
     magnitude_of,
 )
-from deeplegato_pp.scene.parameters import MAGNITUDE
+from deeplegato_pp.scene.parameters import MAGNITUDE, NAMES
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 
-_CELL_EDGE = 0.1
-"""Width of the edge between two members' cells. [px]"""
+LISTED = 0.25
+"""Standard deviation of a member's centre about its listed position, over the distance of the
+nearest other one: members are told apart by where they are listed."""
 
-_X, _Y = 5, 6
-"""Rows of the renderer's columns that hold a centre."""
+_STEP = 1e-4
+"""Step of a flux' derivative, in coordinates whose prior is one wide."""
+
+
+class Placed(SersicCoordinates):
+    """A galaxy of a group: its centre is known to lie near its listed position.
+
+    Args:
+        box: Prior box at the reference instrument.
+        place: Listed position from the stamp's centre. [px]
+        spread: Standard deviation of the centre about it, along either axis. [px]
+        fixed: See :class:`~deeplegato_pp.scene.components.SersicCoordinates`.
+    """
+
+    def __init__(
+        self,
+        box: PriorBox,
+        place: tuple[float, float],
+        spread: float,
+        fixed: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(box, fixed)
+        self.place, self.spread = place, spread
+        mean, std = super().normal_prior()
+        names = [name for name in NAMES if name not in self.fixed]
+        for name, value in zip(("center_x", "center_y"), place, strict=True):
+            if name not in names:
+                continue
+            low, high = getattr(box, name)
+            middle = min(max(value, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
+            edges = torch.tensor([[middle - 0.1], [middle], [middle + 0.1]], dtype=torch.float64)
+            block = dict((c[0], b) for b, c in box.blocks)[NAMES.index(name)]
+            below, at, above = block.to_normal(edges.clamp(low, high))[:, 0].tolist()
+            width = spread * (above - below) / 0.2
+            i = names.index(name)
+            precision = 1.0 + width**-2
+            mean[i], std[i] = at * width**-2 / precision, precision**-0.5
+        self._mean, self._std = mean, std
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        return self._mean, self._std
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        z = (u.double() - self._mean) / self._std
+        volume = float(self._std.log().sum()) + 0.5 * self.dim * math.log(2.0 * math.pi)
+        return -0.5 * (z**2).sum(-1) - volume
+
+    def in_box(self, box: PriorBox) -> Placed:
+        """Returns the same galaxy under another prior box."""
+        return Placed(box, self.place, self.spread, self.fixed)
 
 
 class Group(Coordinates):
@@ -47,7 +99,7 @@ class Group(Coordinates):
         14
     """
 
-    def __init__(self, members: Sequence[Coordinates]) -> None:
+    def __init__(self, members: Sequence[SersicCoordinates]) -> None:
         if not members:
             raise RangeError("a group has at least one member, got none.")
         self.members = tuple(members)
@@ -65,6 +117,16 @@ class Group(Coordinates):
     def in_box(self, box: PriorBox) -> Group:
         """Returns the group with its first member under another prior box."""
         return Group([self.members[0].in_box(box), *self.members[1:]])
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of all members' priors."""
+        mean, std = zip(*(m.normal_prior() for m in self.members), strict=True)
+        return torch.cat(mean), torch.cat(std)
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        parts = zip(self.members, self.split(u), strict=True)
+        return torch.stack([m.log_prior(part) for m, part in parts]).sum(0)
 
     def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
         """Returns what `render_sersic` draws of each member."""
@@ -84,9 +146,8 @@ class Surroundings:
         at: Of the member, at the group's best values, with shape (F,).
         others_at: Of the others there, with shape (G,).
         slope: Regression of the others on the member, with shape (G, F).
-        log_volume: Half the log-determinant of the others' precision, given the member.
-        place: Where the member is listed, from the stamp's centre. [px]
-        places: Where the others are, with shape (K, 2).
+        log_volume: ln of the integral over the others of a Gaussian of height one and of the
+            curvature that they have given the member.
     """
 
     others: Group
@@ -94,43 +155,30 @@ class Surroundings:
     others_at: Float[Tensor, " g"]
     slope: Float[Tensor, "g f"]
     log_volume: float
-    place: Float[Tensor, "2"]
-    places: Float[Tensor, "k 2"]
 
     @classmethod
     def of(
-        cls,
-        own: Coordinates,
-        others: Group,
-        u: Float[Tensor, " f+g"],
-        covariance: Float[Tensor, "f+g f+g"],
-        place: Float[Tensor, "2"],
-        places: Float[Tensor, "k 2"],
+        cls, others: Group, u: Float[Tensor, " n"], covariance: Float[Tensor, "n n"]
     ) -> Surroundings:
         """Returns the others of a group at its optimum.
 
         Args:
-            own: Coordinates of the member that is measured.
-            others: Those of the others.
-            u: The optimum, the member's coordinates first.
+            others: Their coordinates.
+            u: The optimum of all, the member's coordinates first.
             covariance: Of the group's posterior there.
-            place: Where the member is listed. [px]
-            places: Where the others are, with shape (K, 2). [px]
         """
-        f = own.dim
+        f = len(u) - others.dim
         cross = covariance[f:, :f]
         slope = torch.linalg.solve(covariance[:f, :f], cross.mT).mT
         left = covariance[f:, f:] - slope @ cross.mT
-        log_volume = -0.5 * float(torch.linalg.slogdet(left).logabsdet)
-        return cls(others, u[:f], u[f:], slope, log_volume, place, places)
+        log_volume = 0.5 * float(torch.linalg.slogdet(2.0 * math.pi * left).logabsdet)
+        return cls(others, u[:f], u[f:], slope, log_volume)
 
 
 class Member(Coordinates):
     """One galaxy of a group, free; the others follow it.
 
-    Fluxes follow fluxes, in which images are linear; all else follows coordinates. The centre is
-    nearer to the galaxy's own listed position than to any other's: two members do not change
-    places.
+    Fluxes follow fluxes, in which images are linear; all else follows coordinates.
 
     Args:
         own: Coordinates of the galaxy.
@@ -139,27 +187,20 @@ class Member(Coordinates):
     """
 
     def __init__(
-        self, own: Coordinates, around: Surroundings, found: Coordinates | None = None
+        self,
+        own: SersicCoordinates,
+        around: Surroundings,
+        found: SersicCoordinates | None = None,
     ) -> None:
         self.own, self.around = own, around
         self.found = own if found is None else found
         self.box, self.dim = own.box, own.dim
-        self._flux, self._flux_slope = self._fluxes(self.found, around.at[None])
+        others = around.others
+        self._flux = _flux_and_slope(self.found, around.at)
         self._others = [
-            self._fluxes(m, part)
-            for m, part in zip(
-                around.others.members, around.others.split(around.others_at[None]), strict=True
-            )
+            _flux_and_slope(m, part)
+            for m, part in zip(others.members, others.split(around.others_at), strict=True)
         ]
-
-    @staticmethod
-    def _fluxes(coordinates: Coordinates, u: Float[Tensor, "1 f"]) -> tuple[float, float]:
-        """The flux of a galaxy, and its derivative with the first coordinate."""
-        step = torch.zeros_like(u)
-        step[0, 0] = 1e-4
-        both = torch.cat([u, u + step, u - step])
-        at, up, down = coordinates.profiles(both)[:, 0].sum(0).tolist()
-        return at, (up - down) / 2e-4
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
         """Returns the galaxy's own coordinates out of seven."""
@@ -167,11 +208,7 @@ class Member(Coordinates):
 
     def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 7"]:
         """Returns the galaxy's seven coordinates w, fixed ones filled in."""
-        return self._sersic().embed(u)
-
-    def _sersic(self) -> SersicCoordinates:
-        assert isinstance(self.own, SersicCoordinates)  # noqa: S101  # asked of galaxies only
-        return self.own
+        return self.own.embed(u)
 
     def in_box(self, box: PriorBox) -> Member:
         """Returns the galaxy under another prior box; the others are as they were found."""
@@ -184,18 +221,17 @@ class Member(Coordinates):
             physical = self.box.to_physical(self.embed(u))
             u = self.found.project(_to_normal(self.found.box, physical))
         delta = u.double() - a.at
-        if abs(self._flux_slope) > 0:
+        at, slope = self._flux
+        if slope:
             flux = self.found.profiles(u)[:, 0].sum(0)
-            delta = torch.cat([((flux - self._flux) / self._flux_slope)[:, None], delta[:, 1:]], 1)
-        change = delta @ a.slope.mT
+            delta = torch.cat([((flux - at) / slope)[:, None], delta[:, 1:]], 1)
+        change = a.others.split(delta @ a.slope.mT)
         moved = []
-        parts = a.others.split(a.others_at)
-        for member, at, part, (flux_at, slope) in zip(
-            a.others.members, parts, a.others.split(change), self._others, strict=True
+        for member, middle, part, (flux_at, flux_slope) in zip(
+            a.others.members, a.others.split(a.others_at), change, self._others, strict=True
         ):
-            values = at + part
-            values[:, 0] = _magnitude_coordinate(member.box, flux_at + slope * part[:, 0])
-            moved.append(values)
+            bright = _magnitude_coordinate(member.box, flux_at + flux_slope * part[:, 0])
+            moved += [bright[:, None], middle[1:] + part[:, 1:]]
         return torch.cat(moved, 1).clamp(-W_MAX, W_MAX)
 
     def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
@@ -206,32 +242,31 @@ class Member(Coordinates):
         """Returns what `render_sersic` draws of the galaxy and the others."""
         return torch.cat(self.galaxies(u))
 
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the galaxy's own prior."""
+        return self.own.normal_prior()
+
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
         """Returns the galaxy's prior times that of the others and their volume, with shape (*,).
 
         With the likelihood it integrates to the evidence of the whole group.
         """
-        flat = u.reshape(-1, u.shape[-1])
-        others = -0.5 * (self.follow(flat) ** 2).sum(-1) - self.around.log_volume
-        penalty = self._beyond_cell(flat)
-        return self.own.log_prior(u) + (others - penalty).reshape(u.shape[:-1])
-
-    def _beyond_cell(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """What a centre nearer to another listed position takes off the prior."""
-        profiles = self.own.profiles(u)
-        centre = torch.stack([profiles[0, _X], profiles[0, _Y]], -1) - self.around.place
-        apart = self.around.places - self.around.place
-        length = apart.norm(dim=-1)
-        depth = (centre @ (apart / length[:, None]).mT - 0.5 * length).clamp_min(0.0)
-        return 0.5 * ((depth / _CELL_EDGE) ** 2).sum(-1)
+        others = self.around.others.log_prior(self.follow(u.reshape(-1, self.dim)))
+        return self.own.log_prior(u) + others.reshape(u.shape[:-1]) + self.around.log_volume
 
 
 def about(box: PriorBox, x: float, y: float) -> PriorBox:
     """Returns a prior box whose centre's bounds lie about another position. [px]"""
-    bounds = [(0.5 * (high - low)) for low, high in (box.center_x, box.center_y)]
-    return replace(
-        box, center_x=(x - bounds[0], x + bounds[0]), center_y=(y - bounds[1], y + bounds[1])
-    )
+    half_x, half_y = (0.5 * (high - low) for low, high in (box.center_x, box.center_y))
+    return replace(box, center_x=(x - half_x, x + half_x), center_y=(y - half_y, y + half_y))
+
+
+def _flux_and_slope(coordinates: Coordinates, u: Float[Tensor, " f"]) -> tuple[float, float]:
+    """The flux of a galaxy, and its derivative with the first coordinate."""
+    step = torch.zeros_like(u)
+    step[0] = _STEP
+    at, up, down = coordinates.profiles(torch.stack([u, u + step, u - step]))[:, 0].sum(0).tolist()
+    return at, (up - down) / (2.0 * _STEP)
 
 
 def _to_normal(box: PriorBox, physical: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:

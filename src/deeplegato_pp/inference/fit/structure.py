@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -98,13 +99,18 @@ def sandwich_at(
         u: A mode, with shape (F,).
         covariance: The posterior's there, where it is known better than by Fisher information.
     """
+    # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
+    _, std = likelihood.coordinates.normal_prior()
     images = mode_images(likelihood, row, u)
+    images = replace(images, derivatives=images.derivatives * std[:, None, None])
     scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
     found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
     ellipses, radii = zip(*(_ellipse(profiles) for profiles in found), strict=True)
     blocks = blocks_among(ellipses, radii, likelihood.size, scale.to(u.device))
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
-    return sandwich(images, blocks, precision=precision)
+    if precision is not None:
+        precision = precision * std[:, None] * std
+    return sandwich(images, blocks, precision=precision).rescaled(std)
 
 
 def block_scale(likelihood: Likelihood, row: int) -> float:

@@ -20,7 +20,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
-from deeplegato_pp.inference.fit.fit import Fit, fit
+from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import THRESHOLD, find_neighbours
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
@@ -29,10 +29,9 @@ from deeplegato_pp.inference.sampling.importance import StudentMixture
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.batches import Batches
-from deeplegato_pp.scene.components import SersicCoordinates
-from deeplegato_pp.scene.group import Group, Member, Surroundings, about
+from deeplegato_pp.scene.group import LISTED, Group, Member, Placed, Surroundings, about
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.parameters import MAGNITUDE, NAMES, POSITION_ANGLE, RADIUS
+from deeplegato_pp.scene.parameters import CENTER_X, MAGNITUDE, NAMES, POSITION_ANGLE, RADIUS
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 
@@ -44,6 +43,9 @@ light of both."""
 
 _ROUNDS = 3
 """Searches of one group, each with the mask that the one before asks for."""
+
+_STEPS = 100
+"""Steps of one search: fluxes of close pairs trade slowly."""
 
 _EXTENT = 3.0
 """Radii within which light is a member's before the group has been fitted. [R_e]"""
@@ -85,20 +87,10 @@ def refine_member(
     Raises:
         NumericalError: If the group's search does not end at an optimum.
     """
-    guess = units.reference_params(torch.from_numpy(neighbours.values), prepared)
-    own = SersicCoordinates(likelihood.box, fixed)
-    others = Group([SersicCoordinates(about(likelihood.box, *p[5:].tolist())) for p in guess])
-    start = torch.cat(
-        [
-            own.project(_inside(own.box, own.box.to_physical(w[None])[0])),
-            *(_inside(m.box, p) for m, p in zip(others.members, guess, strict=True)),
-        ]
-    )
-    place = torch.tensor(prepared.center_from_user(*neighbours.place), dtype=torch.float64)
-    found, masked = fit_group(likelihood, Group([own, *others.members]), start)
-    around = Surroundings.of(
-        own, others, found.u[0], found.covariance[0], place, guess[:, 5:].clone()
-    )
+    group, start = placed(likelihood.box, prepared, w, neighbours, fixed)
+    own, *rest = group.members
+    found, masked = fit_group(likelihood, group, start)
+    around = Surroundings.of(Group(rest), found.u[0], found.covariance[0])
     member = Member(own, around)
     tril = torch.linalg.cholesky(found.covariance[0, : own.dim, : own.dim])
     base = StudentMixture(torch.ones(1, dtype=torch.float64), around.at[None], _WIDENED * tril[None])
@@ -118,6 +110,39 @@ def refine_member(
     (galaxy,) = refined.galaxies
     galaxy.note_masked(masked.stamps.mask[0] & ~likelihood.stamps.mask[0])
     return refined
+
+
+def placed(
+    box: PriorBox,
+    prepared: PreparedStamp,
+    w: Float[Tensor, "7"],
+    neighbours: Neighbours,
+    fixed: Mapping[str, float] | None = None,
+) -> tuple[Group, Float[Tensor, " f"]]:
+    """Returns the coordinates of a group, and where to begin: every galaxy where it is listed.
+
+    Args:
+        box: Of the galaxy that is measured, at the reference instrument.
+        prepared: Its stamp.
+        w: First guess of its coordinates.
+        neighbours: The others.
+        fixed: Its parameters held at a value, at the reference instrument.
+    """
+    guess = units.reference_params(torch.from_numpy(neighbours.values), prepared)
+    place = torch.tensor(prepared.center_from_user(*neighbours.place), dtype=torch.float64)
+    places = torch.cat([place[None], guess[:, CENTER_X:]])
+    apart = torch.cdist(places, places)
+    spread = LISTED * (apart + torch.diag(torch.full_like(apart[0], math.inf))).amin(1)
+    first = box.to_physical(w[None])[0]
+    first[CENTER_X:] = place
+    boxes = [box, *(about(box, *p.tolist()) for p in places[1:])]
+    members = [
+        Placed(b, tuple(p.tolist()), float(s), dict(fixed or {}) if i == 0 else None)
+        for i, (b, p, s) in enumerate(zip(boxes, places, spread, strict=True))
+    ]
+    values = [first, *guess]
+    starts = [m.project(_inside(m.box, v)) for m, v in zip(members, values, strict=True)]
+    return Group(members), torch.cat(starts)
 
 
 def fit_group(
@@ -142,7 +167,8 @@ def fit_group(
     for _ in range(_ROUNDS):
         batches = Batches(masked)
         points = torch.stack([with_best_fluxes(batches, group, u) for u in starts])
-        found = fit(masked, torch.zeros(len(points), dtype=torch.long), points, batches=batches)
+        rows = torch.zeros(len(points), dtype=torch.long)
+        found = fit(masked, rows, points, stop=Stop(iterations=_STEPS), batches=batches)
         best = found[found.log_posterior.argmax()[None]]
         mask = given | _unexplained(masked, group, given, best)
         if bool((mask == masked.stamps.mask).all()):
@@ -176,7 +202,7 @@ def with_best_fluxes(batches: Batches, group: Group, u: Float[Tensor, " f"]) -> 
     columns = torch.stack([(image * weight).flatten() for image in images], 1)
     shares, _ = nnls(columns.numpy(), (data * weight).flatten().numpy())
     for member, part, share in zip(group.members, parts, shares, strict=True):
-        if isinstance(member, SersicCoordinates) and "magnitude" in member.fixed:
+        if "magnitude" in member.fixed:
             continue
         physical = member.box.to_physical(member.embed(part[None]))[0]
         physical[MAGNITUDE] = physical[MAGNITUDE] - 2.5 * math.log10(max(float(share), 1e-4))
@@ -208,7 +234,6 @@ def _unexplained(
     """Pixels off the group's image, and outside 1.5 R_e of all members."""
     found = torch.ones_like(given[0])
     for member, part in zip(group.members, group.split(best.u[0]), strict=True):
-        assert isinstance(member, SersicCoordinates)  # noqa: S101  # of which groups are made
         w = member.embed(part)
         alone = likelihood.under(member)
         found &= find_neighbours(alone, 0, given[0], best.image[0], 0.0, w)
@@ -227,7 +252,6 @@ def _shrunk(group: Group, u: Float[Tensor, " f"], factor: float) -> Float[Tensor
     """A point with all radii multiplied, as far as the priors reach."""
     parts = []
     for member, part in zip(group.members, group.split(u), strict=True):
-        assert isinstance(member, SersicCoordinates)  # noqa: S101  # of which groups are made
         physical = member.box.to_physical(member.embed(part[None]))[0]
         physical[RADIUS] = physical[RADIUS] * factor
         parts.append(member.project(_inside(member.box, physical)))
