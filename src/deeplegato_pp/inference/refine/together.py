@@ -93,7 +93,9 @@ def refine_member(
     around = Surroundings.of(Group(rest), found.u[0], found.covariance[0])
     member = Member(own, around)
     tril = torch.linalg.cholesky(found.covariance[0, : own.dim, : own.dim])
-    base = StudentMixture(torch.ones(1, dtype=torch.float64), around.at[None], _WIDENED * tril[None])
+    base = StudentMixture(
+        torch.ones(1, dtype=torch.float64), around.at[None], _WIDENED * tril[None]
+    )
     generator = torch.Generator().manual_seed(seed)
     u, _ = base.sample([draws], generator)
     refined = refine_batch(
@@ -210,9 +212,7 @@ def with_best_fluxes(batches: Batches, group: Group, u: Float[Tensor, " f"]) -> 
     return torch.cat(parts)
 
 
-def foreign(
-    likelihood: Likelihood, group: Group, u: Float[Tensor, " f"]
-) -> Bool[Tensor, "1 n n"]:
+def foreign(likelihood: Likelihood, group: Group, u: Float[Tensor, " f"]) -> Bool[Tensor, "1 n n"]:
     """Returns light far from every member of a group: pixels 5 sigma above the sky.
 
     Args:
