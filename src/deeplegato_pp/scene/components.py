@@ -68,7 +68,7 @@ class Coordinates(ABC):
         return [self.profiles(u)]
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-        """Returns means and standard deviations of the prior in u: 0 and 1, unless more is known."""
+        """Returns means and standard deviations of the prior in u: 0 and 1 unless more is known."""
         zero = torch.zeros(self.dim, dtype=torch.float64)
         return zero, zero + 1.0
 

@@ -61,10 +61,11 @@ class Placed(SersicCoordinates):
                 continue
             low, high = getattr(box, name)
             middle = min(max(value, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
-            edges = torch.tensor([[middle - 0.1], [middle], [middle + 0.1]], dtype=torch.float64)
-            block = dict((c[0], b) for b, c in box.blocks)[NAMES.index(name)]
-            below, at, above = block.to_normal(edges.clamp(low, high))[:, 0].tolist()
-            width = spread * (above - below) / 0.2
+            near = torch.tensor([[middle - 0.1], [middle], [middle + 0.1]], dtype=torch.float64)
+            near = near.clamp(low, high)
+            block = {c[0]: b for b, c in box.blocks}[NAMES.index(name)]
+            below, at, above = block.to_normal(near)[:, 0].tolist()
+            width = spread * (above - below) / float(near[2] - near[0])
             i = names.index(name)
             precision = 1.0 + width**-2
             mean[i], std[i] = at * width**-2 / precision, precision**-0.5

@@ -77,8 +77,9 @@ def test_both_members_are_recovered_and_agree_on_the_evidence():
         assert float(pull.abs().max()) < 3.5
         assert not galaxy.flags & int(Flag.HIGH_KHAT | Flag.TENSION)
         assert galaxy.widening.judged
-    evidence, error = zip(*((d[0].log_evidence, d[0].log_evidence_error) for d in found))
-    assert abs(evidence[0] - evidence[1]) < 0.3 + 4 * max(error)
+    first, second = (draws[0] for draws in found)
+    tolerance = 0.3 + 4 * max(first.log_evidence_error, second.log_evidence_error)
+    assert abs(first.log_evidence - second.log_evidence) < tolerance
 
 
 def test_light_that_is_no_members_is_masked():
