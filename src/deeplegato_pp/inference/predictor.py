@@ -21,6 +21,7 @@ from deeplegato_pp.inference.amortized import AmortizedMeasurer, Pending
 from deeplegato_pp.inference.dictionaries import DictionaryInterface
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.images import Image, as_list, as_observation, is_single
+from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
 from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
@@ -198,6 +199,7 @@ class Predictor(DictionaryInterface):
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
         scene: str = "sersic",
+        neighbours: Sequence[Neighbours | None] | None = None,
     ) -> Posterior:
         """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
 
@@ -226,6 +228,8 @@ class Predictor(DictionaryInterface):
             scene: ``"sersic"``; ``"sersic+point"``, ``"bulge+disc"`` (n 4 and 1) or
                 ``"sersic+sersic"``: that is fitted beside the single profile; or ``"auto"``: the
                 first three are compared, by tempered odds. See ``docs/scenes.md``.
+            neighbours: Galaxies on the same image to be fitted with each, one entry per galaxy and
+                None for one that stands alone: they are free too, and integrated out.
 
         Returns:
             The refined posterior, with weights, evidence and verdicts. Galaxies that were not
@@ -261,6 +265,7 @@ class Predictor(DictionaryInterface):
             model_error,
             widths,
             scene,
+            neighbours,
         )
         return refiner(posterior)
 

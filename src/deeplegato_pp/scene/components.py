@@ -63,6 +63,15 @@ class Coordinates(ABC):
         Flux, radius, n, q, angle, x and y of each of the C profiles whose sum the image is.
         """
 
+    def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
+        """Returns the profiles galaxy by galaxy, the one that is measured first."""
+        return [self.profiles(u)]
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the prior in u: 0 and 1 unless more is known."""
+        zero = torch.zeros(self.dim, dtype=torch.float64)
+        return zero, zero + 1.0
+
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
         """Returns the normalised prior density in u, with shape (*,)."""
         return -0.5 * (u.double() ** 2).sum(-1) - 0.5 * self.dim * math.log(2.0 * math.pi)

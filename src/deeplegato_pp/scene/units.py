@@ -107,6 +107,20 @@ def user_values(values: Float[Tensor, "s p"], prepared: PreparedStamp) -> Float[
     return found
 
 
+def reference_params(values: Float[Tensor, "s 7"], prepared: PreparedStamp) -> Float[Tensor, "s 7"]:
+    """Returns parameters of profiles in the user's units at the reference instrument.
+
+    The inverse of :func:`user_values`.
+    """
+    found = values.double().clone()
+    found[:, MAGNITUDE] -= magnitude_shift(prepared)
+    found[:, RADIUS] *= REFERENCE_PIXEL_SCALE / prepared.pixel_scale
+    found[:, CENTER_X], found[:, CENTER_Y] = prepared.center_from_user(
+        values[:, CENTER_X], values[:, CENTER_Y]
+    )
+    return found
+
+
 def magnitude_shift(prepared: PreparedStamp) -> float:
     """Returns the user's magnitude minus that at the reference instrument."""
     return prepared.zero_point - REFERENCE_ZERO_POINT - 2.5 * math.log10(prepared.scale)

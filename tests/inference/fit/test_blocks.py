@@ -2,7 +2,13 @@ import math
 
 import torch
 
-from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks, polar_coordinates
+from deeplegato_pp.inference.fit.blocks import (
+    SECTORS,
+    Ellipses,
+    blocks_among,
+    polar_blocks,
+    polar_coordinates,
+)
 
 
 def ellipses(q: float = 0.5, angle: float = 30.0, x: float = 1.5, y: float = -2.0) -> Ellipses:
@@ -50,3 +56,15 @@ def test_blocks_turn_with_the_galaxy_and_galaxies_do_not_mix():
     # A quarter turn maps one on the other, numbers included, pixels on borders left aside.
     same = (first == second) | (first == torch.rot90(blocks[1], -1, (0, 1)))
     assert float(same.double().mean()) > 0.95
+
+
+def test_a_pixel_belongs_to_the_galaxy_that_it_is_nearest_to_in_radii():
+    one = torch.ones(1, dtype=torch.float64)
+    small = Ellipses(-6 * one, 0 * one, one, 0 * one)
+    large = Ellipses(6 * one, 0 * one, one, 0 * one)
+    blocks = blocks_among([small, large], [2.0, 6.0], 33, 3 * one)[0]
+    own = polar_blocks(small, 33, 3 * one)[0]
+    first = SECTORS * (int(own.max()) // SECTORS + 1)
+    assert (blocks[16, :14] < first).tolist() == [False] * 4 + [True] * 10
+    assert bool((blocks[16, 14:] >= first).all())
+    assert bool((blocks[blocks < first] == own[blocks < first]).all())

@@ -246,3 +246,17 @@ def test_a_direction_without_information_keeps_the_prior_s_width():
     found = sandwich(replace(fits.images, derivatives=g), fits.blocks)
     torch.testing.assert_close(found.covariance[:, 3, 3], torch.ones(2).double())
     torch.testing.assert_close(found.inflation[:, 3], torch.ones(2).double())
+
+
+def test_rescaled_widths_are_those_of_other_coordinates():
+    fits = LinearFits(5, 50.0)
+    scale = torch.linspace(0.5, 2.0, 7).double()
+    found = sandwich(fits.images, fits.blocks)
+    rescaled = found.rescaled(scale)
+    widths = rescaled.covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    expected = scale * found.covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    assert torch.allclose(widths, expected)
+    own = torch.linalg.inv(rescaled.precision)
+    moved = rescaled.transform @ own @ rescaled.transform.mT
+    assert torch.allclose(moved, rescaled.covariance, rtol=1e-6, atol=1e-12)
+    assert torch.equal(rescaled.inflation, found.inflation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,3 +135,31 @@ def ring_sectors(
     number = torch.where(ring == 0, 1.0, float(sectors))
     sector = torch.minimum((azimuth / (2.0 * math.pi) * number).floor(), number - 1.0)
     return (ring * sectors + sector).long()
+
+
+def blocks_among(
+    galaxies: Sequence[Ellipses], radii: Sequence[float], size: int, scale: Float[Tensor, " b"]
+) -> Int[Tensor, "b n n"]:
+    """Returns the block to which each pixel belongs where several galaxies share a stamp.
+
+    A pixel belongs to the galaxy in whose effective radii it lies nearest to the centre.
+
+    Args:
+        galaxies: The galaxies of each stamp.
+        radii: Their effective radii along the major axis. [px]
+        size: Side of the stamps N. [px]
+        scale: Least size of a block, see :func:`polar_blocks`. [px]
+    """
+    nearest: Tensor | None = None
+    first = 0
+    for ellipses, radius in zip(galaxies, radii, strict=True):
+        blocks = polar_blocks(ellipses, size, scale) + first
+        distance, _ = polar_coordinates(ellipses, size)
+        distance = distance / (radius * ellipses.axis_ratio.sqrt()[:, None, None])
+        first = SECTORS * (int(blocks.max()) // SECTORS + 1)
+        if nearest is None:
+            nearest, found = distance, blocks
+            continue
+        found = torch.where(distance < nearest, blocks, found)
+        nearest = torch.minimum(distance, nearest)
+    return found

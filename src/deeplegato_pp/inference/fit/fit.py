@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.scene.components import Coordinates
 from deeplegato_pp.scene.joint import AnyBatches, AnyLikelihood, batches_of
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -54,10 +55,11 @@ class GaussianPrior:
     scale_tril: Float[Tensor, "m f f"]
 
     @classmethod
-    def standard(cls, count: int, dim: int) -> GaussianPrior:
-        """Returns N(0, I), which every hypothesis has in its coordinates u."""
-        eye = torch.eye(dim, dtype=torch.float64)
-        return cls(torch.zeros(count, dim, dtype=torch.float64), eye.expand(count, dim, dim))
+    def of(cls, coordinates: Coordinates, count: int) -> GaussianPrior:
+        """Returns the prior that a hypothesis has in its coordinates u."""
+        mean, std = coordinates.normal_prior()
+        tril = torch.diag(std).expand(count, -1, -1)
+        return cls(mean.expand(count, -1), tril)
 
     def at(self, index: Tensor) -> GaussianPrior:
         """Returns the priors of some starts."""
@@ -176,7 +178,7 @@ def fit(
         likelihood: Galaxies and hypothesis.
         rows: Galaxy of each start, with shape (M,).
         start: Coordinates to start from, with shape (M, F).
-        prior: Of each start; the hypothesis' own, N(0, I), if None.
+        prior: Of each start; the hypothesis' own if None.
         stop: Where to end; at an optimum if None.
         batches: Renders of this likelihood; made here if None.
 
@@ -193,7 +195,7 @@ def fit(
         | https://doi.org/10.1090/S0025-5718-1965-0198670-6
         | Numerical Optimization (Nocedal & Wright, 2006), chapters 4 and 10
     """
-    prior = GaussianPrior.standard(*start.shape) if prior is None else prior
+    prior = GaussianPrior.of(likelihood.coordinates, len(start)) if prior is None else prior
     search = _Search(
         batches_of(likelihood) if batches is None else batches,
         rows,

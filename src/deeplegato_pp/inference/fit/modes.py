@@ -15,6 +15,7 @@ from deeplegato_pp.inference.sampling.importance import StudentMixture, effectiv
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -54,7 +55,7 @@ class ModeFinder:
     def __init__(
         self,
         likelihood: Likelihood,
-        coordinates: SersicCoordinates,
+        coordinates: SersicCoordinates | Member,
         pilot_u: Float[Tensor, "b p f"],
         log_q: Float[Tensor, "b p"] | None,
         *,

@@ -123,6 +123,20 @@ class Sandwich:
     blocks: Int[Tensor, " b"]
     judged: Bool[Tensor, " b"]
 
+    def rescaled(self, scale: Float[Tensor, " d"]) -> Sandwich:
+        """Returns the same in coordinates that are `scale` times those of this one, (D,)."""
+        outer = scale[:, None] * scale
+        return replace(
+            self,
+            fisher=self.fisher / outer,
+            precision=self.precision / outer,
+            score_noise=self.score_noise / outer,
+            score_scatter=self.score_scatter / outer,
+            covariance=self.covariance * outer,
+            noise_covariance=self.noise_covariance * outer,
+            transform=self.transform * scale[:, None] / scale,
+        )
+
 
 def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     r"""Returns the score of each block of pixels, its variance under the noise, and F.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.inference.fit.blocks import Ellipses, elliptical, polar_blocks, ring_sectors
+from deeplegato_pp.inference.fit.blocks import Ellipses, blocks_among, elliptical, ring_sectors
 from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.sandwich import (
     SHRINKAGE,
@@ -22,6 +23,7 @@ from deeplegato_pp.inference.fit.sandwich import (
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.joint import JointLikelihood
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import model_variance
@@ -74,7 +76,7 @@ def widening_at(
         mean: Weighted mean of its draws in w, with shape (7,).
     """
     coordinates = likelihood.coordinates
-    assert isinstance(coordinates, SersicCoordinates)  # noqa: S101  # a galaxy is refined
+    assert isinstance(coordinates, SersicCoordinates | Member)  # noqa: S101  # a galaxy is refined
     points = coordinates.project(mean[None]) if modes is None else modes.u
     found = [
         sandwich_at(likelihood, row, u, None if modes is None else modes.covariance[i])
@@ -106,11 +108,18 @@ def sandwich_at(
         u: A mode, with shape (F,).
         covariance: The posterior's there, where it is known better than by Fisher information.
     """
+    # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
+    _, std = likelihood.coordinates.normal_prior()
     images = mode_images(likelihood, row, u)
+    images = replace(images, derivatives=images.derivatives * std[:, None, None])
     scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
-    blocks = polar_blocks(_ellipse(likelihood, u), likelihood.size, scale.to(u.device))
+    found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
+    ellipses, radii = zip(*(_ellipse(profiles) for profiles in found), strict=True)
+    blocks = blocks_among(ellipses, radii, likelihood.size, scale.to(u.device))
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
-    return sandwich(images, blocks, precision=precision)
+    if precision is not None:
+        precision = precision * std[:, None] * std
+    return sandwich(images, blocks, precision=precision).rescaled(std)
 
 
 def joint_sandwich_at(
@@ -157,14 +166,14 @@ def block_scale(likelihood: Likelihood, row: int) -> float:
     return max(fwhm, correlated, 1.0)
 
 
-def _ellipse(likelihood: Likelihood, u: Float[Tensor, " f"]) -> Ellipses:
-    profiles = likelihood.coordinates.profiles(u[None].clamp(-W_MAX, W_MAX))
-    _, _, _, q, angle, x, y = profiles[int(profiles[:, 1, 0].argmax())]  # the largest part's
-    return Ellipses(x, y, q, angle)
+def _ellipse(profiles: Float[Tensor, "c 7 1"]) -> tuple[Ellipses, float]:
+    """The ellipse of a galaxy's largest part, and its effective radius. [px]"""
+    _, radius, _, q, angle, x, y = profiles[int(profiles[:, 1, 0].argmax())]
+    return Ellipses(x, y, q, angle), float(radius)
 
 
 def _embedded(
-    coordinates: SersicCoordinates, matrices: Float[Tensor, "m f f"], diagonal: float = 1.0
+    coordinates: SersicCoordinates | Member, matrices: Float[Tensor, "m f f"], diagonal: float = 1.0
 ) -> Float[Tensor, "m 7 7"]:
     """Matrices of free coordinates as ones of all seven; fixed ones have `diagonal`."""
     if coordinates.dim == NUM_PARAMETERS:

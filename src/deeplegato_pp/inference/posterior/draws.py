@@ -106,6 +106,13 @@ class RefinedGalaxy:
         self.p_value = float(found.p_value[1:].mean())
         return len(draws)
 
+    def note_masked(self, neighbours: Bool[Tensor, "n n"]) -> None:
+        """Notes the pixels that were masked as neighbours', with shape (N, N)."""
+        self.neighbours = neighbours.cpu()
+        self.masked_pixels = int(neighbours.sum())
+        if self.masked_pixels:
+            self.flags |= int(Flag.NEIGHBOURS_MASKED)
+
     def mean(self) -> Float[Tensor, "7"]:
         """Returns the weighted mean in w."""
         return torch.softmax(self.log_weights, 0) @ self.w

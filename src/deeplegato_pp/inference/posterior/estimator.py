@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
@@ -51,5 +52,6 @@ class Estimator(Protocol):
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
         scene: str = "sersic",
+        neighbours: Sequence[Neighbours | None] | None = None,
     ) -> Posterior:
         """Makes posteriors exact."""

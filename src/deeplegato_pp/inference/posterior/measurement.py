@@ -16,8 +16,10 @@ from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.band_record import BandRecord
+from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.units import reference_box
@@ -104,6 +106,9 @@ class Measurement:
             they are as the stated noise has them.
         scene: The galaxy under hypotheses of several components; None if none was asked for.
         bands: The galaxy in several bands, of which `observation` is the first; None of one band.
+        neighbours: Galaxies that are to be fitted with it; None: it stands alone.
+        member: What the draws are the coordinates of where neighbours were fitted too, at the
+            reference instrument; None where the galaxy stood alone.
         model: Name and version of the network.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
         observation: What was observed; None if it could not be read.
@@ -137,6 +142,8 @@ class Measurement:
     widening: Widening | None = None
     scene: SceneRecord | None = None
     bands: BandRecord | None = None
+    neighbours: Neighbours | None = None
+    member: Member | None = None
     model: str = ""
     psf_fwhm: float = math.nan
     observation: Observation | None = None
@@ -188,10 +195,11 @@ class Measurement:
                 f"{self.reason or 'none'}. Keep what Predictor.posterior returned."
             )
         box = reference_box(self.box, self.prepared)
+        own = SersicCoordinates(box, self.fixed)
         given = Likelihood.of(
             [self.prepared],
             box,
-            coordinates=SersicCoordinates(box, self.fixed),
+            coordinates=own if self.member is None else self.member.in_box(box),
             model_error=self.model_error,
         )
         return given.replace(

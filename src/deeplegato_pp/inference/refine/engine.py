@@ -33,6 +33,7 @@ from deeplegato_pp.inference.sampling.importance import effective_sample_size, s
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 
@@ -96,6 +97,7 @@ def refine_batch(
     fixed: Mapping[str, float] | None = None,
     seeds: Int[Tensor, " b"] | None = None,
     options: RefineOptions | None = None,
+    coordinates: Member | None = None,
 ) -> RefinedDraws:
     """Returns the exact posteriors of a batch of galaxies.
 
@@ -114,6 +116,7 @@ def refine_batch(
             Student-t take its place as the defensive part.
         seeds: One per galaxy, on which alone its random numbers depend; its row if None.
         options: Rarely changed settings.
+        coordinates: Of galaxies whose neighbours were fitted with them; None: they stand alone.
 
     Returns:
         Weighted draws and verdicts.
@@ -134,7 +137,7 @@ def refine_batch(
     seeds = torch.arange(batch) if seeds is None else seeds
     budget = Budget(ess=ess, max_draws=math.ceil(10 * ess) if max_draws is None else max_draws)
     job = _Job(
-        likelihood.under(SersicCoordinates(likelihood.box, fixed)),
+        likelihood.under(coordinates or SersicCoordinates(likelihood.box, fixed)),
         w.double(),
         log_q.double(),
         log_prob_fn,
@@ -159,7 +162,7 @@ class _Job:
         options: RefineOptions,
     ) -> None:
         self.likelihood, self.w, self.seeds = likelihood, w, seeds
-        self.coordinates: SersicCoordinates = likelihood.coordinates  # type: ignore[assignment]
+        self.coordinates: SersicCoordinates | Member = likelihood.coordinates  # type: ignore[assignment]
         self.budget, self.options = budget, options
         self.conditional = self.coordinates.dim < NUM_PARAMETERS
         self.batches = Batches(likelihood)  # those of the search, once that is done
@@ -213,11 +216,13 @@ class _Job:
     def _find_modes(self) -> tuple[list[Fit | None], list[Tensor]]:
         """Searches for modes; neighbours are masked from here on."""
         pilot = self.options.pilot
+        # A group's optimum is known, and sampling starts from it.
+        known = self.conditional or isinstance(self.coordinates, Member)
         finder = ModeFinder(
             self.likelihood,
             self.coordinates,
             self.coordinates.project(self.w[:, :pilot]),
-            None if self.conditional else self.base_log_prob[:, :pilot],
+            None if known else self.base_log_prob[:, :pilot],
             starts=self.options.starts,
             mask_neighbours=self.options.mask_neighbours,
             budget=self.options.pixel_budget,
@@ -381,11 +386,7 @@ class _Job:
 
     def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
         for i, galaxy in enumerate(galaxies):
-            masked = self.likelihood.stamps.mask[i] & ~self.given_mask[i]
-            galaxy.neighbours = masked.cpu()
-            galaxy.masked_pixels = int(masked.sum())
-            if galaxy.masked_pixels:
-                galaxy.flags |= int(Flag.NEIGHBOURS_MASKED)
+            galaxy.note_masked(self.likelihood.stamps.mask[i] & ~self.given_mask[i])
             if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
                 galaxy.flags |= int(Flag.BUDGET)
             generator = torch.Generator().manual_seed(self.seeds[i] + 1)

@@ -14,6 +14,7 @@ from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.evidence import LOST, laplace_point_source
 from deeplegato_pp.inference.sampling.mcmc import WALKERS, sample_chain
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 
 SHORTEST_CHAIN = 150
@@ -110,7 +111,7 @@ def _chain(
     likelihood: Likelihood, row: int, galaxy: RefinedGalaxy, seed: int, ess: float, max_steps: int
 ) -> tuple[RefinedGalaxy, int]:
     coordinates = likelihood.coordinates
-    assert isinstance(coordinates, SersicCoordinates)  # noqa: S101  # a galaxy is refined
+    assert isinstance(coordinates, SersicCoordinates | Member)  # noqa: S101  # a galaxy is refined
     start = galaxy.resample(200, torch.Generator().manual_seed(seed))
     chain = sample_chain(
         likelihood, row, coordinates.project(start), seed=seed, ess=ess, max_steps=max_steps

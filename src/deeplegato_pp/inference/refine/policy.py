@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.inference.fit.widening import WIDTHS
+from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.rows import unrefined
 from deeplegato_pp.inference.refine.scenes import check_scene
@@ -76,7 +77,11 @@ class Refining:
         SersicCoordinates(prior, shared)
 
     def apply(
-        self, predictor: Estimator, posterior: Posterior, seed: int | Sequence[int]
+        self,
+        predictor: Estimator,
+        posterior: Posterior,
+        seed: int | Sequence[int],
+        neighbours: Sequence[Neighbours | None] | None = None,
     ) -> Posterior:
         """Returns the posterior with the chosen galaxies refined, in the same order.
 
@@ -84,6 +89,7 @@ class Refining:
             predictor: What made the draws.
             posterior: The network's.
             seed: Random seed; a sequence holds one per galaxy.
+            neighbours: See :meth:`Predictor.refine`.
         """
         number = len(posterior)
         chosen = list(range(number)) if self.rule == "all" else worth_refining(posterior)
@@ -100,6 +106,7 @@ class Refining:
                 model_error=self.model_error,
                 widths=self.widths,
                 scene=self.scene,
+                neighbours=None if neighbours is None else [neighbours[i] for i in rows],
             )
             return [refined[[i]] for i in range(len(refined))]
 

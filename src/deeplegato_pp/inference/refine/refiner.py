@@ -16,6 +16,7 @@ from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.measurement import Rivals
+from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
@@ -28,8 +29,10 @@ from deeplegato_pp.inference.refine.rows import (
     unrefined,
 )
 from deeplegato_pp.inference.refine.scenes import check_scene, compare_scenes
+from deeplegato_pp.inference.refine.together import refine_member
 from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
 from deeplegato_pp.scene import units
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.parameters import NAMES
@@ -68,6 +71,7 @@ class Refiner:
         model_error: Error of the model as a fraction of itself.
         widths: ``"honest"`` or ``"noise"``.
         scene: One of :data:`~deeplegato_pp.inference.refine.scenes.CHOICES`.
+        neighbours: Galaxies to be fitted with each, one entry per galaxy, None for none.
 
     Raises:
         ConfigError: If the method or scene is unknown, or a scene of several components is asked
@@ -87,6 +91,7 @@ class Refiner:
     model_error: float = MODEL_ERROR
     widths: str = "honest"
     scene: str = "sersic"
+    neighbours: Sequence[Neighbours | None] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -103,7 +108,7 @@ class Refiner:
 
     def __call__(self, posterior: Posterior) -> Posterior:
         """Returns the refined posterior; see :meth:`Predictor.refine`."""
-        posterior = as_drawn(posterior)
+        posterior = self._beside(as_drawn(posterior))
         for m in posterior.measurements:
             if m.measured and m.method != "amortized":
                 raise InputError(
@@ -124,14 +129,30 @@ class Refiner:
         joined = Posterior.concatenate(rows_left)
         return joined[0] if posterior.single else joined
 
+    def _beside(self, posterior: Posterior) -> Posterior:
+        """Notes with each galaxy the neighbours that it is to be fitted with."""
+        if self.neighbours is None:
+            return posterior
+        if len(self.neighbours) != len(posterior):
+            raise ShapeError(
+                f"neighbours have one entry per galaxy, {len(posterior)}, got "
+                f"{len(self.neighbours)}. Give None for a galaxy that stands alone."
+            )
+        pairs = zip(posterior.measurements, self.neighbours, strict=True)
+        return replace(posterior, measurements=[replace(m, neighbours=n) for m, n in pairs])
+
     def _groups(self, posterior: Posterior) -> list[tuple[dict[str, float], list[int]]]:
-        """Measured rows, grouped by what the fixed values are at the reference instrument."""
+        """Measured rows, grouped by what the fixed values are at the reference instrument.
+
+        A galaxy with neighbours has coordinates of its own, and so is a group of its own.
+        """
         groups: dict[tuple[float, ...], tuple[dict[str, float], list[int]]] = {}
         values = per_galaxy(self.fixed or {}, len(posterior))
         for i, m in enumerate(posterior.measurements):
             if m.measured and m.prepared is not None:
                 fixed = reference_values(values[i], m.prepared)
-                groups.setdefault(tuple(fixed.values()), (fixed, []))[1].append(i)
+                alone = () if m.neighbours is None else (float(i),)
+                groups.setdefault((*fixed.values(), *alone), (fixed, []))[1].append(i)
         return list(groups.values())
 
     def _refine(
@@ -189,7 +210,8 @@ class Refiner:
     ) -> list[Rivals | None]:
         """Weighs each galaxy against point source and blank sky, where that can be done."""
         star_odds = self._odds(fixed)
-        if self.method != "exact" or star_odds is None:
+        beside = isinstance(draws.likelihood.coordinates, Member)
+        if self.method != "exact" or star_odds is None or beside:
             return [None] * len(posterior)
         seeds = units.content_seeds(posterior.stamps, seed)
         try:
@@ -218,6 +240,22 @@ class Refiner:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
         likelihood = Likelihood.of(stamps, self.model.prior, model_error=self.model_error)
         likelihood = likelihood.replace(noise_correlation=self.noise_correlation)
+        seeds = units.content_seeds(posterior.stamps, seed)
+        options = RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest")
+        neighbours = posterior.measurements[0].neighbours
+        if neighbours is not None:  # a batch of one
+            return refine_member(
+                likelihood,
+                stamps[0],
+                posterior.batch_w[0].double().mean(0),
+                neighbours,
+                draws=posterior.batch_w.shape[1],
+                method=self.method,
+                ess=self.ess,
+                fixed=fixed or None,
+                seed=int(seeds[0]),
+                options=replace(options, star_odds=None),
+            )
         jacobian = torch.stack(
             [
                 m.box.log_jacobian(w)
@@ -240,8 +278,8 @@ class Refiner:
             method=self.method,
             ess=self.ess,
             fixed=fixed or None,
-            seeds=units.content_seeds(posterior.stamps, seed),
-            options=RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest"),
+            seeds=seeds,
+            options=options,
         )
 
 

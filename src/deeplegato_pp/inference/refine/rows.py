@@ -19,6 +19,7 @@ from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.isolation import reason_of
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
@@ -117,6 +118,7 @@ def in_force(
         noise_correlation=float(likelihood.stamps.noise_correlation[row]),
         model_error=likelihood.model_error,
         fixed=dict(fixed),
+        member=member if isinstance(member := likelihood.coordinates, Member) else None,
     )
 
 

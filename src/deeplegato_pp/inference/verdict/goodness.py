@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deeplegato_pp.inference.verdict.best_fit import MISFITS, BestFits
 from deeplegato_pp.inference.verdict.defects import BLOCK, noise_ratios, noise_remarks
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import block_scatter
 
@@ -116,7 +117,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
     steps = ((fits.w - fits.center).abs() / fits.width).amax(-1).tolist()
     variance = likelihood.variance(rows, fits.model)
     left = fits.likelihood.residual(rows, fits.model)
-    data = torch.where(fits.good, fits.data, 0.0)
+    data = torch.where(fits.good, fits.data - _others(fits, likelihood), 0.0)
     squares = left.inner(torch.stack([data, left.difference], 1).flatten(2))
     gained = squares[:, 0, 0] - squares[:, 1, 1]
     detection = gained.sign() * gained.abs().sqrt()
@@ -141,6 +142,14 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
             )
         )
     return found
+
+
+def _others(fits: BestFits, likelihood: Likelihood) -> Float[Tensor, "b n n"]:
+    """Light of neighbours that were fitted with the galaxies."""
+    member = likelihood.coordinates
+    if not isinstance(member, Member):
+        return torch.zeros_like(fits.model)
+    return fits.model - likelihood.under(member.own).images(torch.arange(len(fits.w)), fits.w)
 
 
 def _residual_fraction(

@@ -1,0 +1,267 @@
+"""Galaxies that overlap, fitted together: one optimum of the group, then each member's posterior.
+
+The optimum is that of all members at once on the stamp of the one that is measured. Its curvature
+says how the others follow that one (`scene.group`), under which its seven coordinates are sampled
+as those of a galaxy alone. So a row depends on its own stamp, its own list of neighbours and their
+first guesses, and on nothing that was found of another row.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from scipy.optimize import nnls
+from torch import Tensor
+
+from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
+from deeplegato_pp.inference.fit.neighbours import THRESHOLD, find_neighbours
+from deeplegato_pp.inference.posterior.draws import RefinedDraws
+from deeplegato_pp.inference.posterior.neighbours import Neighbours
+from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.sampling.importance import StudentMixture
+from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene import units
+from deeplegato_pp.scene.batches import Batches
+from deeplegato_pp.scene.group import LISTED, Group, Member, Placed, Surroundings, about
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.parameters import CENTER_X, MAGNITUDE, NAMES, POSITION_ANGLE, RADIUS
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.render.sersic_profile import ellipse_form
+
+logger = logging.getLogger(__name__)
+
+SHRUNK = (1.0, 0.5)
+"""Radii from which the group's search starts, over the first guesses: those of blends take in the
+light of both."""
+
+_ROUNDS = 3
+"""Searches of one group, each with the mask that the one before asks for."""
+
+_STEPS = 100
+"""Steps of one search: fluxes of close pairs trade slowly."""
+
+_EXTENT = 3.0
+"""Radii within which light is a member's before the group has been fitted. [R_e]"""
+
+_WIDENED = 1.5
+"""Widths of the base proposal over those of the group's Gaussian."""
+
+_INSIDE = 1e-3
+"""Part of the prior's range by which first guesses stay off its edges."""
+
+
+def refine_member(
+    likelihood: Likelihood,
+    prepared: PreparedStamp,
+    w: Float[Tensor, "7"],
+    neighbours: Neighbours,
+    *,
+    draws: int,
+    method: str,
+    ess: float,
+    fixed: Mapping[str, float] | None,
+    seed: int,
+    options: RefineOptions,
+) -> RefinedDraws:
+    """Returns the posterior of one galaxy, its neighbours fitted with it and integrated out.
+
+    Args:
+        likelihood: Of the one galaxy.
+        prepared: Its stamp.
+        w: First guess of its coordinates.
+        neighbours: The others.
+        draws: Draws of the base proposal.
+        method: ``"exact"`` or ``"laplace"``.
+        ess: Effective sample size wanted.
+        fixed: Its parameters held at a value, at the reference instrument.
+        seed: Of its draws.
+        options: Of the engine.
+
+    Raises:
+        NumericalError: If the group's search does not end at an optimum.
+    """
+    group, start = placed(likelihood.box, prepared, w, neighbours, fixed)
+    own, *rest = group.members
+    found, masked = fit_group(likelihood, group, start)
+    around = Surroundings.of(Group(rest), found.u[0], found.covariance[0])
+    member = Member(own, around)
+    tril = torch.linalg.cholesky(found.covariance[0, : own.dim, : own.dim])
+    base = StudentMixture(
+        torch.ones(1, dtype=torch.float64), around.at[None], _WIDENED * tril[None]
+    )
+    generator = torch.Generator().manual_seed(seed)
+    u, _ = base.sample([draws], generator)
+    refined = refine_batch(
+        masked,
+        member.embed(u)[None],
+        base.log_prob(u)[None],
+        lambda _, x: base.log_prob(x.flatten(0, 1)).unflatten(0, x.shape[:2]),
+        method=method,
+        ess=ess,
+        seeds=torch.tensor([seed]),
+        options=replace(options, mask_neighbours=False),
+        coordinates=member,
+    )
+    (galaxy,) = refined.galaxies
+    galaxy.note_masked(masked.stamps.mask[0] & ~likelihood.stamps.mask[0])
+    return refined
+
+
+def placed(
+    box: PriorBox,
+    prepared: PreparedStamp,
+    w: Float[Tensor, "7"],
+    neighbours: Neighbours,
+    fixed: Mapping[str, float] | None = None,
+) -> tuple[Group, Float[Tensor, " f"]]:
+    """Returns the coordinates of a group, and where to begin: every galaxy where it is listed.
+
+    Args:
+        box: Of the galaxy that is measured, at the reference instrument.
+        prepared: Its stamp.
+        w: First guess of its coordinates.
+        neighbours: The others.
+        fixed: Its parameters held at a value, at the reference instrument.
+    """
+    guess = units.reference_params(torch.from_numpy(neighbours.values), prepared)
+    place = torch.tensor(prepared.center_from_user(*neighbours.place), dtype=torch.float64)
+    places = torch.cat([place[None], guess[:, CENTER_X:]])
+    apart = torch.cdist(places, places)
+    spread = LISTED * (apart + torch.diag(torch.full_like(apart[0], math.inf))).amin(1)
+    first = box.to_physical(w[None])[0]
+    first[CENTER_X:] = place
+    boxes = [box, *(about(box, *p.tolist()) for p in places[1:])]
+    members = [
+        Placed(b, tuple(p.tolist()), float(s), dict(fixed or {}) if i == 0 else None)
+        for i, (b, p, s) in enumerate(zip(boxes, places, spread, strict=True))
+    ]
+    values = [first, *guess]
+    starts = [m.project(_inside(m.box, v)) for m, v in zip(members, values, strict=True)]
+    return Group(members), torch.cat(starts)
+
+
+def fit_group(
+    likelihood: Likelihood, group: Group, start: Float[Tensor, " f"]
+) -> tuple[Fit, Likelihood]:
+    """Returns the optimum of a group, one row, and the likelihood with what is none of it masked.
+
+    Pixels more than 5 sigma off the group's image and outside 1.5 R_e of every member are masked,
+    and the search is repeated until the mask stays as it is.
+
+    Args:
+        likelihood: Of one stamp.
+        group: Its galaxies.
+        start: Where to begin.
+
+    Raises:
+        NumericalError: If the search does not end at an optimum.
+    """
+    given = likelihood.stamps.mask.clone()
+    masked = likelihood.under(group).replace(mask=given | foreign(likelihood, group, start))
+    starts = [_shrunk(group, start, factor) for factor in SHRUNK]
+    for _ in range(_ROUNDS):
+        batches = Batches(masked)
+        points = torch.stack([with_best_fluxes(batches, group, u) for u in starts])
+        rows = torch.zeros(len(points), dtype=torch.long)
+        found = fit(masked, rows, points, stop=Stop(iterations=_STEPS), batches=batches)
+        best = found[found.log_posterior.argmax()[None]]
+        mask = given | _unexplained(masked, group, given, best)
+        if bool((mask == masked.stamps.mask).all()):
+            break
+        masked, starts = masked.replace(mask=mask), [best.u[0]]
+    if not bool(best.converged[0]):
+        raise NumericalError(
+            f"the fit of {len(group.members)} galaxies together did not converge. Are their "
+            "positions right?"
+        )
+    return best, masked
+
+
+def with_best_fluxes(batches: Batches, group: Group, u: Float[Tensor, " f"]) -> Float[Tensor, " f"]:
+    """Returns a point with the fluxes that fit best, none of them negative, all else as it is.
+
+    Args:
+        batches: Renders of the group's stamp.
+        group: Its galaxies, the first coordinate of each that of its magnitude.
+        u: Where to render.
+    """
+    likelihood = batches.likelihood
+    parts = [part.clone() for part in group.split(u)]
+    images = [
+        likelihood.under(m).render(0, part[None], torch.float64)[0]
+        for m, part in zip(group.members, parts, strict=True)
+    ]
+    s = likelihood.stamps
+    weight = torch.where(s.mask[0], 0.0, 1.0 / s.sigma[0])
+    data = torch.where(s.mask[0], 0.0, s.image[0])
+    columns = torch.stack([(image * weight).flatten() for image in images], 1)
+    shares, _ = nnls(columns.numpy(), (data * weight).flatten().numpy())
+    for member, part, share in zip(group.members, parts, shares, strict=True):
+        if "magnitude" in member.fixed:
+            continue
+        physical = member.box.to_physical(member.embed(part[None]))[0]
+        physical[MAGNITUDE] = physical[MAGNITUDE] - 2.5 * math.log10(max(float(share), 1e-4))
+        part[:] = member.project(_inside(member.box, physical))
+    return torch.cat(parts)
+
+
+def foreign(likelihood: Likelihood, group: Group, u: Float[Tensor, " f"]) -> Bool[Tensor, "1 n n"]:
+    """Returns light far from every member of a group: pixels 5 sigma above the sky.
+
+    Args:
+        likelihood: Of one stamp.
+        group: Its galaxies.
+        u: Where they are and how large.
+    """
+    s = likelihood.stamps
+    outside = torch.ones_like(s.mask)
+    for profiles in group.galaxies(u[None]):
+        outside[0] &= _outside(profiles, likelihood.size, _EXTENT)
+    bright = (s.image > THRESHOLD * s.sigma) & ~s.mask & outside
+    return torch.from_numpy(ndimage.binary_dilation(bright.numpy(), iterations=2)) & outside
+
+
+def _unexplained(
+    likelihood: Likelihood, group: Group, given: Bool[Tensor, "1 n n"], best: Fit
+) -> Bool[Tensor, "1 n n"]:
+    """Pixels off the group's image, and outside 1.5 R_e of all members."""
+    found = torch.ones_like(given[0])
+    for member, part in zip(group.members, group.split(best.u[0]), strict=True):
+        w = member.embed(part)
+        alone = likelihood.under(member)
+        found &= find_neighbours(alone, 0, given[0], best.image[0], 0.0, w)
+    return found[None]
+
+
+def _outside(profiles: Float[Tensor, "c 7 1"], size: int, scale: float) -> Bool[Tensor, "n n"]:
+    _, radius, _, q, angle, x, y = profiles[0, :, 0]
+    grid = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    dy, dx = torch.meshgrid(grid - y, grid - x, indexing="ij")
+    xx, xy, yy = ellipse_form(scale * radius + 2.0, q, angle)
+    return xx * dx**2 + xy * dx * dy + yy * dy**2 > 1.0
+
+
+def _shrunk(group: Group, u: Float[Tensor, " f"], factor: float) -> Float[Tensor, " f"]:
+    """A point with all radii multiplied, as far as the priors reach."""
+    parts = []
+    for member, part in zip(group.members, group.split(u), strict=True):
+        physical = member.box.to_physical(member.embed(part[None]))[0]
+        physical[RADIUS] = physical[RADIUS] * factor
+        parts.append(member.project(_inside(member.box, physical)))
+    return torch.cat(parts)
+
+
+def _inside(box: PriorBox, physical: Float[Tensor, "7"]) -> Float[Tensor, "7"]:
+    """Coordinates of values, those beyond the prior a little inside of it."""
+    edges = torch.tensor([getattr(box, name) for name in NAMES], dtype=torch.float64)
+    margin = _INSIDE * (edges[:, 1] - edges[:, 0])
+    kept = torch.minimum(torch.maximum(physical, edges[:, 0] + margin), edges[:, 1] - margin)
+    kept[POSITION_ANGLE] = physical[POSITION_ANGLE]
+    return box.to_normal(kept[None])[0]

@@ -1,0 +1,286 @@
+r"""Galaxies that share a stamp: all of them free, or one of them with the others following it.
+
+The posterior of one member is that of the whole group with the others integrated out. Where these
+are nearly Gaussian given the member, that is the group's posterior at the others' best values, over
+the root of the determinant of their precision (Laplace's approximation: Tierney & Kadane 1986,
+https://doi.org/10.1080/01621459.1986.10478240). The best values follow the member along the
+regression of the group's Gaussian, and all images are rendered as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deeplegato_pp.errors import RangeError
+from deeplegato_pp.scene.components import (
+    Coordinates,
+    SersicCoordinates,
+    flux_of,
+    magnitude_of,
+)
+from deeplegato_pp.scene.parameters import MAGNITUDE, NAMES
+from deeplegato_pp.scene.prior import W_MAX, PriorBox
+
+LISTED = 0.25
+"""Standard deviation of a member's centre about its listed position, over the distance of the
+nearest other one: members are told apart by where they are listed."""
+
+_STEP = 1e-4
+"""Step of a flux' derivative, in coordinates whose prior is one wide."""
+
+
+class Placed(SersicCoordinates):
+    """A galaxy of a group: its centre is known to lie near its listed position.
+
+    Args:
+        box: Prior box at the reference instrument.
+        place: Listed position from the stamp's centre. [px]
+        spread: Standard deviation of the centre about it, along either axis. [px]
+        fixed: See :class:`~deeplegato_pp.scene.components.SersicCoordinates`.
+    """
+
+    def __init__(
+        self,
+        box: PriorBox,
+        place: tuple[float, float],
+        spread: float,
+        fixed: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(box, fixed)
+        self.place, self.spread = place, spread
+        mean, std = super().normal_prior()
+        names = [name for name in NAMES if name not in self.fixed]
+        for name, value in zip(("center_x", "center_y"), place, strict=True):
+            if name not in names:
+                continue
+            low, high = getattr(box, name)
+            middle = min(max(value, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
+            near = torch.tensor([[middle - 0.1], [middle], [middle + 0.1]], dtype=torch.float64)
+            near = near.clamp(low, high)
+            block = {c[0]: b for b, c in box.blocks}[NAMES.index(name)]
+            below, at, above = block.to_normal(near)[:, 0].tolist()
+            width = spread * (above - below) / float(near[2] - near[0])
+            i = names.index(name)
+            precision = 1.0 + width**-2
+            mean[i], std[i] = at * width**-2 / precision, precision**-0.5
+        self._mean, self._std = mean, std
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        return self._mean, self._std
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        z = (u.double() - self._mean) / self._std
+        volume = float(self._std.log().sum()) + 0.5 * self.dim * math.log(2.0 * math.pi)
+        return -0.5 * (z**2).sum(-1) - volume
+
+    def in_box(self, box: PriorBox) -> Placed:
+        """Returns the same galaxy under another prior box."""
+        return Placed(box, self.place, self.spread, self.fixed)
+
+
+class Group(Coordinates):
+    """Several galaxies of one stamp, all of them free.
+
+    Args:
+        members: The coordinates of each; their boxes may differ in the centre.
+
+    Raises:
+        RangeError: If there is none.
+
+    Example:
+        >>> Group([SersicCoordinates(PriorBox())] * 2).dim
+        14
+    """
+
+    def __init__(self, members: Sequence[SersicCoordinates]) -> None:
+        if not members:
+            raise RangeError("a group has at least one member, got none.")
+        self.members = tuple(members)
+        self.box = self.members[0].box
+        self.dim = sum(m.dim for m in self.members)
+
+    def split(self, u: Float[Tensor, "*b f"]) -> tuple[Tensor, ...]:
+        """Returns the coordinates of each member."""
+        return u.split([m.dim for m in self.members], -1)
+
+    def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
+        """Returns the coordinates of members that are all alike."""
+        return torch.cat([m.project(w) for m in self.members], -1)
+
+    def in_box(self, box: PriorBox) -> Group:
+        """Returns the group with its first member under another prior box."""
+        return Group([self.members[0].in_box(box), *self.members[1:]])
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of all members' priors."""
+        mean, std = zip(*(m.normal_prior() for m in self.members), strict=True)
+        return torch.cat(mean), torch.cat(std)
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        parts = zip(self.members, self.split(u), strict=True)
+        return torch.stack([m.log_prior(part) for m, part in parts]).sum(0)
+
+    def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
+        """Returns what `render_sersic` draws of each member."""
+        return [m.profiles(part) for m, part in zip(self.members, self.split(u), strict=True)]
+
+    def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
+        """Returns what `render_sersic` draws of all members."""
+        return torch.cat(self.galaxies(u))
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The others of a group, as they follow one member.
+
+    Attributes:
+        others: Their coordinates, jointly.
+        at: Of the member, at the group's best values, with shape (F,).
+        others_at: Of the others there, with shape (G,).
+        slope: Regression of the others on the member, with shape (G, F).
+        log_volume: ln of the integral over the others of a Gaussian of height one and of the
+            curvature that they have given the member.
+    """
+
+    others: Group
+    at: Float[Tensor, " f"]
+    others_at: Float[Tensor, " g"]
+    slope: Float[Tensor, "g f"]
+    log_volume: float
+
+    @classmethod
+    def of(
+        cls, others: Group, u: Float[Tensor, " n"], covariance: Float[Tensor, "n n"]
+    ) -> Surroundings:
+        """Returns the others of a group at its optimum.
+
+        Args:
+            others: Their coordinates.
+            u: The optimum of all, the member's coordinates first.
+            covariance: Of the group's posterior there.
+        """
+        f = len(u) - others.dim
+        cross = covariance[f:, :f]
+        slope = torch.linalg.solve(covariance[:f, :f], cross.mT).mT
+        left = covariance[f:, f:] - slope @ cross.mT
+        log_volume = 0.5 * float(torch.linalg.slogdet(2.0 * math.pi * left).logabsdet)
+        return cls(others, u[:f], u[f:], slope, log_volume)
+
+
+class Member(Coordinates):
+    """One galaxy of a group, free; the others follow it.
+
+    Fluxes follow fluxes, in which images are linear; all else follows coordinates.
+
+    Args:
+        own: Coordinates of the galaxy.
+        around: The others, as they were found beside it.
+        found: Coordinates of the galaxy in which they were found; `own` if None.
+    """
+
+    def __init__(
+        self,
+        own: SersicCoordinates,
+        around: Surroundings,
+        found: SersicCoordinates | None = None,
+    ) -> None:
+        self.own, self.around = own, around
+        self.found = own if found is None else found
+        self.box, self.dim = own.box, own.dim
+        others = around.others
+        self._flux = _flux_and_slope(self.found, around.at)
+        self._others = [
+            _flux_and_slope(m, part)
+            for m, part in zip(others.members, others.split(around.others_at), strict=True)
+        ]
+
+    def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
+        """Returns the galaxy's own coordinates out of seven."""
+        return self.own.project(w)
+
+    def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 7"]:
+        """Returns the galaxy's seven coordinates w, fixed ones filled in."""
+        return self.own.embed(u)
+
+    def in_box(self, box: PriorBox) -> Member:
+        """Returns the galaxy under another prior box; the others are as they were found."""
+        return Member(self.own.in_box(box), self.around, self.found)
+
+    def follow(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "s g"]:
+        """Returns the others' coordinates, with shape (S, G)."""
+        a = self.around
+        if self.box != self.found.box:
+            physical = self.box.to_physical(self.embed(u))
+            u = self.found.project(_to_normal(self.found.box, physical))
+        delta = u.double() - a.at
+        at, slope = self._flux
+        if slope:
+            flux = self.found.profiles(u)[:, 0].sum(0)
+            delta = torch.cat([((flux - at) / slope)[:, None], delta[:, 1:]], 1)
+        change = a.others.split(delta @ a.slope.mT)
+        moved = []
+        for member, middle, part, (flux_at, flux_slope) in zip(
+            a.others.members, a.others.split(a.others_at), change, self._others, strict=True
+        ):
+            bright = _magnitude_coordinate(member.box, flux_at + flux_slope * part[:, 0])
+            moved += [bright[:, None], middle[1:] + part[:, 1:]]
+        return torch.cat(moved, 1).clamp(-W_MAX, W_MAX)
+
+    def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
+        """Returns what `render_sersic` draws of the galaxy, and of each of the others."""
+        return [self.own.profiles(u), *self.around.others.galaxies(self.follow(u))]
+
+    def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
+        """Returns what `render_sersic` draws of the galaxy and the others."""
+        return torch.cat(self.galaxies(u))
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the galaxy's own prior."""
+        return self.own.normal_prior()
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
+        """Returns the galaxy's prior times that of the others and their volume, with shape (*,).
+
+        With the likelihood it integrates to the evidence of the whole group.
+        """
+        others = self.around.others.log_prior(self.follow(u.reshape(-1, self.dim)))
+        return self.own.log_prior(u) + others.reshape(u.shape[:-1]) + self.around.log_volume
+
+
+def about(box: PriorBox, x: float, y: float) -> PriorBox:
+    """Returns a prior box whose centre's bounds lie about another position. [px]"""
+    half_x, half_y = (0.5 * (high - low) for low, high in (box.center_x, box.center_y))
+    return replace(box, center_x=(x - half_x, x + half_x), center_y=(y - half_y, y + half_y))
+
+
+def _flux_and_slope(coordinates: Coordinates, u: Float[Tensor, " f"]) -> tuple[float, float]:
+    """The flux of a galaxy, and its derivative with the first coordinate."""
+    step = torch.zeros_like(u)
+    step[0] = _STEP
+    at, up, down = coordinates.profiles(torch.stack([u, u + step, u - step]))[:, 0].sum(0).tolist()
+    return at, (up - down) / (2.0 * _STEP)
+
+
+def _to_normal(box: PriorBox, physical: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:
+    """Coordinates of values that may lie outside the box: those at its edge then."""
+    w = torch.empty_like(physical)
+    for block, columns in box.blocks:
+        w[..., columns] = block.to_normal(physical[..., columns])
+    return w
+
+
+def _magnitude_coordinate(box: PriorBox, flux: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
+    """The magnitude's coordinate of fluxes; the prior's faint edge of those that are none."""
+    bright, faint = flux_of(torch.tensor(box.magnitude, dtype=torch.float64)).tolist()
+    magnitude = magnitude_of(flux.clamp(faint, bright)).clamp(*box.magnitude)
+    block, _ = box.blocks[MAGNITUDE]
+    return block.to_normal(magnitude[:, None])[:, 0]
