@@ -208,7 +208,7 @@ class _Search:
         budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
         sampler = sampler_at(self.coordinates, self.modes, seed, budget, prior_draws=0)
         targets = [
-            InterpolatedTarget(batches, 0, replace(self.modes, image=self.modes.image[:, k]))
+            InterpolatedTarget(batches, 0, self.modes.u[0], self.modes.image[0, k])
             for k, batches in enumerate(self.batches.bands)
         ]
 
