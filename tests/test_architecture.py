@@ -80,7 +80,7 @@ HOMES = {
     "photutils": ["catalog/segmentation.py"],
     "skimage": ["catalog/segmentation.py"],
     "distributed": ["catalog/workers.py"],
-    "matplotlib": ["inference/posterior/plots.py", "calibration/figures.py", "catalog/plots.py"],
+    "matplotlib": ["inference/posterior/*plot*.py", "calibration/figures.py", "catalog/plots.py"],
     "corner": ["inference/posterior/plots.py"],
     "emcee": ["inference/sampling/*"],
     "omegaconf": ["config/layers.py", "cli/*"],

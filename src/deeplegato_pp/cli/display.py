@@ -158,7 +158,7 @@ def _print_one(console: Any, row: dict[str, Any]) -> None:
             table.add_row(
                 d.name, value_and_error(row[d.name], row[f"{d.name}_std"]), "", "", d.unit
             )
-    for name, unit in _scene_columns(row).items():
+    for name, unit in (_scene_columns(row) | _band_columns(row)).items():
         mean = value_and_error(row[name], row[f"{name}_std"])
         table.add_row(name, mean, _interval(row, name, "q16", "q84"), "", unit)
     console.print(Text(row["file"], style="bold"))
@@ -174,6 +174,14 @@ def _scene_columns(row: dict[str, Any]) -> dict[str, str]:
     best = row.get("best_scene")
     found = parameter_columns([] if best is None else [best])
     return {name: unit for name, (unit, _, _) in found.items() if row[name] is not None}
+
+
+def _band_columns(row: dict[str, Any]) -> dict[str, str]:
+    """The columns of the bands, with their units."""
+    from deeplegato_pp.inference.posterior.band_record import quantities
+
+    found = quantities(row["bands"].split(",") if row.get("bands") else [])
+    return {name: unit for name, (unit, _, _) in found.items() if row.get(name) is not None}
 
 
 def _interval(row: dict[str, Any], name: str, lower: str, upper: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deeplegato_pp.cli import options
+from deeplegato_pp.cli.bands import EACH, BandStructure, bands_from, measure_bands, per_band
 from deeplegato_pp.cli.galfit import (
     check_imgblock,
     galfit_input,
@@ -34,24 +35,46 @@ def predict(
         list[str] | None, typer.Argument(metavar="IMAGE...", help="FITS files, one galaxy each.")
     ] = None,
     psf: Annotated[
-        str | None, typer.Option("--psf", metavar="FILE", help="Image of the effective PSF.")
+        list[str] | None,
+        typer.Option("--psf", metavar="FILE", help="Image of the effective PSF." + EACH),
     ] = None,
-    psf_fwhm: options.PSFWidth = None,
+    psf_fwhm: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF." + EACH
+        ),
+    ] = None,
     psf_oversampling: options.PSFOversampling = None,
     psf_includes_pixel: options.PSFIncludesPixel = None,
     psf_even: options.PSFEven = options.EvenPSF.refuse,
     noise: Annotated[
-        str | None, typer.Option("--noise", metavar="FILE|NUMBER", help="Noise per pixel.")
+        list[str] | None,
+        typer.Option("--noise", metavar="FILE|NUMBER", help="Noise per pixel." + EACH),
     ] = None,
     noise_type: options.NoiseKind = None,
-    gain: options.Gain = None,
+    gain: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--gain",
+            metavar="G",
+            help="Electrons per image unit; declares the noise to be the background's alone."
+            + EACH,
+        ),
+    ] = None,
     sky_sigma: options.SkySigma = None,
     mask: Annotated[
-        str | None, typer.Option("--mask", metavar="FILE", help="Mask; non-zero = ignore.")
+        list[str] | None,
+        typer.Option("--mask", metavar="FILE", help="Mask; non-zero = ignore." + EACH),
     ] = None,
     mask_bits: options.MaskBits = None,
-    pixel_scale: options.PixelScale = None,
-    zero_point: options.ZeroPoint = None,
+    pixel_scale: Annotated[
+        list[float] | None,
+        typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel." + EACH),
+    ] = None,
+    zero_point: Annotated[
+        list[float] | None,
+        typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit." + EACH),
+    ] = None,
     extension: options.Extension = None,
     plane: options.Plane = None,
     samples: Annotated[
@@ -92,6 +115,32 @@ def predict(
             metavar="SCENE",
             help="Components: sersic (default), sersic+point, bulge+disc, sersic+sersic, or auto, "
             "which compares the first three.",
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            "--bands",
+            metavar="NAME,NAME,...",
+            help="The images are one galaxy in these bands, in their order: they are fitted "
+            "together, and make one row.",
+        ),
+    ] = None,
+    band_structure: Annotated[
+        BandStructure | None,
+        typer.Option(
+            "--band-structure",
+            help="R_e, n, q and position angle: shared by the bands, linear in the logarithm of "
+            "the wavelength, or free in each.",
+            show_default="shared",
+        ),
+    ] = None,
+    wavelengths: Annotated[
+        str | None,
+        typer.Option(
+            "--wavelengths",
+            metavar="UM,UM,...",
+            help="Of the bands, in micrometres, for a structure that is linear in them.",
         ),
     ] = None,
     noise_correlation: options.NoiseCorrelation = "1",
@@ -149,32 +198,54 @@ def predict(
 
     The noise, mask, PSF, pixel scale and zero point are found in the image's file where they are
     not given; what is given serves for every image. A file that cannot be measured is named on
-    the standard error and keeps its row in the table, empty but for the reason.
+    the standard error and keeps its row in the table, empty but for the reason. With --bands the
+    files are one galaxy in several bands.
     """
     outputs = Outputs(output, samples_output, plot, imgblock)
     outputs.check()
     check_imgblock(imgblock)
     names = list(images or [str(galfit)])
-    given = {"image": names, "PSF": psf, "noise map": as_number(noise), "mask": mask}
-    outputs.check_apart(names, given)
-    reading: dict[str, Any] = {
-        "psf": psf,
-        "psf_fwhm": psf_fwhm,
+    repeated = per_band(
+        None if bands is None else bands.split(","),
+        psf=psf,
+        psf_fwhm=psf_fwhm,
+        noise=None if noise is None else [as_number(n) for n in noise],
+        gain=gain,
+        mask=mask,
+        pixel_scale=pixel_scale,
+        zero_point=zero_point,
+    )
+    given = {"image": names, "PSF": psf, "noise map": repeated["noise"], "mask": mask}
+    outputs.check_apart([names[0]] if bands is not None else names, given)
+    reading: dict[str, Any] = repeated | {
         "psf_oversampling": psf_oversampling,
         "psf_includes_pixel": psf_includes_pixel,
         "psf_even": psf_even.value,
-        "noise": as_number(noise),
         "noise_type": None if noise_type is None else noise_type.value,
-        "gain": gain,
         "sky_sigma": sky_sigma,
         "noise_correlation": as_number(noise_correlation),
-        "mask": mask,
         "mask_bits": mask_bits,
-        "pixel_scale": pixel_scale,
-        "zero_point": zero_point,
         "extension": options.extension_from(extension),
         "plane": plane,
     }
+    together = bands_from(
+        bands,
+        band_structure,
+        wavelengths,
+        names,
+        {
+            "--galfit": galfit,
+            "--imgblock": imgblock,
+            "--resume": resume,
+            "--recalibrated": recalibrated,
+            "--no-refine": not refine,
+            "--refine-method laplace": refine_method is options.RefineMethod.laplace,
+            "--refine-rule auto": refine_rule is options.RefineRule.auto,
+            "--fix": fix,
+            "--scene": scene,
+            "--star-odds": star_odds is not None,
+        },
+    )
     feedme = galfit_input(galfit, images, reading)
     if feedme is not None and resume:
         raise InputError("--resume goes on with many images, and --galfit names one. Leave it out.")
@@ -206,7 +277,9 @@ def predict(
     from deeplegato_pp.flags import Flag
 
     how = Measuring(samples, seed, refining, widths.value)
-    if feedme is not None:
+    if together is not None:
+        rows = measure_bands(predictor, names, reading, together, how, outputs)
+    elif feedme is not None:
         posterior, rows = measure_galfit(predictor, feedme, names[0], how)
         outputs.draw(posterior, [0], names, feedme.frame)
         outputs.write([posterior], rows)

@@ -277,6 +277,7 @@ class Predictor(DictionaryInterface):
         seed: int | Sequence[int] | None = 0,
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
+        num_samples: int = 200,
     ) -> Posterior:
         """Returns the exact posteriors of galaxies, each fitted in several bands together.
 
@@ -291,6 +292,7 @@ class Predictor(DictionaryInterface):
             seed: Random seed; a sequence holds one per galaxy, None draws one.
             model_error: Error of the model as a fraction of itself; see :meth:`refine`.
             widths: ``"honest"`` or ``"noise"``; see :meth:`refine`.
+            num_samples: The network's draws of each band, from which the search starts.
 
         Returns:
             Posteriors in the units of each galaxy's first band; magnitudes of all bands and colours
@@ -317,7 +319,7 @@ class Predictor(DictionaryInterface):
             own = seeds if isinstance(seeds, int) else seeds[i]
             try:
                 bands = [a.observation for a in galaxy.aligned]
-                network = self.posterior(bands, 200, own, widths="noise")
+                network = self.posterior(bands, num_samples, own, widths="noise")
                 rows.append(fit_bands(galaxy, network, self.model.prior, own, options))
             except Exception as error:  # whatever it is, it is this one's reason
                 if single:

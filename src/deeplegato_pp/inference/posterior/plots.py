@@ -1,18 +1,26 @@
-"""Figures; the one home of matplotlib and corner."""
+"""Figures of posteriors, with matplotlib and corner."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.band_plots import draw_bands
+from deeplegato_pp.inference.posterior.plot_style import (
+    COLOUR,
+    RESIDUAL_LIMIT,
+    asinh_ticks,
+    colours,
+    extent,
+    style,
+    visible_part,
+    write_title,
+)
 from deeplegato_pp.inference.posterior.residuals import residual_image
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.io.files import check_output, written_whole
@@ -27,31 +35,7 @@ if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.base import PosteriorBase
     from deeplegato_pp.inference.posterior.measurement import Measurement
 
-COLOUR = "#20639b"
-RESIDUAL_LIMIT = 5.0
-"""Residuals are shown between minus and plus this many sigmas."""
-
-_STYLE: dict[Any, Any] = {
-    "font.family": "serif",
-    "mathtext.fontset": "dejavuserif",
-    "font.size": 9,
-    "axes.linewidth": 0.7,
-    "axes.formatter.useoffset": False,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "savefig.dpi": 160,
-}
-
 _UNITS = {"arcsec": "arcsec", "pix": "px"}
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our looks, for the while of one figure."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
-        yield
 
 
 def plot_posterior(
@@ -64,7 +48,8 @@ def plot_posterior(
     was refined, else the mean's. Masked pixels are grey, and in the residual those that refining
     masked as neighbours too. The corner plot
     shows the seven parameters with medians and central 68 % intervals, the position angle
-    unwrapped about its circular mean.
+    unwrapped about its circular mean. Of a galaxy in several bands image, model and residual of
+    each stand in columns, and its magnitudes and colours below.
 
     Args:
         posterior: Of a single galaxy.
@@ -86,11 +71,15 @@ def plot_posterior(
     measurement = posterior.measurements[0]
     if not measurement.measured or measurement.prepared is None:
         raise InputError(f"a galaxy that was not measured cannot be drawn: {measurement.reason}")
-    with _style():
-        figure = plt.figure(figsize=(9.5, 12.6))
-        parts: Any = figure.subfigures(2, 1, height_ratios=[3.1, 9.5])
-        _draw_images(parts[0], posterior, measurement)
-        _draw_corner(parts[1], posterior)
+    with style():
+        if measurement.bands is not None:
+            figure = plt.figure(figsize=(max(6.5, 2.0 * len(measurement.bands.names)), 9.0))
+            draw_bands(figure, measurement)
+        else:
+            figure = plt.figure(figsize=(9.5, 12.6))
+            parts: Any = figure.subfigures(2, 1, height_ratios=[3.1, 9.5])
+            _draw_images(parts[0], posterior, measurement)
+            _draw_corner(parts[1], posterior)
         if path is not None:
             with written_whole(path) as temporary:
                 figure.savefig(temporary)
@@ -113,54 +102,37 @@ def _draw_images(figure: Any, posterior: PosteriorBase, measurement: Measurement
     prepared = measurement.prepared
     assert prepared is not None  # noqa: S101  # checked by the caller
     images = residual_image(posterior)
-    window = _window(prepared.mask)
-    mask = images.mask[window]
-    data = np.where(prepared.mask[window], np.nan, prepared.image[window])
-    shown = images.model[window] / prepared.scale
+    part = visible_part(prepared.mask)
+    mask = images.mask[part]
+    data = np.where(prepared.mask[part], np.nan, prepared.image[part])
+    shown = images.model[part] / prepared.scale
     peak = max(float(np.nanpercentile(data, 99.8)), float(shown.max()), 5.0)
     norm = AsinhNorm(linear_width=2.0, vmin=-3.0, vmax=peak)
-    shared = {"norm": norm, "cmap": _colours("magma")}
+    shared = {"norm": norm, "cmap": colours("magma")}
     panels = (
         ("image", data, shared),
         ("model", shown, shared),
-        ("residual", np.where(mask, np.nan, images.in_sigma[window]), {
-            "vmin": -RESIDUAL_LIMIT, "vmax": RESIDUAL_LIMIT, "cmap": _colours("RdBu_r"),
+        ("residual", np.where(mask, np.nan, images.in_sigma[part]), {
+            "vmin": -RESIDUAL_LIMIT, "vmax": RESIDUAL_LIMIT, "cmap": colours("RdBu_r"),
         }),
     )  # fmt: skip
     axes = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.05, right=0.95, bottom=0.06, top=0.76, wspace=0.28)
-    extent = _extent(window, prepared.mask.shape[0], prepared.pixel_scale)
-    for axis, (title, picture, options) in zip(axes, panels, strict=True):
+    edges = extent(part, prepared.mask.shape[0], prepared.pixel_scale)
+    for axis, (heading, picture, options) in zip(axes, panels, strict=True):
         drawn = axis.imshow(
-            picture, origin="lower", extent=extent, interpolation="nearest", **options
+            picture, origin="lower", extent=edges, interpolation="nearest", **options
         )
-        axis.set_title(title, fontsize=10)
+        axis.set_title(heading, fontsize=10)
         axis.tick_params(labelsize=7)
         bar = figure.colorbar(drawn, ax=axis, fraction=0.046, pad=0.03)
         bar.ax.tick_params(labelsize=7)
-        bar.set_label(r"$\sigma$" if title == "residual" else "background $\\sigma$", fontsize=8)
-        if title != "residual":
-            bar.set_ticks(_asinh_ticks(peak))
+        bar.set_label(r"$\sigma$" if heading == "residual" else "background $\\sigma$", fontsize=8)
+        if heading != "residual":
+            bar.set_ticks(asinh_ticks(peak))
     for axis in axes:
         axis.set_xlabel("arcsec", fontsize=8, labelpad=1)
-    _title(figure, measurement)
-
-
-def _title(figure: Any, measurement: Measurement) -> None:
-    names = Flag.names(measurement.flags)
-    line = f"{measurement.method}, reduced $\\chi^2$ {measurement.chi2:.3g}"
-    if math.isfinite(measurement.p_value):
-        line += f", p {measurement.p_value:.2g}"
-    if measurement.rivals is not None:
-        line += f", P(star) {measurement.rivals.star_probability:.2g}"
-    if math.isfinite(measurement.ess):
-        line += f", ESS {measurement.ess:.0f}"
-    name = (measurement.name or "galaxy").replace("$", r"\$")
-    figure.suptitle(name, fontsize=12, y=0.99)
-    figure.text(0.5, 0.88, line, ha="center", fontsize=8.5)
-    if names:
-        text = ", ".join(n.replace("_", " ") for n in names)
-        figure.text(0.5, 0.83, text, ha="center", fontsize=7.5, color="#b03a2e")
+    write_title(figure, measurement)
 
 
 def _draw_corner(figure: Any, posterior: PosteriorBase) -> None:
@@ -191,14 +163,14 @@ def _draw_corner(figure: Any, posterior: PosteriorBase) -> None:
     )
     axes = np.array(figure.axes).reshape(len(PARAMETERS), len(PARAMETERS))
     figure.subplots_adjust(left=0.09, right=0.97, bottom=0.085, top=0.965, wspace=0.06, hspace=0.06)
-    for i, title in enumerate(titles):
-        _finish_diagonal(axes[i, i], title, samples[:, i], weights)
+    for i, heading in enumerate(titles):
+        _finish_diagonal(axes[i, i], heading, samples[:, i], weights)
     for axis in axes.flat:
         axis.tick_params(labelsize=6.5, pad=2)
 
 
-def _finish_diagonal(axis: Axes, title: str, draws: np.ndarray, weights: Any) -> None:
-    axis.set_title(title, fontsize=7.5, pad=4)
+def _finish_diagonal(axis: Axes, heading: str, draws: np.ndarray, weights: Any) -> None:
+    axis.set_title(heading, fontsize=7.5, pad=4)
     lower, middle, upper = statistics.quantiles(draws, (0.16, 0.5, 0.84), weights)
     for value, line in ((lower, ":"), (middle, "-"), (upper, ":")):
         axis.axvline(value, color="black", linestyle=line, linewidth=0.8)
@@ -235,30 +207,6 @@ def _ranges(samples: np.ndarray, weights: Any) -> list[tuple[float, float]]:
         margin = 0.1 * (high - low) or max(1e-6, 1e-6 * abs(low))
         limits.append((low - margin, high + margin))
     return limits
-
-
-def _window(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that hold unmasked pixels: padding is not shown."""
-    rows, columns = (np.flatnonzero((~mask).any(axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _extent(window: tuple[slice, slice], size: int, scale: float) -> tuple[float, ...]:
-    """Edges of the shown pixels from the stamp's centre: left, right, bottom, top. [arcsec]"""
-    rows, columns = window
-    edges = (columns.start, columns.stop, rows.start, rows.stop)
-    return tuple((edge - size / 2) * scale for edge in edges)
-
-
-def _asinh_ticks(peak: float) -> list[float]:
-    powers = [10.0**k for k in range(1, 7) if 10.0**k <= peak]
-    return [0.0, *(powers if len(powers) <= 4 else powers[::2])]
-
-
-def _colours(name: str) -> Any:
-    import matplotlib
-
-    return matplotlib.colormaps[name].with_extremes(bad="0.6")
 
 
 def _import_corner() -> Any:
