@@ -25,6 +25,9 @@ _STEP = {torch.float64: 1e-5, torch.float32: 1e-3}
 """Step of the finite differences, in coordinates whose prior is one wide, by precision."""
 
 
+_KEPT = 16
+"""Galaxies whose PSFs' transforms are kept: those that are refined together."""
+
 _TRANSFORMS = 2**23
 """Numbers that the transforms of the PSFs of one call may have, all together."""
 
@@ -79,14 +82,11 @@ class ModelImages:
         self.coordinates, self.psfs, self.size = coordinates, psfs, size
         self.oversampling, self.includes_pixel = oversampling, includes_pixel
         self.negligible = (NEGLIGIBLE_LIGHT * faintest.double()).tolist()
-        self._kept_row = -1
-        self._kept_bands: dict[torch.dtype, Bands] = {}
+        self._kept_bands: dict[tuple[int, torch.dtype], Bands] = {}
         self._kept_groups: dict[tuple[bool, ...], list[Group]] = {}
 
     def of_one(self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype) -> Tensor:
         """Returns images of one galaxy at many points, with shape (S, N, N)."""
-        if self._kept_row != row:  # the transforms of the last galaxy are kept, to hold memory
-            self._kept_row, self._kept_bands = row, {}
         columns = self.columns(u, self.psfs[row].device)
         number = len(columns)
         group = Group(
@@ -95,7 +95,7 @@ class ModelImages:
             self.includes_pixel[row],
             torch.empty(0, dtype=torch.long),
             torch.tensor(self.negligible[row]),
-            self._kept_bands.setdefault(dtype, {}),
+            self._bands(row, dtype),
         )
         images = self._render(group, side_by_side(columns).to(dtype), None)
         return images if number == 1 else images.unflatten(0, (number, -1)).sum(0)
@@ -224,14 +224,24 @@ class ModelImages:
                 bands=group.bands,
                 **options,  # type: ignore[arg-type]
             )
-        if psf_index is None:  # no profile to transform
-            return render_points(flux, x, y, group.psf, self.size, **options)  # type: ignore[arg-type]
-        images = columns.new_empty(len(flux), self.size, self.size)
-        for i in psf_index.unique().tolist():
-            own = psf_index == i
-            one = (flux[own], x[own], y[own], group.psf[i], self.size)
-            images[own] = render_points(*one, **options)  # type: ignore[arg-type]
-        return images
+        return render_points(  # no profile to transform
+            flux,
+            x,
+            y,
+            group.psf,
+            self.size,
+            psf_index=psf_index,
+            bands=group.bands,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def _bands(self, row: int, dtype: torch.dtype) -> Bands:
+        """The transforms of one galaxy's PSF; those of the last few galaxies are kept."""
+        bands = self._kept_bands.pop((row, dtype), {})
+        self._kept_bands[row, dtype] = bands
+        while len(self._kept_bands) > _KEPT:
+            del self._kept_bands[next(iter(self._kept_bands))]
+        return bands
 
     def _groups(self, double: Tensor) -> list[Group]:
         """Galaxies by the shape and kind of their PSFs and the precision that they need."""

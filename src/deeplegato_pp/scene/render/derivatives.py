@@ -21,6 +21,7 @@ from deeplegato_pp.scene.render.renderer import (
     _CHUNK_PIXELS,
     PLANS,
     Bands,
+    by_reach,
     choose_plans,
     period_length,
     rows_of,
@@ -73,13 +74,17 @@ def render_with_derivatives(
             bands[length] = psf_band(psf.to(radius.dtype), length, oversampling)
         band = bands[length]
         moments = psf_moments(psf.to(radius.dtype), oversampling, psf_includes_pixel)
-        chunk = max(1, _CHUNK_PIXELS // (2 * len(band.ky) * len(band.kx)))
-        for rows in (chosen == number).nonzero()[:, 0].split(chunk):
-            part, own = galaxies.at(rows), psf_index[rows]
-            found, slopes = _periodic(part, band.at(own), size, psf_includes_pixel)
-            light = rows_of(negligible, rows)
-            _subtract_wings(found, slopes, part, moments[own], size, length, light, plan)
-            image[rows], derivatives[rows] = found, slopes
+        of_plan = (chosen == number).nonzero()[:, 0]
+        light = rows_of(negligible, of_plan)
+        classes = by_reach(galaxies.at(of_plan), band, psf_index[of_plan], light)
+        for members, near in classes:
+            chunk = max(1, _CHUNK_PIXELS // (2 * len(near.ky) * len(near.kx)))
+            for rows in of_plan[members].split(chunk):
+                part, own = galaxies.at(rows), psf_index[rows]
+                found, slopes = _periodic(part, near.at(own), size, psf_includes_pixel)
+                light = rows_of(negligible, rows)
+                _subtract_wings(found, slopes, part, moments[own], size, length, light, plan)
+                image[rows], derivatives[rows] = found, slopes
     return image, derivatives
 
 

@@ -9,7 +9,7 @@ as long as the pixels ask for, whatever the PSF's sampling.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Complex, Float, Int
@@ -21,6 +21,10 @@ BAND_FLOOR = {torch.float32: 3e-7, torch.float64: 1e-8}
 It sums to less than this part of the flux in any pixel; in float32 the transform's own rounding is
 as large.
 """
+
+
+_RINGS = 16
+"""Square rings of frequencies that a band is told to end between."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Band:
         first: Index of the first row, -r.
         length: Samples per period after folding, L.
         oversampling: Samples per pixel before, s.
+        ring_edges: Where the band's square rings begin, and where the last one ends, with shape
+            (Q + 1,). [rows or columns from the middle]
+        ring_sums: Sums of the transform's size over each ring, both half-planes, with shape (*, Q).
     """
 
     transfer: Complex[Tensor, "*b r c"]
@@ -43,11 +50,33 @@ class Band:
     first: int
     length: int
     oversampling: int
+    ring_edges: Int[Tensor, " q1"]
+    ring_sums: Float[Tensor, "*b q"]
 
     def at(self, rows: Int[Tensor, " n"] | slice) -> Band:
         """Returns the bands of some of the PSFs."""
-        return Band(
-            self.transfer[rows], self.ky, self.kx, self.first, self.length, self.oversampling
+        return replace(self, transfer=self.transfer[rows], ring_sums=self.ring_sums[rows])
+
+    def within(self, reach: int) -> Band:
+        """Returns the band without what lies beyond a row and column.
+
+        Within the pixels' own frequencies nothing is left to fold, and samples between the pixels
+        are not needed.
+
+        Args:
+            reach: Last row and column to keep, either way from the middle.
+        """
+        if reach >= max(-self.first, len(self.kx) - 1):
+            return self
+        begin = max(-reach - self.first, 0)
+        rows = slice(begin, reach - self.first + 1)
+        return replace(
+            self,
+            transfer=self.transfer[..., rows, : reach + 1],
+            ky=self.ky[rows],
+            kx=self.kx[: reach + 1],
+            first=self.first + begin,
+            oversampling=1 if 2 * reach < self.length else self.oversampling,
         )
 
 
@@ -76,6 +105,7 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
     if psf.dim() == 3:  # a PSF's image is to be the same in any company
         within = order.abs()[:, None] <= rows[:, None, None]
         transfer = transfer * (within & (width[: c + 1] <= columns[:, None, None]))
+    edges, sums = _rings(transfer.detach(), order)
     return Band(
         transfer,
         order.to(psf.dtype) / length,
@@ -83,7 +113,25 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
         first,
         length,
         oversampling,
+        edges,
+        sums,
     )
+
+
+def _rings(transfer: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges of square rings about the middle of a band, and the sums of sizes in each."""
+    columns = torch.arange(transfer.shape[-1], device=transfer.device)
+    farthest = torch.maximum(order.abs()[:, None], columns)
+    last = int(farthest.max())
+    width = max(1, -(-(last + 1) // _RINGS))
+    ring = (farthest // width).flatten()
+    count = last // width + 1
+    size = transfer.abs() * torch.where(columns > 0, 2.0, 1.0).to(transfer.real)
+    sums = size.new_zeros(*size.shape[:-2], count)
+    sums.index_add_(-1, ring, size.flatten(-2))
+    edges = torch.arange(count + 1, device=transfer.device) * width
+    edges[-1] = last + 1
+    return edges, sums
 
 
 def to_stamp(spectrum: Complex[Tensor, "b r c"], band: Band, size: int) -> Tensor:

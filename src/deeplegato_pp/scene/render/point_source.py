@@ -8,22 +8,24 @@ does not have.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.scene.render.fourier import psf_band, shift_phases, to_stamp
-from deeplegato_pp.scene.render.renderer import COMPACT, period_length
+from deeplegato_pp.scene.render.renderer import COMPACT, Bands, period_length
 
 
 def render_points(
     flux: Float[Tensor, " b"],
     x: Float[Tensor, " b"],
     y: Float[Tensor, " b"],
-    psf: Float[Tensor, "py px"],
+    psf: Float[Tensor, "*p py px"],
     size: int,
     *,
     oversampling: int = 1,
     psf_includes_pixel: bool = True,
+    psf_index: Int[Tensor, " b"] | None = None,
+    bands: Bands | None = None,
     chunk_pixels: int = 2**20,
 ) -> Float[Tensor, "b size size"]:
     """Renders point sources on square stamps; dtype and device follow `flux`.
@@ -32,11 +34,13 @@ def render_points(
         flux: Total flux, with shape (B,).
         x: Column from the stamp's centre, with shape (B,). [px]
         y: Row from the stamp's centre, with shape (B,). [px]
-        psf: PSF with both sides odd, shared by all, used as given.
+        psf: PSF with both sides odd, shared by all, or with `psf_index` several; used as given.
         size: Side of the stamp. [px]
         oversampling: PSF samples per pixel.
         psf_includes_pixel: Whether the detector's pixel is in the PSF; if not, its box is
             convolved in.
+        psf_index: Which of the PSFs each source has, with shape (B,).
+        bands: As for :func:`~deeplegato_pp.scene.render.renderer.render_sersic`.
         chunk_pixels: Pixels of the period worked on at a time.
 
     Returns:
@@ -48,16 +52,18 @@ def render_points(
         >>> bool((image - torch.eye(3)[1].outer(torch.eye(3)[1])).abs().max() < 1e-5)
         True
     """
-    length = period_length(size, tuple(psf.shape), oversampling, COMPACT)
-    band = psf_band(psf.to(flux), length, oversampling)
-    transfer = band.transfer
-    if not psf_includes_pixel:
-        transfer = transfer * torch.sinc(band.kx) * torch.sinc(band.ky)[:, None]
+    length = period_length(size, tuple(psf.shape[-2:]), oversampling, COMPACT)
+    bands = {} if bands is None else bands
+    if length not in bands:
+        bands[length] = psf_band(psf.to(flux), length, oversampling)
+    band = bands[length]
+    pixel = 1.0 if psf_includes_pixel else torch.sinc(band.kx) * torch.sinc(band.ky)[:, None]
     middle = (size - 1) / 2
     chunk = max(1, chunk_pixels // length**2)
     images = []
-    for f, column, row in zip(flux.split(chunk), x.split(chunk), y.split(chunk), strict=True):
-        columns, rows = shift_phases(band, middle + column, middle + row, f)
-        spectrum = transfer * (rows[:, :, None] * columns[:, None, :])
+    for part in torch.arange(len(flux), device=flux.device).split(chunk):
+        columns, rows = shift_phases(band, middle + x[part], middle + y[part], flux[part])
+        own = band.transfer if psf_index is None else band.transfer[psf_index[part]]
+        spectrum = own * pixel * (rows[:, :, None] * columns[:, None, :])
         images.append(to_stamp(spectrum, band, size))
-    return images[0] if len(images) == 1 else torch.cat(images)
+    return torch.cat(images)

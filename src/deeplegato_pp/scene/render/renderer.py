@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from deeplegato_pp.errors import RangeError, ShapeError
 from deeplegato_pp.scene.render.fourier import Band, psf_band, shift_phases, to_stamp
 from deeplegato_pp.scene.render.hankel_tables import load_tables
+from deeplegato_pp.scene.render.reach import needed_reach
 from deeplegato_pp.scene.render.sersic_profile import check_sersic_index
 from deeplegato_pp.scene.render.wings import Galaxies, Plan, psf_moments, wings, wings_matter
 
@@ -107,8 +109,9 @@ def render_sersic(
         psf_index: Which of the PSFs each galaxy has, with shape (B,); its own if None. PSFs that
             are shared are transformed once.
         plan: Render every galaxy by this plan instead of by its own class.
-        negligible: Light of periodic copies that need not be subtracted, a number or one per
-            galaxy; below 1e-6 of the peak pixel it never is. [flux per pixel]
+        negligible: Light that may be wrong in a pixel, a number or one per galaxy: that of
+            periodic copies need not be subtracted (below 1e-6 of the peak pixel it never is), and
+            frequencies that add no more than this are left out. [flux per pixel]
         bands: An empty dictionary at first, to be given again with these PSFs, oversampling and
             dtype: their transforms are then computed once. For PSFs that galaxies share.
 
@@ -203,19 +206,44 @@ def _render_plan(
     if length not in bands:
         bands[length] = psf_band(psf, length, s)
     band = bands[length]
-    chunk = max(1, _CHUNK_PIXELS // (len(band.ky) * len(band.kx)))
-    if psf.is_cuda:
-        chunk *= 64
     moments = psf_moments(psf, s, pixel)
-    parts = []
-    for rows in _slices(len(galaxies.flux), chunk):
-        part = galaxies.at(rows)
-        own = band if index is None else band.at(index[rows])
-        image = _periodic_image(part, own, size, pixel)
-        seen = moments if index is None else moments[index[rows]]
-        light = rows_of(negligible, rows)
-        parts.append(_without_wings(image, part, seen, size, length, light, plan))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    parts, order = [], []
+    for rows, near in by_reach(galaxies, band, index, negligible):
+        chunk = max(1, _CHUNK_PIXELS // (len(near.ky) * len(near.kx)))
+        for part_rows in rows.split(64 * chunk if psf.is_cuda else chunk):
+            part = galaxies.at(part_rows)
+            own = near if index is None else near.at(index[part_rows])
+            image = _periodic_image(part, own, size, pixel)
+            seen = moments if index is None else moments[index[part_rows]]
+            light = rows_of(negligible, part_rows)
+            parts.append(_without_wings(image, part, seen, size, length, light, plan))
+            order.append(part_rows)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts)[torch.argsort(torch.cat(order))]
+
+
+def by_reach(
+    galaxies: Galaxies, band: Band, index: Tensor | None, negligible: float | Tensor
+) -> Iterator[tuple[Tensor, Band]]:
+    """Yields rows of galaxies together with as much of the band as they need.
+
+    Each galaxy's own reach decides, so that its image is the same in any company.
+
+    Args:
+        galaxies: B galaxies.
+        band: Of the PSFs.
+        index: PSF of each galaxy; None if there is but one.
+        negligible: Light that may be missing in a pixel; 0: the whole band is needed.
+    """
+    everything = torch.arange(len(galaxies.flux), device=galaxies.flux.device)
+    if not isinstance(negligible, Tensor) and negligible == 0.0:
+        yield everything, band
+        return
+    own = band if index is None else replace(band, ring_sums=band.ring_sums[index])
+    reach = needed_reach(galaxies, own, negligible)
+    for last in reach.unique().tolist():
+        yield everything[reach == last], band.within(last)
 
 
 def _without_wings(
@@ -236,11 +264,6 @@ def _without_wings(
     rows = matters.nonzero()[:, 0]
     seen = moments if moments.dim() == 1 else moments[rows]
     return image.index_add(0, rows, -wings(galaxies.at(rows), seen, size, length, plan))
-
-
-def _slices(total: int, chunk: int) -> Iterator[slice]:
-    for start in range(0, total, chunk):
-        yield slice(start, min(start + chunk, total))
 
 
 @lru_cache(maxsize=256)
