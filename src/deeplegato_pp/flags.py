@@ -394,7 +394,36 @@ class Flag(enum.IntFlag):
         "the nearest other source of the list is closer than 1.5 half-light radii, or than the "
         "PSF's FWHM",
         "caution",
-        "Take one of the two, or give --segmentation so that neighbours are masked",
+        "Fit the two together (--refine --neighbours fit), or take one of them",
+    )
+    FITTED_TOGETHER = (
+        1 << 51,
+        "Neighbours were fitted together with the galaxy, and integrated out",
+        "`neighbours` given, or in a catalogue sources whose ellipses touch: those at which half a "
+        "sigma per pixel is left, between one and four half-light radii",
+    )
+    GROUP_CUT = (
+        1 << 52,
+        "Sources that touch this one are not in its fit: too many do",
+        "more than four sources touch it, or touch those that do more closely",
+        "caution",
+        "Look at the residual; give a list with fewer entries per object",
+    )
+    OFF_SEGMENT = (
+        1 << 53,
+        "The fit is another object's than the source's: it has left its segment, or dwarfs it",
+        "the centre lies more than 2 px off the source's segment, or the 16 % quantile of the "
+        "circularised half-light radius is above 4 times the radius of a circle of its area",
+        "bad",
+        "Look at the residual; mask the neighbour, or fit it too (--refine --neighbours fit)",
+    )
+    RUNAWAY = (
+        1 << 54,
+        "Refining ran away to a neighbour: the row is the network's",
+        "the refined fit leaves the source's segment where the network's does not; or it is more "
+        "than 3 sigma brighter than the network's with another source within 2 half-light radii",
+        "caution",
+        "Fit the neighbour too (--neighbours fit), or mask it (--segmentation)",
     )
 
     @classmethod

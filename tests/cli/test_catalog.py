@@ -107,7 +107,7 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
     monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
     options = ["--refine", "--refine-method", "laplace", "--fix", "sersic_index=4"]
     options += ["--star-odds", "3", "--noise-correlation", "2.5", "--model-error", "0.05"]
-    options += ["--widths", "noise"]
+    options += ["--widths", "noise", "--neighbours", "keep"]
     assert main([*LISTED, *options, "-o", "out.parquet"]) == 0
     assert [(method, number) for method, number, _ in seen] == [("laplace", 4), ("laplace", 2)]
     for _, number, given in seen:
@@ -118,7 +118,24 @@ def test_how_to_refine_reaches_every_source(monkeypatch):
             "model_error": 0.05,
             "widths": "noise",
             "scene": "sersic",
+            "neighbours": None,
         }
+
+
+def test_scenes_and_neighbours_reach_every_source(monkeypatch):
+    seen = []
+
+    def refine(self, posterior, method, **options):
+        seen.append((options["scene"], options["neighbours"]))
+        return posterior
+
+    monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
+    assert main([*LISTED, "--refine", "--scene", "bulge+disc", "-o", "out.parquet"]) == 0
+    assert seen == [("bulge+disc", [None] * 4), ("bulge+disc", [None] * 2)]
+    columns = pq.read_schema("out.parquet").names
+    assert {"best_scene", "bulge_to_total_std", "log_evidence_bulge_disc"} <= set(columns)
+    assert "point_magnitude" not in columns
+    assert columns[-2:] == ["refined", "group_size"]
 
 
 def test_two_catalogues_are_compared(capsys):
@@ -141,6 +158,10 @@ def test_two_catalogues_are_compared(capsys):
         ([*LISTED, "-o", "o.fits", "--shard", "1/2"], "-o FOLDER"),
         ([*LISTED, "-o", "o.fits", "--subtract-background"], "--background"),
         ([*LISTED, "-o", "o.fits", "--plot", "p.png"], "Add --compare"),
+        ([*LISTED, "-o", "o.fits", "--neighbours", "fit"], "nothing is refined"),
+        ([*LISTED, "-o", "o.fits", "--neighbours", "mask"], "no segmentation was given"),
+        ([*LISTED, "-o", "o.fits", "--scene", "auto"], "--scene belongs to"),
+        ([*LISTED, "-o", "o.fits", "--refine", "--scene", "disc"], "unknown scene"),
         (["catalog", "-o", "o.fits"], "nothing to measure"),
         (["catalog", "--sources", "list.csv", "-o", "o.fits"], "without an image"),
         (["catalog", "gone.fits", "--sources", "list.csv", "-o", "o.fits"], "gone.fits"),

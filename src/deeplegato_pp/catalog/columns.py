@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from deeplegato_pp.inference.posterior import summary
+from deeplegato_pp.inference.posterior import scene_record, summary
+from deeplegato_pp.inference.refine.scenes import hypotheses_of
 from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
 
 PLACE: dict[str, tuple[str, str]] = {
@@ -15,44 +16,54 @@ PLACE: dict[str, tuple[str, str]] = {
     "y_source": ("pix", "row at which the source was looked for, 0-based, in the mosaic"),
     "image": ("", "file that the source was measured on"),
     "refined": ("", "1 if the draws were refined with the likelihood, 0 if they are the network's"),
+    "group_size": ("", "sources that were fitted together, this one included; 1 if it was alone"),
 }
 """What a catalogue adds to a row of results."""
 
-AFTER = ("refined",)
+AFTER = ("refined", "group_size")
 """Of these, the columns that follow the results; the others precede them."""
 
 DRAWS = "draws"
 """The column of posterior draws: a struct of lists, one list per parameter."""
 
 
-def units() -> dict[str, str]:
-    """Returns the unit of every column, in the order of the catalogue."""
+def units(scene: str = "sersic") -> dict[str, str]:
+    """Returns the unit of every column, in the order of the catalogue.
+
+    Args:
+        scene: What sources were fitted with, see :meth:`Predictor.refine`.
+    """
     before = {n: unit for n, (unit, _) in PLACE.items() if n not in AFTER}
-    return before | summary.units() | {n: PLACE[n][0] for n in AFTER}
+    compared = hypotheses_of(scene)
+    parts = scene_record.units(compared) if len(compared) > 1 else {}
+    return before | summary.units() | parts | {n: PLACE[n][0] for n in AFTER}
 
 
-def descriptions() -> dict[str, str]:
+def descriptions(scene: str = "sersic") -> dict[str, str]:
     """Returns one line on each column."""
-    lines = summary.descriptions() | {n: text for n, (_, text) in PLACE.items()}
+    lines = summary.every_description() | {n: text for n, (_, text) in PLACE.items()}
     lines["x"] = "column of the measured centre, 0-based, in the mosaic"
     lines["y"] = "row of the measured centre, 0-based, in the mosaic"
-    return {name: lines[name] for name in units()}
+    return {name: lines[name] for name in units(scene)}
 
 
-def schema(text_ids: bool, draws: bool, metadata: dict[str, str] | None = None) -> Any:
+def schema(
+    text_ids: bool, draws: bool, metadata: dict[str, str] | None = None, scene: str = "sersic"
+) -> Any:
     """Returns the catalogue's ``pyarrow.Schema``, with units and descriptions.
 
     Args:
         text_ids: Whether the ids are texts; else they are whole numbers.
         draws: Whether there is a column of draws.
         metadata: Of the whole table.
+        scene: What sources were fitted with.
     """
     import pyarrow as pa
 
-    described = descriptions()
+    described = descriptions(scene)
     fields = [
         pa.field(name, _type(name, text_ids), metadata=_about(unit, described[name]))
-        for name, unit in units().items()
+        for name, unit in units(scene).items()
     ]
     if draws:
         lists = [
@@ -73,7 +84,7 @@ def _type(name: str, text_ids: bool) -> Any:
 
     if name == "id":
         return pa.string() if text_ids else pa.int64()
-    if name in (*summary.INTEGERS, "refined"):
+    if name in (*summary.INTEGERS, *AFTER):
         return pa.int64()
     if name in (*summary.TEXTS, "image"):
         return pa.string()

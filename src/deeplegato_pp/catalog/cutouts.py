@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.mosaics import Mosaic, ShiftedWCS
-from deeplegato_pp.catalog.neighbours import neighbours_of
+from deeplegato_pp.catalog.neighbours import neighbours_of, segment_at
 from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.catalog.sources import SourceList
@@ -37,6 +38,7 @@ class Cutout:
         reason: Why not, or empty.
         left: Column of the cutout's first pixel in the image. [px]
         bottom: Row of it. [px]
+        segment: The source's own segment on the cutout; None where no segmentation is known.
     """
 
     place: Place
@@ -44,6 +46,7 @@ class Cutout:
     reason: str = ""
     left: int = 0
     bottom: int = 0
+    segment: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,21 @@ class Scene:
             if isinstance(psf_map, ConstantPSF):
                 self._usable(psf_map.psf)
 
-    def cutout(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
+    @property
+    def segmented(self) -> bool:
+        """Whether a segmentation of every image is known."""
+        return bool(self.mosaics) and all(m.segmentation is not None for m in self.mosaics)
+
+    def cutout(
+        self,
+        sources: SourceList,
+        i: int,
+        place: Place,
+        side: int,
+        *,
+        masked: bool = True,
+        beside: Sequence[tuple[float, float]] = (),
+    ) -> Cutout:
         """Returns the observation of one source; an error becomes its reason.
 
         Args:
@@ -82,13 +99,15 @@ class Scene:
             i: Which of it.
             place: Where it is.
             side: Of the cutout. [px]
+            masked: Whether the segments of other sources are masked.
+            beside: Where sources lie whose segments stay. [px of the image]
         """
         if place.reason:
             return Cutout(place, reason=place.reason)
         try:
             if sources.file is not None:
                 return Cutout(place, self._ready_made(sources, i))
-            return self._cut(sources, i, place, side)
+            return self._cut(sources, i, place, side, masked, beside)
         except Exception as error:  # whatever it is, it is this source's reason
             raise_if_of_the_machine(error)
             return Cutout(place, reason=reason_of(error))
@@ -120,14 +139,30 @@ class Scene:
         )
         return replace(observation, name=sources.label(i))
 
-    def _cut(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
+    def _cut(
+        self,
+        sources: SourceList,
+        i: int,
+        place: Place,
+        side: int,
+        masked: bool,
+        beside: Sequence[tuple[float, float]],
+    ) -> Cutout:
         mosaic = self.mosaics[place.image]
         left, bottom = (math.ceil(v - (side - 1) / 2 - 0.5) for v in (place.x, place.y))
         pixels = read_padded(mosaic.image, bottom, left, side, np.nan)
         if mosaic.background is not None:
             pixels = pixels - read_padded(mosaic.background, bottom, left, side, np.nan)
         damaged = damaged_pixels(mosaic.image, bottom, left, side)
-        ignore, outside, neighbours = self._masks(mosaic, place, bottom, left, side)
+        ignore, outside = self._masks(mosaic, bottom, left, side)
+        segment, others = None, np.zeros_like(ignore)
+        if mosaic.segmentation is not None:
+            segments = read_padded(mosaic.segmentation, bottom, left, side, 0.0)
+            x, y = place.x - left, place.y - bottom
+            segment = segments == segment_at(segments, x, y)
+            kept = [segment_at(segments, px - left, py - bottom) for px, py in beside]
+            if masked:
+                others = neighbours_of(segments, x, y, kept)
         noise: Any = self.inputs.of("noise", place.image)
         if mosaic.noise is not None:
             noise = read_padded(mosaic.noise, bottom, left, side, np.nan)
@@ -139,7 +174,7 @@ class Scene:
             psf_fwhm=_STAND_IN_FWHM,
             noise=noise,
             noise_type=mosaic.noise_type if mosaic.noise is not None else self.inputs.noise_type,
-            mask=ignore,
+            mask=ignore | others,
             gain=self.inputs.gain,
             pixel_scale=mosaic.pixel_scale,
             zero_point=mosaic.zero_point,
@@ -151,7 +186,7 @@ class Scene:
         )
         flags = Flag.without(observation.flags, Flag.PSF_FROM_FWHM) | psf_flags
         flags |= mosaic.flags | (Flag.IMAGE_EDGE if outside else 0)
-        flags |= Flag.NEIGHBOURS_MASKED if neighbours else 0
+        flags |= Flag.NEIGHBOURS_MASKED if others.any() else 0
         observation = replace(
             observation,
             psf=kernel,
@@ -167,12 +202,10 @@ class Scene:
                 *(() if psf is None else psf.notes),
             ],
         )
-        return Cutout(place, observation, "", left, bottom)
+        return Cutout(place, observation, "", left, bottom, segment)
 
-    def _masks(
-        self, mosaic: Mosaic, place: Place, bottom: int, left: int, side: int
-    ) -> tuple[Array, bool, bool]:
-        """The mask of a cutout, and whether pixels are outside the image or of neighbours."""
+    def _masks(self, mosaic: Mosaic, bottom: int, left: int, side: int) -> tuple[Array, bool]:
+        """The mask of a cutout, and whether pixels are outside the image."""
         height, width = mosaic.shape
         rows = np.arange(bottom, bottom + side)
         columns = np.arange(left, left + side)
@@ -185,11 +218,7 @@ class Scene:
             ignore |= inputs.boolean_mask(given, mosaic.mask_bits, given.shape)
         if mosaic.weight is not None:
             ignore |= ~(read_padded(mosaic.weight, bottom, left, side, 1.0) > 0)
-        if mosaic.segmentation is None:
-            return ignore, bool(outside.any()), False
-        segments = read_padded(mosaic.segmentation, bottom, left, side, 0.0)
-        others = neighbours_of(segments, place.x - left, place.y - bottom)
-        return ignore | others, bool(outside.any()), bool(others.any())
+        return ignore, bool(outside.any())
 
     def _psf(self, sources: SourceList, i: int, place: Place) -> PSFAt | None:
         own = "" if sources.psf is None else str(sources.psf[i])

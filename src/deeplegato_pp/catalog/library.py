@@ -10,7 +10,7 @@ from deeplegato_pp.catalog.columns import schema, to_arrow, to_qtable
 from deeplegato_pp.catalog.cutouts import open_scene
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.measure import Measurer, Options
-from deeplegato_pp.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Shard
+from deeplegato_pp.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Shard, crowd_of
 from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import one_process
 from deeplegato_pp.catalog.sources import SourceList, as_sources
@@ -45,14 +45,16 @@ class CatalogueRows:
         return len(self.sources)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        plan = Plan(self.sources, self.chunk, Shard(), {})
+        crowd = crowd_of(self.measurer.scene, self.measurer.options, self.sources)
+        plan = Plan(self.sources, self.chunk, Shard(), {}, crowd)
         for _, rows in one_process(self.measurer)(plan.chunk(n) for n in plan.numbers):
             yield from rows
 
     def to_table(self) -> Any:
         """Returns all rows as an ``astropy.table.QTable``, draws left out."""
         text = self.sources.ids.dtype.kind == "O"
-        return to_qtable(to_arrow(list(self), schema(bool(text), False)))
+        scene = self.measurer.options.scene
+        return to_qtable(to_arrow(list(self), schema(bool(text), False, scene=scene)))
 
 
 def catalog(
@@ -71,6 +73,8 @@ def catalog(
     seed: int = 0,
     batch_size: int = 64,
     chunk: int | None = None,
+    neighbours: str | None = None,
+    scene: str = "sersic",
     **inputs: Any,
 ) -> CatalogueRows:
     """Measures the sources of a mosaic, one row each, as ``deeplegato catalog`` does.
@@ -92,6 +96,10 @@ def catalog(
         seed: Random seed, with each source's id and position.
         batch_size: Sources that go through the network together.
         chunk: Sources cut out together.
+        neighbours: What becomes of sources that overlap: ``"fit"`` them together, ``"mask"`` them
+            by their segments, or ``"keep"`` them; None: fit where sources are refined, else mask
+            where a segmentation is given, else keep.
+        scene: What sources are fitted with, where refined, see :meth:`Predictor.refine`.
         **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,
             ``zero_point``, ``noise_correlation`` and the other fields of
             :class:`~deeplegato_pp.catalog.inputs.Inputs`.
@@ -114,18 +122,22 @@ def catalog(
     found = _images(images)
     refining = None
     if refine is not None:
-        refining = Refining(refine, refine_rule, fixed, star_odds, model_error, widths)
+        refining = Refining(refine, refine_rule, fixed, star_odds, model_error, widths, scene)
+    elif scene != "sersic":
+        raise ConfigError(
+            f"scene {scene} takes evidences, and nothing is refined. Add refine='exact'."
+        )
     elif fixed:
         raise ConfigError(
             "fixed holds parameters while refining, and nothing is refined. Add refine='exact'."
         )
-    options = Options(samples, seed, refining, draws, batch_size, widths)
-    scene = open_scene(Inputs(found, **inputs))
-    measurer = Measurer(predictor, scene, options)
+    options = Options(samples, seed, refining, draws, batch_size, widths, neighbours)
+    opened = open_scene(Inputs(found, **inputs))
+    measurer = Measurer(predictor, opened, options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)
     listed = as_sources(sources)
     if found:
-        listed = checked_positions(scene.mosaics, replace(listed, file=None))
+        listed = checked_positions(opened.mosaics, replace(listed, file=None))
     return CatalogueRows(measurer, listed, size)
 
 

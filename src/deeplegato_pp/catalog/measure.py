@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplegato_pp.catalog.blends import holds_another
-from deeplegato_pp.catalog.columns import DRAWS, draws_of
+from deeplegato_pp.catalog.chunks import Chunk
+from deeplegato_pp.catalog.columns import AFTER, DRAWS, draws_of
 from deeplegato_pp.catalog.cutouts import Cutout, Scene, open_scene
+from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.positions import find_places
 from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.strays import leaves_segment, nearest_distance, ran_away
 from deeplegato_pp.checks import check_choice, check_positive_integer
+from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import WIDTHS
+from deeplegato_pp.inference.posterior.neighbours import CLOSEST, Neighbours
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.isolation import isolated, reason_of
 from deeplegato_pp.observation.binning import GOAL_RADIUS
@@ -29,6 +34,9 @@ from deeplegato_pp.scene.parameters import RADIUS
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
     from deeplegato_pp.inference.refine.policy import Refining
+
+NEIGHBOURS = ("fit", "mask", "keep")
+"""What may become of sources that overlap."""
 
 LARGEST_CUTOUT = 8
 """Side of the largest cutout, in stamps: what a galaxy too large for one is measured on."""
@@ -45,6 +53,9 @@ class Options:
         draws: Equally weighted draws kept per source in the table; 0 for none.
         batch: Sources that go through the network together.
         widths: Of what is not refined, ``honest`` or ``noise``.
+        neighbours: What becomes of sources that overlap: ``fit`` them together, ``mask`` them by
+            their segments, or ``keep`` them; None: ``fit`` where sources are refined, else
+            ``mask`` where a segmentation is known, else ``keep``.
     """
 
     samples: int = 1000
@@ -53,24 +64,29 @@ class Options:
     draws: int = 0
     batch: int = 64
     widths: str = "honest"
+    neighbours: str | None = None
+
+    @property
+    def scene(self) -> str:
+        """What sources are fitted with, see :meth:`Predictor.refine`."""
+        return "sersic" if self.refining is None else self.refining.scene
+
+    @property
+    def fits_neighbours(self) -> bool:
+        """Whether sources that overlap are fitted together."""
+        return self.neighbours == "fit" or (self.neighbours is None and self.refining is not None)
 
     def __post_init__(self) -> None:
+        if self.neighbours is not None:
+            check_choice(self.neighbours, NEIGHBOURS, "neighbours")
+        if self.neighbours == "fit" and self.refining is None:
+            raise ConfigError(
+                "neighbours are fitted by the exact posterior, and nothing is refined. Refine "
+                "(--refine), or mask or keep neighbours."
+            )
         check_positive_integer(self.samples, "samples")
         check_positive_integer(self.batch, "batch")
         check_choice(self.widths, WIDTHS, "widths")
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Sources that are cut, measured and written together.
-
-    Attributes:
-        number: Of the chunk in the list.
-        sources: Its sources.
-    """
-
-    number: int
-    sources: SourceList
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +108,7 @@ class Measurer:
     def __post_init__(self) -> None:
         if self.options.refining is not None:
             self.options.refining.check(self.predictor.prior)
+        check_neighbours(self.options, self.scene)
 
     def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
         """Returns the rows of a chunk, one per source, in order.
@@ -101,26 +118,19 @@ class Measurer:
         """
 
         def together(rows: Sequence[int]) -> list[dict[str, Any]]:
-            part = chunk
-            if len(rows) < len(chunk.sources):
-                part = replace(chunk, sources=chunk.sources[list(rows)])
+            part = chunk if len(rows) == len(chunk.sources) else chunk.part(rows)
             cut = self.cut(part)
             return self.finish(part, cut, self.infer(part, cut))
 
         def failed(i: int, error: Exception) -> dict[str, Any]:
-            single = replace(chunk, sources=chunk.sources[[i]])
-            return as_failed(single, reason_of(error), self.predictor.name)[0]
+            return as_failed(chunk.part([i]), reason_of(error), self.predictor.name)[0]
 
         return isolated(range(len(chunk.sources)), together, failed)
 
     def cut(self, chunk: Chunk) -> list[Cutout]:
         """Reads the cutouts of a chunk."""
         with _timed(self.seconds, "cut"):
-            places = find_places(self.scene.mosaics, chunk.sources)
-            side = self.predictor.image_size
-            return [
-                self.scene.cutout(chunk.sources, i, place, side) for i, place in enumerate(places)
-            ]
+            return self._cutouts(chunk.sources)
 
     def infer(self, chunk: Chunk, cutouts: list[Cutout]) -> Posterior:
         """Returns the posteriors of a chunk; sources without cutout are failed ones.
@@ -128,19 +138,18 @@ class Measurer:
         A galaxy too large for the stamp is cut out again, wider, and put in `cutouts`.
         """
         with _timed(self.seconds, "network"):
-            found = self._posteriors(chunk, list(range(len(cutouts))), cutouts)
-            wide = self._recut(chunk, cutouts, found)
-            if wide:
-                again = self._posteriors(chunk, wide, cutouts)
-                for i, row in zip(wide, again, strict=True):
-                    found[i] = row
-            posterior = Posterior.concatenate(found)
+            found = self._network(chunk.sources, cutouts)
         refining = self.options.refining
         if refining is None:
-            return posterior
+            return Posterior.concatenate(found)
         with _timed(self.seconds, "refine"):
+            start, neighbours = list(found), None
+            if self.options.fits_neighbours:
+                neighbours = self._beside(chunk, cutouts, start)
             seeds = [chunk.sources.seed(i, self.options.seed) for i in range(len(cutouts))]
-            return refining.apply(self.predictor, posterior, seeds)
+            posterior = Posterior.concatenate(start)
+            refined = refining.apply(self.predictor, posterior, seeds, neighbours)
+            return self._without_runaways(chunk.sources, cutouts, found, refined)
 
     def finish(
         self, chunk: Chunk, cutouts: list[Cutout], posterior: Posterior
@@ -149,41 +158,117 @@ class Measurer:
         with _timed(self.seconds, "rows"):
             rows = posterior.rows()
             kept = self._kept_draws(chunk, posterior)
-            return [
-                self._row(chunk.sources, i, cutouts[i], row) | ({DRAWS: kept[i]} if kept else {})
-                for i, row in enumerate(rows)
-            ]
+            finished = []
+            for i, row in enumerate(rows):
+                single = posterior[[i]]
+                found = self._row(chunk.sources, i, cutouts[i], row, single)
+                finished.append(found | ({DRAWS: kept[i]} if kept else {}))
+            return finished
 
     # --- measuring ----------------------------------------------------------------------------
 
+    def _cutouts(self, sources: SourceList) -> list[Cutout]:
+        masked, side = self.options.neighbours != "keep", self.predictor.image_size
+        return [
+            self.scene.cutout(sources, i, place, side, masked=masked)
+            for i, place in enumerate(find_places(self.scene.mosaics, sources))
+        ]
+
+    def _network(self, sources: SourceList, cutouts: list[Cutout]) -> list[Posterior]:
+        """The network's posteriors, each a batch of one; galaxies too large are cut out anew."""
+        found = self._posteriors(sources, list(range(len(cutouts))), cutouts)
+        wide = self._recut(sources, cutouts, found)
+        again = self._posteriors(sources, wide, cutouts)
+        for i, row in zip(wide, again, strict=True):
+            found[i] = row
+        return found
+
+    def _beside(
+        self, chunk: Chunk, cutouts: list[Cutout], found: list[Posterior]
+    ) -> list[Neighbours | None]:
+        """The neighbours that each source is to be fitted with.
+
+        Where a segmentation hides them, the source is cut out and measured once more, in `found`.
+        """
+        around = None
+        if chunk.around is not None:
+            cut = self._cutouts(chunk.around)
+            around = Found(chunk.around, cut, self._network(chunk.around, cut))
+        groups = groups_of(Found(chunk.sources, cutouts, found), around)
+        neighbours: list[Neighbours | None] = []
+        shown = list(cutouts)
+        for i, (group, candidates) in enumerate(groups):
+            others = [candidates[k] for k in group.others]
+            neighbours.append(neighbours_from(cutouts[i], others) if others else None)
+            if others and cutouts[i].segment is not None:
+                place, side = cutouts[i].place, len(cutouts[i].segment)  # type: ignore[arg-type]
+                beside = [(e.x, e.y) for e in others]
+                shown[i] = self.scene.cutout(chunk.sources, i, place, side, beside=beside)
+        anew = [i for i, cutout in enumerate(shown) if cutout is not cutouts[i]]
+        for i, row in zip(anew, self._posteriors(chunk.sources, anew, shown), strict=True):
+            found[i] = row
+        for i, (group, _) in enumerate(groups):
+            if group.cut:
+                found[i] = _flagged(found[i], Flag.GROUP_CUT)
+        return neighbours
+
+    def _without_runaways(
+        self,
+        sources: SourceList,
+        cutouts: list[Cutout],
+        network: list[Posterior],
+        refined: Posterior,
+    ) -> Posterior:
+        """Refined rows, but the network's where refining ran away to a neighbour."""
+        lost: dict[int, str] = {}
+        for i, m in enumerate(refined.measurements):
+            if m.measured and m.method != "amortized":
+                reason = ran_away(refined[[i]], network[i], cutouts[i], sources, i)
+                if reason:
+                    lost[i] = reason
+        if not lost:
+            return refined
+        rows = [refined[[i]] for i in range(len(refined))]
+        kept = self._posteriors(sources, list(lost), cutouts, self.options.widths)
+        for (i, reason), row in zip(lost.items(), kept, strict=True):
+            rows[i] = _flagged(row, Flag.RUNAWAY, f"refining ran away: {reason}")
+        return Posterior.concatenate(rows)
+
     def _posteriors(
-        self, chunk: Chunk, chosen: list[int], cutouts: list[Cutout]
+        self,
+        sources: SourceList,
+        chosen: list[int],
+        cutouts: list[Cutout],
+        widths: str | None = None,
     ) -> list[Posterior]:
         """One posterior per chosen source, each a batch of one."""
+        if widths is None:  # refining starts from the network's own draws
+            widths = self.options.widths if self.options.refining is None else "noise"
         seen = [i for i in chosen if cutouts[i].observation is not None]
         found: dict[int, Posterior] = {}
         if seen:
             measured = self.predictor.posterior(
                 [cutouts[i].observation for i in seen],  # type: ignore[misc]
                 self.options.samples,
-                [chunk.sources.seed(i, self.options.seed) for i in seen],
+                [sources.seed(i, self.options.seed) for i in seen],
                 self.options.batch,
-                # Refining starts from the network's own draws.
-                self.options.widths if self.options.refining is None else "noise",
+                widths,
             )
             found = {i: measured[[k]] for k, i in enumerate(seen)}
         for i in chosen:
             if i not in found:
-                found[i] = self._failed(chunk.sources, i, cutouts[i].reason)
+                found[i] = self._failed(sources, i, cutouts[i].reason)
         return [found[i] for i in chosen]
 
     def _failed(self, sources: SourceList, i: int, reason: str) -> Posterior:
         measurement = Measurement(name=sources.label(i), reason=reason, model=self.predictor.name)
         return Posterior.failed(measurement, self.options.samples, self.predictor.image_size)
 
-    def _recut(self, chunk: Chunk, cutouts: list[Cutout], found: list[Posterior]) -> list[int]:
+    def _recut(
+        self, sources: SourceList, cutouts: list[Cutout], found: list[Posterior]
+    ) -> list[int]:
         """Cuts out again, wider, the galaxies that were too large; returns which."""
-        if chunk.sources.file is not None:
+        if sources.file is not None:
             return []
         stamp, wide = self.predictor.image_size, []
         for i, row in enumerate(found):
@@ -192,7 +277,8 @@ class Measurer:
                 continue
             radius = float(row.batch_samples[0, :, RADIUS].median()) / m.observation.pixel_scale
             factor = min(max(2, math.ceil(radius / GOAL_RADIUS)), LARGEST_CUTOUT)
-            wider = self.scene.cutout(chunk.sources, i, cutouts[i].place, factor * stamp)
+            masked = self.options.neighbours != "keep"
+            wider = self.scene.cutout(sources, i, cutouts[i].place, factor * stamp, masked=masked)
             if wider.observation is not None:
                 cutouts[i] = wider
                 wide.append(i)
@@ -214,7 +300,12 @@ class Measurer:
         return kept
 
     def _row(
-        self, sources: SourceList, i: int, cutout: Cutout, row: dict[str, Any]
+        self,
+        sources: SourceList,
+        i: int,
+        cutout: Cutout,
+        row: dict[str, Any],
+        posterior: Posterior,
     ) -> dict[str, Any]:
         """Puts a row of results into its place in the mosaic."""
         place = cutout.place
@@ -235,13 +326,19 @@ class Measurer:
             flags &= ~int(Flag.CROPPED)  # a wide cutout is ours, not the user's image
         if sources.duplicate is not None and bool(sources.duplicate[i]):
             flags |= Flag.DUPLICATE
-        if _holds_another(sources, i, row):
+        m = posterior.measurements[0]
+        together = m.member is not None and m.neighbours is not None
+        if _holds_another(sources, i, row, together):
             flags |= Flag.SAME_OBJECT
-            if row["quality"] == "good":
-                row["quality"] = Flag.SAME_OBJECT.level
+        reason = leaves_segment(posterior, cutout)
+        if reason:
+            flags |= Flag.OFF_SEGMENT
+            row["notes"] = "; ".join([*([row["notes"]] if row["notes"] else []), reason])
         row |= {"flags": int(flags), "flag_names": ",".join(Flag.names(flags))}
+        row["quality"] = replace(m, flags=int(flags)).quality
         refined = int(row["method"] not in (None, "amortized"))
-        return own | row | {"refined": refined}
+        size = 1 + len(m.neighbours) if together and m.neighbours is not None else 1
+        return own | row | {"refined": refined, "group_size": size}
 
     def _sky(self, sources: SourceList, i: int, place: Any) -> dict[str, Any]:
         ra, dec = _number(sources.ra[i]), _number(sources.dec[i])
@@ -253,15 +350,38 @@ class Measurer:
         return {"ra": ra, "dec": dec}
 
 
-def _holds_another(sources: SourceList, i: int, row: dict[str, Any]) -> bool:
-    """Whether a row's fit takes in another source of the list."""
+def _holds_another(
+    sources: SourceList, i: int, row: dict[str, Any], together: bool = False
+) -> bool:
+    """Whether a row's fit takes in another source of the list.
+
+    Of sources that were fitted together only one at the same place can be.
+    """
     radius, scale, fwhm = (row[k] for k in ("effective_radius_pix", "pixel_scale", "psf_fwhm"))
-    if radius is None or scale is None or fwhm is None or sources.nearest_px is None:
+    if radius is None or scale is None or fwhm is None:
         return False
-    distance = float(sources.nearest_px[i])
-    if not math.isfinite(distance) and sources.nearest_arcsec is not None:
-        distance = float(sources.nearest_arcsec[i]) / scale
-    return holds_another(distance, radius, fwhm)
+    distance = nearest_distance(sources, i, scale)
+    return distance < CLOSEST if together else holds_another(distance, radius, fwhm)
+
+
+def check_neighbours(options: Options, scene: Scene) -> None:
+    """Refuses to mask neighbours by a segmentation that is not there.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if options.neighbours == "mask" and not scene.segmented:
+        raise InputError(
+            "neighbours are masked by their segments, and no segmentation was given. Give one "
+            "(--segmentation), find the sources with --detect, or fit or keep neighbours."
+        )
+
+
+def _flagged(posterior: Posterior, flag: Flag, note: str = "") -> Posterior:
+    """A posterior of one source with a flag more, and a note."""
+    m = posterior.measurements[0]
+    notes = (*m.notes, note) if note else m.notes
+    return replace(posterior, measurements=[replace(m, flags=int(m.flags | flag), notes=notes)])
 
 
 def open_measurer(load: Callable[[], Estimator], inputs: Inputs, options: Options) -> Measurer:
@@ -303,7 +423,7 @@ def as_failed(chunk: Chunk, reason: str, model: str) -> list[dict[str, Any]]:
     for i in range(len(chunk.sources)):
         measurement = Measurement(name=chunk.sources.label(i), reason=reason, model=model)
         row = Posterior.failed(measurement, 1, 1).rows()[0]
-        own: dict[str, Any] = {"id": _plain_id(chunk.sources.ids[i]), "refined": 0}
+        own: dict[str, Any] = {"id": _plain_id(chunk.sources.ids[i]), **dict.fromkeys(AFTER, 0)}
         own |= {name: _number(getattr(chunk.sources, name)[i]) for name in ("ra", "dec")}
         rows.append(own | row)
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from deeplegato_pp.arrays import Array
@@ -11,17 +13,15 @@ GROW = 2
 """Pixels by which neighbours' segments are grown before they are masked."""
 
 
-def neighbours_of(segments: Array, x: float, y: float, grow: int = GROW) -> Array:
-    """Returns which pixels belong to other sources than the one at (x, y).
+def segment_at(segments: Array, x: float, y: float) -> int:
+    """Returns the number of a source's segment; -1 if it has none.
 
-    Its own segment is the one at its pixel, or else the one most frequent within 2 px; others are
-    grown by `grow` pixels where they do not meet its own.
+    It is the one at its pixel, or else the one most frequent within 2 px.
 
     Args:
         segments: With shape (H, W), 0 where there is no source.
         x: Column of the source. [px of the array]
         y: Row.
-        grow: [px]
 
     Raises:
         RangeError: If (x, y) is not in the array.
@@ -34,7 +34,28 @@ def neighbours_of(segments: Array, x: float, y: float, grow: int = GROW) -> Arra
         near = segments[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3]
         labels, counts = np.unique(near[near > 0], return_counts=True)
         own = labels[counts.argmax()] if len(labels) else -1
-    others = (segments != 0) & (segments != own)
+    return int(own)
+
+
+def neighbours_of(
+    segments: Array, x: float, y: float, kept: Sequence[int] = (), grow: int = GROW
+) -> Array:
+    """Returns which pixels belong to other sources than the one at (x, y).
+
+    They are grown by `grow` pixels where they do not meet the source's own segment.
+
+    Args:
+        segments: With shape (H, W), 0 where there is no source.
+        x: Column of the source. [px of the array]
+        y: Row.
+        kept: Segments of others that stay.
+        grow: [px]
+
+    Raises:
+        RangeError: If (x, y) is not in the array.
+    """
+    own = [segment_at(segments, x, y), *kept]
+    others = (segments != 0) & ~np.isin(segments, own)
     for _ in range(grow if others.any() else 0):
         wider = others.copy()
         wider[1:] |= others[:-1]
@@ -42,4 +63,4 @@ def neighbours_of(segments: Array, x: float, y: float, grow: int = GROW) -> Arra
         wider[:, 1:] |= others[:, :-1]
         wider[:, :-1] |= others[:, 1:]
         others = wider
-    return others & (segments != own)
+    return others & ~np.isin(segments, own)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deeplegato_pp._version import __version__
 from deeplegato_pp.catalog.cutouts import Scene, open_scene
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import Measurer, Options
+from deeplegato_pp.catalog.measure import Measurer, Options, check_neighbours
 from deeplegato_pp.catalog.output import (
     check_catalogue_output,
     is_folder,
@@ -24,6 +24,7 @@ from deeplegato_pp.catalog.plan import (
     REFINED_CHUNK,
     Plan,
     Shard,
+    crowd_of,
     describe,
     file_mark,
     fingerprint,
@@ -183,13 +184,16 @@ def make_catalogue(
     sources = checked_positions(scene.mosaics, sources)
     size = request.chunk or (CHUNK if request.options.refining is None else REFINED_CHUNK)
     configuration = describe(inputs, request.options, sources, size, network.mark)
-    plan = Plan(sources, size, request.shard, configuration)
+    check_neighbours(request.options, scene)
+    crowd = crowd_of(scene, request.options, sources)
+    plan = Plan(sources, size, request.shard, configuration, crowd)
     total = plan.total
     run = Run(
         plan,
         request.output,
         network.name,
         request.options.draws,
+        request.options.scene,
         request.resume,
         request.overwrite,
         lambda rows, new: progress(total, rows, new),

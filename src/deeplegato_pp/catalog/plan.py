@@ -12,9 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deeplegato_pp._version import __version__
+from deeplegato_pp.catalog.chunks import Chunk
+from deeplegato_pp.catalog.cutouts import Scene
+from deeplegato_pp.catalog.groups import Crowd
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import Chunk, Options
+from deeplegato_pp.catalog.measure import Options
 from deeplegato_pp.catalog.sources import SourceList
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.errors import ConfigError, InputError
@@ -72,12 +77,14 @@ class Plan:
         size: Sources per chunk.
         shard: The part that this run does.
         configuration: All that the numbers depend on, for the manifest.
+        crowd: Who lies near whom in the list, where sources are fitted together; else None.
     """
 
     sources: SourceList
     size: int
     shard: Shard
     configuration: dict[str, Any]
+    crowd: Crowd | None = None
 
     def __post_init__(self) -> None:
         check_positive_integer(self.size, "chunk")
@@ -90,7 +97,9 @@ class Plan:
 
     def chunk(self, number: int) -> Chunk:
         """Returns one chunk."""
-        return Chunk(number, self.sources[slice(number * self.size, (number + 1) * self.size)])
+        rows = np.arange(len(self.sources))[number * self.size : (number + 1) * self.size]
+        around = None if self.crowd is None else self.crowd.around(rows)
+        return Chunk(number, self.sources[rows], around)
 
     def length(self, number: int) -> int:
         """Returns how many sources a chunk has."""
@@ -204,6 +213,20 @@ def command_line() -> str:
     import shlex
 
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+
+
+def crowd_of(scene: Scene, options: Options, sources: SourceList) -> Crowd | None:
+    """Returns who lies near whom, where sources are fitted together; else None.
+
+    Args:
+        scene: The images.
+        options: How sources are measured.
+        sources: The list.
+    """
+    if not options.fits_neighbours or sources.file is not None:
+        return None
+    scales = [m.pixel_scale for m in scene.mosaics if m.pixel_scale is not None]
+    return Crowd(sources, max(scales, default=0.0))
 
 
 def pieces(items: range, size: int) -> Iterator[range]:

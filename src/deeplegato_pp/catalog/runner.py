@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp._version import __version__
 from deeplegato_pp.catalog.checkpoints import WorkFolder
+from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.columns import schema, to_arrow
-from deeplegato_pp.catalog.measure import Chunk, Measurer
+from deeplegato_pp.catalog.measure import Measurer
 from deeplegato_pp.catalog.output import (
     check_catalogue_output,
     is_folder,
@@ -71,6 +72,7 @@ class Run:
         output: Where to.
         model: Name and version of the network, for the catalogue's metadata.
         draws: Whether rows hold draws.
+        scene: What sources are fitted with.
         resume: Go on with what an earlier run has finished.
         overwrite: Throw it away.
         advance: Told of finished rows: their number, and whether they are new.
@@ -81,6 +83,7 @@ class Run:
     output: Path
     model: str
     draws: int = 0
+    scene: str = "sersic"
     resume: bool = False
     overwrite: bool = False
     advance: Callable[[int, bool], None] = field(default=lambda rows, new: None)
@@ -120,7 +123,7 @@ class Run:
     ) -> None:
         if not numbers:
             return
-        table = schema(self._text_ids, bool(self.draws))
+        table = schema(self._text_ids, bool(self.draws), scene=self.scene)
         for chunk, rows in backend()(self.plan.chunk(n) for n in numbers):
             started = time.perf_counter()
             work.store(self.plan, chunk.number, to_arrow(rows, table))
@@ -134,7 +137,7 @@ class Run:
         joining = time.perf_counter()
         parts = [work.part(n) for n in self.plan.numbers]
         metadata = self.metadata()
-        joined = schema(self._text_ids, bool(self.draws), metadata)
+        joined = schema(self._text_ids, bool(self.draws), metadata, self.scene)
         with disk_full_named(self.output):
             files = write_catalogue(parts, self.output, joined, self.plan.shard.suffix)
         rows = measured = 0

@@ -96,6 +96,11 @@ class SourceList:
         chosen = {k: v[index] for k, v in vars(self).items() if v is not None}
         return SourceList(**chosen)
 
+    def joined(self, other: SourceList) -> SourceList:
+        """Returns this list and another of the same columns, one after the other."""
+        pairs = {k: (v, getattr(other, k)) for k, v in vars(self).items() if v is not None}
+        return SourceList(**{k: np.concatenate(both) for k, both in pairs.items()})
+
     def label(self, i: int) -> str:
         """What to call a source in messages."""
         return str(self.ids[i])

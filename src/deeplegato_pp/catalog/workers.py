@@ -12,12 +12,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.measure import (
-    Chunk,
     Measurer,
     Options,
     as_failed,
@@ -190,7 +190,7 @@ def _one_by_one(client: Any, job: Job, chunk: Chunk, model: str) -> Rows:
     from distributed import KilledWorker
 
     rows: Rows = []
-    left = deque(replace(chunk, sources=chunk.sources[[i]]) for i in range(len(chunk.sources)))
+    left = deque(chunk.part([i]) for i in range(len(chunk.sources)))
     while left:
         single = left.popleft()
         future = client.submit(measure_chunk, job, single, pure=False)

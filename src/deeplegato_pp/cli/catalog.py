@@ -125,6 +125,15 @@ def catalog(
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
     widths: options.WidthsOption = options.Widths.honest,
+    scene: options.Scene = None,
+    neighbours: Annotated[
+        options.Neighbours | None,
+        typer.Option(
+            "--neighbours",
+            help="Sources that overlap: fitted together, masked by their segments, or kept.",
+            show_default="fit if refined, else mask with a segmentation, else keep",
+        ),
+    ] = None,
     model: options.ModelName = None,
     output: Annotated[
         Path | None,
@@ -202,7 +211,9 @@ def catalog(
         star_odds,
         model_error,
         widths.value,
+        scene,
     )
+    how = None if neighbours is None else neighbours.value
     given: dict[str, Any] = {
         "images": tuple(images or ()),
         "extension": options.extension_from(extension),
@@ -244,7 +255,7 @@ def catalog(
     request = Request(
         inputs=Inputs(**given),
         output=output,
-        options=Options(samples, seed, refining, draws, widths=widths.value),
+        options=Options(samples, seed, refining, draws, widths=widths.value, neighbours=how),
         sources=sources,
         detection=found,
         subtract_background=subtract_background,

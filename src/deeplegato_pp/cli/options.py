@@ -38,6 +38,14 @@ class RefineRule(str, Enum):  # noqa: UP042
     auto = "auto"
 
 
+class Neighbours(str, Enum):  # noqa: UP042
+    """What becomes of sources that overlap."""
+
+    fit = "fit"
+    mask = "mask"
+    keep = "keep"
+
+
 class Widths(str, Enum):  # noqa: UP042
     """What error bars hold."""
 
@@ -126,6 +134,16 @@ ZeroPoint = Annotated[
 Method = Annotated[
     RefineMethod,
     typer.Option("--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."),
+]
+
+Scene = Annotated[
+    str | None,
+    typer.Option(
+        "--scene",
+        metavar="SCENE",
+        help="Components: sersic (default), sersic+point, bulge+disc, sersic+sersic, or auto, "
+        "which compares the first three.",
+    ),
 ]
 
 Fix = Annotated[

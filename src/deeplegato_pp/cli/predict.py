@@ -108,15 +108,7 @@ def predict(
     ] = False,
     fix: options.Fix = None,
     star_odds: options.StarOdds = None,
-    scene: Annotated[
-        str | None,
-        typer.Option(
-            "--scene",
-            metavar="SCENE",
-            help="Components: sersic (default), sersic+point, bulge+disc, sersic+sersic, or auto, "
-            "which compares the first three.",
-        ),
-    ] = None,
+    scene: options.Scene = None,
     bands: Annotated[
         str | None,
         typer.Option(

@@ -106,12 +106,12 @@ def parameter_columns(scenes: Sequence[str]) -> dict[str, tuple[str, str, float 
     return columns
 
 
-def units() -> dict[str, str]:
-    """Returns the unit of every column that any scene may add; "" for pure numbers."""
+def units(scenes: Sequence[str] = SCENES) -> dict[str, str]:
+    """Returns the unit of every column that scenes add; "" for pure numbers."""
     found = {"best_scene": "", "scene_odds": "", "scene_ess": "", "scene_khat": ""}
-    for scene in SCENES:
+    for scene in scenes:
         found |= dict.fromkeys(_evidence_names(scene), "")
-    for name, (unit, _, _) in parameter_columns(SCENES).items():
+    for name, (unit, _, _) in parameter_columns(scenes).items():
         found |= dict.fromkeys(names_of(name), unit)
     return found
 

@@ -112,13 +112,16 @@ def in_force(
         row: Which of them it is.
         fixed: Values held, at the reference instrument.
     """
+    member = likelihood.coordinates
+    together = isinstance(member, Member)
     return replace(
         m,
+        flags=int(m.flags | (Flag.FITTED_TOGETHER if together else 0)),
         mask=likelihood.stamps.mask[row].cpu().numpy(),
         noise_correlation=float(likelihood.stamps.noise_correlation[row]),
         model_error=likelihood.model_error,
         fixed=dict(fixed),
-        member=member if isinstance(member := likelihood.coordinates, Member) else None,
+        member=member if isinstance(member, Member) else None,
     )
 
 
