@@ -1,0 +1,1 @@
+"""One module per program: `fit(galaxy, method)` returns a `Fit`."""
