@@ -178,7 +178,7 @@ def _drawn(profile: galsim.GSObject, side: int, pixel: bool = True) -> np.ndarra
 def real(home: Path, data: Path) -> None:
     """Cuts what the programs can fit: tiers A and B with a PSF, 40 to 300 px, nothing degenerate."""
     from deeplegato_pp import Observation
-    from deeplegato_pp.errors import DeepLeGAToPPError
+    from deeplegato_pp.errors import InputError
 
     home.mkdir(parents=True, exist_ok=True)
     truth = {}
@@ -190,7 +190,7 @@ def real(home: Path, data: Path) -> None:
             continue
         try:
             seen = Observation.from_fits(data / row["file"])
-        except DeepLeGAToPPError as error:
+        except InputError as error:
             print(f"{row['file']} is left out: {error}", flush=True)
             continue
         psf = np.asarray(seen.psf, dtype=float)
