@@ -7,7 +7,7 @@ EXAMPLE ?= src/deeplegato_pp/examples/hst_galaxy.fits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install dev test test-slow test-portable test-oldest docs lint format clean
+.PHONY: help demo install dev test test-slow test-portable test-oldest docs peers lint format clean
 
 # Tests allocate and free the same large arrays over and over: glibc is told to keep the memory,
 # since handing it back to the system and asking again can cost more than the arithmetic.
@@ -24,6 +24,7 @@ AVX2   := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_I
           NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 NATIVE :=
 PORTABLE_TESTS ?=
+PEERS ?=
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,11 @@ test-oldest: $(OLDEST)/.installed  ## run the fast tests with the oldest release
 docs: $(VENV)/.installed-docs  ## build the documentation site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+peers: $(VENV)/.installed-peers  ## fit the same galaxies with other programs: peers/peers.md (hours)
+	$(BIN)/python benchmarks/peers run peers $(PEERS)
+	$(BIN)/python benchmarks/peers renderers peers
+	$(BIN)/python benchmarks/peers report peers -o peers
+
 lint: dev  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,6 +89,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-peers: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[peers]"
+	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"

@@ -1,8 +1,8 @@
 """The same galaxies through this program and its peers: errors, error bars, failures, time.
 
-    python benchmarks/peers run WORK                       # everything; hours. Go on: the same again
+    python benchmarks/peers run WORK             # everything: hours; the same again goes on
     python benchmarks/peers run WORK -n 10 5 --programs pyimfit statmorph deeplegato
-    python benchmarks/peers run WORK --data FOLDER         # the real galaxies too
+    python benchmarks/peers run WORK --data FOLDER      # the real galaxies too
     python benchmarks/peers report WORK -o docs/validation
     python benchmarks/peers renderers WORK                 # the renderers alone, against quadrature
 
@@ -61,7 +61,7 @@ def main() -> None:
         table = runner.collect(args.work, list(PROGRAMS))
         print(f"{table.num_rows} answers in {args.work / 'answers.parquet'}")
     elif args.command == "report":
-        import report as pages
+        import pages
 
         pages.write(args.work, args.output)
     else:

@@ -80,9 +80,7 @@ def _pysersic(name: str) -> Callable[..., Draw]:
 def astrophot(size: int, fwhm: float, whole: np.ndarray, bare: np.ndarray) -> Draw:
     import astrophot as ap
 
-    target = ap.TargetImage(
-        data=np.zeros((size, size)), psf=ap.PSFImage(data=bare), zeropoint=0.0
-    )
+    target = ap.TargetImage(data=np.zeros((size, size)), psf=ap.PSFImage(data=bare), zeropoint=0.0)
     middle = (size - 1) / 2
 
     def draw(p: dict[str, float]) -> np.ndarray:
@@ -177,7 +175,8 @@ def ours_in_one_call(cases: list[dict[str, float]], size: int, psf: np.ndarray) 
     from deeplegato_pp.data import SersicSimulator
 
     simulator = SersicSimulator(size, pixel_scale=1.0, zero_point=0.0)
-    rows = [[0.0, *(p[k] for k in ("radius", "index", "axis_ratio", "angle", "x", "y"))] for p in cases]
+    names = ("radius", "index", "axis_ratio", "angle", "x", "y")
+    rows = [[0.0, *(p[k] for k in names)] for p in cases]
     params, kernel = torch.tensor(rows), torch.from_numpy(psf).float()
     simulator.render(params, kernel)
     started = time.process_time()

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from environments import interpreter
+from pages import markdown
 from programs import PROGRAMS
-from report import markdown
 from scipy.special import erf, gammaincinv
 
 HERE = Path(__file__).parent
@@ -54,8 +54,9 @@ def quadrature(radius: float, index: float, q: float, radial: int, angles: int) 
     b = gammaincinv(2.0 * index, 0.5)
     ends = np.array([0.0, *np.geomspace(1e-4, 1.0, 8), 2.0, 4.0, 7.0, 11.0]) * 4.0 / b
     nodes, weights = np.polynomial.legendre.leggauss(radial)
-    s = np.concatenate([(hi + lo) / 2 + (hi - lo) / 2 * nodes for lo, hi in itertools.pairwise(ends)])
-    w = np.concatenate([(hi - lo) / 2 * weights for lo, hi in itertools.pairwise(ends)])
+    middle, half = (ends[1:] + ends[:-1]) / 2, (ends[1:] - ends[:-1]) / 2
+    s = (middle[:, None] + half[:, None] * nodes).ravel()
+    w = (half[:, None] * weights).ravel()
     w = w * np.exp(-b * s) * s ** (2.0 * index - 1.0)
     w /= math.gamma(2.0 * index) * b ** (-2.0 * index)
     r = radius * s**index

@@ -11,9 +11,8 @@ import os
 import queue
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,26 +59,37 @@ def fit_some(program: Program, python: str, log: Path, paths: list[Path]) -> lis
     packages = ",".join(p.partition("==")[0] for p in program.packages) or "deeplegato-pp"
     command = [python, str(HERE / "worker.py"), program.adapter, program.method or "-", packages]
     command += [str(p) for p in paths]
-    threads = {n: "1" for n in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     threads["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    with (log.parent / f"{program.name}.err").open("a") as errors:
-        process = subprocess.Popen(
+    limit, why = START_LIMIT + program.limit, ""
+    seen: set[str] = set()
+    lines: queue.Queue[str] = queue.Queue()
+    with (
+        (log.parent / f"{program.name}.err").open("a") as errors,
+        subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | threads
-        )
-        seen: set[str] = set()
-        why = ""
-        for line in lines_of(process, program.limit):
-            if line is None:
-                process.kill()
-                limit = program.limit if seen else START_LIMIT + program.limit
+        ) as process,
+    ):
+        listener = threading.Thread(target=listen, args=(process.stdout, lines), daemon=True)
+        listener.start()
+        while True:
+            try:
+                text = lines.get(timeout=limit)
+            except queue.Empty:
                 why = f"took more than {limit:.0f} s"
+                process.kill()
                 break
+            if not text:
+                break
+            line = json.loads(text)
+            append(log, {"not_run": line["missing"]} | line if "missing" in line else line)
             if "missing" in line:
-                append(log, {"not_run": line["missing"]} | line)
                 return []
-            append(log, line)
-            seen.add(line.get("id", ""))
+            if "id" in line:
+                seen.add(line["id"])
+                limit = program.limit
         process.wait()
+        listener.join()
     left = [p for p in paths if p.stem not in seen]
     if left:
         why = why or f"the process ended with status {process.returncode}"
@@ -88,28 +98,11 @@ def fit_some(program: Program, python: str, log: Path, paths: list[Path]) -> lis
     return left
 
 
-def lines_of(process: subprocess.Popen[str], limit: float) -> Iterator[dict[str, Any] | None]:
-    """Yields a process's lines; None if it is silent for longer than it may be."""
-    lines: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
-        lines.put("")
-
-    threading.Thread(target=listen, daemon=True).start()
-    number = 0
-    while True:
-        try:
-            line = lines.get(timeout=limit + (START_LIMIT if number < 2 else 0.0))
-        except queue.Empty:
-            yield None
-            return
-        if not line:
-            return
-        number += 1
-        yield json.loads(line)
+def listen(stream: IO[str], lines: queue.Queue[str]) -> None:
+    """Hands on a process's lines; an empty one says that it has ended."""
+    for line in stream:
+        lines.put(line)
+    lines.put("")
 
 
 def read(log: Path) -> list[dict[str, Any]]:

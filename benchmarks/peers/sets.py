@@ -176,7 +176,7 @@ def _drawn(profile: galsim.GSObject, side: int, pixel: bool = True) -> np.ndarra
 
 
 def real(home: Path, data: Path) -> None:
-    """Cuts what the programs can fit: tiers A and B with a PSF, 40 to 300 px, nothing degenerate."""
+    """Keeps what all can fit: tiers A and B with a PSF, 40 to 300 px, nothing degenerate."""
     from deeplegato_pp import Observation
     from deeplegato_pp.errors import InputError
 
@@ -201,7 +201,8 @@ def real(home: Path, data: Path) -> None:
         unit = float(np.median(sigma[~mask]))
         image, sigma = np.where(mask, 0.0, image / unit), np.where(mask, 1.0, sigma / unit)
         name = str(row["file"]).replace("/", "__").removesuffix(".fits")
-        galaxy = Galaxy(image, psf / psf.sum(), psf / psf.sum(), sigma, mask, moments(image, sigma, mask))
+        psf = psf / psf.sum()
+        galaxy = Galaxy(image, psf, psf, sigma, mask, moments(image, sigma, mask))
         galaxy.save(home / f"{name}.npz")
         reference = {
             "radius": row["ref_effective_radius_px"],

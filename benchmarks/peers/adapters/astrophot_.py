@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from galaxy import Fit, Galaxy, sersic_flux, surface_brightness
 
-
 BATCH = 16
 """Galaxies that :func:`fit_many` is given at a time."""
 

@@ -11,9 +11,7 @@ from galaxy import PARAMETERS, Fit, Galaxy
 from pysersic import FitSingle
 from pysersic.priors import autoprior
 
-NAMES = dict(
-    zip(PARAMETERS, ("flux", "r_eff", "n", "ellip", "theta", "xc", "yc"), strict=True)
-)
+NAMES = dict(zip(PARAMETERS, ("flux", "r_eff", "n", "ellip", "theta", "xc", "yc"), strict=True))
 
 
 def fit(galaxy: Galaxy, method: str) -> Fit:
