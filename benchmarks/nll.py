@@ -18,6 +18,7 @@ import math
 import torch
 from torch import Tensor
 
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.galaxies import mirrored
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
@@ -61,7 +62,7 @@ def main() -> None:
     models = {name: DeepLeGAToPP.from_pretrained(name) for name in options.models}
     data = next(iter(models.values())).config.data
     for kind in ("isolated", "as in training"):
-        simulator = SersicSimulator.from_config(data, clean=kind == "isolated")
+        simulator = SersicSimulator.from_config(data, clean=kind == "isolated", truth=best_profiles)
         scenes = [
             simulator.sample_scene(BATCH, stream_generator(STREAM, step))
             for step in range(-(-options.number // BATCH))

@@ -1,9 +1,10 @@
 """Galaxies that are no Sérsic profiles: arms, bars, rings, bulges in discs, lopsided discs, clumps.
 
-Simulations for benchmarks. Each kind takes scenes of the simulator, whose galaxies are the smooth
-ones that structure is added to, and returns them with another noiseless image and a fresh drawing
-of the noise. No Sérsic parameters are true of such a galaxy: the truth is the profile that fits its
-noiseless image best, under the weights of the likelihood (`best_profile`).
+Simulations for benchmarks, kept apart from `deeplegato_pp.data.structure`, so that they are a test
+of what was trained or chosen with that. Each kind takes scenes of the simulator, whose galaxies are
+the smooth ones that structure is added to, and returns them with another noiseless image and a
+fresh drawing of the noise. No Sérsic parameters are true of such a galaxy: the truth is the profile
+that fits its noiseless image best, under the weights of the likelihood (`best_profile`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import math
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.sersic_simulator import Scene
-from deeplegato_pp.data.studies import bar_light, spiral_arms
 from deeplegato_pp.inference.fit.fit import Fit, fit
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import draw_noise
@@ -71,6 +72,79 @@ def _arms(draw: Draw, scene: Scene, strength: float) -> Tensor:
 
 def _bar(draw: Draw, scene: Scene, strength: float) -> Tensor:
     return bar_light(draw, scene, 0.1 * strength)
+
+
+def spiral_arms(draw: Draw, scene: Scene, contrast: float) -> Float[Tensor, "b n n"]:
+    """Returns what two spiral arms add to (and take from) the galaxies' light.
+
+    Winding and phase are drawn. The contrast fades as r^2/(r^2 + w^2), w being half of the PSF's
+    FWHM or an eighth of R_e, whichever is larger: nothing finer than the PSF is drawn.
+    """
+    x, y, radius = _galaxy_plane(draw, scene)
+    r2 = x**2 + y**2
+    core = torch.maximum(0.5 * scene.psf.fwhm, 0.125 * radius)[:, None, None]
+    winding = draw.uniform(2.0, 5.0) * torch.where(draw.chance(0.5), 1.0, -1.0)
+    phase = draw.uniform(0.0, 2.0 * math.pi)
+    angle = 2.0 * torch.atan2(y, x) + phase[:, None, None]
+    wave = torch.cos(angle + winding[:, None, None] * 0.5 * torch.log(r2 + core**2))
+    light: Tensor = scene.model * contrast * wave * (r2 / (r2 + core**2))
+    return light
+
+
+def _galaxy_plane(draw: Draw, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates along the major and minor axis, the minor one stretched by 1/q, and R_e. [px]"""
+    params = scene.params.to(draw.options["dtype"])
+    size = scene.model.shape[-1]
+    axis = torch.arange(size).to(params) - (size - 1) / 2
+    dx = axis[None, None, :] - params[:, CENTER_X, None, None]
+    dy = axis[None, :, None] - params[:, CENTER_Y, None, None]
+    t = torch.deg2rad(params[:, POSITION_ANGLE] + 90.0)[:, None, None]
+    along = dx * t.cos() + dy * t.sin()
+    across = (dy * t.cos() - dx * t.sin()) / params[:, AXIS_RATIO, None, None]
+    return along, across, params[:, RADIUS] / REFERENCE_PIXEL_SCALE
+
+
+def bar_light(draw: Draw, scene: Scene, fraction: float) -> Float[Tensor, "b n n"]:
+    """Returns what moving a part of the light into a bar adds and takes away."""
+    params = scene.params.to(draw.options["dtype"])
+    flux = 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - params[:, MAGNITUDE]))
+    radius = 0.5 * params[:, RADIUS] / REFERENCE_PIXEL_SCALE
+    stretch, ratio, turn = _projected(draw.uniform(0.0, 180.0), 0.25, params[:, AXIS_RATIO])
+    bars = Galaxies(
+        fraction * flux,
+        radius * stretch,
+        torch.full_like(flux, 0.5),
+        ratio.clamp_min(0.1),
+        params[:, POSITION_ANGLE] + turn,
+        params[:, CENTER_X],
+        params[:, CENTER_Y],
+    )
+    owner = torch.arange(len(flux), device=flux.device)
+    bar = scene.psf.render(bars, scene.model.shape[-1], owner).clamp_min(0.0)
+    return bar - fraction * scene.model
+
+
+def _projected(
+    angle: Float[Tensor, " b"], ratio: float, inclined: Float[Tensor, " b"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ellipses in planes that are seen at an angle.
+
+    Args:
+        angle: Of the ellipse's major axis from the line of nodes, in its plane. [deg]
+        ratio: Its axis ratio there.
+        inclined: Axis ratio that a circle in the plane shows.
+
+    Returns:
+        Factor of the major axis, axis ratio, and angle from the line of nodes as seen. [deg]
+    """
+    t = torch.deg2rad(angle)
+    along, across = torch.stack([t.cos(), t.sin()], 1), torch.stack([-t.sin(), t.cos()], 1)
+    axes = torch.stack([along, ratio * across], 2)
+    axes = axes * torch.stack([torch.ones_like(inclined), inclined], 1)[:, :, None]
+    values, vectors = torch.linalg.eigh(axes @ axes.mT)
+    major = vectors[:, :, 1]
+    turn = torch.rad2deg(torch.atan2(major[:, 1], major[:, 0]))
+    return values[:, 1].sqrt(), (values[:, 0].clamp_min(0.0) / values[:, 1]).sqrt(), turn
 
 
 def _plane(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import Config, load_config
 from deeplegato_pp.data.datasets import Batch
 from deeplegato_pp.data.loaders import training_set
@@ -29,7 +30,7 @@ def measure(config: Config, steps: int, device: torch.device) -> dict[str, float
     torch.manual_seed(config.training.seed)
     module = DeepLeGAToPPTrainer(config).to(device)
     optimizer = module.configure_optimizers()["optimizer"]  # type: ignore[index]
-    stream = training_set(config, WARM_UP + steps, device=device)
+    stream = training_set(config, WARM_UP + steps, device=device, truth=best_profiles)
     low_precision = "mixed" in config.training.precision
     dtype = torch.float16 if config.training.precision.startswith("16") else torch.bfloat16
     if device.type == "cpu":

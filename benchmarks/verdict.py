@@ -26,6 +26,7 @@ import yaml
 
 from deeplegato_pp import Observation, Posterior, Predictor
 from deeplegato_pp.calibration.measure import largest_miss, observations_of
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import CONFIG_DIR, DataConfig
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
@@ -182,7 +183,9 @@ def studies(config: DataConfig) -> Iterator[tuple[str, SersicSimulator, Spoil]]:
         data = content.get("data", {})
         study = StudyConfig(**content.get("study", {}))
         conditions = replace(config.conditions, **data.get("conditions", {}))
-        simulator = SersicSimulator.from_config(replace(config, conditions=conditions))
+        structure = replace(config.structure, **data.get("structure", {}))
+        made = replace(config, conditions=conditions, structure=structure)
+        simulator = SersicSimulator.from_config(made, truth=best_profiles)
         priors = {**config.priors, **data.get("priors", {})}
         simulator.prior = PriorBox.from_mapping(priors)
         yield path.stem, simulator, lambda s, g, study=study: apply_study(s, study, g)
@@ -254,7 +257,7 @@ def main() -> None:
     config = predictor.model.config.data
     cases: list[tuple[str, SersicSimulator, Spoil]] = [
         ("clean", SersicSimulator.from_config(config, clean=True), lambda s, _: s),
-        ("full", SersicSimulator.from_config(config), lambda s, _: s),
+        ("full", SersicSimulator.from_config(config, truth=best_profiles), lambda s, _: s),
         *studies(config),
         *((name, SersicSimulator.from_config(config, clean=True), ODD[name]) for name in ODD),
     ]

@@ -21,6 +21,11 @@ from deeplegato_pp.errors import ConfigError
         ("training.learning_rate=nan", r"training\.learning_rate must be finite, got nan"),
         ("training.ema_decay=2", r"training\.ema_decay must be in \[0, 1\], got 2"),
         ("data.conditions.psf_fwhm=[6,1]", r"psf_fwhm must run from its lower end"),
+        ("data.structure.share=2", r"data\.structure\.share must be in \[0, 1\], got 2"),
+        ("data.structure.rings=-1", r"data\.structure\.rings must be in \[0, 1\], got -1"),
+        ("data.structure.arm_contrast=[0.1,9]", r"arm_contrast must be in \[0\.001, 1\.5\]"),
+        ("data.structure.ring_radius=[2,1]", r"ring_radius must run from its lower end"),
+        ("data.structure.share=0.5", "no kind of structure has a share. Give one to some of arms"),
         ("[", "'\\[' is no setting, expected section.key=value"),
         ("a", "'a' is no setting"),
     ],
@@ -42,4 +47,5 @@ def test_every_range_is_of_a_setting_and_holds_its_default():
         value = Config()
         for name in key.split("."):
             value = getattr(value, name)
-        assert lowest <= value <= most, key
+        values = value if isinstance(value, tuple) else (value,)
+        assert all(lowest <= number <= most for number in values), key

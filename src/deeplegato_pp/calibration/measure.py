@@ -12,6 +12,7 @@ from torch import Tensor
 from deeplegato_pp.calibration.galaxies import QUALITIES, UNJUDGED, Galaxies
 from deeplegato_pp.calibration.marginals import marginals
 from deeplegato_pp.calibration.settings import Settings, Simulations
+from deeplegato_pp.calibration.truth import exact_likelihood
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.diagnostics import (
     crps,
@@ -26,7 +27,6 @@ from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.predictor import Predictor
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.observation.observation import Observation
-from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to_noise
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
@@ -95,19 +95,6 @@ def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 
         if p.period is None:
             moved[:, i] = moved[:, i].clamp(*getattr(box, p.name))
     return moved
-
-
-def exact_likelihood(
-    scene: Scene, number: int, box: PriorBox, model_error: float = 0.0
-) -> Likelihood:
-    """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given."""
-    fine = scene.psf.oversampled[:number].tolist()
-    psfs = [(scene.psf.fine if f else scene.psf.native)[i] for i, f in enumerate(fine)]
-    oversampling = [2 if f else 1 for f in fine]
-    pixel = [True] * number
-    return Likelihood(
-        scene.stamps[:number], psfs, oversampling, pixel, box, model_error=model_error
-    )
 
 
 def observations_of(scene: Scene, number: int) -> list[Observation]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.errors import RangeError
@@ -78,7 +79,7 @@ def fit_novelty(
 def _features(
     model: DeepLeGAToPP, number: int, seed: int, advance: Callable[[int], None]
 ) -> Float[Tensor, "b f"]:
-    simulator = SersicSimulator.from_config(model.config.data)
+    simulator = SersicSimulator.from_config(model.config.data, truth=best_profiles)
     device = next(model.parameters()).device
     found = []
     for step, start in enumerate(range(0, number, _BATCH)):

@@ -31,10 +31,24 @@ KNOBS = {
     "noise_correlation": "noise of adjacent pixels correlated by {:g}",
     "gain_factor": "a gain {:g} times the true one",
     "sky_slope": "a sky that rises by {:g} background sigma from edge to edge",
-    "spiral": "spiral arms of contrast {:g}",
-    "bar": "a bar with {:g} of the galaxy's light",
 }
 """What each knob of a study does to the images."""
+
+STRUCTURES = {
+    "arms": "galaxies with spiral arms",
+    "bars": "galaxies with bars",
+    "rings": "galaxies with rings",
+    "bulges": "bulges in discs",
+    "nuclei": "galaxies with a point source in their middle",
+    "dust_lanes": "galaxies with dust lanes",
+    "lopsided": "lopsided galaxies",
+    "truncated": "galaxies with a break in their profile",
+    "clumps": "galaxies with clumps",
+    "twisted": "galaxies whose isophotes turn",
+    "boxy": "boxy and discy galaxies",
+    "modulated": "galaxies with random modulation",
+}
+"""What each kind of structure does to the galaxies; the truth is then the best-fitting profile."""
 
 
 def report(content: Content, figures: Sequence[str], baseline: Content | None = None) -> str:
@@ -106,6 +120,9 @@ def knobs_in_words(content: Content) -> str:
         for name, text in KNOBS.items()
         if study[name] != neutral.get(name, 0)
     ]
+    structure = content["simulator"]["data"].get("structure", {})
+    if structure.get("share"):
+        found += [words for kind, words in STRUCTURES.items() if structure[kind]]
     conditions = content["simulator"]["data"]["conditions"]
     if conditions.get("correlated_noise") == 1.0:
         low, high = conditions["noise_correlation"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deeplegato_pp._version import __version__
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.config.schema import Config, DataConfig, merge_configs
 from deeplegato_pp.data.datasets import stream_generator
@@ -99,7 +100,7 @@ class Simulations:
     def __init__(self, data: DataConfig, study: StudyConfig, seed: int, name: str) -> None:
         study.check()
         self.data, self.study, self.seed, self.name = data, study, seed, name
-        self.simulator = SersicSimulator.from_config(data)
+        self.simulator = SersicSimulator.from_config(data, truth=best_profiles)
 
     @classmethod
     def of(cls, model: DeepLeGAToPP, source: str | Path | None, seed: int) -> Simulations:

@@ -66,11 +66,14 @@ def simulate(
     from deeplegato_pp.data.simulated_files import check_simulation_output
 
     check_simulation_output(output)
+    from deeplegato_pp.calibration.truth import best_profiles
     from deeplegato_pp.cli.display import progress
     from deeplegato_pp.config.schema import load_config
     from deeplegato_pp.data.simulated_files import file_simulator, write_simulation
 
-    simulator = file_simulator(load_config(config).data, clean=isolated is not False)
+    simulator = file_simulator(
+        load_config(config).data, clean=isolated is not False, truth=best_profiles
+    )
     with progress("simulating", number) as advance:
         write_simulation(simulator, number, seed, output, advance)
     typer.echo(f"{number} galaxies in {output}")
@@ -79,6 +82,7 @@ def simulate(
 def _write_chunks(
     output: Path, number: int, config: str | None, seed: int, chunk_size: int, *, clean: bool
 ) -> None:
+    from deeplegato_pp.calibration.truth import best_profiles
     from deeplegato_pp.cli.display import progress
     from deeplegato_pp.config.schema import load_config
     from deeplegato_pp.data.chunks import write_chunks
@@ -89,6 +93,13 @@ def _write_chunks(
     data = load_config(config).data
     with progress("simulating", number) as advance:
         write_chunks(
-            data, output, number, seed, chunk_size=chunk_size, clean=clean, advance=advance
+            data,
+            output,
+            number,
+            seed,
+            chunk_size=chunk_size,
+            clean=clean,
+            advance=advance,
+            truth=best_profiles,
         )
     typer.echo(f"{number} galaxies in {output}")

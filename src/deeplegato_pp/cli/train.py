@@ -38,6 +38,7 @@ def train(
     from deeplegato_pp.config.schema import load_config
 
     settings = load_config(config, overrides or [])
+    from deeplegato_pp.calibration.truth import best_profiles
     from deeplegato_pp.training import train as run
 
     run(
@@ -45,4 +46,5 @@ def train(
         resume=False if restart else None,
         fast_dev_run=fast_dev_run,
         trust_checkpoint=trust_checkpoint,
+        truth=best_profiles,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from deeplegato_pp.config.structure import KINDS, STRUCTURE_RANGES
 from deeplegato_pp.errors import ConfigError
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -41,6 +42,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "validation.batch_size": (1, math.inf),
     "validation.num_posterior_samples": (2, math.inf),
     "logging.every_n_steps": (1, math.inf),
+    **STRUCTURE_RANGES,
 }
 """Smallest and largest value of settings, both allowed; every number must be finite besides."""
 
@@ -66,6 +68,16 @@ def check_ranges(config: Any) -> None:
             bound = f"at least {lowest:g}" if most == math.inf else f"in [{lowest:g}, {most:g}]"
             raise ConfigError(f"Configuration key {key} must be {bound}, got {value}.")
         _check_pair(key, value)
+    structure = config.data.structure
+    if structure.share and not structure.kinds:
+        raise ConfigError(
+            f"data.structure.share is {structure.share}, and no kind of structure has a share. "
+            f"Give one to some of {', '.join(KINDS)}."
+        )
+
+
+_SECTIONS = ("data.conditions.", "data.structure.")
+"""Sections whose pairs are ranges."""
 
 
 def _check_pair(key: str, value: Any) -> None:
@@ -76,7 +88,7 @@ def _check_pair(key: str, value: Any) -> None:
                 f"Configuration key {key} must be two numbers [lower, upper], lower < upper, got "
                 f"{value}."
             )
-    elif key.startswith("data.conditions.") and isinstance(value, tuple) and value[0] > value[1]:
+    elif key.startswith(_SECTIONS) and isinstance(value, tuple) and value[0] > value[1]:
         raise ConfigError(
             f"Configuration key {key} must run from its lower end to its upper, got {list(value)}."
         )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from deeplegato_pp.config.layers import CONFIG_DIR as CONFIG_DIR
 from deeplegato_pp.config.layers import LOOKED_UP, Source, merge
+from deeplegato_pp.config.structure import StructureConfig as StructureConfig
 from deeplegato_pp.config.training import LoggingConfig as LoggingConfig
 from deeplegato_pp.config.training import TrainingConfig as TrainingConfig
 from deeplegato_pp.config.training import ValidationConfig as ValidationConfig
@@ -134,6 +135,7 @@ class DataConfig:
         zero_point: Magnitude of one background sigma per pixel at the instrument.
         priors: Bounds by parameter name, at the instrument; those left out keep their default.
         conditions: What the stamps look like beside the galaxy.
+        structure: Which structure galaxies have beyond a Sérsic profile; none by default.
         noise: A camera that gain and depth follow from.
         drive_base: Folder that other paths may refer to as ``${data.drive_base}``.
         generate_on_the_fly: Simulate each batch for its step; if not, take them from
@@ -155,6 +157,7 @@ class DataConfig:
     zero_point: float = 30.5
     priors: dict[str, list[float]] = field(default_factory=dict)
     conditions: ConditionsConfig = field(default_factory=ConditionsConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     drive_base: str = ""
     generate_on_the_fly: bool = True

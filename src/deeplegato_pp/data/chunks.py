@@ -32,7 +32,7 @@ from deeplegato_pp.data.datasets import (
     stream_generator,
     stream_seed,
 )
-from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, Truth
 from deeplegato_pp.errors import ConfigError, FormatError, RangeError
 from deeplegato_pp.scene.stamps import StampBatch
 
@@ -56,6 +56,7 @@ def write_chunks(
     chunk_size: int = 1024,
     clean: bool = False,
     advance: Callable[[int], None] = lambda galaxies: None,
+    truth: Truth | None = None,
 ) -> Path:
     """Simulates galaxies into chunks; a call that was cut short goes on where it stopped.
 
@@ -65,8 +66,9 @@ def write_chunks(
         number: Galaxies; the last chunk may be smaller than the others.
         seed: Of the stream. Chunk k depends on (seed, k) and its size alone.
         chunk_size: Galaxies per chunk.
-        clean: Leave out masks, neighbours and the like.
+        clean: Leave out structure, masks, neighbours and the like.
         advance: Called with the number of galaxies finished since the last call.
+        truth: What finds the best profiles of galaxies with structure, where there are any.
 
     Returns:
         The folder.
@@ -88,7 +90,7 @@ def write_chunks(
         "data": json.loads(json.dumps(asdict(config))),
         "chunks": _written(folder, seed, clean, config),
     }
-    simulator = SersicSimulator.from_config(config, clean=clean)
+    simulator = SersicSimulator.from_config(config, clean=clean, truth=truth)
     for k, start in enumerate(range(0, number, chunk_size)):
         size = min(chunk_size, number - start)
         known = index["chunks"][k] if k < len(index["chunks"]) else None

@@ -51,6 +51,10 @@ class DrawnPSF:
         """The PSFs at the pixels' sampling, sum 1, with shape (B, 43, 43)."""
         return normalise(self.fine[:, 1::2, 1::2])
 
+    def to(self, device: torch.device | str) -> DrawnPSF:
+        """Returns the PSFs on another device."""
+        return DrawnPSF(self.fine.to(device), self.fwhm.to(device))
+
     def render(self, galaxies: Galaxies, size: int, owner: Int[Tensor, " g"]) -> Tensor:
         """Renders galaxies, each with the PSF of its owner in the batch.
 

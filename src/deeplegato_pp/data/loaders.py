@@ -18,7 +18,7 @@ from deeplegato_pp.data.datasets import (
     SimulatedGalaxyDataset,
 )
 from deeplegato_pp.data.galaxies import GalaxyDataset
-from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, Truth
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.prior import PriorBox
 
@@ -34,6 +34,7 @@ def create_dataloaders(
     share: Share = ALONE,
     device: torch.device | str = "cpu",
     position: Callable[[], int] = lambda: 0,
+    truth: Truth | None = None,
 ) -> tuple[Loader, dict[str, Loader]]:
     """Returns what a run trains on, and what it is validated on.
 
@@ -48,6 +49,7 @@ def create_dataloaders(
         share: Which part of each step is this process's.
         device: Where batches are used; images are made there, unless workers make them.
         position: Returns the number of batches taken so far, where a resumed run goes on.
+        truth: What finds the best profiles of galaxies with structure, where there are any.
 
     Returns:
         The training loader, one epoch per iteration, and the validation loaders by name.
@@ -59,7 +61,7 @@ def create_dataloaders(
     training = config.training
     device = torch.device("cpu") if training.num_workers else torch.device(device)
     length = training.max_steps * training.accumulation_steps
-    dataset = training_set(config, length, share, device)
+    dataset = training_set(config, length, share, device, truth)
     steps = min(training.steps_per_epoch, training.max_steps) * training.accumulation_steps
     train: Loader = DataLoader(
         dataset,
@@ -70,18 +72,22 @@ def create_dataloaders(
         prefetch_factor=config.data.prefetch_factor if training.num_workers else None,
         pin_memory=_pinned(config, device),
     )
-    return train, validation_loaders(config, share, device)
+    return train, validation_loaders(config, share, device, truth)
 
 
 def training_set(
-    config: Config, num_batches: int, share: Share = ALONE, device: torch.device | str = "cpu"
+    config: Config,
+    num_batches: int,
+    share: Share = ALONE,
+    device: torch.device | str = "cpu",
+    truth: Truth | None = None,
 ) -> Dataset[Batch]:
     """Returns the stream of training batches, mixed as the configuration says."""
     data, training = config.data, config.training
     real, drive, fresh = _rows(config)
     parts: list[Dataset[Batch]] = []
     if fresh:
-        simulator = SersicSimulator.from_config(data)
+        simulator = SersicSimulator.from_config(data, truth=truth)
         parts.append(
             SimulatedGalaxyDataset(
                 simulator, fresh, num_batches, seed=training.seed, share=share, device=device
@@ -111,12 +117,12 @@ def training_set(
 
 
 def validation_set(
-    config: Config, name: str, device: torch.device | str = "cpu"
+    config: Config, name: str, device: torch.device | str = "cpu", truth: Truth | None = None
 ) -> SimulatedGalaxyDataset:
     """Returns a fixed set of simulations, ``"clean"`` or ``"full"``."""
     validation = config.validation
     return SimulatedGalaxyDataset(
-        SersicSimulator.from_config(config.data, clean=name == "clean"),
+        SersicSimulator.from_config(config.data, clean=name == "clean", truth=truth),
         min(validation.batch_size, validation.num_images),
         max(1, validation.num_images // validation.batch_size),
         seed=VALIDATION_SEED + config.training.seed,
@@ -125,7 +131,10 @@ def validation_set(
 
 
 def validation_loaders(
-    config: Config, share: Share = ALONE, device: torch.device | str = "cpu"
+    config: Config,
+    share: Share = ALONE,
+    device: torch.device | str = "cpu",
+    truth: Truth | None = None,
 ) -> dict[str, Loader]:
     """Returns the fixed validation sets by name; processes share their batches out.
 
@@ -133,7 +142,7 @@ def validation_loaders(
     """
     data, validation = config.data, config.validation
     sets: dict[str, Dataset[Batch]] = {
-        name: validation_set(config, name, device) for name in ("clean", "full")
+        name: validation_set(config, name, device, truth) for name in ("clean", "full")
     }
     if data.val_data_path:
         size = min(validation.batch_size, validation.num_images)

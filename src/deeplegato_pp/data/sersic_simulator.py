@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from deeplegato_pp.config.schema import ConditionsConfig, DataConfig
+from deeplegato_pp.config.schema import ConditionsConfig, DataConfig, StructureConfig
 from deeplegato_pp.data.conditions import (
     DrawnPSF,
     draw_background,
@@ -21,13 +22,19 @@ from deeplegato_pp.data.conditions import (
     estimate_total_noise,
 )
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.errors import ShapeError
+from deeplegato_pp.data.structure import draw_structure
+from deeplegato_pp.errors import ConfigError, ShapeError
 from deeplegato_pp.scene.noise import draw_noise
 from deeplegato_pp.scene.parameters import MAGNITUDE, NUM_PARAMETERS, RADIUS, signal_to_noise
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.render.renderer import render_sersic
 from deeplegato_pp.scene.render.wings import Galaxies
-from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
+from deeplegato_pp.scene.stamps import (
+    PSF_GRID,
+    REFERENCE_PIXEL_SCALE,
+    REFERENCE_ZERO_POINT,
+    StampBatch,
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,15 @@ class Scene:
     """A simulated batch with everything that made it.
 
     Attributes:
-        params: True parameters at the reference instrument, with shape (B, 7), float64.
+        params: True parameters at the reference instrument, with shape (B, 7), float64; of a
+            galaxy with structure those of the profile that fits it best.
         stamps: What the network sees.
         psf: The PSFs, as rendered.
         model: Noiseless images of the target galaxies alone, with shape (B, N, N). [sigma]
         snr: Signal-to-noise ratios, with shape (B,).
         nearest: Distance of the nearest neighbour from the stamp's centre, infinite where there is
             none, with shape (B,). [px]
+        structured: Which galaxies have structure beyond a Sérsic profile, with shape (B,).
     """
 
     params: Float[Tensor, "b 7"]
@@ -50,6 +59,15 @@ class Scene:
     model: Float[Tensor, "b n n"]
     snr: Float[Tensor, " b"]
     nearest: Float[Tensor, " b"]
+    structured: Bool[Tensor, " b"]
+
+
+Truth = Callable[[StampBatch, DrawnPSF, Tensor, PriorBox], tuple[Tensor, Tensor]]
+"""Finds the profiles that fit galaxies with structure best.
+
+From stamps whose images hold the galaxies alone, without noise; their PSFs; the coordinates w of
+the smooth galaxies, (B, 7); and the prior at the reference instrument, to coordinates w (B, 7) and
+whether they were found, (B,)."""
 
 
 class SersicSimulator:
@@ -61,6 +79,11 @@ class SersicSimulator:
         zero_point: Magnitude of one image unit; the background's noise is one unit.
         prior: Where parameters are drawn, or None for the default box.
         conditions: What the stamps look like beside the galaxy, or None for the defaults.
+        structure: Which structure the galaxies have, or None for none.
+        truth: What finds the profiles that fit those best: `calibration.truth.best_profiles`.
+
+    Raises:
+        ConfigError: If there is structure, and nothing to find the best profiles with.
 
     Example:
         >>> sim = SersicSimulator(image_size=64)
@@ -77,20 +100,35 @@ class SersicSimulator:
         *,
         prior: PriorBox | None = None,
         conditions: ConditionsConfig | None = None,
+        structure: StructureConfig | None = None,
+        truth: Truth | None = None,
     ) -> None:
         self.image_size = image_size
         self.pixel_scale = pixel_scale
         self.zero_point = zero_point
         self.prior = prior or PriorBox()
         self.conditions = conditions or ConditionsConfig()
+        self.structure = structure or StructureConfig()
+        self.truth = truth
+        if self.structure.share and truth is None:
+            raise ConfigError(
+                f"data.structure.share is {self.structure.share}, and the truth of galaxies with "
+                "structure is the profile that fits them best, for which nothing was given. Give "
+                "truth=deeplegato_pp.calibration.truth.best_profiles, or set "
+                "data.structure.share=0."
+            )
 
     @classmethod
-    def from_config(cls, config: DataConfig, *, clean: bool = False) -> SersicSimulator:
+    def from_config(
+        cls, config: DataConfig, *, clean: bool = False, truth: Truth | None = None
+    ) -> SersicSimulator:
         """Builds the simulator of a configuration.
 
         Args:
             config: The data section.
-            clean: Leave out masks, neighbours, partial stamps and estimated noise maps.
+            clean: Leave out structure, masks, neighbours, partial stamps and estimated noise
+                maps.
+            truth: What finds the best profiles of galaxies with structure.
         """
         return cls(
             config.image_size,
@@ -98,6 +136,8 @@ class SersicSimulator:
             config.zero_point,
             prior=PriorBox.from_mapping(config.priors),
             conditions=config.conditions.clean() if clean else config.conditions,
+            structure=None if clean else config.structure,
+            truth=truth,
         )
 
     def columns(self, params: Float[Tensor, "b 7"]) -> Galaxies:
@@ -235,6 +275,10 @@ class SersicSimulator:
         noise_gain = torch.where(fixed & ~estimated, torch.full_like(gain, torch.inf), gain)
         sky_sigma = draw.log_uniform(config.sky_sigma)
         correlation = draw_noise_correlation(draw, config)
+        flat = torch.ones_like(gain) if correlation is None else correlation
+        empty = torch.zeros_like(mask)
+        noiseless = StampBatch(model, background, empty, psf.fine, noise_gain, sky_sigma, flat)
+        model, params, structured = self._with_structure(draw, noiseless, params, psf)
         sky = draw_sky(draw, sky_sigma, size, config)
         image = sky + draw_noise(
             model + neighbours.light,
@@ -266,7 +310,45 @@ class SersicSimulator:
             model / scale[:, None, None],
             snr,
             neighbours.nearest,
+            structured,
         )
+
+    def _with_structure(
+        self, draw: Draw, stamps: StampBatch, params: Tensor, psf: DrawnPSF
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gives some galaxies structure.
+
+        Those whose best profile is not found, or lies outside the prior's box, stay smooth.
+
+        Args:
+            draw: Random numbers of the batch.
+            stamps: Noiseless images of the smooth galaxies, unmasked, and their noise.
+            params: Of the smooth galaxies, with shape (B, 7).
+            psf: Their PSFs.
+
+        Returns:
+            Noiseless images, true parameters, and which of the galaxies have structure.
+        """
+        model = stamps.image
+        structured = torch.zeros(len(model), dtype=torch.bool, device=model.device)
+        structure = draw_structure(draw, self.columns(params).float(), psf.fwhm, self.structure)
+        if structure is None:
+            return model, params, structured
+        assert self.truth is not None  # noqa: S101  # without, there is no structure
+        box = self.prior.shifted(
+            magnitude=REFERENCE_ZERO_POINT - self.zero_point,
+            radius_factor=REFERENCE_PIXEL_SCALE / self.pixel_scale,
+        )
+        rows = structure.rows
+        images = structure.images(psf, model.shape[-1])
+        start = self.prior.to_normal(params[rows])
+        own = DrawnPSF(psf.fine[rows], psf.fwhm[rows])
+        w, found = self.truth(replace(stamps[rows], image=images), own, start, box)
+        kept = rows[found]
+        model, params = model.clone(), params.clone()
+        model[kept], params[kept] = images[found], self.prior.to_physical(w[found])
+        structured[kept] = True
+        return model, params, structured
 
     def _rescaled(self, params: Tensor, scale: Tensor) -> Tensor:
         """Returns the parameters in units of the stamp's own noise.

@@ -12,7 +12,7 @@ import torch
 
 from deeplegato_pp.config.schema import DataConfig
 from deeplegato_pp.data.conditions import WELL_SAMPLED
-from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, Truth
 from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.io.files import check_output, written_whole
 from deeplegato_pp.observation.effective_psf import psf_fwhm
@@ -47,7 +47,9 @@ class SimulatedStamp:
     psf_fwhm: float
 
 
-def file_simulator(config: DataConfig, *, clean: bool) -> SersicSimulator:
+def file_simulator(
+    config: DataConfig, *, clean: bool, truth: Truth | None = None
+) -> SersicSimulator:
     """Returns a simulator whose stamps say everything about themselves in a file.
 
     Noise maps are total and pixels independent (neither a gain nor a correlation has a place in
@@ -56,7 +58,8 @@ def file_simulator(config: DataConfig, *, clean: bool) -> SersicSimulator:
 
     Args:
         config: The data section of a configuration.
-        clean: Leave out masks, neighbours, partial stamps and uneven noise.
+        clean: Leave out structure, masks, neighbours, partial stamps and uneven noise.
+        truth: What finds the best profiles of galaxies with structure, where there are any.
 
     Raises:
         RangeError: If the configuration has no well-sampled PSF.
@@ -75,7 +78,7 @@ def file_simulator(config: DataConfig, *, clean: bool) -> SersicSimulator:
         source_in_map=config.conditions.source_in_map,
         psf_fwhm=(max(lower, WELL_SAMPLED), upper),
     )
-    simulator = SersicSimulator.from_config(config)
+    simulator = SersicSimulator.from_config(config, clean=clean, truth=truth)
     simulator.conditions = conditions
     return simulator
 

@@ -2,7 +2,8 @@
 
 A study takes scenes of the simulator and spoils them. What comes out is what a user's image might
 be; the true parameters stay what they were, so that coverage under the study says how far the
-posteriors can be trusted there.
+posteriors can be trusted there. Studies of galaxies that are no Sérsic profiles are made with
+`data.structure`, whose truth is the profile that fits best.
 """
 
 from __future__ import annotations
@@ -19,17 +20,8 @@ from deeplegato_pp.data.conditions import DrawnPSF, Neighbours, draw_neighbours
 from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.sersic_simulator import Scene
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.scene.parameters import (
-    AXIS_RATIO,
-    CENTER_X,
-    CENTER_Y,
-    MAGNITUDE,
-    POSITION_ANGLE,
-    RADIUS,
-)
 from deeplegato_pp.scene.psf_grid import convolve_separable, normalise
-from deeplegato_pp.scene.render.wings import Galaxies
-from deeplegato_pp.scene.stamps import PSF_GRID, REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
+from deeplegato_pp.scene.stamps import PSF_GRID
 
 LARGEST_CORRELATION = 0.7
 """Three pixels in a row share at most this much: sqrt(1/2), where the kernel stops existing."""
@@ -49,10 +41,6 @@ class StudyConfig:
             a total noise map: give `data.conditions.fixed_variance` 0 beside it.
         sky_slope: Rise of the sky from edge to edge of the stamp in a random direction.
             [background sigma]
-        spiral: Contrast of two logarithmic spiral arms in the galaxy's plane, 0 to 1: the light is
-            multiplied by 1 + contrast cos(2 phi + winding ln r), fading towards the centre.
-        bar: Part of the galaxy's light that is in a bar: an ellipse of axis ratio 0.25, n = 0.5
-            and half the galaxy's R_e, at any angle in the galaxy's plane. The total stays.
     """
 
     neighbours: int = 0
@@ -60,8 +48,6 @@ class StudyConfig:
     noise_correlation: float = 0.0
     gain_factor: float = 1.0
     sky_slope: float = 0.0
-    spiral: float = 0.0
-    bar: float = 0.0
 
     def check(self) -> None:
         """Refuses values without a meaning.
@@ -75,8 +61,6 @@ class StudyConfig:
             "noise_correlation": (0.0, LARGEST_CORRELATION),
             "gain_factor": (1e-3, 1e3),
             "sky_slope": (0.0, 100.0),
-            "spiral": (0.0, 1.0),
-            "bar": (0.0, 1.0),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -118,10 +102,6 @@ def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) ->
     if study.neighbours > 0:
         crowd = _neighbours(draw, scene, study.neighbours)
         light, nearest = light + crowd.light, torch.minimum(nearest, crowd.nearest)
-    if study.spiral > 0:
-        light = light + spiral_arms(draw, scene, study.spiral)
-    if study.bar > 0:
-        light = light + bar_light(draw, scene, study.bar)
     shot = (light.clamp_min(0.0) / scene.stamps.gain[:, None, None]).sqrt()
     image = image + light + shot * draw.normal(*image.shape[1:])
     if study.sky_slope > 0:
@@ -167,79 +147,6 @@ def widened(psf: DrawnPSF, factor: float) -> DrawnPSF:
     grid = torch.arange(psf.fine.shape[-1]).to(psf.fine) - psf.fine.shape[-1] // 2
     stretch = torch.sinc(grid[:, None] / factor - grid)
     return DrawnPSF(normalise(stretch @ psf.fine @ stretch.T), psf.fwhm * factor)
-
-
-def spiral_arms(draw: Draw, scene: Scene, contrast: float) -> Float[Tensor, "b n n"]:
-    """Returns what two spiral arms add to (and take from) the galaxies' light.
-
-    Winding and phase are drawn. The contrast fades as r^2/(r^2 + w^2), w being half of the PSF's
-    FWHM or an eighth of R_e, whichever is larger: nothing finer than the PSF is drawn.
-    """
-    x, y, radius = _galaxy_plane(draw, scene)
-    r2 = x**2 + y**2
-    core = torch.maximum(0.5 * scene.psf.fwhm, 0.125 * radius)[:, None, None]
-    winding = draw.uniform(2.0, 5.0) * torch.where(draw.chance(0.5), 1.0, -1.0)
-    phase = draw.uniform(0.0, 2.0 * math.pi)
-    angle = 2.0 * torch.atan2(y, x) + phase[:, None, None]
-    wave = torch.cos(angle + winding[:, None, None] * 0.5 * torch.log(r2 + core**2))
-    light: Tensor = scene.model * contrast * wave * (r2 / (r2 + core**2))
-    return light
-
-
-def _galaxy_plane(draw: Draw, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates along the major and minor axis, the minor one stretched by 1/q, and R_e. [px]"""
-    params = scene.params.to(draw.options["dtype"])
-    size = scene.model.shape[-1]
-    axis = torch.arange(size).to(params) - (size - 1) / 2
-    dx = axis[None, None, :] - params[:, CENTER_X, None, None]
-    dy = axis[None, :, None] - params[:, CENTER_Y, None, None]
-    t = torch.deg2rad(params[:, POSITION_ANGLE] + 90.0)[:, None, None]
-    along = dx * t.cos() + dy * t.sin()
-    across = (dy * t.cos() - dx * t.sin()) / params[:, AXIS_RATIO, None, None]
-    return along, across, params[:, RADIUS] / REFERENCE_PIXEL_SCALE
-
-
-def bar_light(draw: Draw, scene: Scene, fraction: float) -> Float[Tensor, "b n n"]:
-    """Returns what moving a part of the light into a bar adds and takes away."""
-    params = scene.params.to(draw.options["dtype"])
-    flux = 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - params[:, MAGNITUDE]))
-    radius = 0.5 * params[:, RADIUS] / REFERENCE_PIXEL_SCALE
-    stretch, ratio, turn = _projected(draw.uniform(0.0, 180.0), 0.25, params[:, AXIS_RATIO])
-    bars = Galaxies(
-        fraction * flux,
-        radius * stretch,
-        torch.full_like(flux, 0.5),
-        ratio.clamp_min(0.1),
-        params[:, POSITION_ANGLE] + turn,
-        params[:, CENTER_X],
-        params[:, CENTER_Y],
-    )
-    owner = torch.arange(len(flux), device=flux.device)
-    bar = scene.psf.render(bars, scene.model.shape[-1], owner).clamp_min(0.0)
-    return bar - fraction * scene.model
-
-
-def _projected(
-    angle: Float[Tensor, " b"], ratio: float, inclined: Float[Tensor, " b"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ellipses in planes that are seen at an angle.
-
-    Args:
-        angle: Of the ellipse's major axis from the line of nodes, in its plane. [deg]
-        ratio: Its axis ratio there.
-        inclined: Axis ratio that a circle in the plane shows.
-
-    Returns:
-        Factor of the major axis, axis ratio, and angle from the line of nodes as seen. [deg]
-    """
-    t = torch.deg2rad(angle)
-    along, across = torch.stack([t.cos(), t.sin()], 1), torch.stack([-t.sin(), t.cos()], 1)
-    axes = torch.stack([along, ratio * across], 2)
-    axes = axes * torch.stack([torch.ones_like(inclined), inclined], 1)[:, :, None]
-    values, vectors = torch.linalg.eigh(axes @ axes.mT)
-    major = vectors[:, :, 1]
-    turn = torch.rad2deg(torch.atan2(major[:, 1], major[:, 0]))
-    return values[:, 1].sqrt(), (values[:, 0].clamp_min(0.0) / values[:, 1]).sqrt(), turn
 
 
 def _neighbours(draw: Draw, scene: Scene, most: int) -> Neighbours:

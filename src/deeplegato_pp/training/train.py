@@ -8,6 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from deeplegato_pp.config.schema import Config, ConfigLike, TrainingConfig, load_config
+from deeplegato_pp.data.sersic_simulator import Truth
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.training.assembly import BEST, LAST, create_trainer, without_chatter
@@ -26,6 +27,7 @@ def train(
     resume: bool | None = None,
     fast_dev_run: bool = False,
     trust_checkpoint: bool = False,
+    truth: Truth | None = None,
 ) -> DeepLeGAToPP:
     """Trains a network and saves it.
 
@@ -43,6 +45,8 @@ def train(
         fast_dev_run: Take one step of training and validation, and leave no files: a trial.
         trust_checkpoint: Go on from a checkpoint that holds Python objects beyond tensors and
             plain values. Reading it can run any code that its author wants.
+        truth: What finds the best profiles of galaxies with structure, which `data.structure`
+            needs: ``deeplegato_pp.calibration.truth.best_profiles``, as the command line gives.
 
     Returns:
         The network with averaged weights, in evaluation mode.
@@ -56,7 +60,7 @@ def train(
     _check_steps(config.training)
     folder = run_folder(config)
     pl.seed_everything(config.training.seed, verbose=False)
-    module = DeepLeGAToPPTrainer(config, initial_model(config))
+    module = DeepLeGAToPPTrainer(config, initial_model(config), truth)
     record = RunRecord(folder, config.training, config.logging.every_n_steps)
     if not fast_dev_run:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from deeplegato_pp.config.schema import ConfigLike, load_config
 from deeplegato_pp.data.datasets import Batch, Share, stream_seed
 from deeplegato_pp.data.loaders import Loader, create_dataloaders
+from deeplegato_pp.data.sersic_simulator import Truth
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.training.objective import Objective
@@ -39,10 +40,17 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         config: The whole configuration, or what one is read from: a YAML file, the name of a
             packaged one, nested dictionaries.
         model: A network to go on with, or None for a new one.
+        truth: What finds the best profiles of galaxies with structure, where there are any.
     """
 
-    def __init__(self, config: ConfigLike = None, model: DeepLeGAToPP | None = None) -> None:
+    def __init__(
+        self,
+        config: ConfigLike = None,
+        model: DeepLeGAToPP | None = None,
+        truth: Truth | None = None,
+    ) -> None:
         super().__init__()
+        self.truth = truth
         self.config = config = load_config(config)
         self.model = model or DeepLeGAToPP(config)
         self.objective = Objective(config, self.model.backbone.num_features)
@@ -168,6 +176,7 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
                 share=self._share(),
                 device=self.device,
                 position=lambda: self.global_step * self.config.training.accumulation_steps,
+                truth=self.truth,
             )
         return self._loaders
 

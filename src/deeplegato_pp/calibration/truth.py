@@ -1,0 +1,117 @@
+"""The likelihood of simulated galaxies, and the truth of those that are no Sérsic profiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deeplegato_pp.data.conditions import DrawnPSF
+from deeplegato_pp.data.sersic_simulator import Scene
+from deeplegato_pp.inference.fit.fit import Fit, GaussianPrior, Stop, fit
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.noise import MODEL_ERROR, model_variance
+from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.stamps import StampBatch
+
+_FLAT = 10.0
+"""Width of the prior under which the best profile is looked for, in units of the stated one: next
+to no prior, about the smooth galaxy for what the pixels say nothing about."""
+
+_LONGEST_STEP = 1.0
+"""Largest step of a coordinate w in that search."""
+
+_TOLERANCE = 0.01
+"""Squared distance from the optimum at which the search ends. [posterior sigmas]"""
+
+
+def exact_likelihood(
+    scene: Scene, number: int, box: PriorBox, model_error: float = 0.0
+) -> Likelihood:
+    """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given."""
+    return _likelihood(scene.stamps[:number], scene.psf, box, model_error)
+
+
+def best_profiles(
+    stamps: StampBatch, psf: DrawnPSF, start: Float[Tensor, "b 7"], box: PriorBox
+) -> tuple[Float[Tensor, "b 7"], Bool[Tensor, " b"]]:
+    """Finds the Sérsic profiles that fit noiseless images best: the truth under structure.
+
+    What `docs/point_estimate.md` says is estimated of a galaxy that is no Sérsic profile: the least
+    squares fit under the weights of the default likelihood at the noiseless image, with its sky,
+    and without noise, masks and prior. The search runs on the CPU.
+
+    Args:
+        stamps: Noiseless images of the galaxies alone, with the noise that counts for weights.
+        psf: Their PSFs.
+        start: Coordinates w of the smooth galaxies.
+        box: Prior at the reference instrument, in which the coordinates are understood.
+
+    Returns:
+        Coordinates w, and whether the search ended at an optimum inside the box.
+    """
+    found = best_fits(stamps.to("cpu"), psf.to("cpu"), start.cpu(), box)
+    params = _wide(box).to_physical(found.u)
+    inside = box.contains(params) & found.converged
+    w = start.clone()
+    w[inside.to(w.device)] = box.to_normal(params[inside]).to(w)
+    return w, inside.to(w.device)
+
+
+def best_fits(
+    stamps: StampBatch,
+    psf: DrawnPSF,
+    start: Float[Tensor, "b 7"],
+    box: PriorBox,
+    model_error: float = MODEL_ERROR,
+) -> Fit:
+    """Fits noiseless images; coordinates of the fits are those of a box wider than the prior's.
+
+    Args:
+        stamps: Noiseless images of the galaxies alone, with the noise that counts for weights.
+        psf: Their PSFs.
+        start: Coordinates to start from, with shape (B, 7), in the prior's box.
+        box: Prior at the reference instrument.
+        model_error: Error of the model as a fraction of itself, which is part of the weights.
+    """
+    wide = _wide(box)
+    # Weights that followed the model would draw it to where they are large: nothing but noise,
+    # which is not there, keeps the ln V of the likelihood in balance.
+    variance = model_variance(stamps.image, stamps.sigma, stamps.gain, model_error)
+    no_gain = torch.full_like(stamps.gain, torch.inf)
+    weighted = replace(stamps, sigma=variance.sqrt(), gain=no_gain)
+    likelihood = _likelihood(weighted, psf, wide, 0.0)
+    begin = wide.to_normal(box.to_physical(start))
+    unit = torch.eye(start.shape[1], dtype=torch.float64).expand(len(start), -1, -1)
+    return fit(
+        likelihood,
+        torch.arange(len(start)),
+        begin,
+        prior=GaussianPrior(begin, _FLAT * unit),
+        stop=Stop(tolerance=_TOLERANCE, longest_step=_LONGEST_STEP / _FLAT),
+    )
+
+
+def _likelihood(stamps: StampBatch, psf: DrawnPSF, box: PriorBox, model_error: float) -> Likelihood:
+    fine = psf.oversampled[: len(stamps)].tolist()
+    psfs = [(psf.fine if f else psf.native)[i] for i, f in enumerate(fine)]
+    oversampling = [2 if f else 1 for f in fine]
+    return Likelihood(
+        stamps, psfs, oversampling, [True] * len(stamps), box, model_error=model_error
+    )
+
+
+def _wide(box: PriorBox) -> PriorBox:
+    """Returns a box on whose edges no best profile of a galaxy in the given one leans."""
+    radius, index = box.effective_radius, box.sersic_index
+    return replace(
+        box,
+        magnitude=(box.magnitude[0] - 2.0, box.magnitude[1] + 2.0),
+        effective_radius=(radius[0] / 4.0, radius[1] * 2.0),
+        sersic_index=(max(0.5 * index[0], 0.26), min(2.0 * index[1], 9.9)),
+        axis_ratio=(0.5 * box.axis_ratio[0], 1.0),
+        center_x=(box.center_x[0] - 3.0, box.center_x[1] + 3.0),
+        center_y=(box.center_y[0] - 3.0, box.center_y[1] + 3.0),
+    )
