@@ -159,17 +159,24 @@ def draw_structure(
     )
 
 
-def convolve(images: Float[Tensor, "b n n"], psf: Float[Tensor, "b p p"]) -> Float[Tensor, "b n n"]:
-    """Convolves each image with its PSF, darkness beyond the edges."""
-    size, side = images.shape[-1], psf.shape[-1]
-    length = size + side // 2 + 1
+def convolve(
+    images: Float[Tensor, "b n n"], psf: Float[Tensor, "b py px"]
+) -> Float[Tensor, "b n n"]:
+    """Convolves each image with its PSF, darkness beyond the edges.
+
+    Args:
+        images: Square ones.
+        psf: One for each, odd-sided.
+    """
+    size, (height, width) = images.shape[-1], psf.shape[-2:]
+    # Long enough for nothing that is wrapped round to reach the stamp.
+    length = max(size + max(height, width) // 2 + 1, height, width)
     length += length % 2
-    spectrum = torch.fft.rfft2(images, s=(length, length))
-    shifted = torch.zeros_like(psf[:, :1, :1]).expand(-1, length, length).clone()
-    shifted[:, :side, :side] = psf
-    shifted = torch.roll(shifted, (-(side // 2), -(side // 2)), (1, 2))
-    found = torch.fft.irfft2(spectrum * torch.fft.rfft2(shifted), s=(length, length))
-    return found[:, :size, :size]
+    placed = torch.zeros_like(images[:, :1, :1]).expand(-1, length, length).clone()
+    placed[:, :height, :width] = psf
+    placed = torch.roll(placed, (-(height // 2), -(width // 2)), (1, 2))
+    spectrum = torch.fft.rfft2(images, s=(length, length)) * torch.fft.rfft2(placed)
+    return torch.fft.irfft2(spectrum, s=(length, length))[:, :size, :size]
 
 
 def _shares(
