@@ -58,6 +58,8 @@ def known_galaxies(number: int = 2000, factor: float = 1.0, seed: int = 0) -> Ga
         judged_miss=np.where(
             np.arange(number) < 100, np.where(np.arange(number) < 30, 4, 0), np.nan
         ),
+        noise_ranks=np.full((number, 7), np.nan),
+        noise_width=np.full((number, 7), np.nan),
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import matplotlib
 
@@ -108,6 +109,27 @@ def test_the_card_gets_one_section(content, study, tmp_path):
     other = {**content, "model": {**content["model"], "weights": "others"}}
     card.write_card(tmp_path, other)
     assert not card.read_figures(tmp_path)["studies"]
+
+
+def test_both_widths_of_refined_studies_are_told_side_by_side(predictor, make_galaxies, tmp_path):
+    rings = Simulations.of(predictor.model, "studies/rings", 0)
+    narrow, wide = make_galaxies(640, factor=0.4), make_galaxies(640)
+    galaxies = replace(wide, noise_ranks=narrow.ranks, noise_width=narrow.width)
+    content = document(predictor.model, rings, Settings(number=640, refine=True), galaxies)
+    noise = content["overall"]["noise_widths"]
+    assert noise["coverage"]["0.95"]["axis_ratio"] < 0.7
+    assert noise["inflation"]["axis_ratio"] == pytest.approx(2.5)
+    page = report(content, [])
+    covered = [100 * c["coverage"]["0.68"]["axis_ratio"] for c in (noise, content["overall"])]
+    assert f"| {covered[0]:.1f} % | {covered[1]:.1f} % |" in page
+    assert "galaxies with rings" in page
+    card.write_card(tmp_path, content)
+    figures = card.read_figures(tmp_path)
+    assert "studies" not in figures
+    section = (tmp_path / "README.md").read_text()
+    assert "### Refined, with the stated noise's widths and with honest ones" in section
+    assert f"/ {covered[0]:.0f} /" in section
+    assert "with honest ones" in card.headline_lines(figures)[0]
 
 
 def test_recalibration_mends_widths_on_galaxies_it_has_not_seen(make_galaxies):

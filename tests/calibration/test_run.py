@@ -41,7 +41,9 @@ def test_every_column_is_filled(whole):
         assert len(column) == 100
         if f.name in ("gain", "nearest"):
             assert (column > 0).all(), f.name
-        elif f.name not in ("bound", "ess", "khat", "judged_miss"):
+        elif f.name not in (
+            "bound", "ess", "khat", "judged_miss", "noise_ranks", "noise_width",
+        ):  # fmt: skip
             assert np.isfinite(column).all(), f.name
     assert np.isfinite(whole.bound).all(1).tolist() == [True] * 3 + [False] * 97
     assert ((whole.quality >= 0) == (np.arange(100) < 3)).all()
@@ -186,6 +188,9 @@ def test_refined_posteriors_are_measured_too(predictor, tmp_path, monkeypatch):
     simulations = Simulations.of(predictor.model, None, 3)
     galaxies = run.measure(predictor, simulations, few, tmp_path)
     assert np.isfinite(galaxies.ess).all()
+    assert ((galaxies.noise_ranks > 0) & (galaxies.noise_ranks < 1)).all()
+    # Either may be larger: draws under the noise hold the model error, which honest ones do not.
+    assert (np.abs(np.log(galaxies.width / galaxies.noise_width)) > 0.01).mean() > 0.5
     bare = run.measure(predictor, simulations, replace(few, refine=False), tmp_path, resume=False)
     known = np.isfinite(galaxies.nll)
     assert known.sum() >= 15

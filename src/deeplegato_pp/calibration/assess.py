@@ -122,7 +122,18 @@ def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
         "nll_median": np.median(known) if len(known) else None,
         "truths_outside_the_prior": int(np.isinf(galaxies.nll).sum()),
         "gross_failures": (miss > GROSS).mean(),
+        "noise_widths": _noise_widths(galaxies),
     }
+
+
+def _noise_widths(galaxies: Galaxies) -> dict[str, Any] | None:
+    """What the same posteriors cover with the widths of the stated noise alone."""
+    both = galaxies[np.isfinite(galaxies.noise_ranks).all(axis=1)]
+    if not len(both):
+        return None
+    levels = central_levels(both.noise_ranks)
+    inflation = np.median(both.width / both.noise_width, axis=0)
+    return {"coverage": coverage_by_name(levels, LEVELS), "inflation": by_name(inflation)}
 
 
 def _coverage(galaxies: Galaxies) -> dict[str, Any]:

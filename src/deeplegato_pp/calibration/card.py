@@ -23,7 +23,8 @@ from deeplegato_pp.models.storage import FIGURES
 from deeplegato_pp.scene.parameters import NAMES
 
 NETWORK, REFINED, STUDIES = "network", "refined", "studies"
-"""Sections of ``figures.json``: the model's own simulations, bare and refined; and the studies."""
+REFINED_STUDIES = "refined_studies"
+"""Sections of ``figures.json``: the model's own simulations and the studies, bare and refined."""
 
 
 def read_figures(folder: Path) -> dict[str, Any]:
@@ -60,7 +61,8 @@ def write_card(folder: Path, content: Mapping[str, Any]) -> list[Path]:
     entry = {**headline(content), "snr_classes": _classes(content)}
     if not is_own(content):
         entry["what"] = knobs_in_words(content)
-        figures.setdefault(STUDIES, {})[content["simulator"]["name"]] = entry
+        section_name = REFINED_STUDIES if entry["refined"] else STUDIES
+        figures.setdefault(section_name, {})[content["simulator"]["name"]] = entry
     else:
         figures[REFINED if entry["refined"] else NETWORK] = entry
     path, card = folder / FIGURES, folder / CARD
@@ -83,6 +85,8 @@ def section(figures: Mapping[str, Any]) -> str:
             parts.append(_own_section(title, figures[name]))
     if figures.get(STUDIES):
         parts.append(_studies_section(figures))
+    if figures.get(REFINED_STUDIES):
+        parts.append(_widths_section(figures))
     return "\n\n".join(parts)
 
 
@@ -99,6 +103,12 @@ def headline_lines(figures: Mapping[str, Any]) -> list[str]:
                 f"decile cell {percent(cell['difference'])} ({cell['parameter']} by {cell['by']}); "
                 f"missed by more than 3 sigma: {percent(entry['gross_failures'], 2)}",
             ]
+    for name, entry in figures.get(REFINED_STUDIES, {}).items():
+        noise, honest = _both(entry, "0.95")
+        lines.append(
+            f"study {name}, refined: 95 % intervals cover {noise} with the stated noise's widths, "
+            f"{honest} with honest ones"
+        )
     for name, entry in figures.get(STUDIES, {}).items():
         lines.append(
             f"study {name}: 95 % intervals cover {_covers(entry)}; gross failures "
@@ -112,8 +122,10 @@ def _of_weights(figures: dict[str, Any], digest: str) -> dict[str, Any]:
     kept = {
         n: figures[n] for n in (NETWORK, REFINED) if figures.get(n, {}).get("weights") == digest
     }
-    studies = figures.get(STUDIES, {})
-    kept[STUDIES] = {n: e for n, e in studies.items() if e["weights"] == digest}
+    for part in (STUDIES, REFINED_STUDIES):
+        if part in figures:
+            entries = figures[part].items()
+            kept[part] = {n: e for n, e in entries if e["weights"] == digest}
     return kept
 
 
@@ -169,6 +181,33 @@ def _studies_section(figures: Mapping[str, Any]) -> str:
         "of those called bad or caution", "bad", "bad without failing",
     ]  # fmt: skip
     return "### When the image is not what the network was told\n\n" + table(headings, rows)
+
+
+def _widths_section(figures: Mapping[str, Any]) -> str:
+    """Coverage of refined posteriors with both widths, by study."""
+    rows = []
+    entries = figures[REFINED_STUDIES].items()
+    if REFINED in figures:
+        entries = [("own", {**figures[REFINED], "what": "nothing is wrong"}), *entries]
+    for name, entry in entries:
+        covered = [text for level in ("0.68", "0.95") for text in _both(entry, level)]
+        rows.append([f"`{name}`", entry["what"], f"{entry['galaxies']:,}", *covered])
+    headings = [
+        "simulator", "what is wrong", "galaxies", f"68 % covers ({' / '.join(SHORT)}), noise",
+        "honest", "95 % covers, noise", "honest",
+    ]  # fmt: skip
+    return "### Refined, with the stated noise's widths and with honest ones\n\n" + table(
+        headings, rows
+    )
+
+
+def _both(entry: Mapping[str, Any], level: str) -> tuple[str, str]:
+    """Coverage in per cent of all parameters, with the noise's widths and with honest ones."""
+    honest = " / ".join(f"{100 * entry['coverage'][level][name]:.0f}" for name in NAMES)
+    known = entry.get("noise_widths")
+    if known is None:  # refined with the stated noise's widths alone
+        return honest, "-"
+    return " / ".join(f"{100 * known['coverage'][level][name]:.0f}" for name in NAMES), honest
 
 
 def _study_row(name: str, what: str, entry: Mapping[str, Any]) -> list[str]:

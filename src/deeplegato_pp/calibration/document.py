@@ -102,6 +102,7 @@ def headline(content: Mapping[str, Any]) -> dict[str, Any]:
         "seed": content["settings"]["seed"],
         "weights": content["model"]["weights"],
         "coverage": overall["coverage"],
+        "noise_widths": overall["noise_widths"],
         "largest_difference": {"parameter": worst, "value": differences[worst]},
         "joint_difference": overall["largest_difference"]["joint"],
         "worst_cell": reliability["worst"],

@@ -73,6 +73,9 @@ class Galaxies:
         quality: Index into :data:`QUALITIES`, or -1, with shape (B,).
         judged_miss: Largest `miss` among the parameters of the posterior that the verdict is
             about, with shape (B,); NaN without a verdict.
+        noise_ranks: The ranks under the widths of the stated noise, with shape (B, 7); NaN where
+            galaxies are not refined with honest widths.
+        noise_width: Posterior standard deviations under those, with shape (B, 7). [shown units]
     """
 
     truth: Float[Array, "b 7"]
@@ -99,6 +102,8 @@ class Galaxies:
     flags: Int[Array, " b"]
     quality: Int[Array, " b"]
     judged_miss: Float[Array, " b"]
+    noise_ranks: Float[Array, "b 7"]
+    noise_width: Float[Array, "b 7"]
 
     def __len__(self) -> int:
         return len(self.truth)

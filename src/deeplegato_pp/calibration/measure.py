@@ -47,6 +47,8 @@ class Draws:
         ess: With shape (B,).
         khat: With shape (B,).
         flags: Of the refinement, with shape (B,).
+        under_noise: Coordinates of the same draws with the widths of the stated noise, where `w`
+            has honest ones, with shape (B, S, 7).
     """
 
     w: Tensor
@@ -57,6 +59,7 @@ class Draws:
     ess: Array
     khat: Array
     flags: Int[Array, " b"]
+    under_noise: Tensor | None = None
 
 
 def measure_batch(
@@ -166,10 +169,11 @@ def _refined(
     log_q = torch.from_numpy(draws.log_density)
     options = RefineOptions(honest=settings.widths == "honest")
     refined = refine_batch(likelihood, draws.w, log_q, log_prob, ess=settings.ess, options=options)
-    w = refined.w
+    w, under_noise = refined.w, None
     density = refined.log_likelihood + likelihood.coordinates.log_prior(w)
     if options.honest:  # the density of moved draws is that where they come from
         moved = [_moved(g, row, t) for g, row, t in zip(refined.galaxies, w, true_w, strict=True)]
+        under_noise = w
         w, true_w, log_det, at_det = (torch.stack(column) for column in zip(*moved, strict=True))
         density = density - log_det
     log_l = refined.likelihood.log_likelihood(true_w[:, None])[:, 0]
@@ -186,6 +190,7 @@ def _refined(
         refined.ess.numpy(),
         refined.khat.numpy(),
         np.array(refined.flags, dtype=np.int64),
+        under_noise,
     )
 
 
@@ -228,6 +233,19 @@ def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
         "nearest": scene.nearest.double().numpy(),
         "ess": draws.ess,
         "khat": draws.khat,
+        **_noise_columns(box, truth, draws),
+    }
+
+
+def _noise_columns(box: PriorBox, truth: Float[Array, "b 7"], draws: Draws) -> dict[str, Array]:
+    """Ranks and widths under the stated noise, where the draws have honest widths."""
+    if draws.under_noise is None:
+        nothing = np.full(truth.shape, np.nan)
+        return {"noise_ranks": nothing, "noise_width": nothing.copy()}
+    samples = box.to_physical(draws.under_noise).numpy()
+    return {
+        "noise_ranks": truth_ranks(samples, truth, draws.log_weights),
+        "noise_width": marginals(samples, truth, draws.log_weights).width,
     }
 
 

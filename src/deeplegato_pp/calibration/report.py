@@ -64,6 +64,7 @@ def report(content: Content, figures: Sequence[str], baseline: Content | None = 
         _head(content),
         _answer(content),
         _parameters(content),
+        _both_widths(content),
         _classes(content),
         _cells(content),
         _conditions(content),
@@ -199,6 +200,28 @@ def _parameters(content: Content) -> str:
         "RMSE / prior", "width / bound",
     ]  # fmt: skip
     return "## Parameter by parameter\n\n" + table(headings, rows)
+
+
+def _both_widths(content: Content) -> str:
+    """Coverage with the widths of the stated noise, and with honest ones."""
+    overall = content["overall"]
+    if overall["noise_widths"] is None:
+        return ""
+    rows = [
+        [
+            name,
+            *(
+                percent(widths["coverage"][level][name])
+                for level in ("0.5", "0.68", "0.95")
+                for widths in (overall["noise_widths"], overall)
+            ),
+            number(overall["noise_widths"]["inflation"][name]),
+        ]
+        for name in NAMES
+    ]
+    headings = ["", *(f"{level}, {kind}" for level in ("50 %", "68 %", "95 %")
+                      for kind in ("noise", "honest")), "honest / noise width"]  # fmt: skip
+    return "## Widths of the stated noise and honest ones\n\n" + table(headings, rows)
 
 
 def _covered(entry: Content) -> list[str]:
