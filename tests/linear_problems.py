@@ -10,6 +10,7 @@ from torch import Tensor
 from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks, polar_coordinates
 from deeplegato_pp.inference.fit.sandwich import ModeImages
 from deeplegato_pp.scene.noise import correlate
+from deeplegato_pp.scene.templates import Templates
 
 SIZE = 40
 FWHM = 3.0
@@ -87,7 +88,7 @@ class LinearFits:
             torch.ones(shape).double(),
             torch.zeros(shape).double(),
             torch.zeros(shape, dtype=torch.bool),
-            zero,
+            Templates.of(zero, SIZE),
             zero + 1.0,
         )
         self.blocks = polar_blocks(one_ellipse(fits), SIZE, zero + FWHM)

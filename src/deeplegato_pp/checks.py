@@ -143,6 +143,18 @@ def check_psf_sum_positive(psf: Array) -> None:
         )
 
 
+def check_psf_error(value: float) -> float:
+    """Returns a relative error of the PSF's width as a float if it lies in [0, 0.5)."""
+    number = check_finite(value, "psf_error")
+    if not 0.0 <= number < 0.5:
+        raise RangeError(
+            f"psf_error must lie in [0, 0.5), got {value!r}: it is the relative error of the PSF's "
+            "width, 0.02 for two per cent, and 0 for a PSF that is known. One known less well than "
+            "by half is to be measured anew."
+        )
+    return number
+
+
 def check_positive(value: float, what: str, unit: str = "") -> float:
     """Returns ``value`` as a float if it is finite and positive."""
     number = check_finite(value, what)

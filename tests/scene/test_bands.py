@@ -177,7 +177,7 @@ def test_gradients_and_information_add():
     joint = observed(coordinates, u[0])
     rows = torch.zeros(1, dtype=torch.long)
     batches = JointBatches(joint)
-    images, jacobian = batches.differentiate(rows, u)
+    images, jacobian, _ = batches.differentiate(rows, u)
     found = batches.data(rows).respond(images, jacobian)
     parts = [band.linearize(0, u[0]) for band in joint.bands]
     gradient = torch.stack([p[1] for p in parts]).sum(0)

@@ -25,7 +25,7 @@ def test_gradient_and_information_are_those_of_the_one_likelihood(gain, error):
     given.stamps.mask[:, :5] = True
     likelihood = given.replace(model_error=error, noise_correlation=2.0)
     u = points()
-    images, jacobian = Batches(likelihood).differentiate(ROWS, u, torch.float64)
+    images, jacobian, _ = Batches(likelihood).differentiate(ROWS, u, torch.float64)
     data = Data.of(likelihood, ROWS)
     found = respond(data, images, jacobian)
     for i, row in enumerate(ROWS.tolist()):
@@ -42,7 +42,7 @@ def test_gradient_and_information_are_those_of_the_one_likelihood(gain, error):
 def test_derivatives_follow_the_coordinates():
     likelihood = simulate(W)
     batches = Batches(likelihood)
-    images, jacobian = batches.differentiate(ROWS, points())
+    images, jacobian, _ = batches.differentiate(ROWS, points())
     for i, row in enumerate(ROWS.tolist()):
         image, slopes = likelihood.jacobian(row, points()[i])
         torch.testing.assert_close(images[i], image, rtol=0, atol=1e-4 * float(image.max()))
@@ -54,7 +54,7 @@ def test_derivatives_follow_the_coordinates():
 def test_a_round_galaxy_has_derivatives():
     w = W[:1].clone()
     w[:, 3:5] = 0.0
-    _, jacobian = Batches(simulate(w)).differentiate(torch.tensor([0]), w)
+    _, jacobian, _ = Batches(simulate(w)).differentiate(torch.tensor([0]), w)
     assert bool(torch.isfinite(jacobian).all())
     assert float(jacobian[0, 3:5].norm()) < 1e-3 * float(jacobian[0, 0].norm())
 
@@ -62,7 +62,7 @@ def test_a_round_galaxy_has_derivatives():
 def test_point_sources_have_derivatives_too():
     likelihood = simulate(W).under(PointSourceCoordinates(BOX))
     u = points()[:, [0, 5, 6]]
-    images, jacobian = Batches(likelihood, 0.0).differentiate(ROWS, u, torch.float64)
+    images, jacobian, _ = Batches(likelihood, 0.0).differentiate(ROWS, u, torch.float64)
     for i, row in enumerate(ROWS.tolist()):
         image, slopes = likelihood.jacobian(row, u[i])
         torch.testing.assert_close(images[i], image)

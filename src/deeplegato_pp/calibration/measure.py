@@ -118,6 +118,7 @@ def observations_of(scene: Scene, number: int) -> list[Observation]:
                 psf_oversampling=2 if fine else 1,
                 sky_sigma=float(stamps.sky_sigma[i]),
                 noise_correlation=float(stamps.noise_correlation[i]),
+                psf_error=scene.psf.error,
             )
         )
     return found
@@ -274,6 +275,7 @@ def _bounds(scene: Scene, simulations: Simulations, number: int) -> Float[Array,
     box = simulations.simulator.prior
     likelihood = exact_likelihood(scene, number, box)
     w = box.to_normal(scene.params[:number])
+    likelihood.freeze(torch.arange(number), w)
     identity = torch.eye(NUM_PARAMETERS, dtype=torch.float64)
     for i in range(number):
         _, _, information = likelihood.linearize(i, w[i])

@@ -128,6 +128,10 @@ def knobs_in_words(content: Content) -> str:
     if conditions.get("correlated_noise") == 1.0:
         low, high = conditions["noise_correlation"]
         found.append(f"nothing: noise correlated by {low:g} to {high:g} on every stamp, and told")
+    if conditions.get("psf_error"):
+        found.append(
+            f"PSFs wider or narrower than told by {conditions['psf_error']:.0%}, one sigma"
+        )
     for name, (low, high) in content["simulator"]["prior"].items():
         if [low, high] != content["model"]["prior"][name]:
             found.append(f"{name} drawn between {low:g} and {high:g}")

@@ -12,7 +12,7 @@ import torch
 
 from deeplegato_pp._version import __version__
 from deeplegato_pp.calibration.truth import best_profiles
-from deeplegato_pp.checks import check_choice
+from deeplegato_pp.checks import check_choice, check_psf_error
 from deeplegato_pp.config.schema import Config, DataConfig, merge_configs
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
@@ -103,7 +103,13 @@ class Simulations:
         self.simulator = SersicSimulator.from_config(data, truth=best_profiles)
 
     @classmethod
-    def of(cls, model: DeepLeGAToPP, source: str | Path | None, seed: int) -> Simulations:
+    def of(
+        cls,
+        model: DeepLeGAToPP,
+        source: str | Path | None,
+        seed: int,
+        psf_error: float | None = None,
+    ) -> Simulations:
         """Makes the stream of a model, or of a configuration laid over the model's.
 
         Args:
@@ -111,19 +117,25 @@ class Simulations:
             source: A YAML file or the name of a packaged one (``studies/neighbours``); None for
                 the model's own.
             seed: Of the stream.
+            psf_error: Relative error of the PSF's width under which images are made and galaxies
+                are refined; None: as configured, which for the model's own is none.
 
         Raises:
             ConfigError: If the configuration is missing, has an unknown key (its dotted name is
                 in the message), or its stamps are not of the model's size.
         """
         own = model.config.to_dict()["data"]
-        config = merge_configs(SimulatorConfig, [{"data": own}, source])
+        layers = [{"data": own}, source]
+        if psf_error is not None:
+            layers.append({"data": {"conditions": {"psf_error": check_psf_error(psf_error)}}})
+        config = merge_configs(SimulatorConfig, layers)
         if config.data.image_size != model.image_size:
             raise ConfigError(
                 f"data.image_size is {config.data.image_size} px, and the model takes "
                 f"{model.image_size} px. Leave it out of the configuration."
             )
-        name = OWN if source is None else Path(source).stem
+        own_name = "psf_error" if psf_error else OWN
+        name = own_name if source is None else Path(source).stem
         return cls(config.data, config.study, seed, name)
 
     def scene(self, step: int) -> Scene:

@@ -30,8 +30,11 @@ _TOLERANCE = 0.01
 def exact_likelihood(
     scene: Scene, number: int, box: PriorBox, model_error: float = 0.0
 ) -> Likelihood:
-    """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given."""
-    return _likelihood(scene.stamps[:number], scene.psf, box, model_error)
+    """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given.
+
+    Their errors are those with which the images were made.
+    """
+    return _likelihood(scene.stamps[:number], scene.psf, box, model_error, scene.psf.error)
 
 
 def best_profiles(
@@ -94,12 +97,25 @@ def best_fits(
     )
 
 
-def _likelihood(stamps: StampBatch, psf: DrawnPSF, box: PriorBox, model_error: float) -> Likelihood:
+def _likelihood(
+    stamps: StampBatch,
+    psf: DrawnPSF,
+    box: PriorBox,
+    model_error: float,
+    psf_error: float = 0.0,
+) -> Likelihood:
     fine = psf.oversampled[: len(stamps)].tolist()
     psfs = [(psf.fine if f else psf.native)[i] for i, f in enumerate(fine)]
     oversampling = [2 if f else 1 for f in fine]
+    number = len(stamps)
     return Likelihood(
-        stamps, psfs, oversampling, [True] * len(stamps), box, model_error=model_error
+        stamps,
+        psfs,
+        oversampling,
+        [True] * number,
+        box,
+        model_error=model_error,
+        psf_error=[psf_error] * number,
     )
 
 

@@ -135,6 +135,7 @@ class Scene:
             sky_sigma=given.sky_sigma,
             extension=given.extension,
             noise_correlation=given.noise_correlation,
+            psf_error=given.psf_error,
             plane=given.plane,
         )
         return replace(observation, name=sources.label(i))
@@ -181,6 +182,7 @@ class Scene:
             sky_sigma=self.inputs.sky_sigma,
             name=sources.label(i),
             noise_correlation=self.inputs.noise_correlation,
+            psf_error=self.inputs.psf_error,
             unit=mosaic.unit,
             wcs=None if mosaic.wcs is None else ShiftedWCS(mosaic.wcs, left, bottom),
         )

@@ -16,6 +16,7 @@ from deeplegato_pp.catalog.mosaics import (
     open_companion,
     open_mosaic,
 )
+from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.io import fits_extensions
 from deeplegato_pp.io.lazy_images import LinearPlane
@@ -59,6 +60,7 @@ class Inputs:
         sky_sigma: Standard deviation of the sky left in the image. [image units]
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
             ones; ``"measure"`` finds it on each stamp.
+        psf_error: Relative error of the PSFs' widths; None: 0.02.
         mask: Files or arrays, non-zero = ignore.
         mask_bits: The bits that mean *ignore*; None: those of damage, by the mask's own cards or
             its instrument, else all.
@@ -82,6 +84,7 @@ class Inputs:
     gain: float | None = None
     sky_sigma: float | None = None
     noise_correlation: float | Literal["measure"] = 1.0
+    psf_error: float | None = None
     mask: tuple[Any, ...] = ()
     mask_bits: int | None = None
     segmentation: tuple[Any, ...] = ()
@@ -99,6 +102,8 @@ class Inputs:
                     f"{given} of {what} for {len(self.images)} images. Give one for all, or one "
                     "per image in their order."
                 )
+        if self.psf_error is not None:
+            check_psf_error(self.psf_error)
         if self.psf and self.psf_fwhm is not None:
             raise InputError("psf and psf_fwhm were both given, expected one. Leave one out.")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.cli import options
 
 
@@ -50,6 +51,16 @@ def calibrate(
     ] = 400.0,
     widths: options.WidthsOption = options.Widths.honest,
     model_error: options.ModelError = None,
+    psf_error: Annotated[
+        float | None,
+        typer.Option(
+            "--psf-error",
+            metavar="F",
+            help="Draw images whose PSFs are so much wider or narrower than told, relative, one "
+            "sigma, and refine under that error.",
+            show_default="the simulator's own, 0",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     resume: Annotated[
         bool,
@@ -95,13 +106,15 @@ def calibrate(
 
     error = MODEL_ERROR if model_error is None else model_error
     settings = Settings(number, seed, draws, detailed, refine, ess, widths.value, error)
+    if psf_error is not None:
+        check_psf_error(psf_error)
     check_folder(output)
     files = [output / name for name in (DOCUMENT, REPORT, RECALIBRATION)]
     check_outputs_apart({"--output": files}, {"configuration": simulator})
     from deeplegato_pp.inference import Predictor
 
     predictor = Predictor.from_pretrained(folder)
-    simulations = Simulations.of(predictor.model, simulator, seed)
+    simulations = Simulations.of(predictor.model, simulator, seed, psf_error)
     from deeplegato_pp.calibration.run import measure
     from deeplegato_pp.cli.display import progress
     from deeplegato_pp.cli.signals import told_when_stopped

@@ -124,6 +124,7 @@ def catalog(
     star_odds: options.StarOdds = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
+    psf_error: options.PsfError = None,
     widths: options.WidthsOption = options.Widths.honest,
     scene: options.Scene = None,
     neighbours: Annotated[
@@ -228,6 +229,7 @@ def catalog(
         "gain": gain,
         "sky_sigma": sky_sigma,
         "noise_correlation": as_number(noise_correlation),
+        "psf_error": psf_error,
         "mask": tuple(mask or ()),
         "mask_bits": mask_bits,
         "segmentation": tuple(segmentation or ()),

@@ -20,7 +20,7 @@ NAMED_BY_THE_FILE = {
 }
 """Options that a feedme has lines for, which name files of the whole image."""
 
-BESIDE = ("psf_fwhm", "gain", "sky_sigma", "pixel_scale", "zero_point")
+BESIDE = ("psf_fwhm", "psf_error", "gain", "sky_sigma", "pixel_scale", "zero_point")
 """Options that replace what a feedme says, or add to it."""
 
 

@@ -186,6 +186,16 @@ ModelError = Annotated[
     ),
 ]
 
+PsfError = Annotated[
+    float | None,
+    typer.Option(
+        "--psf-error",
+        metavar="F",
+        help="Relative error of the PSF's width, one sigma; 0: the PSF is known.",
+        show_default="0.02",
+    ),
+]
+
 WidthsOption = Annotated[
     Widths,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.cli import options
 from deeplegato_pp.cli.bands import EACH, BandStructure, bands_from, measure_bands, per_band
 from deeplegato_pp.cli.galfit import (
@@ -137,6 +138,7 @@ def predict(
     ] = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
+    psf_error: options.PsfError = None,
     widths: options.WidthsOption = options.Widths.honest,
     model: options.ModelName = None,
     output: Annotated[
@@ -197,6 +199,8 @@ def predict(
     outputs.check()
     check_imgblock(imgblock)
     names = list(images or [str(galfit)])
+    if psf_error is not None:
+        check_psf_error(psf_error)
     repeated = per_band(
         None if bands is None else bands.split(","),
         psf=psf,
@@ -216,6 +220,7 @@ def predict(
         "noise_type": None if noise_type is None else noise_type.value,
         "sky_sigma": sky_sigma,
         "noise_correlation": as_number(noise_correlation),
+        "psf_error": psf_error,
         "mask_bits": mask_bits,
         "extension": options.extension_from(extension),
         "plane": plane,

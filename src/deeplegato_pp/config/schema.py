@@ -50,6 +50,8 @@ class ConditionsConfig:
         aberrated: Share of those with aberrations in the wavefront, and of the other PSFs that
             are lopsided and three-cornered.
         psf_offset: Standard deviation of a PSF's middle about its array's, along x and y. [px]
+        psf_error: Relative error of the PSF's width, one sigma: images are made with a PSF so much
+            wider or narrower than the one that is told.
         masked_regions: Share of stamps with masked discs.
         neighbours: Share of stamps with neighbouring galaxies and stars.
         max_neighbours: Most neighbours in one of those.
@@ -74,6 +76,7 @@ class ConditionsConfig:
     spikes: float = 0.5
     aberrated: float = 0.4
     psf_offset: float = 0.1
+    psf_error: float = 0.0
     masked_regions: float = 0.3
     neighbours: float = 0.3
     max_neighbours: int = 3
@@ -97,6 +100,7 @@ class ConditionsConfig:
                 "bleed_trails": 0.0,
                 "saturated": 0.0,
                 "uneven_noise": 0.0,
+                "psf_error": 0.0,
                 "small_stamps": 0.0,
                 "bad_pixels": 0.0,
                 "masked_regions": 0.0,

@@ -36,10 +36,12 @@ class DrawnPSF:
     Attributes:
         fine: At two samples a pixel, sum 1, with shape (B, 87, 87).
         fwhm: Width of the optical profile, with shape (B,). [px]
+        error: Relative error of the width under which images are made, one sigma.
     """
 
     fine: Float[Tensor, "b k k"]
     fwhm: Float[Tensor, " b"]
+    error: float = 0.0
 
     @property
     def oversampled(self) -> Bool[Tensor, " b"]:
@@ -53,7 +55,26 @@ class DrawnPSF:
 
     def to(self, device: torch.device | str) -> DrawnPSF:
         """Returns the PSFs on another device."""
-        return DrawnPSF(self.fine.to(device), self.fwhm.to(device))
+        return DrawnPSF(self.fine.to(device), self.fwhm.to(device), self.error)
+
+    def widened(self, factor: float | Float[Tensor, " b"]) -> DrawnPSF:
+        """Returns PSFs stretched about their centres, sum 1, by band-limited interpolation.
+
+        Args:
+            factor: Of the width, a number or one per PSF.
+        """
+        factor = torch.as_tensor(factor).to(self.fine).expand(len(self.fine))
+        grid = torch.arange(self.fine.shape[-1]).to(self.fine) - self.fine.shape[-1] // 2
+        stretch = torch.sinc(grid[:, None] / factor[:, None, None] - grid)
+        return DrawnPSF(normalise(stretch @ self.fine @ stretch.mT), self.fwhm * factor, self.error)
+
+    def mistaken(self, draw: Draw) -> DrawnPSF:
+        """Returns the PSFs that images are made with, where these are the ones that are told."""
+        if self.error == 0:
+            return self
+        drawn = self.widened((1.0 + self.error * draw.normal(1)[:, 0]).clamp_min(0.1))
+        # They are sampled as the ones that are told.
+        return DrawnPSF(drawn.fine, self.fwhm, self.error)
 
     def render(self, galaxies: Galaxies, size: int, owner: Int[Tensor, " g"]) -> Tensor:
         """Renders galaxies, each with the PSF of its owner in the batch.
@@ -86,7 +107,7 @@ def draw_psf(draw: Draw, config: ConditionsConfig) -> DrawnPSF:
         aberrated=config.aberrated,
         offset=config.psf_offset,
     )
-    return DrawnPSF(psf, fwhm)
+    return DrawnPSF(psf, fwhm, config.psf_error)
 
 
 def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Tensor, "b n n"]:

@@ -260,10 +260,11 @@ class SersicSimulator:
         psf = draw_psf(draw, config)
         columns = self.columns(params).float()
         owner = torch.arange(batch, device=generator.device)
-        model = psf.render(columns, size, owner)
+        true = psf.mistaken(draw)
+        model = true.render(columns, size, owner)
         background = draw_background(draw, size, config)
         mask = draw_mask(draw, size, config)
-        neighbours = draw_neighbours(draw, psf, size, config)
+        neighbours = draw_neighbours(draw, true, size, config)
         # A detection never masks the core of the object it is looking at.
         mask = mask | (neighbours.mask & ~_core(size, generator.device))
         background = background / _median(background, mask)[:, None, None]
@@ -277,8 +278,8 @@ class SersicSimulator:
         correlation = draw_noise_correlation(draw, config)
         flat = torch.ones_like(gain) if correlation is None else correlation
         empty = torch.zeros_like(mask)
-        noiseless = StampBatch(model, background, empty, psf.fine, noise_gain, sky_sigma, flat)
-        model, params, structured = self._with_structure(draw, noiseless, params, psf)
+        noiseless = StampBatch(model, background, empty, true.fine, noise_gain, sky_sigma, flat)
+        model, params, structured = self._with_structure(draw, noiseless, params, true)
         sky = draw_sky(draw, sky_sigma, size, config)
         image = sky + draw_noise(
             model + neighbours.light,

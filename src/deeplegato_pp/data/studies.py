@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.config.schema import ConditionsConfig
-from deeplegato_pp.data.conditions import DrawnPSF, Neighbours, draw_neighbours
+from deeplegato_pp.data.conditions import Neighbours, draw_neighbours
 from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.sersic_simulator import Scene
 from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.scene.psf_grid import convolve_separable, normalise
+from deeplegato_pp.scene.psf_grid import convolve_separable
 from deeplegato_pp.scene.stamps import PSF_GRID
 
 LARGEST_CORRELATION = 0.7
@@ -106,7 +106,7 @@ def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) ->
     image = image + light + shot * draw.normal(*image.shape[1:])
     if study.sky_slope > 0:
         image = image + _slope(draw, image.shape[-1], study.sky_slope)
-    psf = scene.psf if study.psf_width == 1.0 else widened(scene.psf, study.psf_width)
+    psf = scene.psf if study.psf_width == 1.0 else scene.psf.widened(study.psf_width)
     edge = (psf.fine.shape[-1] - PSF_GRID) // 2
     stamps = replace(
         scene.stamps,
@@ -140,13 +140,6 @@ def correlated(
     sky = open_.flatten(1).nanmedian(1).values[:, None, None]
     noise = torch.where(scene.stamps.mask, 0.0, residual - sky)
     return sky + convolve_separable(noise, [a / norm, 1.0 / norm, a / norm])
-
-
-def widened(psf: DrawnPSF, factor: float) -> DrawnPSF:
-    """Returns PSFs stretched about their centres, sum 1, by band-limited interpolation."""
-    grid = torch.arange(psf.fine.shape[-1]).to(psf.fine) - psf.fine.shape[-1] // 2
-    stretch = torch.sinc(grid[:, None] / factor - grid)
-    return DrawnPSF(normalise(stretch @ psf.fine @ stretch.T), psf.fwhm * factor)
 
 
 def _neighbours(draw: Draw, scene: Scene, most: int) -> Neighbours:

@@ -205,6 +205,8 @@ class AmortizedMeasurer:
             prepared=prepared,
             box=box,
             noise_correlation=prepared.noise_correlation,
+            psf_error=prepared.psf_error,
+            psf_reference=tuple(box.to_physical(drawn.w.mean(0, keepdim=True))[0].tolist()),
         )
         samples = box.to_physical(drawn.w)
         return Posterior(

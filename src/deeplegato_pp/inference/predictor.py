@@ -200,6 +200,7 @@ class Predictor(DictionaryInterface):
         widths: str = "honest",
         scene: str = "sersic",
         neighbours: Sequence[Neighbours | None] | None = None,
+        psf_error: float | None = None,
     ) -> Posterior:
         """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
 
@@ -230,6 +231,9 @@ class Predictor(DictionaryInterface):
                 first three are compared, by tempered odds. See ``docs/scenes.md``.
             neighbours: Galaxies on the same image to be fitted with each, one entry per galaxy and
                 None for one that stands alone: they are free too, and integrated out.
+            psf_error: Relative error of the PSF's width, one sigma, under which every hypothesis is
+                weighed (see ``docs/error_bars.md``); None: what the observations say, 0.02 by
+                default; 0: PSFs are known.
 
         Returns:
             The refined posterior, with weights, evidence and verdicts. Galaxies that were not
@@ -239,7 +243,7 @@ class Predictor(DictionaryInterface):
             ConfigError: If the method is unknown.
             InputError: If draws are not the network's own, or the kind of widths is unknown.
             RangeError: If a fixed value cannot be, `ess` or `star_odds` is not positive, or
-                `noise_correlation` or `model_error` cannot be.
+                `noise_correlation`, `model_error` or `psf_error` cannot be.
             ShapeError: If there are not as many fixed values as galaxies.
         """
         from deeplegato_pp.inference.refine.refiner import Refiner
@@ -266,6 +270,7 @@ class Predictor(DictionaryInterface):
             widths,
             scene,
             neighbours,
+            psf_error,
         )
         return refiner(posterior)
 

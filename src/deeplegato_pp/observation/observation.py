@@ -36,6 +36,9 @@ REFERENCE_ZERO_POINT = 30.5
 SKY_SIGMA_FRACTION = 0.02
 """Default 1-sigma of the constant sky offset, in units of the median noise."""
 
+PSF_ERROR = 0.02
+"""Default relative error of the PSF's width, one sigma: PSFs are known to some per cent."""
+
 LOW_COUNTS_VARIANCE = 20.0
 """Background variance [electrons^2/px] below which Poisson skewness exceeds 0.22."""
 
@@ -61,6 +64,8 @@ class Observation:
         psf_oversampling: Samples of the PSF per pixel and axis.
         psf_includes_pixel: Whether the detector's pixel is in the PSF already.
         psf_sum: Sum of the PSF as given.
+        psf_error: Relative error of the PSF's width, one sigma: part of the likelihood, as the sky
+            is (see ``docs/error_bars.md``); 0 for a PSF that is known.
         wcs: Celestial ``astropy.wcs.WCS`` of the stamp, or None.
         name: What to call it in tables.
         unit: Unit of the image as stated by its header, or empty.
@@ -81,6 +86,7 @@ class Observation:
     psf_oversampling: int = 1
     psf_includes_pixel: bool = True
     psf_sum: float = 1.0
+    psf_error: float = PSF_ERROR
     wcs: Any = None
     name: str = ""
     unit: str = ""
@@ -108,6 +114,7 @@ class Observation:
         name: str = "",
         *,
         noise_correlation: float | Literal["measure"] = 1.0,
+        psf_error: float | None = None,
         unit: str = "",
         wcs: Any = None,
     ) -> "Observation":
@@ -141,6 +148,8 @@ class Observation:
                 ``"measure"``:
                 :func:`~deeplegato_pp.observation.noise_correlation.measure_noise_correlation` finds
                 it where the stamp has no source, and a note says it.
+            psf_error: Relative error of the PSF's width, one sigma, in [0, 0.5); 0 for a PSF that
+                is known, None: 0.02.
             unit: Unit of the image.
             wcs: Celestial WCS of the stamp.
 
@@ -245,6 +254,7 @@ class Observation:
                 True if made or psf_includes_pixel is None else bool(psf_includes_pixel)
             ),
             psf_sum=psf_sum,
+            psf_error=PSF_ERROR if psf_error is None else checks.check_psf_error(psf_error),
             wcs=wcs,
             name=name,
             unit=unit,
@@ -289,6 +299,7 @@ class Observation:
         extension: fits_extensions.Extension | None = None,
         noise_correlation: float | Literal["measure"] = 1.0,
         *,
+        psf_error: float | None = None,
         plane: int | None = None,
     ) -> "Observation":
         """Reads an observation from FITS: one file with everything, or an image and its companions.
@@ -320,6 +331,7 @@ class Observation:
             sky_sigma: 1-sigma of the constant sky offset. [image units]
             extension: Index, name or (name, version) of the image in its file.
             noise_correlation: See ``from_array``.
+            psf_error: See ``from_array``.
             plane: Which image of a cube, counted from 0.
 
         Raises:
@@ -358,6 +370,7 @@ class Observation:
             mask_bits=known.mask_bits,
             name=_stem(path),
             noise_correlation=noise_correlation,
+            psf_error=psf_error,
             unit=str(found.header.get("BUNIT") or "").strip(),
             wcs=found.sky.wcs,
         )

@@ -35,6 +35,7 @@ class PreparedStamp:
         psf_oversampling: Samples of the PSF per pixel of the stamp.
         psf_includes_pixel: Whether the pixel of the stamp is in the PSF; if not, the box of
             ``psf_oversampling`` x ``psf_oversampling`` samples is still to be applied.
+        psf_error: The observation's.
         pixel_scale: Of the stamp's pixels. [arcsec/px]
         zero_point: AB magnitude of one *image* unit (not detector unit).
         bin: User's pixels per pixel of the stamp and axis.
@@ -53,6 +54,7 @@ class PreparedStamp:
     psf: Array
     psf_oversampling: int
     psf_includes_pixel: bool
+    psf_error: float
     pixel_scale: float
     zero_point: float
     bin: int
@@ -159,6 +161,7 @@ def prepare(
         psf=np.array(psf),
         psf_oversampling=observation.psf_oversampling * factor,
         psf_includes_pixel=includes_pixel,
+        psf_error=observation.psf_error,
         pixel_scale=observation.pixel_scale * factor,
         zero_point=observation.zero_point,
         bin=factor,

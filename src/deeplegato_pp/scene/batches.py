@@ -26,6 +26,7 @@ from deeplegato_pp.scene.render.renderer import (
     period_length,
 )
 from deeplegato_pp.scene.render.wings import Galaxies
+from deeplegato_pp.scene.templates import Templates
 
 _STEP = 1e-6
 """Step of the differences of the renderer's columns, in coordinates whose prior is one wide."""
@@ -43,7 +44,8 @@ class Data:
         sigma: Noise map.
         good: Unmasked pixels.
         gain: With shape (R,), as what follows.
-        sky_variance: Of the sky offset's prior.
+        templates: Constant sky and error of the PSF's width, R sets.
+        psf_error: Relative error of the PSF's width.
         correlation: Variance of sums over many pixels over that of independent ones.
         model_error: Error of the model as a fraction of itself.
     """
@@ -52,7 +54,8 @@ class Data:
     sigma: Float[Tensor, "r n n"]
     good: Bool[Tensor, "r n n"]
     gain: Float[Tensor, " r"]
-    sky_variance: Float[Tensor, " r"]
+    templates: Templates
+    psf_error: Float[Tensor, " r"]
     correlation: Float[Tensor, " r"]
     model_error: float
 
@@ -66,7 +69,8 @@ class Data:
             torch.where(mask, 1.0, s.sigma[rows]),
             ~mask,
             s.gain[rows],
-            s.sky_sigma[rows] ** 2,
+            likelihood.templates(rows),
+            likelihood.psf_error[rows],
             s.noise_correlation[rows],
             likelihood.model_error,
         )
@@ -78,7 +82,8 @@ class Data:
             self.sigma[index],
             self.good[index],
             self.gain[index],
-            self.sky_variance[index],
+            self.templates.at(index),
+            self.psf_error[index],
             self.correlation[index],
             self.model_error,
         )
@@ -88,14 +93,14 @@ class Data:
         return model_variance(model, self.sigma, self.gain, self.model_error)
 
     def residual(self, model: Float[Tensor, "r n n"]) -> Residual:
-        """Returns data less noiseless images under the noise, the sky offset marginalised."""
+        """Returns data less noiseless images under the noise, the templates marginalised."""
         return residual(
             self.image,
             model,
             self.sigma,
             ~self.good,
             self.gain,
-            self.sky_variance.sqrt(),
+            self.templates,
             self.correlation,
             self.model_error,
         )
@@ -105,9 +110,18 @@ class Data:
         return self.residual(model).log_likelihood
 
     def unexplained(self, model: Float[Tensor, "r n n"]) -> tuple[Tensor, Tensor]:
-        """Returns data less images and fitted sky, 0 where masked, and the variance, (R, N, N)."""
+        """Returns data less images and templates, 0 where masked, and the variance, (R, N, N)."""
         found = self.residual(model)
-        return found.difference - found.sky[:, None, None] * self.good, found.variance
+        return found.left, found.variance
+
+    def freeze(self, index: Tensor, width_slope: Float[Tensor, "r n n"]) -> None:
+        """Takes what an error of the PSF's width changes in some rows from images' derivatives.
+
+        Args:
+            index: The rows.
+            width_slope: Derivatives of images with the logarithm of the PSF's width.
+        """
+        self.templates.images[index, 1] = self.psf_error[index, None, None] * width_slope
 
     def respond(self, model: Float[Tensor, "r n n"], jacobian: Float[Tensor, "r f p"]) -> Response:
         """Returns gradient and Fisher information of ln L; see :func:`respond`."""
@@ -140,10 +154,11 @@ def respond(
 
     With J the derivatives, the information of a Gaussian whose variance follows the model is
 
-    .. math:: J^T (V + \tau^2 1 1^T)^{-1} J + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
+    .. math:: J \Sigma^{-1} J^T + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
 
-    the second term, absent for a fixed variance, taken without the sky's (a correction of order
-    1/pixels). Pixels under correlated noise count as 1/c of one, see `scene.noise`.
+    with the covariance of pixels and templates (`scene.templates`), the second term, absent for a
+    fixed variance, taken without the templates' (a correction of order 1/pixels). Pixels under
+    correlated noise count as 1/c of one, see `scene.noise`. The templates stay as they are.
 
     Args:
         data: R rows.
@@ -152,30 +167,21 @@ def respond(
     """
     c = data.correlation[:, None, None]
     found = data.residual(model)
-    weight, weighted = found.weight, found.weight * found.difference
-    # Of the variance.
+    weight, left = found.weight, found.left
     follows = (model > 0) / data.gain[:, None, None] + 2.0 * data.model_error**2 * model
-    relative = weight * follows
-    sky, held = found.sky[:, None, None], found.sky_variance
-    pixels = weighted + 0.5 * relative * (weighted * found.difference - 1.0)
-    with_sky = -sky * (weight + relative * weighted)
-    with_log = 0.5 * relative * weight * (sky**2 + held[:, None, None])
-    slope = (pixels + with_sky + with_log) / c
-    information_weight = weight / c + 0.5 * relative**2 / c
-    precision = jacobian.dtype
-    rest = torch.stack([slope, weight / c], -1).flatten(1, 2).to(precision)
-    sums = (jacobian @ rest).double()
-    weighted_jacobian = jacobian * information_weight.flatten(1).to(precision)[:, None]
-    information = (weighted_jacobian @ jacobian.mT).double()
-    mean = sums[..., 1]
-    information = information - held[:, None, None] * mean[:, :, None] * mean[:, None, :]
-    return Response(sums[..., 0], 0.5 * (information + information.mT))
+    relative = weight * follows  # of the variance
+    squares = left**2 + found.templates.spread(found.amplitudes.covariance)
+    slope = (weight * left + 0.5 * relative * (weight * squares - 1.0)) / c
+    # In float64: sums in float32 would depend on what else is in the batch.
+    gradient = (jacobian.double() @ slope.flatten(1)[..., None])[..., 0]
+    information = found.inner(jacobian, (0.5 / c * relative**2).flatten(1))
+    return Response(gradient, 0.5 * (information + information.mT))
 
 
 def squared_distance(
     data: Data, model: Float[Tensor, "r n n"], difference: Float[Tensor, "r p"]
 ) -> Float[Tensor, " r"]:
-    """Returns the chi-squares between images, the sky offset marginalised.
+    """Returns the chi-squares between images, the templates' amplitudes marginalised.
 
     Args:
         data: R rows.
@@ -267,16 +273,22 @@ class Batches:
         self.count(rows, u)
         return self._render(rows, u)
 
-    def _render(self, rows: Tensor, u: Tensor) -> Tensor:
-        return self.likelihood.model.of_many(rows, u, self.double)
+    def _render(self, rows: Tensor, u: Tensor, by_width: bool = False) -> Tensor:
+        return self.likelihood.model.of_many(rows, u, self.double, by_width)
+
+    def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
+        """Takes points for where the PSF's error acts, see :meth:`Likelihood.freeze`."""
+        if self.likelihood.psf_is_uncertain:
+            self.count(rows, u)
+            self.likelihood.freeze(rows, u)
 
     def differentiate(
         self,
         rows: Int[Tensor, " r"],
         u: Float[Tensor, "r f"],
         dtype: torch.dtype = torch.float32,
-    ) -> tuple[Float[Tensor, "r n n"], Float[Tensor, "r f p"]]:
-        """Returns images, float64, and their derivatives.
+    ) -> tuple[Float[Tensor, "r n n"], Float[Tensor, "r f p"], Float[Tensor, "r n n"] | None]:
+        """Returns images, float64, and their derivatives, also with the PSF's width.
 
         Derivatives come from the spectrum, not from differences; they are computed in the
         precision that each row's image needs.
@@ -285,6 +297,10 @@ class Batches:
             rows: Galaxies; one may come more than once.
             u: Points.
             dtype: In which derivatives are returned; float64 is computed in throughout.
+
+        Returns:
+            Images (R, N, N), their derivatives with the coordinates (R, F, N * N), and with the
+            logarithm of the PSF's width (R, N, N), float64, None where the PSFs are known.
 
         Raises:
             NumericalError: If a derivative is not finite.
@@ -302,17 +318,20 @@ class Batches:
             )
         return found
 
-    def _galaxy_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _galaxy_slopes(
+        self, rows: Tensor, u: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         model = self.likelihood.model
         profiles = self._columns(u)
         number, columns, chain = len(profiles), side_by_side(profiles), self._chain(u).flatten(0, 1)
         rows = rows.repeat(number)
         images = torch.empty(len(rows), model.size, model.size, dtype=torch.float64)
+        width = torch.empty_like(images) if self.likelihood.psf_is_uncertain else None
         jacobian = torch.empty(len(rows), u.shape[-1], model.size**2, dtype=dtype)
         double = torch.ones_like(self.double) if dtype == torch.float64 else self.double
         for group, at in model.calls(rows, double):
             working, place = group.psf.dtype, group.place[rows[at]]
-            image, slopes = render_with_derivatives(
+            image, slopes, change = render_with_derivatives(
                 Galaxies(*columns[:, at].to(working)),
                 group.psf,
                 place,
@@ -321,18 +340,27 @@ class Batches:
                 psf_includes_pixel=group.includes_pixel,
                 negligible=group.negligible[place].to(working),
                 bands=group.bands,
+                by_width=width is not None,
             )
             images[at] = image.double()
             jacobian[at] = (chain[at].to(working) @ slopes.flatten(2)).to(dtype)
+            if width is not None and change is not None:
+                width[at] = change.double()
         if number == 1:
-            return images, jacobian
-        parts = (images.unflatten(0, (number, -1)), jacobian.unflatten(0, (number, -1)))
-        return parts[0].sum(0), parts[1].sum(0)
+            return images, jacobian, width
 
-    def _point_slopes(self, rows: Tensor, u: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        def summed(parts: Tensor) -> Tensor:
+            return parts.unflatten(0, (number, -1)).sum(0)
+
+        return summed(images), summed(jacobian), None if width is None else summed(width)
+
+    def _point_slopes(
+        self, rows: Tensor, u: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Differences: of three coordinates the flux only scales the image."""
         steps = torch.where(u > 0, -_POINT_STEP, _POINT_STEP)
         image = self._render(rows, u)
+        width = self._render(rows, u, True) if self.likelihood.psf_is_uncertain else None
         flux = self._columns(u)[0, 0]
         jacobian = []
         for i in range(u.shape[-1]):
@@ -344,7 +372,7 @@ class Batches:
             else:
                 change = self._render(rows, moved) - image
             jacobian.append((change / steps[:, i, None, None]).flatten(1))
-        return image, torch.stack(jacobian, 1).to(dtype)
+        return image, torch.stack(jacobian, 1).to(dtype), width
 
     def _columns(self, u: Tensor) -> Float[Tensor, "c 7 r"]:
         return self.likelihood.model.columns(u, self.likelihood.stamps.image.device)

@@ -2,19 +2,21 @@
 
 Of images b B (b: K numbers an image, B: K basis images) ln L is a quadratic form in b where the
 variance is fixed. Where it follows the model, the pixels' terms are expanded about a reference to
-second order; the few bright pixels in which that is not enough are evaluated as they are.
+second order; the few bright pixels in which that is not enough are evaluated as they are. The
+templates' own inner products, which change little, are expanded to first order.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.scene.batches import Data
-from deeplegato_pp.scene.noise import marginalise_sky
+from deeplegato_pp.scene.templates import marginalise
 
 _NEGLECTED = 0.002
 """Error of ln L granted to pixels that are expanded, summed without regard to sign."""
@@ -45,10 +47,10 @@ class QuadraticLikelihood:
         value, first, second = self.pixels.expand(self.reference)
         self.exact = self._unexpanded(basis, probes, value, first, second)
         kept = ~self.exact
-        self.constant = (value * kept).sum(-1)
-        self.linear = (first * kept) @ basis.T
-        curved = [(basis * (s * kept)) @ basis.T if bool(s.any()) else None for s in second]
-        self.quadratic = curved
+        self.constant = self.pixels.shares(value * kept).sum(-1)
+        self.linear = self.pixels.shares(first * kept) @ basis.T
+        curved = self.pixels.shares(second * kept)[: 1 + len(self.pixels.templates)]
+        self.quadratic = [(basis * c) @ basis.T if bool(c.any()) else None for c in curved]
         self.basis = basis[:, self.exact]
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
@@ -61,7 +63,9 @@ class QuadraticLikelihood:
             chunk = max(1, _CHUNK_PIXELS // int(self.exact.sum()))
             bright = self.reference[self.exact]
             parts = [
-                torch.stack(self.pixels.terms(bright + part @ self.basis, self.exact)).sum(-1)
+                self.pixels.sums(
+                    self.pixels.terms(bright + part @ self.basis, self.exact), self.exact
+                )
                 for part in b.split(chunk)
             ]
             sums = sums + torch.cat(parts, 1)
@@ -92,7 +96,9 @@ class _Pixels:
         self.image, self.sigma = data.image.flatten(), data.sigma.flatten()
         self.good = data.good.flatten()
         self.gain, self.model_error = data.gain[0], data.model_error
-        self.sky_variance, self.correlation = data.sky_variance[0], data.correlation[0]
+        self.templates = data.templates.images[0].flatten(1)
+        self._pairs = (self.templates[:, None] * self.templates).flatten(0, 1)
+        self.correlation = data.correlation[0]
         self.count = int(self.good.sum())
         self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
 
@@ -124,11 +130,33 @@ class _Pixels:
             second = [_slope(f, at) for f in first]
         return tuple(torch.stack(x).detach() for x in (values, first, second))  # type: ignore[return-value]
 
-    def combine(self, sums: Float[Tensor, "3 s"]) -> Float[Tensor, " s"]:
-        """Returns ln L from the terms' sums over pixels, the sky offset marginalised."""
-        pixels, weighted, weight = sums / self.correlation
+    def shares(self, terms: Float[Tensor, "3 p"]) -> Float[Tensor, "m p"]:
+        """Returns pixels' shares of ln L, of T w r for each template, of w T T for each two.
+
+        Args:
+            terms: As from :meth:`terms`, of one image, or their derivatives.
+        """
+        value, weighted, weight = terms
+        return torch.cat([value[None], weighted * self.templates, weight * self._pairs])
+
+    def sums(self, terms: Sequence[Tensor], where: Bool[Tensor, " n"]) -> Float[Tensor, "m s"]:
+        """Returns the sums of those shares over some pixels, of many images.
+
+        Args:
+            terms: As from :meth:`terms`, each with shape (S, P).
+            where: Which pixels those are.
+        """
+        value, weighted, weight = terms
+        projected = self.templates[:, where] @ weighted.T
+        return torch.cat([value.sum(-1)[None], projected, self._pairs[:, where] @ weight.T])
+
+    def combine(self, sums: Float[Tensor, "m s"]) -> Float[Tensor, " s"]:
+        """Returns ln L from the sums over pixels, the templates' amplitudes marginalised."""
+        number = len(self.templates)
+        pixels, *rest = (sums / self.correlation).split([1, number, number**2])
         constant = 0.5 * self.count * math.log(2.0 * math.pi) / self.correlation
-        return pixels - constant + marginalise_sky(weighted, weight, self.sky_variance)[2]
+        found = marginalise(rest[0].T, rest[1].T.unflatten(-1, (number, number)))
+        return pixels[0] - constant + found.gain
 
 
 def _slope(value: Tensor, at: Tensor) -> Tensor:

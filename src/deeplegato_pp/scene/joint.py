@@ -75,9 +75,15 @@ class JointData:
         return torch.stack(parts).sum(0)
 
     def unexplained(self, model: Float[Tensor, "r k n n"]) -> tuple[Tensor, Tensor]:
-        """Returns data less images and each band's fitted sky, and the variance, (R, K, N, N)."""
+        """Returns data less images and each band's templates, and the variance, (R, K, N, N)."""
         parts = [b.unexplained(model[:, k]) for k, b in enumerate(self.bands)]
         return torch.stack([p[0] for p in parts], 1), torch.stack([p[1] for p in parts], 1)
+
+    def freeze(self, index: Tensor, width_slope: Float[Tensor, "r k n n"]) -> None:
+        """Takes what errors of the PSFs' widths change; see :meth:`Data.freeze`."""
+        for k, band in enumerate(self.bands):
+            if bool((band.psf_error > 0).any()):
+                band.freeze(index, width_slope[:, k])
 
     def respond(
         self, model: Float[Tensor, "r k n n"], jacobian: Float[Tensor, "r f p"]
@@ -93,7 +99,7 @@ class JointData:
     def squared_distance(
         self, model: Float[Tensor, "r k n n"], difference: Float[Tensor, "r p"]
     ) -> Float[Tensor, " r"]:
-        """Returns the chi-squares between images, each band's sky offset marginalised."""
+        """Returns the chi-squares between images, each band's templates marginalised."""
         change = difference.unflatten(-1, (len(self.bands), -1))
         parts = [b.squared_distance(model[:, k], change[:, k]) for k, b in enumerate(self.bands)]
         return torch.stack(parts).sum(0)
@@ -130,11 +136,26 @@ class JointBatches:
 
     def differentiate(
         self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]
-    ) -> tuple[Float[Tensor, "r k n n"], Float[Tensor, "r f p"]]:
-        """Returns images, float64, and their derivatives, the bands' pixels one after another."""
-        found = [band.differentiate(rows, u) for band in self.bands]
-        images = torch.stack([image for image, _ in found], 1)
-        return images, torch.cat([jacobian for _, jacobian in found], -1)
+    ) -> tuple[Float[Tensor, "r k n n"], Float[Tensor, "r f p"], Float[Tensor, "r k n n"] | None]:
+        """Returns images, float64, and their derivatives, the bands' pixels one after another.
+
+        The last are those with the PSFs' widths, 0 in bands whose PSF is known; None if all are.
+        """
+        images, jacobians, widths = zip(
+            *(band.differentiate(rows, u) for band in self.bands), strict=True
+        )
+        width = None
+        if any(w is not None for w in widths):
+            known = [
+                torch.zeros_like(i) if w is None else w for i, w in zip(images, widths, strict=True)
+            ]
+            width = torch.stack(known, 1)
+        return torch.stack(images, 1), torch.cat(jacobians, -1), width
+
+    def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
+        """Takes points for where errors of the PSFs act; see :meth:`Batches.freeze`."""
+        for band in self.bands:
+            band.freeze(rows, u)
 
 
 AnyLikelihood = Likelihood | JointLikelihood

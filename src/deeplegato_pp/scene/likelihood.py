@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
+from deeplegato_pp.checks import check_psf_error
+from deeplegato_pp.errors import InputError, NumericalError, RangeError, ShapeError
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
 from deeplegato_pp.scene.model_images import ModelImages
 from deeplegato_pp.scene.noise import Residual, model_variance, residual
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
+from deeplegato_pp.scene.templates import Templates
 from deeplegato_pp.scene.units import stamp_batch
 
 SINGLE_PRECISION_PEAK = 1000.0
@@ -48,9 +50,11 @@ class Likelihood:
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
             pixels; at least 1. See `scene.noise`.
         model_error: Error of the model as a fraction of itself, added in quadrature to the noise.
+        psf_error: Relative error of the PSF's width, one per galaxy; None: PSFs are known. It acts
+            once :meth:`freeze` has said where.
 
     Raises:
-        RangeError: If `noise_correlation` or `model_error` cannot be.
+        RangeError: If `noise_correlation`, `model_error` or `psf_error` cannot be.
         ShapeError: If the lists do not have one entry per stamp.
     """
 
@@ -64,12 +68,15 @@ class Likelihood:
         *,
         coordinates: Coordinates | None = None,
         model_error: float = 0.0,
+        psf_error: Sequence[float] | None = None,
     ) -> None:
         batch = len(stamps)
+        psf_error = [0.0] * batch if psf_error is None else list(psf_error)
         for name, entries in (
             ("psfs", psfs),
             ("oversampling", oversampling),
             ("includes_pixel", includes_pixel),
+            ("psf_error", psf_error),
         ):
             if len(entries) != batch:
                 raise ShapeError(
@@ -83,6 +90,8 @@ class Likelihood:
             )
         if not 0.0 <= model_error < 1.0:
             raise RangeError(f"model_error must lie in [0, 1), got {model_error}.")
+        for error in psf_error:
+            check_psf_error(error)
         self.model_error = float(model_error)
         self.box = box
         self.coordinates = SersicCoordinates(box) if coordinates is None else coordinates
@@ -98,6 +107,10 @@ class Likelihood:
                 correlation.double().clone(),
             )
             self.psfs = [p.to(stamps.image.device).double().clone() for p in psfs]
+            self.psf_error = torch.tensor(psf_error, dtype=torch.float64).to(stamps.image.device)
+            self._width_slope = torch.zeros_like(self.stamps.image)
+            self._frozen = torch.zeros_like(self.psf_error, dtype=torch.bool)
+            self._frozen_at: dict[int, Tensor] = {}
         self.oversampling = [int(s) for s in oversampling]
         self.includes_pixel = [bool(b) for b in includes_pixel]
         self.model = ModelImages(
@@ -134,6 +147,7 @@ class Likelihood:
             box,
             coordinates=coordinates,
             model_error=model_error,
+            psf_error=[p.psf_error for p in prepared],
         )
 
     def __len__(self) -> int:
@@ -158,6 +172,7 @@ class Likelihood:
         *,
         noise_correlation: float | None = None,
         model_error: float | None = None,
+        psf_error: float | None = None,
         noise_factor: float = 1.0,
         gain: float | None = None,
         mask: Bool[Tensor, "b n n"] | None = None,
@@ -170,6 +185,7 @@ class Likelihood:
         Args:
             noise_correlation: Variance of sums over many pixels over that of independent ones.
             model_error: Error of the model as a fraction of itself.
+            psf_error: Relative error of the PSFs' widths.
             noise_factor: Multiplies the noise map.
             gain: Electrons per background sigma; inf declares the noise map total.
             mask: True = ignore, with shape (B, N, N).
@@ -192,7 +208,10 @@ class Likelihood:
         if mask is not None:
             s = dataclasses.replace(s, mask=mask.to(s.mask.device))
         coordinates = self.coordinates if box is None else self.coordinates.in_box(box)
-        return self._with(s, coordinates=coordinates, model_error=model_error)
+        found = self._with(s, coordinates=coordinates, model_error=model_error)
+        if psf_error is not None:
+            found.psf_error = torch.full_like(self.psf_error, check_psf_error(psf_error))
+        return found
 
     def select(self, rows: Sequence[int]) -> Likelihood:
         """Returns the likelihood of some of the galaxies."""
@@ -212,7 +231,7 @@ class Likelihood:
         else:
             stamps = stamps[torch.tensor(rows, dtype=torch.long, device=stamps.image.device)]
         coordinates = self.coordinates if coordinates is None else coordinates
-        return Likelihood(
+        found = Likelihood(
             stamps,
             [self.psfs[i] for i in rows],
             [self.oversampling[i] for i in rows],
@@ -220,7 +239,59 @@ class Likelihood:
             coordinates.box,
             coordinates=coordinates,
             model_error=self.model_error if model_error is None else model_error,
+            psf_error=[float(self.psf_error[i]) for i in rows],
         )
+        found._width_slope = self._width_slope[list(rows)].clone()
+        found._frozen = self._frozen[list(rows)].clone()
+        kept = {k: self._frozen_at.get(i) for k, i in enumerate(rows)}
+        found._frozen_at = {k: u for k, u in kept.items() if u is not None}
+        return found
+
+    # --- an imperfect PSF -----------------------------------------------------------------------
+
+    @property
+    def psf_is_uncertain(self) -> bool:
+        """Whether the PSF of any galaxy has an error."""
+        return bool((self.psf_error > 0).any())
+
+    def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
+        """Takes what the PSF's width changes in galaxies' images at points as holding everywhere.
+
+        An error of the PSF's width then adds one image of unknown size to the data, as the sky
+        does. Models that fit the data look alike, and so do their changes: those of a Gaussian PSF
+        depend on the convolved image alone. The points are to be modes; it costs one image each,
+        nothing where PSFs are known. What was said of these galaxies before is replaced.
+
+        Args:
+            rows: Galaxies, with shape (R,).
+            u: Points, with shape (R, F).
+        """
+        uncertain = self.psf_error[rows] > 0
+        rows, u = rows[uncertain.cpu()], u[uncertain.cpu()]
+        if not len(rows):
+            return
+        # Autograd may use it even if the caller works in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            double = self._peak(slice(None)) > SINGLE_PRECISION_PEAK
+            self._width_slope[rows] = self.model.of_many(rows, u.clone(), double, by_width=True)
+            self._frozen[rows] = True
+            for row, point in zip(rows.tolist(), u.detach().cpu().clone(), strict=True):
+                self._frozen_at[row] = point
+
+    def frozen_at(self, row: int) -> Float[Tensor, " f"] | None:
+        """Returns the point last given to :meth:`freeze` for a galaxy; None if there was none."""
+        return self._frozen_at.get(row)
+
+    def templates(self, row: int | Int[Tensor, " r"]) -> Templates:
+        """Returns what the data hold unknown multiples of: constant sky, error of the PSF's width.
+
+        Args:
+            row: One galaxy for all images, or several.
+        """
+        change = None
+        if self.psf_is_uncertain:
+            change = self.psf_error[row][..., None, None] * self._width_slope[row]
+        return Templates.of(self.stamps.sky_sigma[row], self.size, change)
 
     # --- images ---------------------------------------------------------------------------------
 
@@ -261,7 +332,7 @@ class Likelihood:
     # --- data against images --------------------------------------------------------------------
 
     def residual(self, row: int | Int[Tensor, " r"], images: Float[Tensor, "*s n n"]) -> Residual:
-        """Returns data less images under the noise, the sky offset marginalised.
+        """Returns data less images under the noise, sky and PSF's width marginalised.
 
         ln L, chi-square, p-value, the best sky and the residual in sigma are read off it.
 
@@ -269,6 +340,11 @@ class Likelihood:
             row: One galaxy for all images, or one for each.
             images: Noiseless images, with shape (*, N, N); they set the noise too.
         """
+        if bool(((self.psf_error[row] > 0) & ~self._frozen[row]).any()):
+            raise InputError(
+                f"the PSF of galaxy {row} has an error of unknown effect: call freeze first, with "
+                "where the galaxy's mode is."
+            )
         s, dtype = self.stamps, images.dtype
         # A masked pixel may hold anything; it must not reach the arithmetic.
         image = torch.where(s.mask[row], 0.0, s.image[row]).to(dtype)
@@ -279,7 +355,7 @@ class Likelihood:
             sigma,
             s.mask[row],
             s.gain[row].to(dtype),
-            s.sky_sigma[row],
+            self.templates(row),
             s.noise_correlation[row],
             self.model_error,
         )
@@ -302,7 +378,7 @@ class Likelihood:
             return self.residual(row, self.render(row, u, self.needed_dtype(row)).double())
 
     def chi2(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns the chi-square of one galaxy's images, the sky offset marginalised, (S,).
+        """Returns the chi-square of one galaxy's images, the templates marginalised, (S,).
 
         Its expectation at the truth is the number of unmasked pixels, be they correlated or not.
         """
@@ -441,11 +517,10 @@ class Likelihood:
 
         With J the Jacobian, the information of a Gaussian whose variance follows the model is
 
-        .. math:: J^T (V + \tau^2 1 1^T)^{-1} J
-            + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
+        .. math:: J \Sigma^{-1} J^T + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
 
-        the second term, absent for a fixed variance, taken without the sky's (a correction of
-        order 1/pixels).
+        with the covariance of pixels and templates (`scene.templates`), the second term, absent for
+        a fixed variance, taken without the templates' (a correction of order 1/pixels).
 
         Args:
             row: Galaxy.
@@ -472,7 +547,7 @@ class Likelihood:
     def squared_distance(
         self, row: int, image: Float[Tensor, "n n"], difference: Float[Tensor, " p"]
     ) -> float:
-        """Returns the chi-square between two images of one galaxy, the sky offset marginalised.
+        """Returns the chi-square between two images of one galaxy, the templates marginalised.
 
         Args:
             row: Galaxy.

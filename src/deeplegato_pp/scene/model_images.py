@@ -101,7 +101,11 @@ class ModelImages:
         return images if number == 1 else images.unflatten(0, (number, -1)).sum(0)
 
     def of_many(
-        self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"], double: Bool[Tensor, " b"]
+        self,
+        rows: Int[Tensor, " r"],
+        u: Float[Tensor, "r f"],
+        double: Bool[Tensor, " b"],
+        by_width: bool = False,
     ) -> Float[Tensor, "r n n"]:
         """Returns images of many galaxies, each at its own point, in as few calls as can be.
 
@@ -109,6 +113,7 @@ class ModelImages:
             rows: Galaxies; one may come more than once. Shape (R,).
             u: Points, with shape (R, F).
             double: Which of all galaxies are rendered in float64, the others in float32.
+            by_width: Return the images' derivatives with the logarithm of the PSF's width instead.
 
         Returns:
             Images, with shape (R, N, N), float64.
@@ -120,7 +125,7 @@ class ModelImages:
         images = torch.empty(len(rows), self.size, self.size, dtype=torch.float64, device=device)
         for group, at in self.calls(rows, double):
             part = columns[:, at].to(group.psf.dtype)
-            images[at] = self._render(group, part, group.place[rows[at]]).double()
+            images[at] = self._render(group, part, group.place[rows[at]], by_width).double()
         return images if number == 1 else images.unflatten(0, (number, -1)).sum(0)
 
     def calls(
@@ -197,12 +202,15 @@ class ModelImages:
         """Returns the renderer's columns of every profile, in detector units."""
         return self.coordinates.profiles(u.double().clamp(-W_MAX, W_MAX).to(device))
 
-    def _render(self, group: Group, columns: Tensor, psf_index: Tensor | None) -> Tensor:
+    def _render(
+        self, group: Group, columns: Tensor, psf_index: Tensor | None, by_width: bool = False
+    ) -> Tensor:
         """Images of a group's galaxies; of one galaxy if there is no index."""
         flux, radius, n, q, angle, x, y = columns
         options = {
             "oversampling": group.oversampling,
             "psf_includes_pixel": group.includes_pixel,
+            "by_width": by_width,
         }
         if not isinstance(self.coordinates, PointSourceCoordinates):
             return render_sersic(

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, conv2d, pad
 
 from deeplegato_pp.errors import RangeError
+from deeplegato_pp.scene.templates import Amplitudes, Templates, marginalise
 
 POISSON_LIMIT = 100.0
 """Expected electrons above which counts are drawn by their first three cumulants.
@@ -54,32 +55,13 @@ def model_variance(
     return variance + (model_error * model) ** 2 if model_error else variance
 
 
-def marginalise_sky(
-    weighted: Float[Tensor, "*b"], information: Float[Tensor, "*b"], prior: Float[Tensor, "*#b"]
-) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:
-    r"""Returns what a constant sky offset with the prior :math:`N(0, \tau^2)` does to ln L.
-
-    Args:
-        weighted: :math:`\sum w r / c`, with shape (*,).
-        information: :math:`\sum w / c`, with shape (*,).
-        prior: :math:`\tau^2`, with shape (*,).
-
-    Returns:
-        The offset's variance given the data, its best value, and what ln L gains when the offset is
-        marginalised, each with shape (*,).
-    """
-    variance = prior / (1.0 + prior * information)
-    sky = variance * weighted
-    return variance, sky, 0.5 * sky * weighted - 0.5 * torch.log1p(prior * information)
-
-
 @dataclass(frozen=True, eq=False)
 class Residual:
-    r"""Data less model under the noise, the constant sky offset marginalised.
+    r"""Data less model under the noise, the amplitudes of templates marginalised.
 
-    With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the sky's prior
-    :math:`N(0, \tau^2)` and the noise correlation c, the offset's variance given the data is
-    :math:`v = 1/(\tau^{-2} + \sum w / c)`; see :func:`marginalise_sky`.
+    With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the pixels' noise is
+    :math:`C = c V` in what follows, c the noise correlation; templates are the constant sky and,
+    where the PSF is known imperfectly, what another width of it changes: see `scene.templates`.
 
     Attributes:
         variance: V, with shape (*, N, N); 1 where masked.
@@ -87,13 +69,11 @@ class Residual:
         difference: r, with shape (*, N, N); 0 where masked.
         count: Unmasked pixels, with shape (*,), float64.
         noise_correlation: c; a number, or with shape (*,).
-        sky_prior: :math:`\tau^2`, with shape (*,).
-        sky_information: :math:`\sum w / c`, what the pixels know of the offset, with shape (*,).
-        sky_variance: v, with shape (*,); 0 for a sky that is known.
-        sky: The offset's best value, :math:`v \sum w r / c`, with shape (*,).
-        chi2: Chi-square of independent pixels, :math:`\sum w r^2 - c\, s^2 / v` with the best
-            offset s, with shape (*,), float64. Its expectation at the truth is the number of
-            unmasked pixels, be they correlated or not.
+        templates: Templates.
+        amplitudes: What the data say of theirs.
+        chi2: Chi-square of independent pixels with the templates at their best,
+            :math:`\sum w r^2 - c\, b^T M^{-1} b`, with shape (*,), float64. Its expectation at the
+            truth is the number of unmasked pixels, be they correlated or not.
     """
 
     variance: Float[Tensor, "*b n n"]
@@ -101,18 +81,16 @@ class Residual:
     difference: Float[Tensor, "*b n n"]
     count: Float[Tensor, "*#b"]
     noise_correlation: float | Float[Tensor, "*#b"]
-    sky_prior: Float[Tensor, "*#b"]
-    sky_information: Float[Tensor, "*b"]
-    sky_variance: Float[Tensor, "*b"]
-    sky: Float[Tensor, "*b"]
+    templates: Templates
+    amplitudes: Amplitudes
     chi2: Float[Tensor, "*b"]
 
     @property
     def log_determinant(self) -> Float[Tensor, "*b"]:
-        """Logarithm of the determinant of 2 pi times the covariance, sky included, (*,)."""
+        """Logarithm of the determinant of 2 pi times the covariance, templates included, (*,)."""
         log_v = self.variance.log().sum((-2, -1), dtype=torch.float64)
         pixels = (log_v + self.count * math.log(2.0 * math.pi)) / self.noise_correlation
-        return pixels + torch.log1p(self.sky_prior * self.sky_information)
+        return pixels + self.amplitudes.log_determinant
 
     @property
     def log_likelihood(self) -> Float[Tensor, "*b"]:
@@ -120,10 +98,33 @@ class Residual:
         return -0.5 * (self.chi2 / self.noise_correlation + self.log_determinant)
 
     @property
+    def left(self) -> Float[Tensor, "*b n n"]:
+        """Data less model less the best templates, with shape (*, N, N); 0 where masked."""
+        found = self.templates.combine(self.amplitudes.best).to(self.difference)
+        return self.difference - found * (self.weight > 0)
+
+    @property
     def in_sigma(self) -> Float[Tensor, "*b n n"]:
-        """(data - model - best sky) / sigma, with shape (*, N, N); 0 where masked."""
-        good = self.weight > 0
-        return (self.difference - self.sky[..., None, None] * good) * self.weight.sqrt()
+        """(data - model - best templates) / sigma, with shape (*, N, N); 0 where masked."""
+        return self.left * self.weight.sqrt()
+
+    @property
+    def sky(self) -> Float[Tensor, "*b"]:
+        """The best constant sky, with shape (*,)."""
+        return self.amplitudes.best[..., 0] * self._sky_sigma
+
+    def sky_spread(self, floor: float = 0.0) -> Float[Tensor, "*b"]:
+        """Returns the standard deviation of the best sky were its prior right, with shape (*,).
+
+        Args:
+            floor: Standard deviation that the sky has at least.
+        """
+        known = 1.0 - self.amplitudes.covariance[..., 0, 0]
+        return self._sky_sigma.clamp_min(floor) * known.clamp_min(0.0).sqrt()
+
+    @property
+    def _sky_sigma(self) -> Float[Tensor, "*#b"]:
+        return self.templates.images[..., 0, 0, 0]
 
     @property
     def p_value(self) -> Float[Tensor, "*b"]:
@@ -134,26 +135,35 @@ class Residual:
         half = 0.5 / self.noise_correlation
         return torch.special.gammaincc(half * self.count.expand_as(self.chi2), half * self.chi2)
 
+    def apply_inverse(self, vectors: Float[Tensor, "*b f p"]) -> Float[Tensor, "*b f p"]:
+        """Returns the inverse of the pixels' noise C, without the templates, times images."""
+        return (
+            vectors
+            * _divided(self.weight.flatten(-2), self.noise_correlation, 1).to(vectors)[..., None, :]
+        )
+
     def inner(
         self, vectors: Float[Tensor, "*b f p"], extra: Float[Tensor, "*b p"] | None = None
     ) -> Float[Tensor, "*b f f"]:
-        """Returns the vectors' inner products in units of the noise, sky offset marginalised.
+        r"""Returns inner products in units of the noise, the templates' amplitudes marginalised.
 
-        Of the model's derivatives it is their Fisher information for a fixed variance.
+        Of the model's derivatives it is their Fisher information for a fixed variance. With what
+        templates make of the vectors subtracted, :math:`A = M^{-1} T C^{-1} J^T`, it is a sum of
+        squares, and so positive however much of a vector a template takes away.
 
         Args:
-            vectors: Images, with shape (*, F, N * N).
-            extra: Weight of the pixels beside the noise's own, of which the sky knows nothing,
-                with shape (*, N * N).
+            vectors: J, with shape (*, F, N * N).
+            extra: Weight of the pixels beside the noise's own, of which the templates know
+                nothing, with shape (*, N * N).
         """
-        weight = self.weight.flatten(-2).to(vectors)
-        if not isinstance(self.noise_correlation, float) or self.noise_correlation != 1.0:
-            c = torch.as_tensor(self.noise_correlation).to(vectors)
-            weight = weight / c[..., None]
-        mean = (vectors @ weight[..., None]).double()
-        full = weight if extra is None else weight + extra
-        products = ((vectors * full[..., None, :]) @ vectors.mT).double()
-        return products - self.sky_variance[..., None, None] * (mean @ mean.mT)
+        templates = self.templates.images.flatten(-2).to(vectors)
+        shared = (vectors @ self.apply_inverse(templates).mT).double()
+        amplitude = shared @ self.amplitudes.covariance
+        left = vectors - amplitude.to(vectors) @ templates
+        products = (self.apply_inverse(left) @ left.mT).double() + amplitude @ amplitude.mT
+        if extra is None:
+            return products
+        return products + ((vectors * extra.to(vectors)[..., None, :]) @ vectors.mT).double()
 
 
 def residual(
@@ -162,7 +172,7 @@ def residual(
     sigma: Float[Tensor, "*#b n n"],
     mask: Bool[Tensor, "*#b n n"],
     gain: Float[Tensor, "*#b"],
-    sky_sigma: Float[Tensor, "*#b"],
+    templates: Templates,
     noise_correlation: float | Float[Tensor, "*#b"] = 1.0,
     model_error: float = 0.0,
 ) -> Residual:
@@ -174,22 +184,27 @@ def residual(
     difference = torch.where(good, data - model, 0.0)
     weighted = weight * difference
     squares = (weighted * difference).sum((-2, -1), dtype=torch.float64)
-    sum_wr = weighted.sum((-2, -1), dtype=torch.float64) / noise_correlation
-    information = weight.sum((-2, -1), dtype=torch.float64) / noise_correlation
-    tau2 = sky_sigma.double() ** 2
-    sky_variance, sky, _ = marginalise_sky(sum_wr, information, tau2)
+    amplitudes = marginalise(
+        _divided(templates.project(weighted), noise_correlation, 1),
+        _divided(templates.products(weight), noise_correlation, 2),
+    )
     return Residual(
         variance,
         weight,
         difference,
         good.sum((-2, -1), dtype=torch.float64),
         noise_correlation,
-        tau2,
-        information,
-        sky_variance,
-        sky,
-        squares - noise_correlation * sky * sum_wr,
+        templates,
+        amplitudes,
+        squares - noise_correlation * amplitudes.squares,
     )
+
+
+def _divided(value: Tensor, correlation: float | Tensor, dims: int) -> Tensor:
+    """Values with some more dimensions than there are correlations, divided by those."""
+    if isinstance(correlation, Tensor):
+        return value / correlation[(..., *[None] * dims)]
+    return value if correlation == 1.0 else value / correlation
 
 
 def log_likelihood(
@@ -201,6 +216,7 @@ def log_likelihood(
     sky_sigma: Float[Tensor, "*#b"],
     noise_correlation: float | Float[Tensor, "*#b"] = 1.0,
     model_error: float = 0.0,
+    psf_change: Float[Tensor, "*#b n n"] | None = None,
 ) -> Float[Tensor, "*b"]:
     r"""Returns the Gaussian log-likelihood with a constant sky offset marginalised.
 
@@ -212,7 +228,8 @@ def log_likelihood(
 
     Under correlated noise every pixel counts as 1/c of one: all four sums are divided by c. That is
     right for structure wider than the noise's correlation and gives too wide posteriors for
-    narrower structure; c of both are 1 where pixels are independent.
+    narrower structure; c of both are 1 where pixels are independent. An imperfect PSF adds one more
+    template with an unknown amplitude, see `scene.templates`.
 
     Sums are taken in float64 whatever comes in. `data`, `sigma` and `mask` broadcast against
     `model`, so many models of one galaxy cost no copies of it.
@@ -226,6 +243,8 @@ def log_likelihood(
         sky_sigma: tau, with shape (*,); 0 for a sky that is known.
         noise_correlation: c, at least 1; a number, or with shape (*,).
         model_error: f.
+        psf_change: What one standard deviation of the PSF's width changes, with shape (*, N, N);
+            None: the PSF is known.
 
     Returns:
         ln L, with shape (*,), float64.
@@ -234,7 +253,8 @@ def log_likelihood(
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
         | https://arxiv.org/abs/astro-ph/0010245
     """
-    r = residual(data, model, sigma, mask, gain, sky_sigma, noise_correlation, model_error)
+    templates = Templates.of(sky_sigma, model.shape[-1], psf_change)
+    r = residual(data, model, sigma, mask, gain, templates, noise_correlation, model_error)
     return r.log_likelihood
 
 

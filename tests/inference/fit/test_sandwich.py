@@ -20,6 +20,7 @@ from deeplegato_pp.inference.fit.sandwich import (
     shrunk_scatter,
 )
 from deeplegato_pp.scene.noise import log_likelihood, model_variance
+from deeplegato_pp.scene.templates import Templates
 from linear_problems import SIZE, LinearFits, light_and_basis, one_ellipse
 
 FITS = 200
@@ -111,7 +112,7 @@ def test_scores_are_the_likelihood_s_gradient(gain, correlation, error, sky):
         model_variance(model, sigma, gain * column),
         1.0 / (gain * column)[:, None, None] + 2.0 * error**2 * model,
         mask,
-        sky * column,
+        Templates.of(sky * column, 12),
         correlation * column,
     )
     blocks = torch.arange(144).reshape(12, 12).expand(2, 12, 12) % 7
@@ -145,7 +146,7 @@ def test_noise_scatter_is_the_variance_of_the_score():
         torch.ones(shape).double(),
         torch.zeros(shape).double(),
         torch.zeros(shape, dtype=torch.bool),
-        sky * every,
+        Templates.of(sky * every, 12),
         every,
     )
     scores = block_scores(images, torch.zeros(shape, dtype=torch.long))
@@ -209,7 +210,10 @@ def test_galaxies_do_not_mix_and_masked_pixels_do_not_count():
     together = sandwich(images, fits.blocks)
     assert bool(torch.isfinite(together.covariance).all())
     for i in range(3):
-        one = ModeImages(*(getattr(images, f)[i : i + 1] for f in images.__dataclass_fields__))
+        row = torch.tensor([i])
+        fields = {f: getattr(images, f) for f in images.__dataclass_fields__}
+        templates = fields.pop("templates").at(row)
+        one = ModeImages(templates=templates, **{f: x[row] for f, x in fields.items()})
         alone = sandwich(one, fits.blocks[i : i + 1])
         torch.testing.assert_close(alone.covariance[0], together.covariance[i])
         assert int(alone.blocks[0]) == int(together.blocks[i])

@@ -25,7 +25,7 @@ SIZE = 32
 def test_derivatives_are_those_of_the_images(oversampling, pixel):
     options = {"oversampling": oversampling, "psf_includes_pixel": pixel}
     psf = make_psf(oversampling=oversampling)
-    image, slopes = render_with_derivatives(
+    image, slopes, _ = render_with_derivatives(
         Galaxies(*GALAXIES.T), psf[None], torch.zeros(4, dtype=torch.long), SIZE, **options
     )
 
@@ -44,7 +44,8 @@ def test_a_galaxy_does_not_mind_its_company():
     """Plans and PSFs of others, one of which reaches farther."""
     psfs = torch.stack([make_psf(4.5), make_psf(2.0)])
     index = torch.tensor([0, 1, 0, 1])
-    together = render_with_derivatives(Galaxies(*GALAXIES.T), psfs, index, SIZE)
-    alone = render_with_derivatives(Galaxies(*GALAXIES[:1].T), psfs[:1], index[:1], SIZE)
-    for whole, one in zip(together, alone, strict=True):
-        torch.testing.assert_close(whole[:1], one, rtol=1e-9, atol=1e-9)
+    together = render_with_derivatives(Galaxies(*GALAXIES.T), psfs, index, SIZE, by_width=True)
+    one = (Galaxies(*GALAXIES[:1].T), psfs[:1], index[:1], SIZE)
+    alone = render_with_derivatives(*one, by_width=True)
+    for whole, part in zip(together, alone, strict=True):
+        torch.testing.assert_close(whole[:1], part, rtol=1e-9, atol=1e-9)

@@ -65,7 +65,7 @@ def _curved(batches: Batches, mode: Fit) -> Fit:
             u=trial,
             log_posterior=reached,
             image=image,
-            residual=found.difference - found.sky[:, None, None] * data.good,
+            residual=found.left,
             variance=found.variance,
         )
     return mode
@@ -74,5 +74,5 @@ def _curved(batches: Batches, mode: Fit) -> Fit:
 def _gradients(batches: Batches, data: Data, row: Tensor, points: Tensor) -> Tensor:
     """Gradients of the log posterior, with shape (K, F); in float64, for differences' sake."""
     same = row.expand(len(points))
-    images, jacobian = batches.differentiate(same, points, torch.float64)
+    images, jacobian, _ = batches.differentiate(same, points, torch.float64)
     return respond(data.at(torch.zeros_like(same)), images, jacobian).gradient - points

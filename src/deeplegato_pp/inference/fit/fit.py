@@ -123,7 +123,8 @@ class Fit:
         renders: Images rendered on the way, with shape (M,).
         image: Noiseless image there, with shape (M, N, N). [background sigma]
         jacobian: Its derivatives with u as the search knew them last, with shape (M, F, N * N).
-        residual: Data less image and fitted sky; 0 where masked. With shape (M, N, N).
+        residual: Data less image and fitted templates (sky, PSF's width); 0 where masked. With
+            shape (M, N, N).
         variance: Of the likelihood under the image; 1 where masked. With shape (M, N, N).
     """
 
@@ -172,7 +173,8 @@ def fit(
     predicts it (Broyden 1965); they are computed anew where a step gains far less than predicted,
     and at the end unless the corrections were negligible. Where the galaxy is round the image does
     not depend on its two shape coordinates to first order: H is then the prior's, and so is the
-    covariance returned. A row's result does not depend on the others'.
+    covariance returned. What an error of the PSF's width changes is that of the image of which
+    derivatives were computed last. A row's result does not depend on the others'.
 
     Args:
         likelihood: Galaxies and hypothesis.
@@ -302,7 +304,9 @@ class _Search:
     def differentiate(self, index: Tensor) -> None:
         """Renders images and all their derivatives where some searches are."""
         prior, z = self.prior.at(index), self.z[index]
-        image, jacobian = self.batches.differentiate(self.rows[index], prior.colour(z))
+        image, jacobian, psf_change = self.batches.differentiate(self.rows[index], prior.colour(z))
+        if psf_change is not None:
+            self.data.freeze(index, psf_change)
         self.image[index], self.jacobian[index] = image, prior.scale_tril.mT.float() @ jacobian
         self.renders[index] += self.batches.derivative_cost
         self.derivatives[index] += 1

@@ -36,7 +36,8 @@ class ModeFinder:
     """Weighs a few of the network's draws, masks neighbours, and climbs from the best draws.
 
     Neighbours are masked twice: by the network's predictive image with its scatter, then, where the
-    climb ended at a mode, by the mode's own image, until the mask stays as it is.
+    climb ended at a mode, by the mode's own image, until the mask stays as it is. What an error of
+    the PSF's width changes is that of the best mode, and of the pilot's mean where none is sought.
 
     Args:
         likelihood: Galaxies; it is left as it is.
@@ -72,6 +73,7 @@ class ModeFinder:
     def find(self) -> tuple[list[Fit | None], list[Tensor]]:
         """Returns each galaxy's modes (None: the network needs none) and pilot log posteriors."""
         rows = list(range(len(self.likelihood)))
+        self.batches.freeze(torch.arange(len(rows)), self.pilot_u.mean(1))
         pilot = [self._pilot(i) for i in rows]
         modes: list[Fit | None] = [None] * len(rows)
         searching = [i for i in rows if self._needs_modes(i, pilot[i])]
@@ -128,6 +130,8 @@ class ModeFinder:
             found.append(second[~is_known(torch.arange(len(second)), second.u, second.image)])
         for group in distinct_modes(Fit.concatenate(found)):
             modes[int(group.rows[0])] = group
+        best = torch.stack([modes[i].u[0] for i in rows])  # type: ignore[union-attr]
+        self.batches.freeze(torch.tensor(rows), best)
 
     def _fit(self, rows: list[int], starts: list[Tensor], stop: Stop | None = None) -> Fit:
         owner = torch.tensor(rows)

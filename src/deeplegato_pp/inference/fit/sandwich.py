@@ -32,6 +32,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import SECTORS
+from deeplegato_pp.scene.templates import Templates
 
 SHRINKAGE = 60.0
 """Blocks that the noise's own scatter of the score counts for, where nothing contradicts it."""
@@ -52,12 +53,12 @@ class ModeImages:
 
     Attributes:
         derivatives: Of the noiseless image with the coordinates w, with shape (B, D, N, N).
-        residual: Data less model and fitted sky, with shape (B, N, N).
+        residual: Data less model and fitted templates, with shape (B, N, N).
         variance: Of the likelihood, V, with shape (B, N, N).
         noise_variance: Of the stated noise alone, V_0, with shape (B, N, N).
         variance_slope: dV/dI, 0 where the variance is fixed, with shape (B, N, N).
         mask: True where a pixel is ignored, with shape (B, N, N).
-        sky_sigma: Width of the sky offset's prior, with shape (B,).
+        templates: Sky and error of the PSF's width, B sets.
         noise_correlation: Variance of sums over many pixels over that of independent ones, by
             which the likelihood divides; with shape (B,), >= 1.
     """
@@ -68,7 +69,7 @@ class ModeImages:
     noise_variance: Float[Tensor, "b n n"]
     variance_slope: Float[Tensor, "b n n"]
     mask: Bool[Tensor, "b n n"]
-    sky_sigma: Float[Tensor, " b"]
+    templates: Templates
     noise_correlation: Float[Tensor, " b"]
 
 
@@ -77,7 +78,7 @@ class Scores:
     """Sums over pixels that a sandwich is made of.
 
     Attributes:
-        fisher: F, the information of the likelihood, the sky marginalised, with shape (B, D, D).
+        fisher: F, the information of the likelihood, templates marginalised, with shape (B, D, D).
         noise: J_0, the score's variance if the stated noise were all, with shape (B, D, D).
         blocks: Score of each block, with shape (B, K, D); 0 of one without pixels.
         block_fisher: Information of each block, with shape (B, K, D, D).
@@ -142,8 +143,8 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     r"""Returns the score of each block of pixels, its variance under the noise, and F.
 
     A pixel's part in the score is :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]`, r the residual less
-    the fitted sky: with it the derivative of the likelihood with a marginalised sky. All of it is
-    divided by the noise's correlation c, as the likelihood is.
+    the fitted templates: with them the derivative of the likelihood with templates marginalised.
+    All of it is divided by the noise's correlation c, as the likelihood is.
 
     Args:
         images: At the modes.
@@ -164,16 +165,15 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     weight = good / (c * variance)
     excess = 0.5 * good * slope**2 / c  # information in the variance's own change
 
-    tau2 = images.sky_sigma.double()[:, None] ** 2
-    shrink = tau2 / (1.0 + tau2 * weight.sum(1, keepdim=True))
-    mean = torch.einsum("bdp,bp->bd", g, weight)
-    fisher = torch.einsum("bdp,bp,bep->bde", g, weight + excess, g)
-    fisher = fisher - shrink[..., None] * mean[:, :, None] * mean[:, None, :]
+    t = images.templates.images.flatten(2)
+    shared = (g * weight[:, None]) @ t.mT
+    covariance = torch.linalg.inv((t * weight[:, None]) @ t.mT + torch.eye(t.shape[1]).to(t))
+    # G times the inverse of the covariance of pixels and templates.
+    clean = (g - shared @ covariance @ t) * weight[:, None]
+    fisher = clean @ g.mT + (g * excess[:, None]) @ g.mT
 
-    clean = (g - (shrink * mean)[..., None]) * weight[:, None]  # G times the inverse of V + sky
-    left = clean.sum(-1)
-    noise = torch.einsum("bdp,bp,bep->bde", clean, c * ratio * variance, clean)
-    noise = noise + tau2[..., None] * left[:, :, None] * left[:, None, :]
+    left = clean @ t.mT
+    noise = torch.einsum("bdp,bp,bep->bde", clean, c * ratio * variance, clean) + left @ left.mT
     noise = noise + torch.einsum("bdp,bp,bep->bde", g, excess * ratio**2, g)
 
     per_pixel = weight * residual + 0.5 * good * (residual**2 / variance - 1.0) * slope / c

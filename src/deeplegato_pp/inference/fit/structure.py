@@ -48,18 +48,15 @@ def mode_images(likelihood: Likelihood, row: int, u: Float[Tensor, " f"]) -> Mod
     stated = model_variance(model, sigma, gain)
     variance = model_variance(model, sigma, gain, error)
     slope = (model > 0) / gain + 2.0 * error**2 * model
-    residual = torch.where(mask, 0.0, s.image[row] - model)
-    weight = torch.where(mask, 0.0, 1.0 / variance) / s.noise_correlation[row]
-    tau2 = s.sky_sigma[row] ** 2
-    sky = tau2 * (weight * residual).sum() / (1.0 + tau2 * weight.sum())
+    left = likelihood.residual(row, model).left
     return ModeImages(
         jacobian.reshape(1, len(u), *model.shape),
-        (residual - sky)[None],
+        left[None],
         variance[None],
         stated[None],
         slope[None],
         mask[None],
-        s.sky_sigma[row : row + 1],
+        likelihood.templates(torch.tensor([row])),
         s.noise_correlation[row : row + 1],
     )
 

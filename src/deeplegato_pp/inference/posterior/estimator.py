@@ -53,5 +53,6 @@ class Estimator(Protocol):
         widths: str = "honest",
         scene: str = "sersic",
         neighbours: Sequence[Neighbours | None] | None = None,
+        psf_error: float | None = None,
     ) -> Posterior:
         """Makes posteriors exact."""

@@ -97,6 +97,9 @@ class Measurement:
             own mask.
         noise_correlation: In force for the draws, see :meth:`Predictor.refine`.
         model_error: The same.
+        psf_error: The same; None: the observation's.
+        psf_reference: Parameters, in the user's units, at which an error of the PSF's width acts,
+            see :meth:`~deeplegato_pp.scene.likelihood.Likelihood.freeze`.
         noise_factor: What multiplies the stamp's noise map.
         gain: Electrons per image unit, in place of the observation's; None: the stamp's own.
         fixed: Parameters held at a value, by name, at the reference instrument.
@@ -135,6 +138,8 @@ class Measurement:
     mask: Bool[np.ndarray, "n n"] | None = None
     noise_correlation: float = 1.0
     model_error: float = 0.0
+    psf_error: float | None = None
+    psf_reference: tuple[float, ...] | None = None
     noise_factor: float = 1.0
     gain: float | None = None
     fixed: Mapping[str, float] = field(default_factory=dict)
@@ -202,9 +207,15 @@ class Measurement:
             coordinates=own if self.member is None else self.member.in_box(box),
             model_error=self.model_error,
         )
-        return given.replace(
+        found = given.replace(
             noise_correlation=self.noise_correlation,
+            psf_error=self.psf_error,
             noise_factor=self.noise_factor,
             gain=None if self.gain is None else self.gain * self.prepared.scale,
             mask=None if self.mask is None else torch.from_numpy(np.array(self.mask))[None],
         )
+        if self.psf_reference is not None:
+            at = torch.tensor([self.psf_reference], dtype=torch.float64)
+            rows = torch.zeros(1, dtype=torch.long)
+            found.freeze(rows, found.coordinates.project(self.box.to_normal(at)))
+        return found

@@ -25,7 +25,8 @@ class Residuals:
 
     Attributes:
         data: With shape (N, N); 0 where masked.
-        model: Noiseless galaxy under the PSF, the best constant sky added, with shape (N, N).
+        model: Noiseless galaxy under the PSF, the best constant sky and the best error of the
+            PSF's width added, with shape (N, N).
         residual: data - model, with shape (N, N); 0 where masked.
         sigma: Standard deviation of each pixel under the model, with shape (N, N).
         mask: True = ignored, with shape (N, N): the given mask, padding and neighbours.
@@ -73,9 +74,11 @@ def residual_image(posterior: PosteriorBase) -> Residuals:
     w = best_coordinates(posterior)
     rows = torch.zeros(1, dtype=torch.long)
     model = likelihood.images(rows, likelihood.coordinates.project(w[None]))
-    sky = float(likelihood.residual(rows, model).sky)
+    found = likelihood.residual(rows, model)
+    sky = float(found.sky)
     sigma = likelihood.variance(rows, model)[0].sqrt().numpy() * prepared.scale
-    shown = (model[0].numpy() + sky) * prepared.scale
+    added = found.templates.combine(found.amplitudes.best)
+    shown = (model + added)[0].numpy() * prepared.scale
     data = np.where(mask, 0.0, prepared.image * prepared.scale)
     height, width = m.observation.shape
     corner = -(len(mask) - 1) / 2

@@ -47,6 +47,7 @@ INSTRUMENT: dict[str, tuple[str, str]] = {
     "background": ("", "median noise per pixel of the stamp [image units]"),
     "sky_sigma": ("", "standard deviation of the constant sky offset [image units]"),
     "psf_fwhm": ("pix", "full width at half maximum of the PSF, in pixels of the image as given"),
+    "psf_error": ("", "relative error of the PSF's width in the likelihood, one sigma"),
     "bin": ("", "pixels of the image per pixel of the stamp and axis"),
 }
 """What a result rests on."""
@@ -168,12 +169,19 @@ def to_qtable(plain: list[dict[str, Any]]) -> Any:
         table[name] = _column(name, values, unit)
         table[name].info.description = described.get(name, "")
     table.meta["widths"] = kinds_of_widths(plain)
+    table.meta["psferror"] = psf_errors(plain)
     return table
 
 
 def kinds_of_widths(plain: list[dict[str, Any]]) -> str:
     """Returns what the errors of rows hold: ``honest``, ``noise``, or both, comma-separated."""
     return ",".join(sorted({row["widths"] for row in plain if row.get("widths")}))
+
+
+def psf_errors(plain: list[dict[str, Any]]) -> str:
+    """Returns the relative errors of the PSFs' widths that rows rest on, comma-separated."""
+    found = {row["psf_error"] for row in plain if row.get("psf_error") is not None}
+    return ",".join(f"{error:g}" for error in sorted(found))
 
 
 def _column(name: str, values: list[Any], unit: str) -> Any:
@@ -268,6 +276,7 @@ def _add_instrument(row: dict[str, Any], m: Measurement) -> None:
     if m.prepared is not None:
         row |= {"background": m.prepared.scale, "bin": m.prepared.bin}
         row["psf_fwhm"] = m.psf_fwhm * m.prepared.bin
+        row["psf_error"] = m.prepared.psf_error if m.psf_error is None else m.psf_error
     if m.box is not None:
         for p in PARAMETERS:
             if p.period is None:

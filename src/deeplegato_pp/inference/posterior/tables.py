@@ -116,6 +116,7 @@ def _write_parquet(rows: Rows, path: Path) -> None:
         metadata={
             "software": f"deeplegato-pp {__version__}",
             "widths": summary.kinds_of_widths(list(rows)),
+            "psferror": summary.psf_errors(list(rows)),
         },
     )
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)

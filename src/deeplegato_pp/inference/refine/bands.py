@@ -170,6 +170,7 @@ class _Search:
             (self.modes,) = distinct_modes(
                 fit(self.likelihood, owner, starts, batches=self.batches)
             )
+            self.batches.freeze(owner[:1], self.modes.u[:1])
             starts = self.modes.u
             if not self._mask_by_mode():
                 break

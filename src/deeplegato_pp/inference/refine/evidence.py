@@ -110,6 +110,7 @@ def point_source_evidence(
     seeds = torch.arange(batch) if seeds is None else seeds
     level = None if rival is None else rival - LOST
     laplace, modes = laplace_point_source(likelihood, start, level)
+    star.freeze(torch.arange(batch), torch.stack([found.u[0] for found in modes]))
     values = torch.stack([laplace, torch.full_like(laplace, math.nan)], 1)
     worth_it = range(batch) if level is None else (laplace > level).nonzero()[:, 0].tolist()
     faint = laplace - blank_log_evidence(likelihood) < FAINT
@@ -205,6 +206,7 @@ def _prior_draws(
 
 def blank_log_evidence(likelihood: Likelihood) -> Float[Tensor, " b"]:
     """Returns ln L of no source at all: the sky offset is all that is marginalised, (B,)."""
+    likelihood = likelihood.replace(psf_error=0.0)  # there is no light that it could act on
     empty = torch.zeros(1, likelihood.size, likelihood.size, dtype=torch.float64)
     empty = empty.to(likelihood.stamps.image.device)
     return torch.cat([likelihood.log_likelihood_of(i, empty) for i in range(len(likelihood))])

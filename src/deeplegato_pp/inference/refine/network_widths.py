@@ -78,6 +78,7 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
     mean = part.batch_w.double().mean(1)
     try:
         optima = fit(likelihood, torch.arange(len(rows)), mean)
+        likelihood.freeze(optima.rows, optima.u)
         return [
             network_widening(likelihood, i, optima[torch.tensor([i])], part.batch_w[i].double())
             for i in range(len(rows))

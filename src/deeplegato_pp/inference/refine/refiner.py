@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplegato_pp.checks import check_choice
+from deeplegato_pp.checks import check_choice, check_psf_error
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
@@ -72,6 +72,7 @@ class Refiner:
         widths: ``"honest"`` or ``"noise"``.
         scene: One of :data:`~deeplegato_pp.inference.refine.scenes.CHOICES`.
         neighbours: Galaxies to be fitted with each, one entry per galaxy, None for none.
+        psf_error: Relative error of the PSFs' widths; None: each observation's own.
 
     Raises:
         ConfigError: If the method or scene is unknown, or a scene of several components is asked
@@ -92,6 +93,7 @@ class Refiner:
     widths: str = "honest"
     scene: str = "sersic"
     neighbours: Sequence[Neighbours | None] | None = None
+    psf_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -100,6 +102,8 @@ class Refiner:
         check_scene(self.scene, self.method, bool(self.fixed))
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
+        if self.psf_error is not None:
+            check_psf_error(self.psf_error)
         if self.star_odds is not None:
             check_odds(self.star_odds)
         unknown = set(self.fixed or {}) - set(NAMES)
@@ -239,7 +243,9 @@ class Refiner:
     ) -> RefinedDraws:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
         likelihood = Likelihood.of(stamps, self.model.prior, model_error=self.model_error)
-        likelihood = likelihood.replace(noise_correlation=self.noise_correlation)
+        likelihood = likelihood.replace(
+            noise_correlation=self.noise_correlation, psf_error=self.psf_error
+        )
         seeds = units.content_seeds(posterior.stamps, seed)
         options = RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest")
         neighbours = posterior.measurements[0].neighbours

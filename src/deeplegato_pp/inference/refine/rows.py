@@ -19,6 +19,7 @@ from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.isolation import reason_of
+from deeplegato_pp.observation.observation import PSF_ERROR
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR
@@ -112,14 +113,18 @@ def in_force(
         row: Which of them it is.
         fixed: Values held, at the reference instrument.
     """
-    member = likelihood.coordinates
+    member, at = likelihood.coordinates, likelihood.frozen_at(row)
     together = isinstance(member, Member)
+    if at is not None and m.box is not None:
+        w = member.embed(at[None])  # type: ignore[attr-defined]
+        m = replace(m, psf_reference=tuple(m.box.to_physical(w)[0].tolist()))
     return replace(
         m,
         flags=int(m.flags | (Flag.FITTED_TOGETHER if together else 0)),
         mask=likelihood.stamps.mask[row].cpu().numpy(),
         noise_correlation=float(likelihood.stamps.noise_correlation[row]),
         model_error=likelihood.model_error,
+        psf_error=float(likelihood.psf_error[row]),
         fixed=dict(fixed),
         member=member if isinstance(member, Member) else None,
     )
@@ -132,6 +137,8 @@ def _noise_notes(m: Measurement) -> list[str]:
         notes.append(f"refined with a noise correlation of {m.noise_correlation:g}")
     if m.model_error not in (0.0, MODEL_ERROR):
         notes.append(f"refined with a model error of {100 * m.model_error:g} %")
+    if m.psf_error not in (None, 0.0, PSF_ERROR):
+        notes.append(f"refined with an error of the PSF's width of {100 * m.psf_error:g} %")
     return notes
 
 

@@ -150,6 +150,7 @@ def explore(
     owner = torch.arange(len(best)).repeat_interleave(starts.shape[1])
     batches = Batches(likelihood)
     modes = distinct_modes(fit(likelihood, owner, starts.flatten(0, 1), batches=batches))
+    batches.freeze(torch.arange(len(best)), torch.stack([found.u[0] for found in modes]))
     targets = [InterpolatedTarget(batches, i, m.u[0], m.image[0]) for i, m in enumerate(modes)]
     budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
     samplers = [
@@ -268,7 +269,9 @@ def _record(
             coordinates = refined.likelihood.coordinates
             return sandwich_at(refined.likelihood, row, coordinates.project(best_single))
         h = by_name[name]
-        return sandwich_at(refined.likelihood.under(h.coordinates), row, h.optimum)
+        other = refined.likelihood.under(h.coordinates)
+        other.freeze(torch.tensor([row]), h.optimum[None])
+        return sandwich_at(other, row, h.optimum)
 
     bread = sandwich_of(closest)
     weighed = tempered(log_z, peaks, temper(bread))

@@ -69,7 +69,8 @@ class BestFits:
         w: The models' coordinates, with shape (B, F).
         model: The models' images.
         weight: Inverse of the variance under the models; 0 where masked.
-        residual: (data - model - sky)/sigma, the model's error counted as noise; 0 where masked.
+        residual: (data - model - templates)/sigma, the model's error counted as noise; 0 where
+            masked.
         sky_deviation: How many standard deviations the best skies lie from zero, their priors
             being right, with shape (B,).
         batches: Their renders.
@@ -110,9 +111,8 @@ class BestFits:
         found = self.likelihood.residual(rows, model)
         self.w[rows], self.model[rows] = w, model
         self.weight[rows], self.residual[rows] = found.weight, found.in_sigma
-        granted = found.sky_prior.clamp_min(SKY_FLOOR**2)
-        spread = (granted * found.sky_information * found.sky_variance).sqrt()
-        self.sky_deviation[rows] = torch.where(found.sky_prior > 0, found.sky.abs() / spread, 0.0)
+        spread = found.sky_spread(SKY_FLOOR)
+        self.sky_deviation[rows] = torch.where(found.sky != 0, found.sky.abs() / spread, 0.0)
         _, radius, _, q, angle, x, y = self.coordinates.profiles(w.clamp(-7.9, 7.9))[0]
         self.form[rows] = torch.stack([radius, q, angle, x, y], -1)
 
@@ -135,6 +135,7 @@ class BestFits:
             stop=replace(_STOP, satisfied=fits_well),
             batches=self.batches,
         )
+        self.batches.freeze(rows, found.u)
         self._take(rows, found.u, found.image)
 
     # --- statistics -------------------------------------------------------------------------

@@ -97,9 +97,10 @@ def goodness(
     for first in range(0, len(likelihood), _TOGETHER):
         members = range(first, min(first + _TOGETHER, len(likelihood)))
         part = likelihood.select(members)
+        rows, means = torch.arange(len(part)), start[list(members)].double()
+        part.freeze(rows, means)
         fits = BestFits([w[i] for i in members], part)
-        rows = torch.arange(len(part))
-        fits.evaluate(rows, start[list(members)].double())
+        fits.evaluate(rows, means)
         chi2 = part.reduced_chi2(rows, part.residual(rows, fits.model).chi2)
         fits.improve(rows[~fits.fit_well(rows)])
         found += _described(fits, part, chi2.tolist())

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deeplegato_pp.scene.render.fourier import Band, psf_band, shift_phases, to_stamp
+from deeplegato_pp.scene.render.fourier import Band, shift_phases, to_stamp
 from deeplegato_pp.scene.render.hankel_tables import load_tables
 from deeplegato_pp.scene.render.renderer import (
     _CHUNK_PIXELS,
     PLANS,
     Bands,
+    band_of,
     by_reach,
     choose_plans,
     period_length,
@@ -46,7 +47,12 @@ def render_with_derivatives(
     psf_includes_pixel: bool = True,
     negligible: float | Float[Tensor, " b"] = 0.0,
     bands: Bands | None = None,
-) -> tuple[Float[Tensor, "b size size"], Float[Tensor, "b 7 size size"]]:
+    by_width: bool = False,
+) -> tuple[
+    Float[Tensor, "b size size"],
+    Float[Tensor, "b 7 size size"],
+    Float[Tensor, "b size size"] | None,
+]:
     """Returns images, and their derivatives with the renderer's seven columns.
 
     Args:
@@ -58,21 +64,22 @@ def render_with_derivatives(
         psf_includes_pixel: Whether the detector's pixel is in the PSF already.
         negligible: As for :func:`~deeplegato_pp.scene.render.renderer.render_sersic`.
         bands: As for `render_sersic`.
+        by_width: Whether the images' derivatives with the logarithm of the PSF's width are wanted.
 
     Returns:
-        Images (B, size, size), and derivatives (B, 7, size, size) in the columns' order.
+        Images (B, size, size), derivatives (B, 7, size, size) in the columns' order, and those with
+        the PSF's width (B, size, size), None if they are not wanted.
     """
     radius = galaxies.radius
     bands = {} if bands is None else bands
     chosen = choose_plans(radius, galaxies.axis_ratio, size)
     image = radius.new_empty(len(radius), size, size)
     derivatives = radius.new_empty(len(radius), COLUMNS, size, size)
+    width = torch.empty_like(image) if by_width else None
     for number in chosen.unique().tolist():
         plan = PLANS[number]
         length = period_length(size, psf.shape[-2:], oversampling, plan)
-        if length not in bands:
-            bands[length] = psf_band(psf.to(radius.dtype), length, oversampling)
-        band = bands[length]
+        band = band_of(bands, psf.to(radius.dtype), length, oversampling, by_width)
         moments = psf_moments(psf.to(radius.dtype), oversampling, psf_includes_pixel)
         of_plan = (chosen == number).nonzero()[:, 0]
         light = rows_of(negligible, of_plan)
@@ -81,17 +88,19 @@ def render_with_derivatives(
             chunk = max(1, _CHUNK_PIXELS // (2 * len(near.ky) * len(near.kx)))
             for rows in of_plan[members].split(chunk):
                 part, own = galaxies.at(rows), psf_index[rows]
-                found, slopes = _periodic(part, near.at(own), size, psf_includes_pixel)
+                found, slopes, change = _periodic(part, near.at(own), size, psf_includes_pixel)
                 light = rows_of(negligible, rows)
                 _subtract_wings(found, slopes, part, moments[own], size, length, light, plan)
                 image[rows], derivatives[rows] = found, slopes
-    return image, derivatives
+                if width is not None and change is not None:
+                    width[rows] = change
+    return image, derivatives, width
 
 
 def _periodic(
     galaxies: Galaxies, band: Band, size: int, pixel: bool
-) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b 7 n n"]]:
-    """The inverse FFT's images and derivatives, copies and all."""
+) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b 7 n n"], Float[Tensor, "b n n"] | None]:
+    """The inverse FFT's images and derivatives, copies and all; the last if the band has one."""
     flux, radius, n, q, angle, x, y = galaxies
     hankel = load_tables().hankel
     kx, ky = band.kx, band.ky[:, None]
@@ -100,9 +109,10 @@ def _periodic(
     profile, slope, with_n = hankel.evaluate_with_slopes(n, 0.5 * k2.log())
     middle = (size - 1) / 2
     columns, rows = shift_phases(band, middle + x, middle + y, flux)
-    spectrum = band.transfer * (columns[:, None, :] * rows[:, :, None])
+    phases = columns[:, None, :] * rows[:, :, None]
     if not pixel:
-        spectrum = spectrum * (torch.sinc(kx) * torch.sinc(ky))
+        phases = phases * (torch.sinc(kx) * torch.sinc(ky))
+    spectrum = band.transfer * phases
     t = torch.deg2rad(angle + 90.0)[:, None, None]
     cos, sin = t.cos(), t.sin()
     major, minor = kx * cos + ky * sin, ky * cos - kx * sin  # k along the axes
@@ -119,7 +129,10 @@ def _periodic(
     image = image_of(profile)
     light = torch.view_as_complex(torch.view_as_real(spectrum) * profile[..., None])
     turn = torch.complex(torch.zeros_like(kx), -2.0 * math.pi * kx)
-    return image, torch.stack(
+    width = None
+    if band.width is not None:
+        width = to_stamp(band.width * phases * profile, band, size)
+    derivatives = torch.stack(
         [
             image / flux[:, None, None],
             image_of(slope) / radius[:, None, None],
@@ -131,6 +144,7 @@ def _periodic(
         ],
         1,
     )
+    return image, derivatives, width
 
 
 def _subtract_wings(

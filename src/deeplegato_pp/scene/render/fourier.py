@@ -42,6 +42,8 @@ class Band:
         ring_edges: Where the band's square rings begin, and where the last one ends, with shape
             (Q + 1,). [rows or columns from the middle]
         ring_sums: Sums of the transform's size over each ring, both half-planes, with shape (*, Q).
+        width: Transform differentiated with the logarithm of the PSF's width, in the transform's
+            shape; None: not asked for.
     """
 
     transfer: Complex[Tensor, "*b r c"]
@@ -52,10 +54,16 @@ class Band:
     oversampling: int
     ring_edges: Int[Tensor, " q1"]
     ring_sums: Float[Tensor, "*b q"]
+    width: Complex[Tensor, "*b r c"] | None = None
 
     def at(self, rows: Int[Tensor, " n"] | slice) -> Band:
         """Returns the bands of some of the PSFs."""
-        return replace(self, transfer=self.transfer[rows], ring_sums=self.ring_sums[rows])
+        return replace(
+            self,
+            transfer=self.transfer[rows],
+            ring_sums=self.ring_sums[rows],
+            width=None if self.width is None else self.width[rows],
+        )
 
     def within(self, reach: int) -> Band:
         """Returns the band without what lies beyond a row and column.
@@ -73,6 +81,7 @@ class Band:
         return replace(
             self,
             transfer=self.transfer[..., rows, : reach + 1],
+            width=None if self.width is None else self.width[..., rows, : reach + 1],
             ky=self.ky[rows],
             kx=self.kx[: reach + 1],
             first=self.first + begin,
@@ -116,6 +125,30 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
         edges,
         sums,
     )
+
+
+def with_width(band: Band, psf: Float[Tensor, "*b py px"]) -> Band:
+    r"""Returns a band together with its derivative with the logarithm of the PSF's width.
+
+    A PSF of s times the width, :math:`p(x/s)/s^2`, has the transform :math:`P(s k)`, whose
+    derivative with ln s is :math:`k \cdot \nabla P(k)`: the transform of
+    :math:`-\nabla \cdot (x\, p)`.
+
+    Args:
+        band: From :func:`psf_band`.
+        psf: The PSFs that it is of.
+    """
+    fine = band.length * band.oversampling
+    py, px = psf.shape[-2:]
+    x = (torch.arange(px).to(psf) - px // 2) / band.oversampling
+    y = (torch.arange(py).to(psf) - py // 2) / band.oversampling
+    moments = torch.stack([psf * x, psf * y[:, None]], -3)
+    padded = torch.nn.functional.pad(moments, (0, fine - px, 0, fine - py))
+    full = torch.fft.rfft2(torch.roll(padded, (-(py // 2), -(px // 2)), (-2, -1)))
+    order = band.first + torch.arange(len(band.ky), device=psf.device)
+    along_x, along_y = full[..., order % fine, : len(band.kx)].unbind(-3)
+    slope = -2j * math.pi * (band.kx * along_x + band.ky[:, None] * along_y)
+    return replace(band, width=torch.where(band.transfer != 0, slope, 0.0))
 
 
 def _rings(transfer: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deeplegato_pp.scene.render.fourier import psf_band, shift_phases, to_stamp
-from deeplegato_pp.scene.render.renderer import COMPACT, Bands, period_length
+from deeplegato_pp.scene.render.fourier import shift_phases, to_stamp
+from deeplegato_pp.scene.render.renderer import COMPACT, Bands, band_of, period_length
 
 
 def render_points(
@@ -27,6 +27,7 @@ def render_points(
     psf_index: Int[Tensor, " b"] | None = None,
     bands: Bands | None = None,
     chunk_pixels: int = 2**20,
+    by_width: bool = False,
 ) -> Float[Tensor, "b size size"]:
     """Renders point sources on square stamps; dtype and device follow `flux`.
 
@@ -42,6 +43,7 @@ def render_points(
         psf_index: Which of the PSFs each source has, with shape (B,).
         bands: As for :func:`~deeplegato_pp.scene.render.renderer.render_sersic`.
         chunk_pixels: Pixels of the period worked on at a time.
+        by_width: Render the images' derivatives with the logarithm of the PSF's width instead.
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]
@@ -53,17 +55,15 @@ def render_points(
         True
     """
     length = period_length(size, tuple(psf.shape[-2:]), oversampling, COMPACT)
-    bands = {} if bands is None else bands
-    if length not in bands:
-        bands[length] = psf_band(psf.to(flux), length, oversampling)
-    band = bands[length]
+    band = band_of({} if bands is None else bands, psf.to(flux), length, oversampling, by_width)
+    transfer = band.transfer if band.width is None else band.width
     pixel = 1.0 if psf_includes_pixel else torch.sinc(band.kx) * torch.sinc(band.ky)[:, None]
     middle = (size - 1) / 2
     chunk = max(1, chunk_pixels // length**2)
     images = []
     for part in torch.arange(len(flux), device=flux.device).split(chunk):
         columns, rows = shift_phases(band, middle + x[part], middle + y[part], flux[part])
-        own = band.transfer if psf_index is None else band.transfer[psf_index[part]]
+        own = transfer if psf_index is None else transfer[psf_index[part]]
         spectrum = own * pixel * (rows[:, :, None] * columns[:, None, :])
         images.append(to_stamp(spectrum, band, size))
     return torch.cat(images)

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.errors import RangeError, ShapeError
-from deeplegato_pp.scene.render.fourier import Band, psf_band, shift_phases, to_stamp
+from deeplegato_pp.scene.render.fourier import Band, psf_band, shift_phases, to_stamp, with_width
 from deeplegato_pp.scene.render.hankel_tables import load_tables
 from deeplegato_pp.scene.render.reach import needed_reach
 from deeplegato_pp.scene.render.sersic_profile import check_sersic_index
@@ -87,6 +87,7 @@ def render_sersic(
     plan: Plan | None = None,
     negligible: float | Float[Tensor, " b"] = 0.0,
     bands: Bands | None = None,
+    by_width: bool = False,
 ) -> Float[Tensor, "b size size"]:
     """Renders galaxies on square stamps.
 
@@ -114,6 +115,8 @@ def render_sersic(
             frequencies that add no more than this are left out. [flux per pixel]
         bands: An empty dictionary at first, to be given again with these PSFs, oversampling and
             dtype: their transforms are then computed once. For PSFs that galaxies share.
+        by_width: Render the images' derivatives with the logarithm of the PSF's width instead.
+            Those of the periodic copies, which are smooth, are left in.
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]
@@ -129,7 +132,7 @@ def render_sersic(
     psf = psf.to(radius.dtype)
     if psf_index is None and psf.dim() == 3:
         psf_index, bands = torch.arange(batch, device=psf.device), None
-    options = (size, oversampling, psf_includes_pixel, bands)
+    options = (size, oversampling, psf_includes_pixel, bands, by_width)
     galaxies = Galaxies(flux, radius, sersic_index, axis_ratio, position_angle, x, y)
     if plan is not None:
         return _render_plan(galaxies, psf, psf_index, negligible, *options, plan)
@@ -195,6 +198,7 @@ def _render_plan(
     s: int,
     pixel: bool,
     bands: Bands | None,
+    by_width: bool,
     plan: Plan,
 ) -> Tensor:
     """Renders galaxies of one plan, a cache-sized number at a time."""
@@ -203,9 +207,7 @@ def _render_plan(
         bands = {}
         if index is not None:
             psf, index = _used(psf, index)
-    if length not in bands:
-        bands[length] = psf_band(psf, length, s)
-    band = bands[length]
+    band = band_of(bands, psf, length, s, by_width)
     moments = psf_moments(psf, s, pixel)
     parts, order = [], []
     for rows, near in by_reach(galaxies, band, index, negligible):
@@ -214,13 +216,32 @@ def _render_plan(
             part = galaxies.at(part_rows)
             own = near if index is None else near.at(index[part_rows])
             image = _periodic_image(part, own, size, pixel)
-            seen = moments if index is None else moments[index[part_rows]]
-            light = rows_of(negligible, part_rows)
-            parts.append(_without_wings(image, part, seen, size, length, light, plan))
+            if not by_width:
+                seen = moments if index is None else moments[index[part_rows]]
+                light = rows_of(negligible, part_rows)
+                image = _without_wings(image, part, seen, size, length, light, plan)
+            parts.append(image)
             order.append(part_rows)
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts)[torch.argsort(torch.cat(order))]
+
+
+def band_of(bands: Bands, psf: Tensor, length: int, s: int, by_width: bool = False) -> Band:
+    """Returns PSFs' transforms, with their derivatives with the PSF's width if these are wanted.
+
+    Args:
+        bands: Those known so far; what is not is added.
+        psf: The PSFs.
+        length: Pixels per period.
+        s: PSF samples per pixel.
+        by_width: Whether the derivatives are wanted.
+    """
+    if length not in bands:
+        bands[length] = psf_band(psf, length, s)
+    if by_width and bands[length].width is None:
+        bands[length] = with_width(bands[length], psf)
+    return bands[length] if by_width else replace(bands[length], width=None)
 
 
 def by_reach(
@@ -288,7 +309,7 @@ def period_length(size: int, psf_shape: tuple[int, ...], oversampling: int, plan
 
 
 def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> Tensor:
-    """Inverse FFT of the model, sampled at the pixels' centres."""
+    """Inverse FFT of the model, or of its derivative with the PSF's width if the band has one."""
     flux, radius, n, q, angle, x, y = galaxies
     hankel = load_tables().hankel
     kx, ky = band.kx, band.ky[:, None]
@@ -302,7 +323,8 @@ def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> T
     middle = (size - 1) / 2
     columns, rows = shift_phases(band, middle + x, middle + y, flux)
     # Real times complex is three times as fast as a product of two reals.
-    spectrum = torch.view_as_complex(torch.view_as_real(band.transfer) * profile[..., None])
+    transfer = band.transfer if band.width is None else band.width
+    spectrum = torch.view_as_complex(torch.view_as_real(transfer) * profile[..., None])
     return to_stamp(spectrum * columns[:, None, :] * rows[:, :, None], band, size)
 
 
