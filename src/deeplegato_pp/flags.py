@@ -425,6 +425,13 @@ class Flag(enum.IntFlag):
         "caution",
         "Fit the neighbour too (--neighbours fit), or mask it (--segmentation)",
     )
+    SCENE_KHAT = (
+        1 << 55,
+        "The importance weights of the best scene are unreliable: so are its parts and its odds",
+        "`scene_khat` above 0.7",
+        "caution",
+        "Take its parts and odds as approximate; the single profile has weights of its own",
+    )
 
     @classmethod
     def names(cls, value: int) -> list[str]:

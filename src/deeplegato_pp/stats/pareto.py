@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+GOOD_KHAT = 0.7
+"""Largest k-hat of weights that are to be believed, however many draws there are."""
+
 _PRIOR_WEIGHT = 10.0
 """Draws' worth of a prior that pulls k-hat to 1/2 (Vehtari et al. 2024, appendix G)."""
 
@@ -19,7 +22,7 @@ def khat_threshold(draws: int) -> float:
         >>> round(khat_threshold(1000), 3)
         0.667
     """
-    return min(0.7, 1.0 - 1.0 / math.log10(draws)) if draws > 10 else 0.0
+    return min(GOOD_KHAT, 1.0 - 1.0 / math.log10(draws)) if draws > 10 else 0.0
 
 
 def pareto_khat(log_weights: Float[Tensor, " s"]) -> float:

@@ -19,6 +19,7 @@ from deeplegato_pp.inference.posterior.measurement import Rivals
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
+from deeplegato_pp.inference.refine.centre_box import Moved, centred
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.rows import (
@@ -27,6 +28,7 @@ from deeplegato_pp.inference.refine.rows import (
     refined_row,
     rivals_of,
     unrefined,
+    with_scene,
 )
 from deeplegato_pp.inference.refine.scenes import check_scene, compare_scenes
 from deeplegato_pp.inference.refine.together import refine_member
@@ -146,7 +148,7 @@ class Refiner:
         return replace(posterior, measurements=[replace(m, neighbours=n) for m, n in pairs])
 
     def _groups(self, posterior: Posterior) -> list[tuple[dict[str, float], list[int]]]:
-        """Measured rows, grouped by what the fixed values are at the reference instrument.
+        """Measured rows, grouped by fixed values and prior at the reference instrument.
 
         A galaxy with neighbours has coordinates of its own, and so is a group of its own.
         """
@@ -156,7 +158,9 @@ class Refiner:
             if m.measured and m.prepared is not None:
                 fixed = reference_values(values[i], m.prepared)
                 alone = () if m.neighbours is None else (float(i),)
-                groups.setdefault((*fixed.values(), *alone), (fixed, []))[1].append(i)
+                box = centred(self.model.prior, m.prepared)
+                key = (*fixed.values(), *box.center_x, *box.center_y, *alone)
+                groups.setdefault(key, (fixed, []))[1].append(i)
         return list(groups.values())
 
     def _refine(
@@ -185,7 +189,7 @@ class Refiner:
         for i, (galaxy, rival) in enumerate(zip(draws.galaxies, rivals, strict=True)):
             m = in_force(posterior.measurements[i], draws.likelihood, i, fixed)
             row = refined_row(posterior[[i]], galaxy, m, self.model.card, rival)
-            noted = [replace(m, scene=records[i]) for m in row.measurements]
+            noted = [with_scene(m, records[i]) for m in row.measurements]
             rows.append(replace(row, measurements=noted))
         return rows
 
@@ -242,18 +246,27 @@ class Refiner:
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> RefinedDraws:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
-        likelihood = Likelihood.of(stamps, self.model.prior, model_error=self.model_error)
+        moved = Moved(self.model.prior, centred(self.model.prior, stamps[0]))
+        likelihood = Likelihood.of(stamps, moved.new, model_error=self.model_error)
         likelihood = likelihood.replace(
             noise_correlation=self.noise_correlation, psf_error=self.psf_error
         )
         seeds = units.content_seeds(posterior.stamps, seed)
         options = RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest")
+        jacobian = torch.stack(
+            [
+                m.box.log_jacobian(w)
+                for m, w in zip(posterior.measurements, posterior.batch_w, strict=True)
+                if m.box is not None
+            ]
+        )
+        w, log_q = moved.to_new(posterior.batch_w, posterior.batch_log_prob - jacobian)
         neighbours = posterior.measurements[0].neighbours
         if neighbours is not None:  # a batch of one
             return refine_member(
                 likelihood,
                 stamps[0],
-                posterior.batch_w[0].double().mean(0),
+                w[0].mean(0),
                 neighbours,
                 draws=posterior.batch_w.shape[1],
                 method=self.method,
@@ -262,24 +275,19 @@ class Refiner:
                 seed=int(seeds[0]),
                 options=replace(options, star_odds=None),
             )
-        jacobian = torch.stack(
-            [
-                m.box.log_jacobian(w)
-                for m, w in zip(posterior.measurements, posterior.batch_w, strict=True)
-                if m.box is not None
-            ]
-        )
         with torch.no_grad():
             context = self.model.encode(posterior.stamps.to(self.device))
 
         def log_prob(rows: Tensor, w: Tensor) -> Tensor:
+            old, change = moved.to_old(w)
             with torch.no_grad():
-                return self.model.log_prob(context[rows.to(self.device)], w.to(self.device))
+                found = self.model.log_prob(context[rows.to(self.device)], old.to(self.device))
+            return found + change.to(found)
 
         return refine_batch(
             likelihood,
-            posterior.batch_w,
-            posterior.batch_log_prob - jacobian,
+            w,
+            log_q,
             log_prob,
             method=self.method,
             ess=self.ess,

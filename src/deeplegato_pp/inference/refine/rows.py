@@ -15,6 +15,7 @@ from deeplegato_pp.inference.posterior.derived import AB_ZERO_FLUX
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.posterior.measurement import Rivals
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
+from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
@@ -24,6 +25,8 @@ from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.scene.units import user_box
+from deeplegato_pp.stats.pareto import GOOD_KHAT
 
 if TYPE_CHECKING:
     from deeplegato_pp.observation.preparation import PreparedStamp
@@ -126,6 +129,7 @@ def in_force(
         model_error=likelihood.model_error,
         psf_error=float(likelihood.psf_error[row]),
         fixed=dict(fixed),
+        box=None if m.prepared is None else user_box(likelihood.box, m.prepared),
         member=member if isinstance(member, Member) else None,
     )
 
@@ -149,6 +153,12 @@ def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
     seen = Flag.without(m.flags, Flag.UNDETECTED)
     undetected = Flag.UNDETECTED if math.isfinite(rivals.flux_limit) else 0
     return replace(m, rivals=rivals, flags=int(seen | undetected))
+
+
+def with_scene(m: Measurement, record: SceneRecord | None) -> Measurement:
+    """Adds the comparison of scenes, and says so where the best one's weights are poor."""
+    poor = record is not None and record.khat > GOOD_KHAT
+    return replace(m, scene=record, flags=int(m.flags | (Flag.SCENE_KHAT if poor else 0)))
 
 
 def _judged(
