@@ -44,7 +44,7 @@ def test_one_row_of_two_files(files, capsys):
     assert row["file"] == "g.fits,r.fits"
     assert abs(row["g_minus_r"] - 0.1) < 5 * row["g_minus_r_std"]
     assert row["band_structure"] == "shared"
-    assert "no WCS" in row["notes"]
+    assert "without WCS" in row["notes"]
     assert (files / "t.png").stat().st_size > 10_000
     assert np.load("s.npz")["samples"].shape[2] == 7
     assert "g_minus_r" in capsys.readouterr().out

@@ -73,7 +73,11 @@ def test_a_recentred_image_has_its_point_in_the_middle():
 def test_without_wcs_the_centres_are_one():
     found = align("g", observation(wcs_of(0.2)), "r", observation(scale=0.1))
     np.testing.assert_allclose(found.matrix, 2.0 * np.eye(2))
-    assert found.notes == ("r has no WCS: the centres of the stamps of g and r are one",)
+    assert not found.by_wcs
+    bands = {"g": observation(wcs_of(0.2)), "r": observation(), "i": observation(wcs_of(0.2))}
+    assert MultiBandObservation(bands).notes == [
+        "without WCS, the centres of the stamps of g, r are taken to be one"
+    ]
 
 
 def test_a_scale_that_contradicts_the_wcs_is_noted():

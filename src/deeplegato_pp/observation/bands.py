@@ -125,6 +125,18 @@ class MultiBandObservation:
         """The first band's observation, which is the frame."""
         return next(iter(self.observations.values()))
 
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed of how the bands lie to each other, in words."""
+        first, *others = self.bands
+        aligned = self.aligned[1:]
+        apart = [band for band, a in zip(others, aligned, strict=True) if not a.by_wcs]
+        assumed = [
+            f"without WCS, the centres of the stamps of {', '.join([first, *apart])} are taken to "
+            "be one"
+        ]
+        return [*(assumed if apart else []), *(note for a in aligned for note in a.notes)]
+
     def _aligned(self) -> tuple["AlignedBand", ...]:
         first, *others = self.observations.items()
         return (
@@ -146,12 +158,14 @@ class AlignedBand:
         observation: Padded with masked pixels so that its centre is where the first band's is.
         matrix: From pixels of the first band's image to this one's, with shape (2, 2).
         offset: Where the first band's centre lies from this one's. [px]
-        notes: What was assumed, in words.
+        by_wcs: Whether WCS said so; if not, the stamps' centres were taken to be one.
+        notes: Remarks, in words.
     """
 
     observation: Observation
     matrix: Array = field(default_factory=lambda: np.eye(2))
     offset: Array = field(default_factory=lambda: np.zeros(2))
+    by_wcs: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -194,9 +208,7 @@ def align(first_name: str, first: Observation, name: str, other: Observation) ->
     height, width = first.shape
     scale = first.pixel_scale / other.pixel_scale
     if first.wcs is None or other.wcs is None:
-        missing = first_name if first.wcs is None else name
-        note = f"{missing} has no WCS: the centres of the stamps of {first_name} and {name} are one"
-        return AlignedBand(other, scale * np.eye(2), np.zeros(2), (note,))
+        return AlignedBand(other, scale * np.eye(2), np.zeros(2), by_wcs=False)
     x, y = (width - 1) / 2, (height - 1) / 2
     steps = _STEP * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
     sky = pixel_to_icrs(first.wcs, x + steps[:, 0], y + steps[:, 1])
@@ -221,7 +233,7 @@ def align(first_name: str, first: Observation, name: str, other: Observation) ->
             f"scales {scale:.4g}"
         )
     centred, offset = recentred(other, *there[0])
-    return AlignedBand(centred, matrix, offset, tuple(notes))
+    return AlignedBand(centred, matrix, offset, notes=tuple(notes))
 
 
 def recentred(observation: Observation, x: float, y: float) -> tuple[Observation, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,6 +16,9 @@ from deeplegato_pp import MultiBandObservation, Predictor
 from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.tables import write_table
+from deeplegato_pp.inference.refine.bands import frame_of
+from deeplegato_pp.observation.bands import AlignedBand
+from deeplegato_pp.observation.preparation import prepare
 from deeplegato_pp.scene.parameters import NAMES
 
 
@@ -155,3 +159,19 @@ def test_what_cannot_be(predictor):
     without = MultiBandObservation(two_bands().observations)
     with pytest.raises(ConfigError, match="needs one wavelength for each of 2 bands"):
         predictor.fit_bands(without, "linear")
+
+
+def test_binned_and_shifted_stamps():
+    """A point of the first stamp lies on the band's where the images say."""
+    first = replace(prepare(observe(20.5), 24, bin=2), offset_x=0.5, offset_y=-0.5)
+    own = replace(prepare(observe(20.5), 48), offset_x=0.25, offset_y=1.0)
+    band = AlignedBand(observe(20.5), np.array([[0.0, -2.0], [2.0, 0.0]]), np.array([0.1, 0.2]))
+    frame = frame_of(band, first, own)
+    x, y = 1.0, 3.0
+    image = np.array(first.center_to_user(x, y))
+    there = band.matrix @ image + band.offset
+    expected = own.center_from_user(*there)
+    found = frame.center(*torch.tensor([x, y], dtype=torch.float64))
+    assert [float(f) for f in found] == pytest.approx(expected)
+    assert frame.size == pytest.approx(2.0)
+    assert frame.rotation == pytest.approx(90.0)

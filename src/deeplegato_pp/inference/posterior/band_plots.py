@@ -96,10 +96,7 @@ def _draw_values(
     errors = np.abs(bounds - values)
     axis.errorbar(places, values, errors, fmt="o", color=COLOUR, markersize=4, capsize=2)
     axis.tick_params(labelsize=7)
-    if waves is None:
-        axis.set_xticks(places, labels, fontsize=7, rotation=30 if len(names) > 5 else 0)
-    else:
+    if waves is not None:
         axis.set_xscale("log")
-        axis.set_xticks(places, labels, fontsize=7)
-        axis.minorticks_off()
-        axis.set_xlabel("wavelength, by band", fontsize=8)
+    axis.set_xticks(places, labels, fontsize=7, rotation=30 if len(names) > 4 else 0)
+    axis.minorticks_off()

@@ -389,7 +389,7 @@ def _joined(
     chances = [float(b.residual_row(0, draws).p_value.mean()) for b in joint.bands]
     chi2 = sum(float(b.chi2(0, record.best[None])[0]) for b in joint.bands)
     evidence, error = sampler.pool.log_evidence()
-    notes = [note for aligned in galaxy.aligned for note in aligned.notes]
+    notes = galaxy.notes
     notes += [f"{m.name}: {note}" for m in bands for note in m.notes]
     return replace(
         bands[0],
