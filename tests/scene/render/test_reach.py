@@ -57,7 +57,9 @@ def test_an_image_is_the_same_in_any_company():
         torch.testing.assert_close(alone, together[i], rtol=1e-10, atol=1e-10)
     index, several = torch.tensor([1, 0, 1, 1]), torch.stack([make_psf(2.0, 15, 2), psf])
     mixed = render_sersic(*GALAXIES, several, SIZE, psf_index=index, **options)
-    torch.testing.assert_close(mixed[[0, 2, 3]], together[[0, 2, 3]], rtol=1e-9, atol=1e-9)
+    kept = torch.tensor([0, 2, 3])
+    alike = render_sersic(*GALAXIES.at(kept), several, SIZE, psf_index=index[kept], **options)
+    torch.testing.assert_close(alike, mixed[kept], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("reach", [10, 29, 30, 31, 45])

@@ -74,7 +74,7 @@ class RefineOptions:
         honest: Whether what gives the draws honest widths is worked out.
     """
 
-    pilot: int = 48
+    pilot: int = 24
     starts: int = 2
     mask_neighbours: bool = True
     interpolate: bool = True
