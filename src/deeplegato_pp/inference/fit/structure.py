@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.inference.fit.blocks import Ellipses, blocks_among, elliptical, ring_sectors
 from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.sandwich import (
@@ -22,6 +25,7 @@ from deeplegato_pp.inference.fit.sandwich import (
 )
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.joint import JointLikelihood
@@ -30,18 +34,46 @@ from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX
 
+Slopes = tuple[Tensor, Tensor]
+"""A noiseless image (N, N) and its derivatives with the coordinates (F, N * N), float64."""
 
-def mode_images(likelihood: Likelihood, row: int, u: Float[Tensor, " f"]) -> ModeImages:
+
+def slopes_at(
+    batches: Batches, rows: Sequence[int], points: Sequence[Float[Tensor, "m f"]]
+) -> list[list[Slopes] | None]:
+    """Returns galaxies' images and derivatives at some points of each, in few calls.
+
+    Args:
+        batches: Renders of the galaxies.
+        rows: Galaxies.
+        points: Points of each.
+
+    Returns:
+        For each galaxy one pair a point; None for all where one has no finite derivative: each is
+        then to be asked for alone.
+    """
+    sizes = [len(u) for u in points]
+    owner = torch.tensor(rows, dtype=torch.long).repeat_interleave(torch.tensor(sizes))
+    try:
+        images, jacobians = batches.differentiate(owner, torch.cat(list(points)))[:2]
+    except NumericalError:
+        return [None] * len(rows)
+    pairs = iter(zip(images, jacobians.double(), strict=True))
+    return [list(islice(pairs, size)) for size in sizes]
+
+
+def mode_images(
+    likelihood: Likelihood, row: int, u: Float[Tensor, " f"], slopes: Slopes | None = None
+) -> ModeImages:
     """Returns one galaxy's derivatives, residual and variances at a point, as a batch of one.
-
-    Costs as many images as there are free coordinates.
 
     Args:
         likelihood: Galaxies and hypothesis, with the masks in force.
         row: Which galaxy.
         u: Point, with shape (F,).
+        slopes: Image and derivatives there, if they are known.
     """
-    model, jacobian = likelihood.jacobian(row, u)
+    model, jacobian = likelihood.jacobian(row, u) if slopes is None else slopes
     s, error = likelihood.stamps, likelihood.model_error
     mask, gain = s.mask[row], s.gain[row]
     sigma = torch.where(mask, 1.0, s.sigma[row])
@@ -62,7 +94,11 @@ def mode_images(likelihood: Likelihood, row: int, u: Float[Tensor, " f"]) -> Mod
 
 
 def widening_at(
-    likelihood: Likelihood, row: int, modes: Fit | None, mean: Float[Tensor, "7"]
+    likelihood: Likelihood,
+    row: int,
+    modes: Fit | None,
+    mean: Float[Tensor, "7"],
+    slopes: Sequence[Slopes] | None = None,
 ) -> Widening:
     """Returns what makes the draws of one galaxy honest.
 
@@ -71,12 +107,19 @@ def widening_at(
         row: Which galaxy.
         modes: Its modes, best first; None where none were looked for: then the mean stands in.
         mean: Weighted mean of its draws in w, with shape (7,).
+        slopes: Image and derivatives at each mode, if they are known.
     """
     coordinates = likelihood.coordinates
     assert isinstance(coordinates, SersicCoordinates | Member)  # noqa: S101  # a galaxy is refined
     points = coordinates.project(mean[None]) if modes is None else modes.u
     found = [
-        sandwich_at(likelihood, row, u, None if modes is None else modes.covariance[i])
+        sandwich_at(
+            likelihood,
+            row,
+            u,
+            None if modes is None else modes.covariance[i],
+            None if slopes is None else slopes[i],
+        )
         for i, u in enumerate(points)
     ]
     best = found[0]
@@ -96,6 +139,7 @@ def sandwich_at(
     row: int,
     u: Float[Tensor, " f"],
     covariance: Float[Tensor, "f f"] | None = None,
+    slopes: Slopes | None = None,
 ) -> Sandwich:
     """Returns the sandwich of one galaxy at a point, under any hypothesis, as a batch of one.
 
@@ -104,10 +148,11 @@ def sandwich_at(
         row: Which galaxy.
         u: A mode, with shape (F,).
         covariance: The posterior's there, where it is known better than by Fisher information.
+        slopes: Image and derivatives there, if they are known.
     """
     # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
     _, std = likelihood.coordinates.normal_prior()
-    images = mode_images(likelihood, row, u)
+    images = mode_images(likelihood, row, u, slopes)
     images = replace(images, derivatives=images.derivatives * std[:, None, None])
     scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
     found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))

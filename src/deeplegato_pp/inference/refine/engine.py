@@ -21,7 +21,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.modes import ModeFinder, is_misfit, mixture_at
-from deeplegato_pp.inference.fit.structure import widening_at
+from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import (
     SHORTEST_CHAIN,
@@ -74,7 +74,7 @@ class RefineOptions:
         honest: Whether what gives the draws honest widths is worked out.
     """
 
-    pilot: int = 48
+    pilot: int = 24
     starts: int = 2
     mask_neighbours: bool = True
     interpolate: bool = True
@@ -385,6 +385,7 @@ class _Job:
         return galaxy
 
     def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
+        slopes = self._slopes(galaxies) if self.options.honest else []
         for i, galaxy in enumerate(galaxies):
             galaxy.note_masked(self.likelihood.stamps.mask[i] & ~self.given_mask[i])
             if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
@@ -394,23 +395,29 @@ class _Job:
             best = self.coordinates.project(galaxy.best)[None]
             self.batches.count(torch.tensor([i]), best, judged)
             if self.options.honest:
-                self._widen(i, galaxy)
+                self._widen(i, galaxy, slopes[i])
             if not self.conditional and in_tension(self.w[i], galaxy):
                 galaxy.flags |= int(Flag.TENSION)
             galaxy.num_renders = int(self.batches.renders[i])
         return RefinedDraws(galaxies, self.likelihood)
 
-    def _widen(self, row: int, galaxy: RefinedGalaxy) -> None:
+    def _slopes(self, galaxies: list[RefinedGalaxy]) -> list[list[Slopes] | None]:
+        """Images and derivatives at all modes; at the means where none were looked for."""
+        points = [
+            self.coordinates.project(galaxy.mean()[None]) if modes is None else modes.u
+            for galaxy, modes in zip(galaxies, self.modes, strict=True)
+        ]
+        return slopes_at(self.batches, range(len(galaxies)), points)
+
+    def _widen(self, row: int, galaxy: RefinedGalaxy, slopes: list[Slopes] | None) -> None:
         """Works out what gives the draws honest widths; they stay the noise's where it fails."""
         modes = self.modes[row]
         try:
-            galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean())
+            galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean(), slopes)
         except (NumericalError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             logger.info("galaxy %d keeps the noise's widths: %s", row, error)
         if galaxy.widening is None or not galaxy.widening.judged:
             galaxy.flags |= int(Flag.STRUCTURE_UNJUDGED)
-        points = self.coordinates.project(galaxy.mean()[None]) if modes is None else modes.u
-        self.batches.count(torch.full((len(points),), row), points, self.coordinates.dim + 1)
 
 
 def laplace_share(sampler: TargetSampler) -> float:

@@ -55,16 +55,19 @@ def point_source_log_odds(
         odds: Prior odds, point source to galaxy.
 
     Returns:
-        The bound; -inf if the point source's likelihood cannot be evaluated.
+        The bound, where it comes near e^30 (:data:`evidence.LOST`); lower ones are too low, since
+        the search ends early. -inf if the point source's likelihood cannot be evaluated.
     """
     best = galaxy.w[galaxy.log_weights.argmax()]
     start = torch.stack([galaxy.mean(), best])[None]
+    highest = galaxy.log_likelihood.max()
+    level = highest + LOST - math.log(odds)  # below which the bound is of no use
     try:
-        log_evidence, _ = laplace_point_source(likelihood.select([row]), start)
+        log_evidence, _ = laplace_point_source(likelihood.select([row]), start, level[None])
     except NumericalError as error:
         logger.info("galaxy %d: no comparison with a point source: %s", row, error)
         return -math.inf
-    return float(log_evidence[0] - galaxy.log_likelihood.max()) + math.log(odds)
+    return float(log_evidence[0] - highest) + math.log(odds)
 
 
 def rescue(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,11 +14,12 @@ from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.fit import Fit, fit
 from deeplegato_pp.inference.fit.sandwich import affine_map, larger
-from deeplegato_pp.inference.fit.structure import widening_at
+from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.verdict.verdict import FEWEST_DRAWS, IMPROBABLE
 from deeplegato_pp.scene import units
+from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
@@ -77,10 +79,12 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
     likelihood = Likelihood.of(stamps, prior, model_error=MODEL_ERROR)
     mean = part.batch_w.double().mean(1)
     try:
-        optima = fit(likelihood, torch.arange(len(rows)), mean)
+        batches = Batches(likelihood)
+        optima = fit(likelihood, torch.arange(len(rows)), mean, batches=batches)
         likelihood.freeze(optima.rows, optima.u)
+        slopes = slopes_at(batches, range(len(rows)), list(optima.u[:, None]))
         return [
-            network_widening(likelihood, i, optima[torch.tensor([i])], part.batch_w[i].double())
+            network_widening(likelihood, i, optima[i : i + 1], part.batch_w[i].double(), slopes[i])
             for i in range(len(rows))
         ]
     except (NumericalError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
@@ -91,7 +95,11 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
 
 
 def network_widening(
-    likelihood: Likelihood, row: int, optimum: Fit, w: Float[Tensor, "s 7"]
+    likelihood: Likelihood,
+    row: int,
+    optimum: Fit,
+    w: Float[Tensor, "s 7"],
+    slopes: Sequence[Slopes] | None = None,
 ) -> Widening | None:
     """Returns what widens a network's draws; None where the search did not end at an optimum.
 
@@ -100,12 +108,13 @@ def network_widening(
         row: Which galaxy.
         optimum: Its optimum.
         w: The network's draws.
+        slopes: Image and derivatives at the optimum, if they are known.
     """
     if not bool(optimum.converged[0]):
         return None
     mean, covariance = w.mean(0), torch.cov(w.T)
     covariance = covariance + 1e-12 * torch.eye(len(mean)).to(covariance)
-    at_optimum = widening_at(likelihood, row, optimum, mean)
+    at_optimum = widening_at(likelihood, row, optimum, mean, slopes)
     distance = mean - optimum.u[0]
     target = torch.outer(distance, distance) + at_optimum.covariance
     widest = larger(target[None], covariance[None])

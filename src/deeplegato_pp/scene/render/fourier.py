@@ -153,18 +153,19 @@ def with_width(band: Band, psf: Float[Tensor, "*b py px"]) -> Band:
 
 def _rings(transfer: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """Edges of square rings about the middle of a band, and the sums of sizes in each."""
-    columns = torch.arange(transfer.shape[-1], device=transfer.device)
-    farthest = torch.maximum(order.abs()[:, None], columns)
-    last = int(farthest.max())
+    last = max(int(order.abs().max()), transfer.shape[-1] - 1)
     width = max(1, -(-(last + 1) // _RINGS))
-    ring = (farthest // width).flatten()
-    count = last // width + 1
-    size = transfer.abs() * torch.where(columns > 0, 2.0, 1.0).to(transfer.real)
-    sums = size.new_zeros(*size.shape[:-2], count)
-    sums.index_add_(-1, ring, size.flatten(-2))
-    edges = torch.arange(count + 1, device=transfer.device) * width
+    edges = torch.arange(0, last + width, width, device=transfer.device)
     edges[-1] = last + 1
-    return edges, sums
+    size = transfer.abs()
+    size[..., 1:] *= 2.0  # the other half-plane's
+    columns = size.cumsum(-1)
+    within = []
+    for edge in edges[1:].tolist():
+        reached = columns[..., order.abs() < edge, min(edge, size.shape[-1]) - 1]
+        within.append(reached.sum(-1))
+    sums = torch.stack(within, -1)
+    return edges, torch.diff(sums, dim=-1, prepend=torch.zeros_like(sums[..., :1]))
 
 
 def to_stamp(spectrum: Complex[Tensor, "b r c"], band: Band, size: int) -> Tensor:

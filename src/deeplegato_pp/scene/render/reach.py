@@ -20,7 +20,7 @@ with all phases, so that the light itself is a tenth of the bound or less."""
 
 
 def needed_reach(
-    galaxies: Galaxies, band: Band, negligible: float | Float[Tensor, " b"]
+    galaxies: Galaxies, band: Band, negligible: float | Float[Tensor, " b"], steps: int = 1
 ) -> Int[Tensor, " b"]:
     """Returns, per galaxy, the last row and column of a band that show in its image, (B,).
 
@@ -30,6 +30,7 @@ def needed_reach(
         galaxies: B galaxies.
         band: Of one PSF or of one per galaxy.
         negligible: Light that may be missing in a pixel, a number or one per galaxy. [flux]
+        steps: Rings between the ends to choose from: fewer of them are fewer classes to render.
     """
     flux, radius, n, q, *_ = (column.detach() for column in galaxies)
     edges, sums = band.ring_edges, band.ring_sums
@@ -42,4 +43,4 @@ def needed_reach(
     beyond = (bound * sums.to(bound)).flip(1).cumsum(1).flip(1) * (flux / band.length**2)[:, None]
     limit = negligible[:, None] if isinstance(negligible, Tensor) else negligible
     first = (beyond > _GRANTED * limit).sum(1).clamp_min(1)  # the first ring that need not be there
-    return edges[first] - 1
+    return edges[(-(-first // steps) * steps).clamp_max(len(edges) - 1)] - 1

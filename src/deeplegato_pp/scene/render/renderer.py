@@ -33,6 +33,9 @@ _CHUNK_PIXELS = 2**19
 """Fourier pixels worked on at a time on a CPU: a few MB an array, so that they stay in cache."""
 
 
+_STEPS = 4
+"""Rings of frequencies between which is chosen where galaxies differ: fewer, larger calls."""
+
 Bands = dict[int, Band]
 """A PSF's transforms by the length of the period."""
 
@@ -262,7 +265,7 @@ def by_reach(
         yield everything, band
         return
     own = band if index is None else replace(band, ring_sums=band.ring_sums[index])
-    reach = needed_reach(galaxies, own, negligible)
+    reach = needed_reach(galaxies, own, negligible, 1 if index is None else _STEPS)
     for last in reach.unique().tolist():
         yield everything[reach == last], band.within(last)
 
