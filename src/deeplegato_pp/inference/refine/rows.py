@@ -18,6 +18,7 @@ from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.inference.verdict.held import held_by_widths
 from deeplegato_pp.isolation import reason_of
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -169,7 +170,7 @@ def _judged(
     notes = (*notes, *_noise_notes(m))
     return replace(
         m,
-        flags=int(kept | verdict.flags | galaxy.flags),
+        flags=held_by_widths(int(kept | verdict.flags | galaxy.flags), galaxy.widening),
         method=galaxy.method,
         ess=galaxy.ess,
         khat=galaxy.khat,
