@@ -432,6 +432,18 @@ class Flag(enum.IntFlag):
         "caution",
         "Take its parts and odds as approximate; the single profile has weights of its own",
     )
+    NOISE_MEASURED = (
+        1 << 56,
+        "The noise is not what its map says, and the error bars hold what was measured",
+        "as `noise_mismatch`, with honest widths, the background scattering 0.5 to 3 times as much "
+        "as the map; where it is more the widths are those of the background's noise",
+    )
+    NEIGHBOUR_HELD = (
+        1 << 57,
+        "Light in the stamp that is not the galaxy's, and that hardly moves it",
+        "as `neighbour`, with honest widths, and masking that light would move no parameter by "
+        "more than half of its error",
+    )
 
     @classmethod
     def names(cls, value: int) -> list[str]:
@@ -460,7 +472,8 @@ class Flag(enum.IntFlag):
             refined: The numbers rest on the likelihood and no longer on the network: that it has
                 not seen the like (``UNFAMILIAR``) is a reason for caution then, no more.
             honest: The error bars hold the structure that the model leaves: it (``POOR_FIT``) is
-                no reason for caution then.
+                no reason for caution then. Where they do not, wrong noise (``NOISE_MEASURED``) and
+                light beside the galaxy (``NEIGHBOUR_HELD``) are.
 
         Returns:
             ``"good"``, ``"caution"`` or ``"bad"``.
@@ -472,10 +485,14 @@ class Flag(enum.IntFlag):
             ('bad', 'caution')
             >>> Flag.quality(Flag.POOR_FIT), Flag.quality(Flag.POOR_FIT, honest=True)
             ('caution', 'good')
+            >>> Flag.quality(Flag.NOISE_MEASURED), Flag.quality(Flag.NOISE_MEASURED, honest=True)
+            ('caution', 'good')
         """
         known = {cls.UNFAMILIAR: "caution"} if refined else {}
         if honest:
             known[cls.POOR_FIT] = "good"
+        else:
+            known |= {cls.NOISE_MEASURED: "caution", cls.NEIGHBOUR_HELD: "caution"}
         levels = {known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}
         return next((level for level in ("bad", "caution") if level in levels), "good")
 

@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from deeplegato_pp import Observation
-from deeplegato_pp.inference.verdict.defects import (
-    has_neighbour,
-    is_blank,
-    is_saturated,
+from deeplegato_pp.inference.fit.background import (
+    foreign_light,
     noise_ratios,
-    noise_remarks,
 )
+from deeplegato_pp.inference.verdict.defects import is_blank, is_saturated, noise_remarks
 from deeplegato_pp.observation.preparation import prepare
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import PriorBox
@@ -33,7 +31,7 @@ def stamp(image, **options):
 
 
 def test_noise_is_no_neighbour():
-    assert not any(has_neighbour(noise(i), EVERYWHERE, NOWHERE) for i in range(10))
+    assert not any(foreign_light(noise(i), EVERYWHERE, NOWHERE).any() for i in range(10))
 
 
 def test_a_neighbour_is_compact_or_faint_and_extended():
@@ -43,11 +41,11 @@ def test_a_neighbour_is_compact_or_faint_and_extended():
     dead[20, 20:22] -= 20.0
     inside = NOWHERE.clone()
     inside[10:30, 10:30] = True
-    assert has_neighbour(compact, EVERYWHERE, NOWHERE)
-    assert not has_neighbour(compact, EVERYWHERE, inside)
-    assert not has_neighbour(compact, ~inside, NOWHERE)
-    assert has_neighbour(extended, EVERYWHERE, NOWHERE)
-    assert not has_neighbour(dead, EVERYWHERE, NOWHERE)
+    assert foreign_light(compact, EVERYWHERE, NOWHERE).any()
+    assert not foreign_light(compact, EVERYWHERE, inside).any()
+    assert not foreign_light(compact, ~inside, NOWHERE).any()
+    assert foreign_light(extended, EVERYWHERE, NOWHERE).any()
+    assert not foreign_light(dead, EVERYWHERE, NOWHERE).any()
 
 
 @pytest.mark.parametrize(("level", "expected"), [(0.4, True), (0.8, True), (2.0, False)])

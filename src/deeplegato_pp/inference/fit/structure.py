@@ -12,8 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
+from deeplegato_pp.inference.fit.background import (
+    BLOCK,
+    FAINT,
+    foreign_light,
+    measured_noise,
+    pull_of_light,
+)
 from deeplegato_pp.inference.fit.blocks import Ellipses, blocks_among, elliptical, ring_sectors
 from deeplegato_pp.inference.fit.fit import Fit
+from deeplegato_pp.inference.fit.neighbours import INNER_RADIUS
 from deeplegato_pp.inference.fit.sandwich import (
     SHRINKAGE,
     ModeImages,
@@ -30,7 +38,7 @@ from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.joint import JointLikelihood
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.noise import model_variance
+from deeplegato_pp.scene.noise import block_scatter, model_variance
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -112,8 +120,8 @@ def widening_at(
     coordinates = likelihood.coordinates
     assert isinstance(coordinates, SersicCoordinates | Member)  # noqa: S101  # a galaxy is refined
     points = coordinates.project(mean[None]) if modes is None else modes.u
-    found = [
-        sandwich_at(
+    pairs = [
+        _sandwich_and_images(
             likelihood,
             row,
             u,
@@ -122,7 +130,9 @@ def widening_at(
         )
         for i, u in enumerate(points)
     ]
-    best = found[0]
+    found = [s for s, _ in pairs]
+    best, images = pairs[0]
+    noise = _background_noise(likelihood, row, images)
     return Widening(
         coordinates.embed(points),
         _embedded(coordinates, torch.cat([s.precision for s in found])),
@@ -131,6 +141,8 @@ def widening_at(
         best.inflation[0],
         int(best.blocks[0]),
         bool(best.judged[0]),
+        noise,
+        _pull_of_light(likelihood, row, points[0], images, best, noise),
     )
 
 
@@ -143,6 +155,9 @@ def sandwich_at(
 ) -> Sandwich:
     """Returns the sandwich of one galaxy at a point, under any hypothesis, as a batch of one.
 
+    Where the background scatters more than the noise map says, the noise's own part is that of
+    the background.
+
     Args:
         likelihood: Galaxies, with the masks in force.
         row: Which galaxy.
@@ -150,10 +165,26 @@ def sandwich_at(
         covariance: The posterior's there, where it is known better than by Fisher information.
         slopes: Image and derivatives there, if they are known.
     """
+    return _sandwich_and_images(likelihood, row, u, covariance, slopes)[0]
+
+
+def _sandwich_and_images(
+    likelihood: Likelihood,
+    row: int,
+    u: Tensor,
+    covariance: Tensor | None,
+    slopes: Slopes | None,
+) -> tuple[Sandwich, ModeImages]:
+    """A sandwich, and the images of which it was made, derivatives in the coordinates u."""
     # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
     _, std = likelihood.coordinates.normal_prior()
-    images = mode_images(likelihood, row, u, slopes)
-    images = replace(images, derivatives=images.derivatives * std[:, None, None])
+    at_mode = mode_images(likelihood, row, u, slopes)
+    measured = max(_background_noise(likelihood, row, at_mode), 1.0)
+    images = replace(
+        at_mode,
+        derivatives=at_mode.derivatives * std[:, None, None],
+        noise_variance=at_mode.noise_variance * measured**2,
+    )
     scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
     found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
     ellipses, radii = zip(*(_ellipse(profiles) for profiles in found), strict=True)
@@ -161,7 +192,37 @@ def sandwich_at(
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
     if precision is not None:
         precision = precision * std[:, None] * std
-    return sandwich(images, blocks, precision=precision).rescaled(std)
+    return sandwich(images, blocks, precision=precision).rescaled(std), at_mode
+
+
+def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> float:
+    """The background's noise over that of its map, see `background.measured_noise`."""
+    stamps = likelihood.stamps
+    sigma = torch.where(images.mask[0], 1.0, stamps.sigma[row])
+    light = stamps.image[row] - images.residual[0]  # of the model and the sky
+    background = ~images.mask[0] & (light.abs() < FAINT * sigma)
+    told = block_scatter(float(stamps.noise_correlation[row]), BLOCK)
+    return measured_noise(images.residual[0] / sigma, background, told)
+
+
+def _pull_of_light(
+    likelihood: Likelihood, row: int, u: Tensor, images: ModeImages, mode: Sandwich, noise: float
+) -> float:
+    """How far light beside the galaxy pulls a mode, in the honest widths of its coordinates."""
+    good = ~images.mask[0]
+    variance = images.variance[0] * max(noise, 1.0) ** 2
+    (ellipse, radius), *_ = (
+        _ellipse(p) for p in likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
+    )
+    axis = torch.arange(likelihood.size).to(variance) - (likelihood.size - 1) / 2
+    rho, _ = elliptical(ellipse, axis[None, None, :], axis[None, :, None])
+    inside = rho[0] < (INNER_RADIUS * radius + 2.0) * float(ellipse.axis_ratio) ** 0.5
+    residual = torch.where(good, images.residual[0] / variance.sqrt(), 0.0)
+    light = foreign_light(residual, good, inside)
+    if not bool(light.any()):
+        return 0.0
+    pull = pull_of_light(images.derivatives[0], images.residual[0], variance, good, light)
+    return float((pull / mode.covariance[0].diagonal().sqrt()).abs().max())
 
 
 def joint_sandwich_at(

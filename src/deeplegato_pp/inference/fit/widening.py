@@ -28,6 +28,10 @@ class Widening:
         inflation: Honest over the noise's own width at the best mode, by free coordinate, (F,).
         blocks: Blocks of pixels behind the best mode's.
         judged: Whether those were enough; where not, nothing is moved.
+        noise: Noise of the background over that of its map, at the best mode; 1 unless the map is
+            wrong. Where it is larger the widths hold it.
+        light: How far light that is not the galaxy's pulls the best mode in any coordinate, in
+            honest standard deviations; 0 where there is none.
     """
 
     modes: Float[Tensor, "m d"]
@@ -37,6 +41,8 @@ class Widening:
     inflation: Float[Tensor, " f"]
     blocks: int
     judged: bool
+    noise: float = 1.0
+    light: float = 0.0
 
     @property
     def structure(self) -> float:
@@ -117,4 +123,6 @@ class Widening:
             self.inflation,
             self.blocks,
             self.judged,
+            self.noise,
+            self.light,
         )

@@ -17,6 +17,7 @@ from deeplegato_pp.inference.fit.sandwich import affine_map, larger
 from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.verdict.held import held_by_widths
 from deeplegato_pp.inference.verdict.verdict import FEWEST_DRAWS, IMPROBABLE
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.batches import Batches
@@ -58,7 +59,7 @@ def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
     for i, widening in found.items():
         if widening is not None:
             unjudged = 0 if widening.judged else Flag.STRUCTURE_UNJUDGED
-            flags = int(measurements[i].flags | unjudged)
+            flags = int(held_by_widths(measurements[i].flags, widening) | unjudged)
             measurements[i] = replace(measurements[i], widening=widening, flags=flags)
     return replace(posterior, measurements=measurements).widened()
 
@@ -130,4 +131,6 @@ def network_widening(
         inflation,
         at_optimum.blocks,
         at_optimum.judged,
+        at_optimum.noise,
+        at_optimum.light,
     )

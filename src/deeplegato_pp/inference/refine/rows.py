@@ -19,6 +19,7 @@ from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.refine.evidence import Comparison, flux_upper_limit
 from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.inference.verdict.held import held_by_widths
 from deeplegato_pp.isolation import reason_of
 from deeplegato_pp.observation.observation import PSF_ERROR
 from deeplegato_pp.scene.group import Member
@@ -186,7 +187,7 @@ def _judged(
     notes = (*notes, *_noise_notes(m))
     return replace(
         m,
-        flags=int(kept | verdict.flags | galaxy.flags),
+        flags=held_by_widths(int(kept | verdict.flags | galaxy.flags), galaxy.widening),
         method=galaxy.method,
         ess=galaxy.ess,
         khat=galaxy.khat,

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from deeplegato_pp.inference.fit.background import block_sums
 from deeplegato_pp.inference.fit.fit import GaussianPrior, Stop, fit
-from deeplegato_pp.inference.verdict.defects import block_sums
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import block_scatter

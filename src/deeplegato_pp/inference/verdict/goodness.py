@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
+from deeplegato_pp.inference.fit.background import BLOCK, FAINT, noise_ratios
 from deeplegato_pp.inference.verdict.best_fit import MISFITS, BestFits
-from deeplegato_pp.inference.verdict.defects import BLOCK, noise_ratios, noise_remarks
+from deeplegato_pp.inference.verdict.defects import noise_remarks
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import block_scatter
@@ -26,9 +27,6 @@ _NOISE_GRANTED = (1.5, 3.0)
 
 _TOGETHER = 16
 """Galaxies judged together; their arrays take some hundred kB each."""
-
-_FAINT = 0.5
-"""Pixels in which the model is fainter than this count as background. [sigma]"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
     """Returns what the images say, the models being the best ones."""
     rows = torch.arange(len(likelihood))
     inside = fits.inside(rows)
-    background = fits.good & (fits.model.abs() < _FAINT * likelihood.stamps.sigma)
+    background = fits.good & (fits.model.abs() < FAINT * likelihood.stamps.sigma)
     ratios = [noise_ratios(r, b) for r, b in zip(fits.residual, background, strict=True)]
     granted = [_granted(r) for r in ratios]
     misfits = fits.misfits(rows, torch.tensor(granted, dtype=torch.float64)).tolist()

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.verdict.defects import has_neighbour, is_blank, is_saturated
+from deeplegato_pp.inference.fit.background import foreign_light
+from deeplegato_pp.inference.verdict.defects import is_blank, is_saturated
 from deeplegato_pp.inference.verdict.goodness import Goodness, goodness
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -79,8 +80,11 @@ FLAGS = (
     | Flag.UNDETECTED
     | Flag.NOISE_MISMATCH
     | Flag.NO_CONTRAST
+    | Flag.NOISE_MEASURED
+    | Flag.NEIGHBOUR_HELD
 )
-"""The flags that :func:`judge` decides; a new verdict replaces them."""
+"""The flags that :func:`judge` decides, and what `held` makes of them; a new verdict replaces
+them."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def image_flags(fit: Goodness, prepared: PreparedStamp, draws: int) -> tuple[int
         Flag.POOR_FIT: poor,
         Flag.GROSS_MISFIT: gross,
         Flag.MEAN_OFF: draws >= FEWEST_DRAWS and fit.step > FAR_STEP,
-        Flag.NEIGHBOUR: has_neighbour(fit.residual, good, fit.inside, fit.granted),
+        Flag.NEIGHBOUR: bool(foreign_light(fit.residual, good, fit.inside, fit.granted).any()),
         Flag.SATURATED: is_saturated(prepared, fit.model),
         Flag.UNDETECTED: fit.detection < UNSEEN,
         Flag.NOISE_MISMATCH: bool(fit.noise),

@@ -1,0 +1,166 @@
+"""What lies about a galaxy: the scatter of the background, light that is not the galaxy's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from deeplegato_pp.inference.fit.neighbours import THRESHOLD
+
+BLOCK = 4
+"""Side of the blocks in which faint, extended light and correlated noise show. [px]"""
+
+FAINT = 0.5
+"""Pixels in which the model is fainter than this count as background. [sigma]"""
+
+MAD_TO_SIGMA = 1.482602218505602
+
+PIXEL_TOLERANCE, BLOCK_TOLERANCE = 0.10, 0.30
+"""Relative errors of a noise map that do not count: pipelines reach no better."""
+
+SIGNIFICANT = 5.0
+"""Standard errors by which a noise map must be wrong."""
+
+_GROWTH = 2
+"""Pixels by which light that is not the galaxy's is grown, for its wings."""
+
+_FEWEST = 64
+"""Background pixels (or blocks) needed to judge the noise."""
+
+
+def block_sums(
+    residual: Float[Tensor, "*b n n"], good: Bool[Tensor, "*b n n"], side: int
+) -> tuple[Tensor, Tensor]:
+    """Returns sums over blocks in units of their own noise, and which are mostly unmasked.
+
+    Args:
+        residual: In sigma, 0 where masked, with shape (*, N, N).
+        good: Unmasked pixels, with shape (*, N, N).
+        side: Of a block. [px]
+    """
+    share = avg_pool2d(good.double().unsqueeze(-3), side).squeeze(-3)
+    sums = avg_pool2d(residual.unsqueeze(-3), side).squeeze(-3) * side
+    return sums / share.clamp_min(1e-9).sqrt(), share > 0.5
+
+
+def foreign_light(
+    residual: Float[Tensor, "n n"],
+    good: Bool[Tensor, "n n"],
+    inside: Bool[Tensor, "n n"],
+    scatter: tuple[float, float] = (1.0, 1.0),
+) -> Bool[Tensor, "n n"]:
+    """Returns the pixels outside the galaxy with light that the model does not have.
+
+    Two adjacent pixels or more, or blocks of 4 x 4, more than 5 sigma above the model: a star or a
+    compact galaxy, or a faint extended one.
+
+    Args:
+        residual: In sigma, 0 where masked, with shape (N, N).
+        good: Unmasked pixels, with shape (N, N).
+        inside: The galaxy's own pixels, with shape (N, N).
+        scatter: Noise of pixels and of blocks over that of the noise map.
+    """
+    bright = ((residual > THRESHOLD * scatter[0]) & good & ~inside).numpy()
+    labels, count = ndimage.label(bright, structure=np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    found = torch.from_numpy(sizes >= 2)[torch.from_numpy(labels).long()]
+    sums, used = block_sums(torch.where(inside, 0.0, residual), good & ~inside, BLOCK)
+    blocks = used & (sums > THRESHOLD * scatter[1])
+    whole = blocks.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+    edge = (0, found.shape[1] - whole.shape[1], 0, found.shape[0] - whole.shape[0])
+    return found | (torch.nn.functional.pad(whole, edge) & good & ~inside)
+
+
+def noise_ratios(
+    residual: Float[Tensor, "n n"], background: Bool[Tensor, "n n"]
+) -> tuple[float, float]:
+    """Returns the background's scatter over that of the noise map, by pixels and by 4 x 4 blocks.
+
+    Robust (median absolute deviation), so that neighbours do not count. Pixels and blocks agree
+    for white noise; correlated noise scatters more in blocks. NaN where there are too few.
+
+    Args:
+        residual: In sigma, with shape (N, N).
+        background: Pixels without light of the galaxy, with shape (N, N).
+    """
+    sums, used = block_sums(torch.where(background, residual, 0.0), background, BLOCK)
+    return _scatter(residual[background]), _scatter(sums[used])
+
+
+def noise_differs(ratios: tuple[float, float], pixels: int) -> tuple[bool, bool]:
+    """Returns whether the noise map is wrong, in pixels and in blocks.
+
+    Args:
+        ratios: From :func:`noise_ratios`.
+        pixels: Number of background pixels.
+    """
+    counts = (pixels, max(pixels // BLOCK**2, 1))
+    # The median absolute deviation of n normal numbers is good to 1.17/sqrt(2 n).
+    errors = (
+        max(tolerance, SIGNIFICANT * 1.17 / math.sqrt(2.0 * max(count, 1)))
+        for count, tolerance in zip(counts, (PIXEL_TOLERANCE, BLOCK_TOLERANCE), strict=True)
+    )
+    by_pixel, by_block = (abs(r - 1.0) > e for r, e in zip(ratios, errors, strict=True))
+    return by_pixel, by_block  # NaN differs from nothing
+
+
+def measured_noise(
+    residual: Float[Tensor, "n n"], background: Bool[Tensor, "n n"], told: float
+) -> float:
+    """Returns the noise of the background over that of its map, 1 unless the map is wrong.
+
+    The larger of pixels' and blocks': parameters are decided by many pixels together. Below 1 only
+    where both are.
+
+    Args:
+        residual: In sigma, with shape (N, N).
+        background: Pixels without light of the galaxy, with shape (N, N).
+        told: What blocks scatter over the map by the noise's correlation as it was told.
+    """
+    pixels, blocks = noise_ratios(residual, background)
+    ratios = (pixels, blocks / told)
+    if not any(noise_differs(ratios, int(background.sum()))):
+        return 1.0
+    return max(r for r in ratios if not math.isnan(r))
+
+
+def pull_of_light(
+    derivatives: Float[Tensor, "d n n"],
+    residual: Float[Tensor, "n n"],
+    variance: Float[Tensor, "n n"],
+    good: Bool[Tensor, "n n"],
+    light: Bool[Tensor, "n n"],
+) -> Float[Tensor, " d"]:
+    """Returns how far some pixels pull the optimum: what masking them would move it back, linearly.
+
+    Args:
+        derivatives: Of the noiseless image with the coordinates, in which the prior is N(0, I).
+        residual: Data less model and fitted sky.
+        variance: Of the likelihood.
+        good: Unmasked pixels.
+        light: The pixels; they count with two more all round.
+
+    References:
+        | Detection of influential observation in linear regression (Cook, 1977)
+    """
+    grown = ndimage.binary_dilation(light.numpy(), np.ones((3, 3)), iterations=_GROWTH)
+    chosen = torch.from_numpy(grown) & good
+    rest = (good & ~chosen).flatten()
+    g = derivatives.flatten(1)
+    weight = torch.where(good, 1.0 / variance, 0.0).flatten()
+    information = (g * (weight * rest)) @ g.T + torch.eye(len(g)).to(g)
+    score = g @ (weight * residual.flatten() * chosen.flatten())
+    return torch.linalg.solve(information, score)
+
+
+def _scatter(values: Tensor) -> float:
+    if len(values) < _FEWEST:
+        return math.nan
+    return MAD_TO_SIGMA * float((values - values.median()).abs().median())
