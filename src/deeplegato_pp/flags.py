@@ -105,8 +105,8 @@ class Flag(enum.IntFlag):
     PSF_TRUNCATED = (
         1 << 10,
         "The PSF's array is too small for its wings",
-        "continued as a Moffat's, the wings hold more than 1 % of the light beyond the array; notes "
-        "say how much, and `psf_wings` whether that matters at this S/N",
+        "continued as a Moffat's, the wings hold more than 1 % of the light beyond the array; the "
+        "notes say how much, and `psf_wings` whether that matters at this S/N",
     )
     NOISE_FROM_DATA = (
         1 << 11,
