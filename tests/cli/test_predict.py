@@ -207,12 +207,13 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
 
     monkeypatch.setattr(predictor_module.Predictor, "refine", refine)
     options = ["--fix", "sersic_index=4", "--fix", "center_x=0.5", "--star-odds", "3"]
-    options += ["--noise-correlation", "2.5", "--model-error", "0.05"]
+    options += ["--noise-correlation", "2.5", "--model-error", "0.05", "--psf-error", "0.1"]
     assert main(["predict", "good.fits", "--psf-fwhm", "3", *options]) == 0
     assert seen["fixed"] == {"sersic_index": 4.0, "center_x": 0.5}
     assert (seen["star_odds"], seen["model_error"]) == (3.0, 0.05)
     assert "noise_correlation" not in seen  # each observation has its own
     assert seen["measurement"].observation.noise_correlation == 2.5
+    assert seen["measurement"].observation.psf_error == 0.1
     options[options.index("2.5")] = "measure"
     assert main(["predict", "good.fits", "--psf-fwhm", "3", *options]) == 0
     assert seen["measurement"].observation.noise_correlation < 1.3
@@ -222,5 +223,7 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
     for wrong in (["--fix", "sersic=4"], ["--fix", "sersic_index"], [*options, "--no-refine"]):
         assert main(["predict", "good.fits", *wrong]) == 2
         assert "--fix" in capsys.readouterr().err
+    assert main(["predict", "good.fits", "--psf-error", "0.5"]) == 2
+    assert "psf_error must lie in [0, 0.5), got 0.5" in capsys.readouterr().err
     assert main(["predict", "good.fits", "--no-refine", "--model-error", "0.1"]) == 2
     assert "--model-error" in capsys.readouterr().err

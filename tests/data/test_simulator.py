@@ -397,3 +397,21 @@ def test_batches_are_not_batched_again():
     for sizes, name in (((-1, 2), "batch_size"), ((2, 0), "num_batches")):
         with pytest.raises(RangeError, match=f"{name} must be a whole number >= 1"):
             SimulatedGalaxyDataset(SersicSimulator(24), *sizes)
+
+
+def test_images_are_made_with_psfs_as_much_off_as_is_told():
+    known, off = scene(only()), scene(only(psf_error=0.1))
+    assert known.psf.error == 0.0
+    assert off.psf.error == 0.1
+    torch.testing.assert_close(known.psf.fine, off.psf.fine)  # those that are told
+    draws = draw(400)
+    psf = dataclasses.replace(
+        draw_psf(draws, only(psf_fwhm=(3.0, 3.0), aberrated=0.0, psf_offset=0.0)), error=0.1
+    )
+    made = psf.mistaken(draws)
+    torch.testing.assert_close(made.fwhm, psf.fwhm)
+    # Peaks of profiles of s times the width fall as s^-2.
+    factor = (psf.fine[:, 43, 43] / made.fine[:, 43, 43]).sqrt()
+    assert float(factor.std()) == pytest.approx(0.1, abs=0.015)
+    assert float(factor.mean()) == pytest.approx(1.0, abs=0.02)
+    assert psf.widened(1.0).fine.sub(psf.fine).abs().max() < 1e-5

@@ -14,6 +14,7 @@ from deeplegato_pp.observation.observation import (
     REFERENCE_ZERO_POINT,
     Observation,
 )
+from deeplegato_pp.observation.preparation import prepare
 
 SHAPE = (40, 48)
 IMAGE = np.random.default_rng(0).normal(size=SHAPE)
@@ -288,3 +289,15 @@ def test_importing_costs_neither_torch_nor_astropy():
 def test_any_noise_that_a_double_holds_is_compared_with_the_gain(noise):
     seen = Observation.from_array(np.zeros((20, 20)), noise=noise, gain=1.0, psf_fwhm=3.0)
     assert bool(seen.flags & Flag.LOW_COUNTS) == (noise < 1.0)
+
+
+def test_psf_error_is_two_per_cent_unless_told(tmp_path):
+    assert observe().psf_error == 0.02
+    assert observe(psf_error=0.0).psf_error == 0.0
+    assert prepare(observe(psf_error=0.1), 16, bin=2).psf_error == 0.1
+    path = tmp_path / "one.fits"
+    fits.PrimaryHDU(IMAGE.astype(np.float32)).writeto(path)
+    assert Observation.from_fits(path, psf_fwhm=3.0, noise=1.0, psf_error=0.05).psf_error == 0.05
+    for wrong in (-0.1, 0.5, math.nan):
+        with pytest.raises(RangeError, match=r"psf_error must (lie in \[0, 0\.5\)|be finite)"):
+            observe(psf_error=wrong)

@@ -273,3 +273,27 @@ def test_what_cannot_be_is_refused(refined):
         exact.reweight({"sersic": (1.0, 4.0)})
     with pytest.raises(ShapeError, match="one log-density per draw"):
         exact.reweight(lambda p: p)
+
+
+def test_an_error_of_the_psf_is_kept_and_acts_where_it_did(refined):
+    predictor, network, _ = refined
+    exact = predictor.refine(network[0], ess=200, psf_error=0.2, **NOISE)
+    m = exact.measurements[0]
+    assert m.psf_error == 0.2
+    assert network.measurements[0].psf_error == 0.02
+    used = torch.isfinite(exact.batch_log_weights[0])
+    likelihood = m.likelihood()
+    u = likelihood.coordinates.project(exact.batch_w[0, used])
+    log_l = likelihood.log_likelihood_row(0, u) + likelihood.coordinates.log_prior(u)
+    density = exact.batch_log_prob[0, used] - m.box.log_jacobian(exact.batch_w[0, used])
+    difference = exact.batch_log_weights[0, used] + density - log_l
+    assert float(difference.std()) < 0.05  # of sums of images, which serve to 3 per cent
+    again = exact.reweight(noise_factor=1.5).reweight(noise_factor=1.0 / 1.5)
+    torch.testing.assert_close(
+        again.batch_log_weights[0, used], exact.batch_log_weights[0, used], rtol=0, atol=1e-6
+    )
+    (row,) = exact.rows()
+    assert row["psf_error"] == 0.2
+    assert exact.summary().meta["psferror"] == "0.2"
+    with pytest.raises(RangeError, match="psf_error must lie in"):
+        predictor.refine(network[0], psf_error=0.6)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from deeplegato_pp.errors import RangeError
+from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import (
     LOST,
@@ -15,7 +16,8 @@ from deeplegato_pp.inference.refine.evidence import (
     star_probability,
 )
 from deeplegato_pp.scene.components import PointSourceCoordinates
-from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
+from deeplegato_pp.scene.likelihood import Likelihood
+from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +111,22 @@ def test_prior_odds():
     assert float(star_probability(torch.zeros(1), torch.zeros(1), 0.25)) == pytest.approx(0.2)
     with pytest.raises(RangeError):
         star_probability(torch.zeros(1), torch.zeros(1), 0.0)
+
+
+def test_a_psf_told_too_narrow_makes_no_galaxy_of_a_star():
+    """Laplace's odds of a star of S/N 800 under a PSF that is 4 % too narrow."""
+    w = coordinates_of(magnitude=20.8, radius=0.11)
+    likelihood = simulate(w[None])
+    star = likelihood.under(PointSourceCoordinates(BOX))
+    noise = torch.randn(24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    u = star.coordinates.project(w[None])
+    likelihood.stamps.image[0] = star.render(0, u, torch.float64)[0] + noise
+    odds = []
+    for error in (0.0, 0.02):
+        told = Likelihood(likelihood.stamps, [make_psf(2.88)], [1], [True], BOX, psf_error=[error])
+        point, _ = laplace_point_source(told, w[None, None])
+        galaxy = fit(told, torch.zeros(2, dtype=torch.long), torch.stack([w, w + 0.3]))
+        evidence = galaxy.log_mass().max() + 3.5 * math.log(2.0 * math.pi)
+        odds.append(float(point[0] - evidence))
+    assert odds[0] < -math.log(1e3)
+    assert odds[1] > -math.log(1e3)

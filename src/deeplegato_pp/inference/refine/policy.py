@@ -45,7 +45,6 @@ class Refining:
         model_error: Error of the model as a fraction of itself.
         widths: ``"honest"`` or ``"noise"``.
         scene: See :meth:`Predictor.refine`.
-        psf_error: Relative error of the PSFs' widths; None: each observation's own.
 
     Raises:
         ConfigError: If the scene is unknown or does not go with the rest.
@@ -59,7 +58,6 @@ class Refining:
     model_error: float = MODEL_ERROR
     widths: str = "honest"
     scene: str = "sersic"
-    psf_error: float | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.rule, ("all", "auto"), "refine_rule")
@@ -106,7 +104,6 @@ class Refining:
                 seed=seed if isinstance(seed, int) else [seed[i] for i in rows],
                 star_odds=self.star_odds,
                 model_error=self.model_error,
-                psf_error=self.psf_error,
                 widths=self.widths,
                 scene=self.scene,
                 neighbours=None if neighbours is None else [neighbours[i] for i in rows],
