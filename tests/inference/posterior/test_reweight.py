@@ -290,6 +290,8 @@ def test_an_error_of_the_psf_is_kept_and_acts_where_it_did(refined):
     difference = (exact.batch_log_weights[0, used] + density - log_l)[probable]
     assert int(probable.sum()) > 100
     assert float(difference.std()) < 0.1  # of sums of images, which serve to 3 per cent
+    best = likelihood.coordinates.project(m.box.to_normal(torch.tensor([m.psf_reference])))
+    assert float(likelihood.log_likelihood_row(0, best.double())) > float(log_l.max()) - 3.0
     again = exact.reweight(noise_factor=1.5).reweight(noise_factor=1.0 / 1.5)
     torch.testing.assert_close(
         again.batch_log_weights[0, used], exact.batch_log_weights[0, used], rtol=0, atol=0.01

@@ -119,9 +119,11 @@ def in_force(
     """
     member, at = likelihood.coordinates, likelihood.frozen_at(row)
     together = isinstance(member, Member)
-    if at is not None and m.box is not None:
+    box = None if m.prepared is None else user_box(likelihood.box, m.prepared)
+    reference = m.psf_reference
+    if at is not None and box is not None:
         w = member.embed(at[None])  # type: ignore[attr-defined]
-        m = replace(m, psf_reference=tuple(m.box.to_physical(w)[0].tolist()))
+        reference = tuple(box.to_physical(w)[0].tolist())
     return replace(
         m,
         flags=int(m.flags | (Flag.FITTED_TOGETHER if together else 0)),
@@ -130,7 +132,8 @@ def in_force(
         model_error=likelihood.model_error,
         psf_error=float(likelihood.psf_error[row]),
         fixed=dict(fixed),
-        box=None if m.prepared is None else user_box(likelihood.box, m.prepared),
+        psf_reference=reference,
+        box=box,
         member=member if isinstance(member, Member) else None,
     )
 
