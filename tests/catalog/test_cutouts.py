@@ -90,7 +90,7 @@ def test_what_the_file_says_reaches_each_cutout(tmp_path):
     assert int(observation.mask.sum()) == 1
     conflicts = Flag.ZERO_POINT_CONFLICT | Flag.PIXEL_SCALE_CONFLICT
     assert observation.flags & conflicts == conflicts
-    told = open_scene(Inputs(images=(path,), psf_fwhm=3.0, mask_bits=32, zero_point=27.0))
+    told = open_scene(Inputs(images=(path,), psf_fwhm=3.0, mask_bits=32, zero_point=(27.0,)))
     assert cutouts(told, LIST)[0].observation.flags & Flag.GALAXY_MASKED
     assert not told.mosaics[0].flags & Flag.ZERO_POINT_CONFLICT
 

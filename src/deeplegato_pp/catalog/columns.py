@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from deeplegato_pp.inference.posterior import scene_record, summary
+from deeplegato_pp.inference.posterior import band_record, scene_record, summary
 from deeplegato_pp.inference.refine.scenes import hypotheses_of
+from deeplegato_pp.observation.bands import Bands
 from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
 
 PLACE: dict[str, tuple[str, str]] = {
@@ -27,28 +28,36 @@ DRAWS = "draws"
 """The column of posterior draws: a struct of lists, one list per parameter."""
 
 
-def units(scene: str = "sersic") -> dict[str, str]:
+def units(scene: str = "sersic", bands: Bands | None = None) -> dict[str, str]:
     """Returns the unit of every column, in the order of the catalogue.
 
     Args:
         scene: What sources were fitted with, see :meth:`Predictor.refine`.
+        bands: Bands that were fitted together; None of one.
     """
     before = {n: unit for n, (unit, _) in PLACE.items() if n not in AFTER}
     compared = hypotheses_of(scene)
     parts = scene_record.units(compared) if len(compared) > 1 else {}
+    if bands is not None:
+        parts |= band_record.units([bands.names], bands.structure)
     return before | summary.units() | parts | {n: PLACE[n][0] for n in AFTER}
 
 
-def descriptions(scene: str = "sersic") -> dict[str, str]:
+def descriptions(scene: str = "sersic", bands: Bands | None = None) -> dict[str, str]:
     """Returns one line on each column."""
-    lines = summary.every_description() | {n: text for n, (_, text) in PLACE.items()}
+    more = {} if bands is None else band_record.descriptions([bands.names])
+    lines = summary.every_description() | more | {n: text for n, (_, text) in PLACE.items()}
     lines["x"] = "column of the measured centre, 0-based, in the mosaic"
     lines["y"] = "row of the measured centre, 0-based, in the mosaic"
-    return {name: lines[name] for name in units(scene)}
+    return {name: lines[name] for name in units(scene, bands)}
 
 
 def schema(
-    text_ids: bool, draws: bool, metadata: dict[str, str] | None = None, scene: str = "sersic"
+    text_ids: bool,
+    draws: bool,
+    metadata: dict[str, str] | None = None,
+    scene: str = "sersic",
+    bands: Bands | None = None,
 ) -> Any:
     """Returns the catalogue's ``pyarrow.Schema``, with units and descriptions.
 
@@ -57,13 +66,14 @@ def schema(
         draws: Whether there is a column of draws.
         metadata: Of the whole table.
         scene: What sources were fitted with.
+        bands: Bands that were fitted together.
     """
     import pyarrow as pa
 
-    described = descriptions(scene)
+    described = descriptions(scene, bands)
     fields = [
         pa.field(name, _type(name, text_ids), metadata=_about(unit, described[name]))
-        for name, unit in units(scene).items()
+        for name, unit in units(scene, bands).items()
     ]
     if draws:
         lists = [
@@ -86,7 +96,7 @@ def _type(name: str, text_ids: bool) -> Any:
         return pa.string() if text_ids else pa.int64()
     if name in (*summary.INTEGERS, *AFTER):
         return pa.int64()
-    if name in (*summary.TEXTS, "image"):
+    if name in (*summary.TEXTS, "image") or name.startswith("flag_names"):
         return pa.string()
     return pa.float64()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -39,6 +39,7 @@ class Cutout:
         left: Column of the cutout's first pixel in the image. [px]
         bottom: Row of it. [px]
         segment: The source's own segment on the cutout; None where no segmentation is known.
+        bands: Its observations in further bands, by name.
     """
 
     place: Place
@@ -47,6 +48,7 @@ class Cutout:
     left: int = 0
     bottom: int = 0
     segment: Array | None = None
+    bands: Mapping[str, Observation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +128,8 @@ class Scene:
             gain=given.gain,
             mask=given.of("mask", 0),
             mask_bits=given.mask_bits,
-            pixel_scale=given.pixel_scale,
-            zero_point=given.zero_point,
+            pixel_scale=given.of("pixel_scale", 0),
+            zero_point=given.of("zero_point", 0),
             psf_fwhm=None if own else given.psf_fwhm,
             psf_oversampling=given.psf_oversampling,
             psf_includes_pixel=given.psf_includes_pixel,

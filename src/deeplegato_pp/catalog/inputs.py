@@ -37,13 +37,19 @@ from deeplegato_pp.observation.reconciliation import (
     wcs_scale,
 )
 
+PER_IMAGE = (
+    "psf", "noise", "mask", "segmentation", "background", "pixel_scale", "zero_point"
+)  # fmt: skip
+"""What is given once for all images, or once for each."""
+
 
 @dataclass(frozen=True)
 class Inputs:
     """Where pixels come from, and what is known about them; picklable if made of paths.
 
-    Of `images`, `noise`, `mask`, `segmentation`, `background` and `psf` there are none, one, or
-    one per image; a number among the noise serves for the whole image.
+    Of `images`, `noise`, `mask`, `segmentation`, `background`, `psf`, `pixel_scale` and
+    `zero_point` there are none, one, or one per image; a number among the noise serves for the
+    whole image.
 
     Attributes:
         images: FITS files, or arrays.
@@ -89,13 +95,13 @@ class Inputs:
     mask_bits: int | None = None
     segmentation: tuple[Any, ...] = ()
     background: tuple[Any, ...] = ()
-    pixel_scale: float | None = None
-    zero_point: float | None = None
+    pixel_scale: tuple[float, ...] = ()
+    zero_point: tuple[float, ...] = ()
     wcs: Any = None
     plane: int | None = None
 
     def __post_init__(self) -> None:
-        for what in ("psf", "noise", "mask", "segmentation", "background"):
+        for what in PER_IMAGE:
             given = len(getattr(self, what))
             if self.images and given not in (0, 1, len(self.images)):
                 raise InputError(
@@ -146,8 +152,8 @@ class Inputs:
             noise_type=self.noise_type,
             mask=mask,
             mask_bits=self.mask_bits,
-            pixel_scale=self.pixel_scale,
-            zero_point=self.zero_point,
+            pixel_scale=self.of("pixel_scale", i),
+            zero_point=self.of("zero_point", i),
             plane=self.plane,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp.catalog.columns import schema, to_arrow, to_qtable
 from deeplegato_pp.catalog.cutouts import open_scene
-from deeplegato_pp.catalog.inputs import Inputs
+from deeplegato_pp.catalog.inputs import PER_IMAGE, Inputs
 from deeplegato_pp.catalog.measure import Measurer, Options
 from deeplegato_pp.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Shard, crowd_of
 from deeplegato_pp.catalog.positions import checked_positions
@@ -16,12 +16,11 @@ from deeplegato_pp.catalog.runner import one_process
 from deeplegato_pp.catalog.sources import SourceList, as_sources
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.refine.policy import Refining
+from deeplegato_pp.observation.bands import Bands
 from deeplegato_pp.scene.noise import MODEL_ERROR
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
-
-PLURAL = ("psf", "noise", "mask", "segmentation", "background")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +52,9 @@ class CatalogueRows:
     def to_table(self) -> Any:
         """Returns all rows as an ``astropy.table.QTable``, draws left out."""
         text = self.sources.ids.dtype.kind == "O"
-        scene = self.measurer.options.scene
-        return to_qtable(to_arrow(list(self), schema(bool(text), False, scene=scene)))
+        options = self.measurer.options
+        columns = schema(bool(text), False, scene=options.scene, bands=options.bands)
+        return to_qtable(to_arrow(list(self), columns))
 
 
 def catalog(
@@ -75,6 +75,7 @@ def catalog(
     chunk: int | None = None,
     neighbours: str | None = None,
     scene: str = "sersic",
+    bands: Bands | None = None,
     **inputs: Any,
 ) -> CatalogueRows:
     """Measures the sources of a mosaic, one row each, as ``deeplegato catalog`` does.
@@ -100,6 +101,8 @@ def catalog(
             by their segments, or ``"keep"`` them; None: fit where sources are refined, else mask
             where a segmentation is given, else keep.
         scene: What sources are fitted with, where refined, see :meth:`Predictor.refine`.
+        bands: The images are these bands of the same sky, the first being the frame, and each
+            source is fitted in all of them, see ``docs/bands.md``; refined, with all else as it is.
         **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,
             ``zero_point``, ``noise_correlation`` and the other fields of
             :class:`~deeplegato_pp.catalog.inputs.Inputs`.
@@ -116,7 +119,7 @@ def catalog(
     unknown = sorted(set(inputs) - known)
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {sorted(known)}.")
-    for name in PLURAL:
+    for name in PER_IMAGE:
         given = inputs.get(name)
         inputs[name] = () if given is None else given if isinstance(given, tuple) else (given,)
     found = _images(images)
@@ -131,13 +134,15 @@ def catalog(
         raise ConfigError(
             "fixed holds parameters while refining, and nothing is refined. Add refine='exact'."
         )
-    options = Options(samples, seed, refining, draws, batch_size, widths, neighbours)
+    options = Options(samples, seed, refining, draws, batch_size, widths, neighbours, bands)
+    if bands is not None:
+        bands.check_images(len(found))
     opened = open_scene(Inputs(found, **inputs))
     measurer = Measurer(predictor, opened, options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)
     listed = as_sources(sources)
     if found:
-        listed = checked_positions(opened.mosaics, replace(listed, file=None))
+        listed = checked_positions(options.searched(opened.mosaics), replace(listed, file=None))
     return CatalogueRows(measurer, listed, size)
 
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deeplegato_pp.catalog.bands import check_bands_refined, cutout_in_bands, galaxy_of
 from deeplegato_pp.catalog.blends import holds_another
 from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.columns import AFTER, DRAWS, draws_of
 from deeplegato_pp.catalog.cutouts import Cutout, Scene, open_scene
 from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.positions import find_places
+from deeplegato_pp.catalog.mosaics import Mosaic
+from deeplegato_pp.catalog.positions import Place, find_places
 from deeplegato_pp.catalog.sources import SourceList
 from deeplegato_pp.catalog.strays import leaves_segment, nearest_distance, ran_away
 from deeplegato_pp.checks import check_choice, check_positive_integer
@@ -27,6 +29,7 @@ from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.neighbours import CLOSEST, Neighbours
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.isolation import isolated, reason_of
+from deeplegato_pp.observation.bands import Bands
 from deeplegato_pp.observation.binning import GOAL_RADIUS
 from deeplegato_pp.observation.sky_frames import pixel_to_icrs
 from deeplegato_pp.scene.parameters import RADIUS
@@ -56,6 +59,7 @@ class Options:
         neighbours: What becomes of sources that overlap: ``fit`` them together, ``mask`` them by
             their segments, or ``keep`` them; None: ``fit`` where sources are refined, else
             ``mask`` where a segmentation is known, else ``keep``.
+        bands: The images are these bands of one sky, fitted together; None: of one band each.
     """
 
     samples: int = 1000
@@ -65,6 +69,11 @@ class Options:
     batch: int = 64
     widths: str = "honest"
     neighbours: str | None = None
+    bands: Bands | None = None
+
+    def searched(self, mosaics: list[Mosaic]) -> list[Mosaic]:
+        """Returns the images in which sources are looked for: of bands the first."""
+        return mosaics if self.bands is None else mosaics[:1]
 
     @property
     def scene(self) -> str:
@@ -74,7 +83,8 @@ class Options:
     @property
     def fits_neighbours(self) -> bool:
         """Whether sources that overlap are fitted together."""
-        return self.neighbours == "fit" or (self.neighbours is None and self.refining is not None)
+        alone = self.bands is None and self.refining is not None
+        return self.neighbours == "fit" or (self.neighbours is None and alone)
 
     def __post_init__(self) -> None:
         if self.neighbours is not None:
@@ -84,6 +94,8 @@ class Options:
                 "neighbours are fitted by the exact posterior, and nothing is refined. Refine "
                 "(--refine), or mask or keep neighbours."
             )
+        if self.bands is not None:
+            check_bands_refined(self.refining, self.neighbours)
         check_positive_integer(self.samples, "samples")
         check_positive_integer(self.batch, "batch")
         check_choice(self.widths, WIDTHS, "widths")
@@ -137,6 +149,9 @@ class Measurer:
 
         A galaxy too large for the stamp is cut out again, wider, and put in `cutouts`.
         """
+        if self.options.bands is not None:
+            with _timed(self.seconds, "refine"):
+                return Posterior.concatenate(self._network(chunk.sources, cutouts))
         with _timed(self.seconds, "network"):
             found = self._network(chunk.sources, cutouts)
         refining = self.options.refining
@@ -168,11 +183,17 @@ class Measurer:
     # --- measuring ----------------------------------------------------------------------------
 
     def _cutouts(self, sources: SourceList) -> list[Cutout]:
-        masked, side = self.options.neighbours != "keep", self.predictor.image_size
-        return [
-            self.scene.cutout(sources, i, place, side, masked=masked)
-            for i, place in enumerate(find_places(self.scene.mosaics, sources))
-        ]
+        places = find_places(self.options.searched(self.scene.mosaics), sources)
+        side = self.predictor.image_size
+        return [self._cutout(sources, i, place, side) for i, place in enumerate(places)]
+
+    def _cutout(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
+        masked = self.options.neighbours != "keep"
+        if self.options.bands is None:
+            return self.scene.cutout(sources, i, place, side, masked=masked)
+        return cutout_in_bands(
+            self.scene, self.options.bands.names, sources, i, place, side, masked
+        )
 
     def _network(self, sources: SourceList, cutouts: list[Cutout]) -> list[Posterior]:
         """The network's posteriors, each a batch of one; galaxies too large are cut out anew."""
@@ -246,7 +267,18 @@ class Measurer:
             widths = self.options.widths if self.options.refining is None else "noise"
         seen = [i for i in chosen if cutouts[i].observation is not None]
         found: dict[int, Posterior] = {}
-        if seen:
+        if seen and self.options.bands is not None:
+            assert self.options.refining is not None  # noqa: S101  # bands are always refined
+            measured = self.predictor.fit_bands(
+                [galaxy_of(self.options.bands, cutouts[i]) for i in seen],
+                self.options.bands.structure,
+                seed=[sources.seed(i, self.options.seed) for i in seen],
+                model_error=self.options.refining.model_error,
+                widths=self.options.widths,
+                num_samples=self.options.samples,
+            )
+            found = {i: measured[[k]] for k, i in enumerate(seen)}
+        elif seen:
             measured = self.predictor.posterior(
                 [cutouts[i].observation for i in seen],  # type: ignore[misc]
                 self.options.samples,
@@ -277,8 +309,7 @@ class Measurer:
                 continue
             radius = float(row.batch_samples[0, :, RADIUS].median()) / m.observation.pixel_scale
             factor = min(max(2, math.ceil(radius / GOAL_RADIUS)), LARGEST_CUTOUT)
-            masked = self.options.neighbours != "keep"
-            wider = self.scene.cutout(sources, i, cutouts[i].place, factor * stamp, masked=masked)
+            wider = self._cutout(sources, i, cutouts[i].place, factor * stamp)
             if wider.observation is not None:
                 cutouts[i] = wider
                 wide.append(i)

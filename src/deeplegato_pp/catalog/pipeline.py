@@ -106,7 +106,15 @@ class Request:
                 check_output(path, (".fits",), "image")
         if self.sources is not None and self.detection is not None:
             raise InputError("--sources and --detect were both given, expected one of them.")
-        if self.detection is not None and len(self.inputs.images) != 1:
+        if self.options.bands is not None:
+            self.options.bands.check_images(len(expand(self.inputs.images)))
+            if self.model_image is not None or self.residual_image is not None:
+                raise InputError(
+                    "images of models are drawn of one band, and there are several. Leave "
+                    "--model-image and --residual-image out."
+                )
+        several = len(self.inputs.images) != 1 and self.options.bands is None
+        if self.detection is not None and several:
             raise InputError(
                 f"--detect takes one image at a time, got {len(self.inputs.images)}. Run once "
                 "per image, or give --sources."
@@ -181,7 +189,7 @@ def make_catalogue(
     if opened is not None:
         for mosaic in scene.mosaics:
             opened(mosaic.name, mosaic.provenance, mosaic.flags)
-    sources = checked_positions(scene.mosaics, sources)
+    sources = checked_positions(request.options.searched(scene.mosaics), sources)
     size = request.chunk or (CHUNK if request.options.refining is None else REFINED_CHUNK)
     configuration = describe(inputs, request.options, sources, size, network.mark)
     check_neighbours(request.options, scene)
@@ -194,6 +202,7 @@ def make_catalogue(
         network.name,
         request.options.draws,
         request.options.scene,
+        request.options.bands,
         request.resume,
         request.overwrite,
         lambda rows, new: progress(total, rows, new),
@@ -305,7 +314,9 @@ def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
     sources = from_columns(json.loads(table.read_text(encoding="utf-8")), "the detections")
     given: dict[str, Any] = {}
     if not inputs.segmentation:
-        given["segmentation"] = (str(segmentation),)
+        shape = scene.mosaics[0].shape  # further bands may have pixels of their own
+        alike = [m.shape == shape for m in scene.mosaics]
+        given["segmentation"] = tuple(str(segmentation) if same else None for same in alike)
     if request.subtract_background:
         given["background"] = (str(background),)
     return replace(inputs, **given), sources

@@ -27,6 +27,7 @@ from deeplegato_pp.catalog.plan import Plan, command_line
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io.files import disk_full_named
 from deeplegato_pp.isolation import raise_if_of_the_machine
+from deeplegato_pp.observation.bands import Bands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +74,7 @@ class Run:
         model: Name and version of the network, for the catalogue's metadata.
         draws: Whether rows hold draws.
         scene: What sources are fitted with.
+        bands: Bands that are fitted together; None of one.
         resume: Go on with what an earlier run has finished.
         overwrite: Throw it away.
         advance: Told of finished rows: their number, and whether they are new.
@@ -84,6 +86,7 @@ class Run:
     model: str
     draws: int = 0
     scene: str = "sersic"
+    bands: Bands | None = None
     resume: bool = False
     overwrite: bool = False
     advance: Callable[[int, bool], None] = field(default=lambda rows, new: None)
@@ -123,7 +126,7 @@ class Run:
     ) -> None:
         if not numbers:
             return
-        table = schema(self._text_ids, bool(self.draws), scene=self.scene)
+        table = schema(self._text_ids, bool(self.draws), scene=self.scene, bands=self.bands)
         for chunk, rows in backend()(self.plan.chunk(n) for n in numbers):
             started = time.perf_counter()
             work.store(self.plan, chunk.number, to_arrow(rows, table))
@@ -137,7 +140,7 @@ class Run:
         joining = time.perf_counter()
         parts = [work.part(n) for n in self.plan.numbers]
         metadata = self.metadata()
-        joined = schema(self._text_ids, bool(self.draws), metadata, self.scene)
+        joined = schema(self._text_ids, bool(self.draws), metadata, self.scene, self.bands)
         with disk_full_named(self.output):
             files = write_catalogue(parts, self.output, joined, self.plan.shard.suffix)
         rows = measured = 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp.cli.measuring import Measuring, Outputs, printable
@@ -12,32 +10,10 @@ from deeplegato_pp.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference import Predictor
+    from deeplegato_pp.observation.bands import Bands
 
 EACH = " With --bands once for all, or once for each, in order."
 """What is said of options that may differ between bands."""
-
-
-class BandStructure(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
-    """How R_e, n, q and position angle depend on the band."""
-
-    shared = "shared"
-    linear = "linear"
-    free = "free"
-
-
-@dataclass(frozen=True)
-class Bands:
-    """How the bands of one galaxy are fitted.
-
-    Attributes:
-        names: Of the bands.
-        structure: ``shared``, ``linear`` or ``free``.
-        wavelengths: Of the bands, or None. [micrometre]
-    """
-
-    names: tuple[str, ...]
-    structure: str
-    wavelengths: tuple[float, ...] | None
 
 
 def per_band(names: list[str] | None, **given: list[Any] | None) -> dict[str, Any]:
@@ -63,50 +39,42 @@ def per_band(names: list[str] | None, **given: list[Any] | None) -> dict[str, An
 
 def bands_from(
     bands: str | None,
-    structure: BandStructure | None,
+    structure: str | None,
     wavelengths: str | None,
-    files: list[str],
     other: Mapping[str, Any],
 ) -> Bands | None:
-    """Returns how the files are fitted as bands of one galaxy; None if they are not.
+    """Returns which bands are fitted together and how; None if none are.
 
     Args:
         bands: Names, separated by commas.
         structure: None where the option was not given.
         wavelengths: Numbers, separated by commas.
-        files: The images.
         other: Options that do not go with bands, by name; those not given are false.
 
     Raises:
         ConfigError: If options do not go together, or a wavelength is no number.
-        InputError: If the names cannot be, or there is not one file for each.
+        InputError: If the names cannot be.
     """
     if bands is None:
         for name, value in (("--band-structure", structure), ("--wavelengths", wavelengths)):
             if value is not None:
                 raise ConfigError(f"{name} belongs to several bands. Name them with --bands.")
         return None
-    from deeplegato_pp.observation.bands import check_bands
+    from deeplegato_pp.observation.bands import Bands
     from deeplegato_pp.scene.bands import log_positions
 
+    waves = None if wavelengths is None else _numbers(wavelengths)
     names = tuple(name.strip() for name in bands.split(","))
-    check_bands(names)
+    found = Bands(names, "shared" if structure is None else structure, waves)
     for name, value in other.items():
         if value:
             raise ConfigError(
                 f"{name} does not go with --bands, which fits one Sérsic profile in all bands by "
                 "the exact method. Leave one of them out."
             )
-    if len(files) != len(names):
-        raise InputError(
-            f"{len(names)} bands ({', '.join(names)}) need one file each, got {len(files)}. Give "
-            "the files in the order of --bands."
-        )
-    waves = None if wavelengths is None else _numbers(wavelengths)
-    chosen = "shared" if structure is None else structure.value
-    if chosen == "linear" or waves is not None:
+    if found.structure == "linear" or waves is not None:
         log_positions(waves, len(names))
-    return Bands(names, chosen, waves)
+    return found
 
 
 def _numbers(text: str) -> tuple[float, ...]:

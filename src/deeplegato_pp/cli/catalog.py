@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deeplegato_pp.cli import options
+from deeplegato_pp.cli.bands import bands_from
 from deeplegato_pp.cli.measuring import as_number
 from deeplegato_pp.cli.refining import refining_from
 
@@ -97,8 +98,23 @@ def catalog(
         float,
         typer.Option("--detect-contrast", metavar="C", help="Of deblending; 1 switches it off."),
     ] = 0.005,
-    pixel_scale: options.PixelScale = None,
-    zero_point: options.ZeroPoint = None,
+    pixel_scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--pixel-scale", metavar="AS", help="Arcsec per pixel; once, or once per image."
+        ),
+    ] = None,
+    zero_point: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--zero-point",
+            metavar="ZP",
+            help="AB magnitude of one image unit; once, or once per image.",
+        ),
+    ] = None,
+    bands: options.BandNames = None,
+    band_structure: options.BandStructureOption = None,
+    wavelengths: options.Wavelengths = None,
     samples: Annotated[
         int,
         typer.Option(
@@ -234,9 +250,15 @@ def catalog(
         "mask_bits": mask_bits,
         "segmentation": tuple(segmentation or ()),
         "background": tuple(background or ()),
-        "pixel_scale": pixel_scale,
-        "zero_point": zero_point,
+        "pixel_scale": tuple(pixel_scale or ()),
+        "zero_point": tuple(zero_point or ()),
     }
+    together = bands_from(
+        bands,
+        None if band_structure is None else band_structure.value,
+        wavelengths,
+        {"--no-refine": not refine, "--star-odds": star_odds is not None, "--fix": fix},
+    )
     from deeplegato_pp.catalog.inputs import Inputs
     from deeplegato_pp.catalog.plan import Shard
     from deeplegato_pp.io.overwriting import check_outputs_apart
@@ -257,7 +279,9 @@ def catalog(
     request = Request(
         inputs=Inputs(**given),
         output=output,
-        options=Options(samples, seed, refining, draws, widths=widths.value, neighbours=how),
+        options=Options(
+            samples, seed, refining, draws, widths=widths.value, neighbours=how, bands=together
+        ),
         sources=sources,
         detection=found,
         subtract_background=subtract_background,

@@ -53,6 +53,43 @@ class Widths(str, Enum):  # noqa: UP042
     noise = "noise"
 
 
+class BandStructure(str, Enum):  # noqa: UP042
+    """How R_e, n, q and position angle depend on the band."""
+
+    shared = "shared"
+    linear = "linear"
+    free = "free"
+
+
+BandNames = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        metavar="NAME,NAME,...",
+        help="The images show the same in these bands, in their order: a galaxy is fitted in all "
+        "of them together, and makes one row.",
+    ),
+]
+
+BandStructureOption = Annotated[
+    BandStructure | None,
+    typer.Option(
+        "--band-structure",
+        help="R_e, n, q and position angle: shared by the bands, linear in the logarithm of the "
+        "wavelength, or free in each.",
+        show_default="shared",
+    ),
+]
+
+Wavelengths = Annotated[
+    str | None,
+    typer.Option(
+        "--wavelengths",
+        metavar="UM,UM,...",
+        help="Of the bands, in micrometres, for a structure that is linear in them.",
+    ),
+]
+
 PSFWidth = Annotated[
     float | None,
     typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),

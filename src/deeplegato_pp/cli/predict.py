@@ -11,7 +11,7 @@ import typer
 
 from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.cli import options
-from deeplegato_pp.cli.bands import EACH, BandStructure, bands_from, measure_bands, per_band
+from deeplegato_pp.cli.bands import EACH, bands_from, measure_bands, per_band
 from deeplegato_pp.cli.galfit import (
     check_imgblock,
     galfit_input,
@@ -110,32 +110,9 @@ def predict(
     fix: options.Fix = None,
     star_odds: options.StarOdds = None,
     scene: options.Scene = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            "--bands",
-            metavar="NAME,NAME,...",
-            help="The images are one galaxy in these bands, in their order: they are fitted "
-            "together, and make one row.",
-        ),
-    ] = None,
-    band_structure: Annotated[
-        BandStructure | None,
-        typer.Option(
-            "--band-structure",
-            help="R_e, n, q and position angle: shared by the bands, linear in the logarithm of "
-            "the wavelength, or free in each.",
-            show_default="shared",
-        ),
-    ] = None,
-    wavelengths: Annotated[
-        str | None,
-        typer.Option(
-            "--wavelengths",
-            metavar="UM,UM,...",
-            help="Of the bands, in micrometres, for a structure that is linear in them.",
-        ),
-    ] = None,
+    bands: options.BandNames = None,
+    band_structure: options.BandStructureOption = None,
+    wavelengths: options.Wavelengths = None,
     noise_correlation: options.NoiseCorrelation = "1",
     model_error: options.ModelError = None,
     psf_error: options.PsfError = None,
@@ -227,9 +204,8 @@ def predict(
     }
     together = bands_from(
         bands,
-        band_structure,
+        None if band_structure is None else band_structure.value,
         wavelengths,
-        names,
         {
             "--galfit": galfit,
             "--imgblock": imgblock,
@@ -243,6 +219,8 @@ def predict(
             "--star-odds": star_odds is not None,
         },
     )
+    if together is not None:
+        together.check_images(len(names))
     feedme = galfit_input(galfit, images, reading)
     if feedme is not None and resume:
         raise InputError("--resume goes on with many images, and --galfit names one. Leave it out.")

@@ -23,6 +23,39 @@ _RESERVED = re.compile(r"(.*_)?(std|noise|q\d+)|p|limit|pix|circ|sky", re.IGNORE
 """Names of bands that would make columns of other quantities, as magnitude_std."""
 
 
+@dataclass(frozen=True)
+class Bands:
+    """Bands that are fitted together.
+
+    Attributes:
+        names: Of the bands, the first being the frame.
+        structure: How the structure depends on the band: ``shared``, ``linear`` or ``free``.
+        wavelengths: Of the bands; None where they are not known. [micrometre]
+
+    Raises:
+        InputError: If a name cannot be, see :func:`check_bands`.
+    """
+
+    names: tuple[str, ...]
+    structure: str = "shared"
+    wavelengths: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_bands(self.names)
+
+    def check_images(self, number: int) -> None:
+        """Refuses images that are not one for each band.
+
+        Raises:
+            InputError: If their number is another.
+        """
+        if number != len(self.names):
+            raise InputError(
+                f"{len(self.names)} bands ({', '.join(self.names)}) need one file each, got "
+                f"{number}. Give them in the order of the bands."
+            )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiBandObservation:
     """One galaxy in several bands, each with its own image, noise, mask, PSF and calibration.
@@ -100,11 +133,7 @@ class MultiBandObservation:
             InputError: If there are not as many files, or values of an option, as bands, or a file
                 cannot be used; the message names the band.
         """
-        check_bands(bands)
-        if len(paths) != len(bands):
-            raise InputError(
-                f"{len(bands)} bands ({', '.join(bands)}) need one file each, got {len(paths)}."
-            )
+        Bands(tuple(bands)).check_images(len(paths))
         per_band = [{name: _of_band(name, value, k, bands) for name, value in options.items()}
                     for k in range(len(bands))]  # fmt: skip
         found = {}

@@ -93,8 +93,14 @@ def band_columns(
     return found
 
 
-def quantities(names: Sequence[str]) -> dict[str, tuple[str, str, float | None]]:
+def quantities(
+    names: Sequence[str], structure: str = "free"
+) -> dict[str, tuple[str, str, float | None]]:
     """Returns unit, meaning and period of all that bands may have a column of.
+
+    Args:
+        names: Of the bands.
+        structure: How it depends on the band; of a shared one there are no columns.
 
     Example:
         >>> list(quantities(["g", "r"]))[:3]
@@ -109,17 +115,22 @@ def quantities(names: Sequence[str]) -> dict[str, tuple[str, str, float | None]]
             f"magnitude in {first} less that in {second}",
             None,
         )
-    for name in names:
+    for name in names if structure != "shared" else ():
         for p in _STRUCTURE:
             found[f"{p.name}_{name}"] = (p.unit, f"{p.meaning}, in {name}", p.period)
     return found
 
 
-def units(bands: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Returns the unit of every column that sets of bands may add; "" for pure numbers."""
+def units(bands: Iterable[Sequence[str]], structure: str = "free") -> dict[str, str]:
+    """Returns the unit of every column that sets of bands may add; "" for pure numbers.
+
+    Args:
+        bands: Names of each set.
+        structure: How it depends on the band.
+    """
     found = dict.fromkeys(TEXTS, "")
     for names in bands:
-        for name, (unit, _, _) in quantities(names).items():
+        for name, (unit, _, _) in quantities(names, structure).items():
             found |= dict.fromkeys(names_of(name), unit)
         found |= {f"{column}_{name}": "" for column in ("chi2", "flag_names") for name in names}
     return found

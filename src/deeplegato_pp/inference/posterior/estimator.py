@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.observation.bands import MultiBandObservation
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
 
@@ -56,3 +57,15 @@ class Estimator(Protocol):
         psf_error: float | None = None,
     ) -> Posterior:
         """Makes posteriors exact."""
+
+    def fit_bands(
+        self,
+        galaxies: MultiBandObservation | Sequence[MultiBandObservation],
+        structure: str = "shared",
+        ess: float = 400.0,
+        seed: int | Sequence[int] | None = 0,
+        model_error: float = MODEL_ERROR,
+        widths: str = "honest",
+        num_samples: int = 200,
+    ) -> Posterior:
+        """Makes the exact posteriors of galaxies in several bands."""
