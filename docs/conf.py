@@ -71,9 +71,8 @@ if intersphinx_mapping:
 def read_source(app: Any, name: str, content: list[str]) -> None:
     """Leads links out of ``docs`` to the pages made of their files; graphs are shown as text."""
     text = content[0]
-    for file, page in reference.COPIES.items():
+    for file, page in (reference.COPIES | reference.NOTEBOOKS).items():
         text = text.replace(f"](../{file}", f"](/_generated/{page}")
-    text = text.replace("](../notebooks/03_Training.ipynb", "](/_generated/training_notebook.md")
     content[0] = text.replace("```mermaid", "```text")
 
 

@@ -22,6 +22,12 @@ COPIES = {
 }
 """Files elsewhere in the repository that are pages of the site too."""
 
+NOTEBOOKS = {
+    "notebooks/01_First_Galaxy.ipynb": "first_galaxy_notebook.md",
+    "notebooks/03_Training.ipynb": "training_notebook.md",
+}
+"""Notebooks that are pages of the site as text and code, not run."""
+
 WINDOWS = (
     "deeplegato_pp",
     "deeplegato_pp.data",
@@ -50,8 +56,8 @@ def write(folder: Path) -> None:
     for source, name in COPIES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         (folder / name).write_text(_links(text, (ROOT / source).parent), encoding="utf-8")
-    notebook = ROOT / "notebooks" / "03_Training.ipynb"
-    (folder / "training_notebook.md").write_text(_as_page(notebook), encoding="utf-8")
+    for source, name in NOTEBOOKS.items():
+        (folder / name).write_text(_as_page(ROOT / source), encoding="utf-8")
 
 
 def command_line() -> str:

@@ -126,6 +126,23 @@ def test_versions_agree():
     assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
 
 
+def test_the_badges_are_true():
+    import deeplegato_pp
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [c.rsplit(" ", 1)[1] for c in project["classifiers"] if "Python :: 3." in c]
+    badges = dict(re.findall(r"img\.shields\.io/badge/(\w+)-(.+?)-\w{6}\)", text))
+    assert badges == {
+        "python": f"{named[0]}%20to%20{named[-1]}",
+        "version": deeplegato_pp.__version__,
+        "licence": project["license"],
+    }
+    assert project["requires-python"] == f">={named[0]}"
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    assert all(f'"{version}"' in workflow for version in named)
+
+
 def test_the_table_of_original_keys_is_the_codes():
     from deeplegato_pp.config.spelling import MOVED
 

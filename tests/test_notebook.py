@@ -76,3 +76,23 @@ def test_notebooks_are_kept_without_outputs(path):
     for cell in code_cells(path):
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
+
+
+def test_the_first_notebook_is_pinned_to_the_release_and_runs(tmp_path, monkeypatch, capsys):
+    import matplotlib.pyplot as plt
+
+    import deeplegato_pp
+    from deeplegato_pp.inference import Predictor
+    from fake_model import TRUTH, FakeModel
+
+    (notebook,) = (p for p in NOTEBOOKS if p.name == "01_First_Galaxy.ipynb")
+    assert f"deeplegato-pp=={deeplegato_pp.__version__}" in notebook.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    mpl.use("agg")
+    fake = Predictor(FakeModel(TRUTH), "cpu")
+    monkeypatch.setattr(Predictor, "from_pretrained", classmethod(lambda cls: fake))
+    monkeypatch.setattr(Predictor, "refine", lambda self, posterior: posterior)
+    execute(notebook, {})
+    plt.close("all")
+    assert (tmp_path / "galaxy.ecsv").stat().st_size > 1000
+    assert "arcsec" in capsys.readouterr().out

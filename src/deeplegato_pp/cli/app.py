@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from deeplegato_pp._version import __version__
 from deeplegato_pp.cli.calibrate import calibrate
 from deeplegato_pp.cli.catalog import catalog
+from deeplegato_pp.cli.help import GroupedCommand
 from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
 from deeplegato_pp.cli.regions import regions
@@ -57,23 +59,21 @@ def _root(
     """Calibrated posteriors of galaxies' Sérsic parameters, from images."""
 
 
-app.command(epilog="Example: deeplegato predict galaxy.fits -o table.ecsv --plot galaxy.png")(
-    stoppable(predict)
-)
-app.command(epilog="Example: deeplegato simulate -n 20 -o stamps --seed 1")(stoppable(simulate))
-app.command(epilog="Example: deeplegato train default training.max_steps=2000")(stoppable(train))
-app.command(
-    epilog="Example: deeplegato catalog mosaic.fits --sources list.csv --psf psf.fits -o out.fits"
-)(stoppable(catalog))
-app.command(
-    epilog="Example: deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration"
-)(stoppable(calibrate))
-app.command(epilog="Example: deeplegato report catalogue.parquet -o gallery")(stoppable(report))
-app.command(epilog="Example: deeplegato view catalogue.parquet")(stoppable(view))
-app.command(epilog="Example: deeplegato regions catalogue.parquet -o catalogue.reg")(
-    stoppable(regions)
-)
-app.command(epilog="Example: deeplegato info --model default")(stoppable(info))
+EXAMPLES: dict[Callable[..., Any], str] = {
+    predict: "deeplegato predict galaxy.fits -o table.ecsv --plot galaxy.png",
+    simulate: "deeplegato simulate -n 20 -o stamps --seed 1",
+    train: "deeplegato train default training.max_steps=2000",
+    catalog: "deeplegato catalog mosaic.fits --sources list.csv --psf psf.fits -o out.fits",
+    calibrate: "deeplegato calibrate -n 500 --simulator studies/neighbours -o calibration",
+    report: "deeplegato report catalogue.parquet -o gallery",
+    view: "deeplegato view catalogue.parquet",
+    regions: "deeplegato regions catalogue.parquet -o catalogue.reg",
+    info: "deeplegato info --model default",
+}
+"""The commands, each with an example that stands under its help."""
+
+for _command, _example in EXAMPLES.items():
+    app.command(cls=GroupedCommand, epilog=f"Example: {_example}")(stoppable(_command))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -35,7 +35,7 @@ def catalog(
         ),
     ] = None,
     detect: Annotated[
-        bool, typer.Option("--detect", help="Find the sources with photutils.")
+        bool, typer.Option("--detect", help="Detect the sources with photutils.")
     ] = False,
     extension: options.Extension = None,
     plane: options.Plane = None,
@@ -44,7 +44,7 @@ def catalog(
         typer.Option(
             "--psf",
             metavar="FILE",
-            help="An image, a cube with positions or a PSFEx model; once, or once per image.",
+            help="PSF: an image, a cube with positions, or a PSFEx model; once, or once per image.",
         ),
     ] = None,
     psf_fwhm: options.PSFWidth = None,
@@ -62,7 +62,9 @@ def catalog(
     sky_sigma: options.SkySigma = None,
     mask: Annotated[
         list[str] | None,
-        typer.Option("--mask", metavar="FILE", help="Non-zero = ignore; once, or once per image."),
+        typer.Option(
+            "--mask", metavar="FILE", help="Mask image; non-zero = ignore. Once, or once per image."
+        ),
     ] = None,
     mask_bits: options.MaskBits = None,
     segmentation: Annotated[
@@ -70,33 +72,42 @@ def catalog(
         typer.Option(
             "--segmentation",
             metavar="FILE",
-            help="Number of the source of each pixel: neighbours are masked by it.",
+            help="Segmentation map: the source's number in each pixel. Masks neighbours.",
         ),
     ] = None,
     background: Annotated[
         list[str] | None,
-        typer.Option("--background", metavar="FILE", help="Map to be subtracted from the image."),
+        typer.Option(
+            "--background", metavar="FILE", help="Background map to subtract from the image."
+        ),
     ] = None,
     subtract_background: Annotated[
         bool,
-        typer.Option("--subtract-background", help="Subtract the one that --detect estimates."),
+        typer.Option(
+            "--subtract-background", help="Subtract the background that --detect estimates."
+        ),
     ] = False,
     detect_threshold: Annotated[
         float,
-        typer.Option("--detect-threshold", metavar="SIGMA", help="Of the smoothed image."),
+        typer.Option(
+            "--detect-threshold", metavar="SIGMA", help="Detection threshold on the smoothed image."
+        ),
     ] = 1.5,
     detect_pixels: Annotated[
-        int, typer.Option("--detect-pixels", metavar="N", help="Connected pixels of a source.")
+        int, typer.Option("--detect-pixels", metavar="N", help="Smallest source: connected pixels.")
     ] = 8,
     detect_kernel: Annotated[
-        float, typer.Option("--detect-kernel", metavar="PX", help="FWHM of the smoothing.")
+        float,
+        typer.Option("--detect-kernel", metavar="PX", help="Smoothing before detection: FWHM."),
     ] = 3.0,
     detect_box: Annotated[
-        int, typer.Option("--detect-box", metavar="PX", help="Side of the background's meshes.")
+        int, typer.Option("--detect-box", metavar="PX", help="Background meshes: side.")
     ] = 128,
     detect_contrast: Annotated[
         float,
-        typer.Option("--detect-contrast", metavar="C", help="Of deblending; 1 switches it off."),
+        typer.Option(
+            "--detect-contrast", metavar="C", help="Deblending contrast; 1 switches it off."
+        ),
     ] = 0.005,
     pixel_scale: Annotated[
         list[float] | None,
@@ -118,7 +129,11 @@ def catalog(
     samples: Annotated[
         int,
         typer.Option(
-            "--samples", metavar="N", min=1, max=100_000, help="Posterior draws per source."
+            "--samples",
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Number of posterior draws per source.",
         ),
     ] = 1000,
     draws: Annotated[
@@ -129,12 +144,16 @@ def catalog(
     ] = 0,
     refine: Annotated[
         bool,
-        typer.Option("--refine/--no-refine", help="Weigh the network's draws by the likelihood."),
+        typer.Option(
+            "--refine/--no-refine", help="Refine: weigh the network's draws by the likelihood."
+        ),
     ] = False,
     refine_method: options.Method = options.RefineMethod.exact,
     refine_rule: Annotated[
         options.RefineRule,
-        typer.Option("--refine-rule", help="Which sources: all, or those that gain by it (auto)."),
+        typer.Option(
+            "--refine-rule", help="Sources to refine: all, or those that gain by it (auto)."
+        ),
     ] = options.RefineRule.all,
     fix: options.Fix = None,
     star_odds: options.StarOdds = None,
@@ -162,10 +181,13 @@ def catalog(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what an earlier run has finished.")
+        bool, typer.Option("--resume", help="Resume: keep what an earlier run has finished.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away what an earlier run left unfinished.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Overwrite: throw away what an earlier run left unfinished."
+        ),
     ] = False,
     chunk: Annotated[
         int | None,
@@ -179,27 +201,35 @@ def catalog(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", help="Processes on this machine (dask)."),
+        typer.Option("--workers", metavar="N", help="Worker processes on this machine (dask)."),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option("--scheduler", metavar="ADDRESS", help="Of a running dask scheduler."),
+        typer.Option("--scheduler", metavar="ADDRESS", help="Address of a running dask scheduler."),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="Do every N-th chunk from the I-th on."),
+        typer.Option(
+            "--shard", metavar="I/N", help="Part of the list: every N-th chunk from the I-th on."
+        ),
     ] = None,
     model_image: Annotated[
         Path | None,
-        typer.Option("--model-image", metavar="FILE", help="FITS image of all models."),
+        typer.Option(
+            "--model-image", metavar="FILE", help="Model image: FITS image of all models."
+        ),
     ] = None,
     residual_image: Annotated[
         Path | None,
-        typer.Option("--residual-image", metavar="FILE", help="FITS image less the models."),
+        typer.Option(
+            "--residual-image", metavar="FILE", help="Residual image: FITS image less the models."
+        ),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option("--compare", metavar="OLD NEW", help="Compare two catalogues; that is all."),
+        typer.Option(
+            "--compare", metavar="OLD NEW", help="Compare two catalogues, and do nothing else."
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Figure of the comparison.")

@@ -92,7 +92,11 @@ Wavelengths = Annotated[
 
 PSFWidth = Annotated[
     float | None,
-    typer.Option("--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF."),
+    typer.Option(
+        "--psf-fwhm",
+        metavar="PX",
+        help="PSF width: FWHM of a Moffat profile, in place of a PSF image.",
+    ),
 ]
 
 PSFOversampling = Annotated[
@@ -100,7 +104,7 @@ PSFOversampling = Annotated[
     typer.Option(
         "--psf-oversampling",
         metavar="S",
-        help="Samples of the PSF per pixel.",
+        help="PSF sampling: samples per pixel and axis.",
         show_default="as its file states, else 1",
     ),
 ]
@@ -109,30 +113,35 @@ PSFIncludesPixel = Annotated[
     bool | None,
     typer.Option(
         "--psf-includes-pixel/--psf-without-pixel",
-        help="Whether the detector's pixel is in the PSF (not so with WebbPSF, TinyTim).",
+        help="Pixel response: whether the PSF holds the detector's pixel (WebbPSF, TinyTim: not).",
         show_default="as its file states, else it is",
     ),
 ]
 
-PSFEven = Annotated[EvenPSF, typer.Option("--psf-even", help="What to do with an even-sized PSF.")]
+PSFEven = Annotated[
+    EvenPSF,
+    typer.Option("--psf-even", help="Even-sized PSF: refuse it, or shift it by half a pixel."),
+]
 
 NoiseKind = Annotated[
     NoiseType | None,
     typer.Option(
         "--noise-type",
-        help="What the noise is given as.",
+        help="Meaning of the noise map.",
         show_default="as its file states, else sigma",
     ),
 ]
 
 Extension = Annotated[
     str | None,
-    typer.Option("--extension", metavar="NAME|N", help="Of the images in their files."),
+    typer.Option(
+        "--extension", metavar="NAME|N", help="FITS extension of the images: name or number."
+    ),
 ]
 
 Plane = Annotated[
     int | None,
-    typer.Option("--plane", metavar="N", help="Which image of a cube, counted from 0."),
+    typer.Option("--plane", metavar="N", help="Plane of a cube, counted from 0."),
 ]
 
 Gain = Annotated[
@@ -140,7 +149,7 @@ Gain = Annotated[
     typer.Option(
         "--gain",
         metavar="G",
-        help="Electrons per image unit; declares the noise to be the background's alone.",
+        help="Gain: electrons per image unit. Declares the noise map to be the background's alone.",
     ),
 ]
 
@@ -149,28 +158,31 @@ SkySigma = Annotated[
     typer.Option(
         "--sky-sigma",
         metavar="SIGMA",
-        help="Standard deviation of a constant sky left in the image, in its units.",
+        help="Sky error: standard deviation of a constant sky left in the image, in its units.",
         show_default="0.02 of the noise",
     ),
 ]
 
 MaskBits = Annotated[
     int | None,
-    typer.Option("--mask-bits", metavar="B", help="The mask's bits that mean ignore, summed."),
+    typer.Option("--mask-bits", metavar="B", help="Mask bits that mean ignore, summed."),
 ]
 
 PixelScale = Annotated[
-    float | None, typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel.")
+    float | None, typer.Option("--pixel-scale", metavar="AS", help="Pixel scale: arcsec per pixel.")
 ]
 
 ZeroPoint = Annotated[
     float | None,
-    typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit."),
+    typer.Option("--zero-point", metavar="ZP", help="Zero point: AB magnitude of one image unit."),
 ]
 
 Method = Annotated[
     RefineMethod,
-    typer.Option("--refine-method", help="Exact, or faster and nearly so by the modes' Gaussians."),
+    typer.Option(
+        "--refine-method",
+        help="Method: exact (importance sampling), or laplace (Gaussians at the modes, faster).",
+    ),
 ]
 
 Scene = Annotated[
@@ -188,7 +200,7 @@ Fix = Annotated[
     typer.Option(
         "--fix",
         metavar="NAME=VALUE",
-        help="Hold a parameter at a value while refining, e.g. sersic_index=4; repeatable.",
+        help="Fixed parameter: held at a value while refining, e.g. sersic_index=4; repeatable.",
     ),
 ]
 
@@ -197,7 +209,7 @@ StarOdds = Annotated[
     typer.Option(
         "--star-odds",
         metavar="ODDS",
-        help="Prior odds of a point source against a galaxy, behind star_probability.",
+        help="Prior odds of a point source against a galaxy, used for star_probability.",
         show_default="1",
     ),
 ]
@@ -207,8 +219,8 @@ NoiseCorrelation = Annotated[
     typer.Option(
         "--noise-correlation",
         metavar="C|measure",
-        help="For drizzled images: variance of the noise of sums over many pixels, over that of "
-        "independent ones; or 'measure' it where a stamp has no source.",
+        help="Noise correlation of drizzled images: variance of the noise summed over many pixels, "
+        "over that of independent pixels; or 'measure' it where a stamp has no source.",
     ),
 ]
 
@@ -217,8 +229,8 @@ ModelError = Annotated[
     typer.Option(
         "--model-error",
         metavar="F",
-        help="While refining: error of the model as a fraction of itself, since no galaxy is a "
-        "Sérsic profile.",
+        help="Model error while refining, as a fraction of the model, since no galaxy is a Sérsic "
+        "profile.",
         show_default="0.03",
     ),
 ]
@@ -237,8 +249,7 @@ WidthsOption = Annotated[
     Widths,
     typer.Option(
         "--widths",
-        help="What error bars and draws hold: noise and structure (honest), or the stated noise "
-        "alone.",
+        help="Error bars: of noise and structure (honest), or of the stated noise alone.",
     ),
 ]
 
@@ -247,7 +258,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="Packaged model, folder or hub id (owner/model).",
+        help="Network: a packaged model, a folder, or a hub id (owner/model).",
         show_default="default",
     ),
 ]

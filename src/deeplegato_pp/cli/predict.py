@@ -37,7 +37,7 @@ def predict(
     ] = None,
     psf: Annotated[
         list[str] | None,
-        typer.Option("--psf", metavar="FILE", help="Image of the effective PSF." + EACH),
+        typer.Option("--psf", metavar="FILE", help="PSF image, effective and odd-sized." + EACH),
     ] = None,
     psf_fwhm: Annotated[
         list[float] | None,
@@ -50,7 +50,11 @@ def predict(
     psf_even: options.PSFEven = options.EvenPSF.refuse,
     noise: Annotated[
         list[str] | None,
-        typer.Option("--noise", metavar="FILE|NUMBER", help="Noise per pixel." + EACH),
+        typer.Option(
+            "--noise",
+            metavar="FILE|NUMBER",
+            help="Noise per pixel: an image or a number." + EACH,
+        ),
     ] = None,
     noise_type: options.NoiseKind = None,
     gain: Annotated[
@@ -65,7 +69,7 @@ def predict(
     sky_sigma: options.SkySigma = None,
     mask: Annotated[
         list[str] | None,
-        typer.Option("--mask", metavar="FILE", help="Mask; non-zero = ignore." + EACH),
+        typer.Option("--mask", metavar="FILE", help="Mask image; non-zero = ignore." + EACH),
     ] = None,
     mask_bits: options.MaskBits = None,
     pixel_scale: Annotated[
@@ -81,14 +85,18 @@ def predict(
     samples: Annotated[
         int,
         typer.Option(
-            "--samples", metavar="N", min=1, max=1_000_000, help="Posterior draws per galaxy."
+            "--samples",
+            metavar="N",
+            min=1,
+            max=1_000_000,
+            help="Number of posterior draws per galaxy.",
         ),
     ] = 1000,
     refine: Annotated[
         bool,
         typer.Option(
             "--refine/--no-refine",
-            help="Turn the network's posterior into the exact one by weighing its draws.",
+            help="Refine: turn the network's posterior into the exact one by weighing draws.",
         ),
     ] = True,
     refine_method: options.Method = options.RefineMethod.exact,
@@ -96,15 +104,15 @@ def predict(
         options.RefineRule,
         typer.Option(
             "--refine-rule",
-            help="Which galaxies: all, or those above S/N 10 or badly fitted (auto).",
+            help="Galaxies to refine: all, or those above S/N 10 or badly fitted (auto).",
         ),
     ] = options.RefineRule.all,
     recalibrated: Annotated[
         bool,
         typer.Option(
             "--recalibrated",
-            help="Move the network's draws to where simulations put their quantiles; needs "
-            "--no-refine and a model that deeplegato calibrate has fitted it to.",
+            help="Recalibrate the network's draws to the quantiles found on simulations. Needs "
+            "--no-refine, and a model for which deeplegato calibrate fitted this.",
         ),
     ] = False,
     fix: options.Fix = None,
@@ -121,12 +129,15 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Table: .ecsv, .fits, .parquet or .json."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Table of results: .ecsv, .fits, .parquet or .json.",
         ),
     ] = None,
     samples_output: Annotated[
         Path | None,
-        typer.Option("--samples-output", metavar="FILE", help="Draws: .npz or .parquet."),
+        typer.Option("--samples-output", metavar="FILE", help="Posterior draws: .npz or .parquet."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -151,8 +162,8 @@ def predict(
         typer.Option(
             "--imgblock",
             metavar="FILE",
-            help="FITS file of image, model and residual with GALFIT's keywords; of several "
-            "images, one each, named as for --plot.",
+            help="Image block: FITS file of image, model and residual with GALFIT's keywords; of "
+            "several images, one each, named as for --plot.",
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -160,7 +171,7 @@ def predict(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the rows that an interrupted run of the same command has finished; "
+            help="Resume: keep the rows that an interrupted run of the same command has finished; "
             "images that have changed are measured again.",
         ),
     ] = False,

@@ -64,19 +64,18 @@ class Scatter:
         self.columns = (x, y)
         known = units()
         labels = [f"{name} [{known[name]}]" if known.get(name) else name for name in (x, y)]
-        kinds = ["log" if wanted else "linear" for wanted in (log_x, log_y)]
         made = figure(
             height=360,
             sizing_mode="stretch_width",
             x_axis_label=labels[0],
             y_axis_label=labels[1],
-            x_axis_type=kinds[0],
-            y_axis_type=kinds[1],
+            x_axis_type="log" if log_x else "linear",
+            y_axis_type="log" if log_y else "linear",
             tools="pan,wheel_zoom,box_zoom,tap,reset,save",
             active_scroll="wheel_zoom",
         )
         made.toolbar.logo = None
-        bars = {"source": self.bars, "color": "colour", "alpha": 0.35}
+        bars: dict[str, Any] = {"source": self.bars, "color": "colour", "alpha": 0.35}
         made.segment("x0", "y", "x1", "y", **bars)
         made.segment("x", "y0", "x", "y1", **bars)
         points = made.scatter(
