@@ -68,6 +68,7 @@ class Outputs:
         plot: Figures.
         imgblock: Image, model and residual with GALFIT's keywords.
         fixed: Parameters that were held fixed, which image blocks mark.
+        plot_columns: Columns of the figures' corner plots; None: what fits.
     """
 
     table: Path | None
@@ -75,12 +76,15 @@ class Outputs:
     plot: Path | None
     imgblock: Path | None = None
     fixed: tuple[str, ...] = ()
+    plot_columns: tuple[str, ...] | None = None
 
     def check(self) -> None:
         """Refuses, before any work, what could not be written after it."""
         from deeplegato_pp.inference.posterior.tables import SAMPLE_SUFFIXES, TABLE_SUFFIXES
         from deeplegato_pp.io.files import check_output
 
+        if self.plot_columns is not None:
+            check_plot_columns(self.plot_columns, self.plot is not None)
         figures = (".png", ".pdf", ".svg", ".jpg")
         for path, suffixes, what in (
             (self.table, TABLE_SUFFIXES, "table"),
@@ -151,7 +155,8 @@ class Outputs:
         if self.plot is not None:
             from deeplegato_pp.inference.posterior.plots import plot_posterior
 
-            plot_posterior(row, plot_path(self.plot, i, names), close=True)
+            path = plot_path(self.plot, i, names)
+            plot_posterior(row, path, close=True, columns=self.plot_columns)
         if self.imgblock is not None:
             from deeplegato_pp.export.imgblock import write_imgblock
 
@@ -166,6 +171,39 @@ class Outputs:
             write_table(rows, self.table)
         if self.samples is not None:
             write_samples(Posterior.concatenate(posteriors), self.samples)
+
+
+def plot_columns_from(text: str | None) -> tuple[str, ...] | None:
+    """Returns the columns named in a list with commas; None if there is no list.
+
+    Example:
+        >>> plot_columns_from("magnitude, bulge_to_total")
+        ('magnitude', 'bulge_to_total')
+    """
+    if text is None:
+        return None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def check_plot_columns(columns: tuple[str, ...], plotted: bool) -> None:
+    """Refuses columns of a corner plot that no galaxy can have.
+
+    Raises:
+        InputError: If there is none, one is unknown, or nothing is plotted.
+    """
+    from deeplegato_pp.inference.posterior.scene_record import parameter_columns
+    from deeplegato_pp.scene.galaxy_scene import SCENES
+    from deeplegato_pp.scene.parameters import NAMES
+
+    known = [*NAMES, *parameter_columns(SCENES)]
+    unknown = [name for name in columns if name not in known]
+    if unknown or not columns:
+        raise InputError(
+            f"--plot-columns takes names with commas between them, got "
+            f"{unknown[0] if unknown else 'none'!r}, expected some of {', '.join(known)}."
+        )
+    if not plotted:
+        raise InputError("--plot-columns chooses columns of a figure. Add --plot FILE.")
 
 
 def as_number(text: str | None) -> str | float | None:

@@ -25,6 +25,7 @@ from deeplegato_pp.cli.measuring import (
     as_number,
     configuration_of,
     measure_files,
+    plot_columns_from,
 )
 from deeplegato_pp.cli.refining import fixed_values, refining_from
 from deeplegato_pp.cli.signals import told_when_stopped
@@ -148,6 +149,15 @@ def predict(
             "followed by a number and the image's.",
         ),
     ] = None,
+    plot_columns: Annotated[
+        str | None,
+        typer.Option(
+            "--plot-columns",
+            metavar="NAME,NAME,...",
+            help="Columns of the figure's corner plot, those of a scene's components included.",
+            show_default="the seven parameters; of a scene those that fit",
+        ),
+    ] = None,
     galfit: Annotated[
         Path | None,
         typer.Option(
@@ -183,7 +193,8 @@ def predict(
     the standard error and keeps its row in the table, empty but for the reason. With --bands the
     files are one galaxy in several bands.
     """
-    outputs = Outputs(output, samples_output, plot, imgblock)
+    columns = plot_columns_from(plot_columns)
+    outputs = Outputs(output, samples_output, plot, imgblock, plot_columns=columns)
     outputs.check()
     check_imgblock(imgblock)
     names = list(images or [str(galfit)])

@@ -10,8 +10,9 @@ regression of the group's Gaussian, and all images are rendered as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,12 +21,17 @@ from torch import Tensor
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.scene.components import (
     Coordinates,
+    PointSourceCoordinates,
     SersicCoordinates,
     flux_of,
     magnitude_of,
 )
 from deeplegato_pp.scene.parameters import MAGNITUDE, NAMES
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
+from deeplegato_pp.scene.table import POINT
+
+Free = TypeVar("Free", bound=Coordinates)
+"""Coordinates of a member of a group."""
 
 LISTED = 0.25
 """Standard deviation of a member's centre about its listed position, over the distance of the
@@ -50,26 +56,12 @@ class Placed(SersicCoordinates):
         box: PriorBox,
         place: tuple[float, float],
         spread: float,
-        fixed: dict[str, float] | None = None,
+        fixed: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(box, fixed)
         self.place, self.spread = place, spread
-        mean, std = super().normal_prior()
         names = [name for name in NAMES if name not in self.fixed]
-        for name, value in zip(("center_x", "center_y"), place, strict=True):
-            if name not in names:
-                continue
-            low, high = getattr(box, name)
-            middle = min(max(value, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
-            near = torch.tensor([[middle - 0.1], [middle], [middle + 0.1]], dtype=torch.float64)
-            near = near.clamp(low, high)
-            block = {c[0]: b for b, c in box.blocks}[NAMES.index(name)]
-            below, at, above = block.to_normal(near)[:, 0].tolist()
-            width = spread * (above - below) / float(near[2] - near[0])
-            i = names.index(name)
-            precision = 1.0 + width**-2
-            mean[i], std[i] = at * width**-2 / precision, precision**-0.5
-        self._mean, self._std = mean, std
+        self._mean, self._std = _near(box, names, place, spread)
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
         """Returns means and standard deviations of the prior in u, narrower in the centre."""
@@ -77,16 +69,34 @@ class Placed(SersicCoordinates):
 
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
         """Returns the normalised prior density in u, with shape (*,)."""
-        z = (u.double() - self._mean) / self._std
-        volume = float(self._std.log().sum()) + 0.5 * self.dim * math.log(2.0 * math.pi)
-        return -0.5 * (z**2).sum(-1) - volume
+        return _normal_log_prob(u, self._mean, self._std)
 
     def in_box(self, box: PriorBox) -> Placed:
         """Returns the same galaxy under another prior box."""
         return Placed(box, self.place, self.spread, self.fixed)
 
 
-class Group(Coordinates):
+class PlacedPoint(PointSourceCoordinates):
+    """A point source in place of a galaxy of a group, known to lie near its listed position.
+
+    Args:
+        galaxy: The galaxy.
+    """
+
+    def __init__(self, galaxy: Placed) -> None:
+        super().__init__(galaxy.box)
+        self._mean, self._std = _near(galaxy.box, POINT.names, galaxy.place, galaxy.spread)
+
+    def normal_prior(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        return self._mean, self._std
+
+    def log_prior(self, u: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        return _normal_log_prob(u, self._mean, self._std)
+
+
+class Group(Coordinates, Generic[Free]):
     """Several galaxies of one stamp, all of them free.
 
     Args:
@@ -100,7 +110,7 @@ class Group(Coordinates):
         14
     """
 
-    def __init__(self, members: Sequence[SersicCoordinates]) -> None:
+    def __init__(self, members: Sequence[Free]) -> None:
         if not members:
             raise RangeError("a group has at least one member, got none.")
         self.members = tuple(members)
@@ -115,7 +125,7 @@ class Group(Coordinates):
         """Returns the coordinates of members that are all alike."""
         return torch.cat([m.project(w) for m in self.members], -1)
 
-    def in_box(self, box: PriorBox) -> Group:
+    def in_box(self, box: PriorBox) -> Group[Free]:
         """Returns the group with its first member under another prior box."""
         return Group([self.members[0].in_box(box), *self.members[1:]])
 
@@ -151,7 +161,7 @@ class Surroundings:
             curvature that they have given the member.
     """
 
-    others: Group
+    others: Group[SersicCoordinates]
     at: Float[Tensor, " f"]
     others_at: Float[Tensor, " g"]
     slope: Float[Tensor, "g f"]
@@ -159,7 +169,10 @@ class Surroundings:
 
     @classmethod
     def of(
-        cls, others: Group, u: Float[Tensor, " n"], covariance: Float[Tensor, "n n"]
+        cls,
+        others: Group[SersicCoordinates],
+        u: Float[Tensor, " n"],
+        covariance: Float[Tensor, "n n"],
     ) -> Surroundings:
         """Returns the others of a group at its optimum.
 
@@ -254,6 +267,35 @@ class Member(Coordinates):
         """
         others = self.around.others.log_prior(self.follow(u.reshape(-1, self.dim)))
         return self.own.log_prior(u) + others.reshape(u.shape[:-1]) + self.around.log_volume
+
+
+def _near(
+    box: PriorBox, names: Sequence[str], place: tuple[float, float], spread: float
+) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+    """Means and standard deviations of coordinates, those of the centre near a place."""
+    mean = torch.zeros(len(names), dtype=torch.float64)
+    std = torch.ones_like(mean)
+    for name, value in zip(("center_x", "center_y"), place, strict=True):
+        if name not in names:
+            continue
+        low, high = getattr(box, name)
+        middle = min(max(value, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
+        near = torch.tensor([[middle - 0.1], [middle], [middle + 0.1]], dtype=torch.float64)
+        near = near.clamp(low, high)
+        block = {columns[0]: b for b, columns in box.blocks}[NAMES.index(name)]
+        below, at, above = block.to_normal(near)[:, 0].tolist()
+        width = spread * (above - below) / float(near[2] - near[0])
+        i = list(names).index(name)
+        precision = 1.0 + width**-2
+        mean[i], std[i] = at * width**-2 / precision, precision**-0.5
+    return mean, std
+
+
+def _normal_log_prob(
+    u: Float[Tensor, "*b f"], mean: Float[Tensor, " f"], std: Float[Tensor, " f"]
+) -> Float[Tensor, "*b"]:
+    volume = float(std.log().sum()) + 0.5 * len(mean) * math.log(2.0 * math.pi)
+    return -0.5 * (((u.double() - mean) / std) ** 2).sum(-1) - volume
 
 
 def about(box: PriorBox, x: float, y: float) -> PriorBox:

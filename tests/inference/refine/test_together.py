@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.refine.engine import RefineOptions
+from deeplegato_pp.inference.refine.evidence_beside import compare_beside
 from deeplegato_pp.inference.refine.together import fit_group, placed, refine_member
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
@@ -26,11 +29,21 @@ TRUTH = torch.tensor(
 )
 
 
-def a_blend(star: float = 0.0) -> PreparedStamp:
-    """Two galaxies 5 px apart, and a star in a corner if there is light for one."""
-    members = [SersicCoordinates(about(BOX, *place)) for place in PLACES]
+def a_blend(star: float = 0.0, radius: float | None = None) -> PreparedStamp:
+    """Two galaxies 5 px apart, and a star in a corner if there is light for one.
+
+    Args:
+        star: Light of each pixel of the star.
+        radius: Of the first galaxy in arcsec; None: as in `TRUTH`.
+    """
+    boxes = [about(BOX, *place) for place in PLACES]
+    truth = TRUTH.clone()
+    if radius is not None:
+        truth[0, 1] = radius
+        boxes[0] = replace(boxes[0], effective_radius=(0.5 * radius, 10.0))
+    members = [SersicCoordinates(box) for box in boxes]
     group = Group(members)
-    u = [m.box.to_normal(p[None]) for m, p in zip(members, TRUTH, strict=True)]
+    u = [m.box.to_normal(p[None]) for m, p in zip(members, truth, strict=True)]
     empty = Observation.from_array(
         np.zeros((SIZE, SIZE)), make_psf().numpy(), 1.0, pixel_scale=0.25, zero_point=30.5
     )
@@ -80,6 +93,17 @@ def test_both_members_are_recovered_and_agree_on_the_evidence():
     first, second = (draws[0] for draws in found)
     tolerance = 0.3 + 4 * max(first.log_evidence_error, second.log_evidence_error)
     assert abs(first.log_evidence - second.log_evidence) < tolerance
+
+
+def test_a_member_is_told_from_a_star_and_from_nothing():
+    stamp = a_blend()
+    found = compare_beside(refined(stamp, 0), 1.0)
+    assert float(found.star_probability[0]) < 1e-3
+    assert float(found.detection[0]) > 50.0
+    star = refined(a_blend(radius=1e-4), 0)  # a point in the galaxy's place
+    found = compare_beside(star, 1.0)
+    assert float(found.star_probability[0]) > 0.7
+    assert float(found.star_log_evidence[0] - found.blank_log_evidence[0]) > 50.0
 
 
 def test_light_that_is_no_members_is_masked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,11 @@ from deeplegato_pp.inference.posterior.plot_style import (
     write_title,
 )
 from deeplegato_pp.inference.posterior.residuals import residual_image
+from deeplegato_pp.inference.posterior.scene_plots import draw_scene
+from deeplegato_pp.inference.posterior.scene_record import SceneRecord, parameter_columns
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.io.files import check_output, written_whole
-from deeplegato_pp.scene.parameters import PARAMETERS
+from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
 from deeplegato_pp.stats import weighted as statistics
 from deeplegato_pp.stats.circular import unwrap
 
@@ -35,11 +38,20 @@ if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.base import PosteriorBase
     from deeplegato_pp.inference.posterior.measurement import Measurement
 
+CENTRE = ("center_x", "center_y")
+
 _UNITS = {"arcsec": "arcsec", "pix": "px"}
 
 
+MOST_COLUMNS = 8
+"""Columns of a corner plot of a galaxy of several components, where none are chosen."""
+
+
 def plot_posterior(
-    posterior: PosteriorBase, save_path: str | Path | None = None, close: bool = False
+    posterior: PosteriorBase,
+    save_path: str | Path | None = None,
+    close: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> Figure | None:
     """Draws one galaxy: image, model and residual on top, the corner plot below.
 
@@ -49,19 +61,23 @@ def plot_posterior(
     masked as neighbours too. The corner plot
     shows the seven parameters with medians and central 68 % intervals, the position angle
     unwrapped about its circular mean. Of a galaxy in several bands image, model and residual of
-    each stand in columns, and its magnitudes and colours below.
+    each stand in columns, and its magnitudes and colours below. Where the best scene has several
+    components each has its picture, and a radial profile of the surface brightness shows them
+    with their 68 % intervals.
 
     Args:
         posterior: Of a single galaxy.
         save_path: Where to write the figure; its suffix chooses the format.
         close: Close the figure in the end, and return None.
+        columns: Columns of the corner plot; None: the seven parameters, or of a galaxy of
+            several components the first eight that vary.
 
     Returns:
         The figure.
 
     Raises:
-        InputError: If the posterior is of several galaxies, the galaxy was not measured, or the
-            figure cannot be written there.
+        InputError: If the posterior is of several galaxies, the galaxy was not measured, it has
+            no such column, or the figure cannot be written there.
     """
     import matplotlib.pyplot as plt
 
@@ -75,11 +91,19 @@ def plot_posterior(
         if measurement.bands is not None:
             figure = plt.figure(figsize=(max(6.5, 2.0 * len(measurement.bands.names)), 9.0))
             draw_bands(figure, measurement)
+        elif measurement.scene is not None and measurement.scene.draws:
+            shown = _scene_draws(measurement.scene, columns)
+            height = min(max(1.4 * shown[0].shape[1], 4.0), 9.6)
+            figure = plt.figure(figsize=(10.5, 6.4 + height))
+            parts: Any = figure.subfigures(2, 1, height_ratios=[6.4, height])
+            draw_scene(parts[0], posterior, measurement)
+            _draw_corner(parts[1], *shown)
         else:
+            shown = _unwrapped(posterior, columns)
             figure = plt.figure(figsize=(9.5, 12.6))
-            parts: Any = figure.subfigures(2, 1, height_ratios=[3.1, 9.5])
+            parts = figure.subfigures(2, 1, height_ratios=[3.1, 9.5])
             _draw_images(parts[0], posterior, measurement)
-            _draw_corner(parts[1], posterior)
+            _draw_corner(parts[1], *shown)
         if path is not None:
             with written_whole(path) as temporary:
                 figure.savefig(temporary)
@@ -135,12 +159,13 @@ def _draw_images(figure: Any, posterior: PosteriorBase, measurement: Measurement
     write_title(figure, measurement)
 
 
-def _draw_corner(figure: Any, posterior: PosteriorBase) -> None:
-    """The corner plot of the seven parameters."""
+def _draw_corner(
+    figure: Any, samples: np.ndarray, weights: Any, symbols: list[str], labels: list[str]
+) -> None:
+    """The corner plot of some columns (S, K)."""
     corner = _import_corner()
-    weights = posterior.weights()
-    samples, labels, titles = _unwrapped(posterior)
-    figure.subplots(len(PARAMETERS), len(PARAMETERS))
+    number = samples.shape[1]
+    figure.subplots(number, number)
     enough = len(samples) if weights is None else statistics.effective_sample_size(weights)
     corner.corner(
         samples,
@@ -161,34 +186,96 @@ def _draw_corner(figure: Any, posterior: PosteriorBase) -> None:
         hist_kwargs={"linewidth": 1.0},
         quiet=True,
     )
-    axes = np.array(figure.axes).reshape(len(PARAMETERS), len(PARAMETERS))
+    axes = np.array(figure.axes).reshape(number, number)
     figure.subplots_adjust(left=0.09, right=0.97, bottom=0.085, top=0.965, wspace=0.06, hspace=0.06)
-    for i, heading in enumerate(titles):
-        _finish_diagonal(axes[i, i], heading, samples[:, i], weights)
+    for i, symbol in enumerate(symbols):
+        _finish_diagonal(axes[i, i], symbol, samples[:, i], weights)
     for axis in axes.flat:
         axis.tick_params(labelsize=6.5, pad=2)
 
 
-def _finish_diagonal(axis: Axes, heading: str, draws: np.ndarray, weights: Any) -> None:
-    axis.set_title(heading, fontsize=7.5, pad=4)
+def _finish_diagonal(axis: Axes, symbol: str, draws: np.ndarray, weights: Any) -> None:
     lower, middle, upper = statistics.quantiles(draws, (0.16, 0.5, 0.84), weights)
+    axis.set_title(_interval_title(symbol, lower, middle, upper), fontsize=7.5, pad=4)
     for value, line in ((lower, ":"), (middle, "-"), (upper, ":")):
         axis.axvline(value, color="black", linestyle=line, linewidth=0.8)
 
 
-def _unwrapped(posterior: PosteriorBase) -> tuple[np.ndarray, list[str], list[str]]:
-    """Draws with circular parameters unwrapped, axis labels, and titles with intervals."""
+def _unwrapped(
+    posterior: PosteriorBase, columns: Sequence[str] | None
+) -> tuple[np.ndarray, Any, list[str], list[str]]:
+    """Draws with circular parameters unwrapped, their weights, symbols and axis labels."""
     weights = posterior.weights()
     samples = posterior.batch_samples[0].numpy().copy()
-    labels, titles = [], []
+    symbols, labels = [], []
     for i, (p, s) in enumerate(zip(PARAMETERS, parameter_summaries(posterior), strict=True)):
         if p.period is not None:
             samples[:, i] = unwrap(samples[:, i], s.value, p.period)
-        lower, middle, upper = statistics.quantiles(samples[:, i], (0.16, 0.5, 0.84), weights)
-        unit = f" [{_UNITS.get(p.unit, p.unit)}]" if p.unit else ""
-        labels.append(f"{p.symbol}{unit}")
-        titles.append(_interval_title(p.symbol, lower, middle, upper))
-    return samples, labels, titles
+        symbols.append(p.symbol)
+        labels.append(f"{p.symbol}{_in_brackets(p.unit)}")
+    chosen = [NAMES.index(name) for name in _chosen(NAMES, columns)]
+    return samples[:, chosen], weights, [symbols[i] for i in chosen], [labels[i] for i in chosen]
+
+
+def _scene_draws(
+    record: SceneRecord, columns: Sequence[str] | None
+) -> tuple[np.ndarray, Any, list[str], list[str]]:
+    """The same of a galaxy of several components: the sum's and the parts' columns."""
+    assert record.weights is not None  # noqa: S101  # several parts have draws
+    known = parameter_columns([record.best]) | {
+        p.name: (p.unit, p.meaning, p.period) for p in PARAMETERS
+    }
+    names = _chosen(list(record.draws), columns)
+    if columns is None:
+        varying = [n for n in names if np.ptp(record.draws[n]) > 0 and n not in CENTRE]
+        # The whole first, then part after part, magnitudes being told by the share.
+        shares = [n for n in varying if n.endswith("_to_total")]
+        rest = [n for n in varying if n not in shares and not n.endswith("_magnitude")]
+        names = [*rest[:1], *shares, *rest[1:]][:MOST_COLUMNS]
+    samples, symbols, labels = [], [], []
+    for name in names:
+        unit, _, period = known[name]
+        draws = record.draws[name]
+        if period is not None:
+            middle = statistics.summarise(draws, record.weights, period).value
+            draws = unwrap(draws, middle, period)
+        samples.append(draws)
+        symbols.append(symbol_of(name))
+        labels.append(f"{symbols[-1]}{_in_brackets(unit)}")
+    return np.stack(samples, 1), record.weights, symbols, labels
+
+
+def symbol_of(name: str) -> str:
+    r"""Returns the symbol of a column of a component.
+
+    Example:
+        >>> symbol_of("bulge_effective_radius"), symbol_of("bulge_to_total")
+        ('$R_{e,\\mathrm{bulge}}$', '$f_\\mathrm{bulge}$')
+    """
+    if name.endswith("_to_total"):
+        return rf"$f_\mathrm{{{name.removesuffix('_to_total')}}}$"
+    parameter = next(p for p in PARAMETERS if name.endswith(p.name))
+    symbol = parameter.symbol.strip("$")
+    part = name.removesuffix(parameter.name).strip("_")
+    if not part:
+        return f"${symbol}$"
+    base, _, index = symbol.partition("_")
+    return f"${base}_{{{index + ',' if index else ''}\\mathrm{{{part}}}}}$"
+
+
+def _chosen(known: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """The columns asked for, all of them if none were."""
+    unknown = sorted(set(columns or ()) - set(known))
+    if unknown:
+        raise InputError(
+            f"no column {unknown[0]} to plot, expected some of {', '.join(known)}. The columns of "
+            "components are there where the best scene has them."
+        )
+    return list(known if columns is None else dict.fromkeys(columns))
+
+
+def _in_brackets(unit: str) -> str:
+    return f" [{_UNITS.get(unit, unit)}]" if unit else ""
 
 
 def _interval_title(symbol: str, lower: float, middle: float, upper: float) -> str:

@@ -22,6 +22,7 @@ from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.refine.centre_box import Moved, centred
 from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
+from deeplegato_pp.inference.refine.evidence_beside import compare_beside
 from deeplegato_pp.inference.refine.rows import (
     as_drawn,
     in_force,
@@ -218,12 +219,14 @@ class Refiner:
     ) -> list[Rivals | None]:
         """Weighs each galaxy against point source and blank sky, where that can be done."""
         star_odds = self._odds(fixed)
-        beside = isinstance(draws.likelihood.coordinates, Member)
-        if self.method != "exact" or star_odds is None or beside:
+        if self.method != "exact" or star_odds is None:
             return [None] * len(posterior)
         seeds = units.content_seeds(posterior.stamps, seed)
         try:
-            comparison = compare(draws, odds=star_odds, seeds=seeds)
+            if isinstance(draws.likelihood.coordinates, Member):
+                comparison = compare_beside(draws, star_odds)
+            else:
+                comparison = compare(draws, odds=star_odds, seeds=seeds)
         except Exception as error:
             if len(posterior) > 1:
                 raise  # each is tried alone: the others' comparison must not be lost

@@ -120,7 +120,7 @@ def placed(
     w: Float[Tensor, "7"],
     neighbours: Neighbours,
     fixed: Mapping[str, float] | None = None,
-) -> tuple[Group, Float[Tensor, " f"]]:
+) -> tuple[Group[Placed], Float[Tensor, " f"]]:
     """Returns the coordinates of a group, and where to begin: every galaxy where it is listed.
 
     Args:
@@ -139,7 +139,7 @@ def placed(
     first[CENTER_X:] = place
     boxes = [box, *(about(box, *p.tolist()) for p in places[1:])]
     members = [
-        Placed(b, tuple(p.tolist()), float(s), dict(fixed or {}) if i == 0 else None)
+        Placed(b, (float(p[0]), float(p[1])), float(s), fixed if i == 0 else None)
         for i, (b, p, s) in enumerate(zip(boxes, places, spread, strict=True))
     ]
     values = [first, *guess]
@@ -148,7 +148,7 @@ def placed(
 
 
 def fit_group(
-    likelihood: Likelihood, group: Group, start: Float[Tensor, " f"]
+    likelihood: Likelihood, group: Group[Placed], start: Float[Tensor, " f"]
 ) -> tuple[Fit, Likelihood]:
     """Returns the optimum of a group, one row, and the likelihood with what is none of it masked.
 
@@ -184,7 +184,9 @@ def fit_group(
     return best, masked
 
 
-def with_best_fluxes(batches: Batches, group: Group, u: Float[Tensor, " f"]) -> Float[Tensor, " f"]:
+def with_best_fluxes(
+    batches: Batches, group: Group[Placed], u: Float[Tensor, " f"]
+) -> Float[Tensor, " f"]:
     """Returns a point with the fluxes that fit best, none of them negative, all else as it is.
 
     Args:
@@ -212,7 +214,9 @@ def with_best_fluxes(batches: Batches, group: Group, u: Float[Tensor, " f"]) -> 
     return torch.cat(parts)
 
 
-def foreign(likelihood: Likelihood, group: Group, u: Float[Tensor, " f"]) -> Bool[Tensor, "1 n n"]:
+def foreign(
+    likelihood: Likelihood, group: Group[Placed], u: Float[Tensor, " f"]
+) -> Bool[Tensor, "1 n n"]:
     """Returns light far from every member of a group: pixels 5 sigma above the sky.
 
     Args:
@@ -229,7 +233,7 @@ def foreign(likelihood: Likelihood, group: Group, u: Float[Tensor, " f"]) -> Boo
 
 
 def _unexplained(
-    likelihood: Likelihood, group: Group, given: Bool[Tensor, "1 n n"], best: Fit
+    likelihood: Likelihood, group: Group[Placed], given: Bool[Tensor, "1 n n"], best: Fit
 ) -> Bool[Tensor, "1 n n"]:
     """Pixels off the group's image, and outside 1.5 R_e of all members."""
     found = torch.ones_like(given[0])
@@ -248,7 +252,7 @@ def _outside(profiles: Float[Tensor, "c 7 1"], size: int, scale: float) -> Bool[
     return xx * dx**2 + xy * dx * dy + yy * dy**2 > 1.0
 
 
-def _shrunk(group: Group, u: Float[Tensor, " f"], factor: float) -> Float[Tensor, " f"]:
+def _shrunk(group: Group[Placed], u: Float[Tensor, " f"], factor: float) -> Float[Tensor, " f"]:
     """A point with all radii multiplied, as far as the priors reach."""
     parts = []
     for member, part in zip(group.members, group.split(u), strict=True):
