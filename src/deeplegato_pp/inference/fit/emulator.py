@@ -32,16 +32,16 @@ error of a tenth of that distance is granted."""
 NODES = 32
 """Images of which sums are made to begin with."""
 
-MORE_NODES = 16
+MORE_NODES = 40
 """Images added while sums do not reach all draws that matter."""
 
-MOST_NODES = 176
+MOST_NODES = 180
 """Images beyond which the galaxy's draws are rendered."""
 
 CHECKS = 16
 """Draws at which ln L of sums is compared with that of rendered images."""
 
-_DISTANCE = 0.06
+_DISTANCE = 0.04
 """Distance from the span that is good enough to begin with: of this order is the error of ln L.
 [sigmas of the noise]"""
 
