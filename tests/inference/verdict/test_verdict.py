@@ -47,6 +47,11 @@ def with_star(image):
     return image
 
 
+def with_companion(image):
+    image[70:76, 78:84] += 60.0
+    return image
+
+
 def upside_down(image):
     return -image
 
@@ -66,15 +71,25 @@ def elsewhere(image):
 @pytest.mark.parametrize(
     ("spoil", "width", "flags", "quality"),
     [
-        (with_star, 0.02, {"neighbour"}, "caution"),
+        (with_star, 0.02, {"neighbour_held"}, "good"),
+        (with_companion, 0.02, {"neighbour", "mean_off"}, "bad"),
         (upside_down, 0.02, {"poor_fit", "gross_misfit", "undetected"}, "bad"),
         (flattened, 0.02, {"saturated"}, "bad"),
         (np.zeros_like, 0.02, {"no_contrast", "noise_mismatch", "undetected"}, "bad"),
         (elsewhere, 0.02, {"mean_off"}, "bad"),
-        (noisier, 0.02, {"noise_mismatch"}, "caution"),
+        (noisier, 0.02, {"noise_measured"}, "good"),
         (lambda image: 1.3 * image, 1e-3, {"poor_fit", "mean_off"}, "bad"),
     ],
-    ids=["star", "upside-down", "saturated", "zeros", "elsewhere", "noisier", "brighter"],
+    ids=[
+        "star",
+        "companion",
+        "upside-down",
+        "saturated",
+        "zeros",
+        "elsewhere",
+        "noisier",
+        "brighter",
+    ],
 )
 def test_what_is_wrong_is_said(spoil, width, flags, quality):
     row = verdict(spoil(truth_image().numpy()), width)
@@ -117,8 +132,13 @@ def test_correlated_noise_has_a_range_and_is_expected_where_it_is_told():
     (remark,) = verdicts.outside_training(prepare(told), 3.0, 4.0, ranges)
     assert "noise_correlation 4" in remark
     predictor = Predictor(FakeModel(TRUTH, 0.02), "cpu")
-    assert "noise_mismatch" in predictor.posterior(observe(image), 300).flag_names
-    assert "noise_mismatch" not in predictor.posterior(told, 300).flag_names
+    untold = predictor.posterior(observe(image), 300, widths="noise")
+    assert "noise_mismatch" in untold.flag_names
+    assert "noise_mismatch" not in predictor.posterior(told, 300, widths="noise").flag_names
+    # Honest widths are those of the noise that was measured.
+    measured = predictor.posterior(observe(image), 300)
+    assert "noise_measured" in measured.flag_names
+    assert measured.measurements[0].widening.noise == pytest.approx(1.9, abs=0.2)
 
 
 def test_the_visible_side_has_a_range_too():
@@ -145,7 +165,7 @@ def test_features_unlike_those_of_training_images(monkeypatch):
 def test_refining_makes_the_verdict_anew():
     predictor = Predictor(FakeModel(TRUTH, 0.03), "cpu")
     network = predictor.posterior(observe(with_star(truth_image().numpy()), pixel_scale=0.05), 200)
-    assert "neighbour" in network.flag_names
+    assert "neighbour_held" in network.flag_names
     exact = predictor.refine(network, ess=60, star_odds=None)
     assert "neighbours_masked" in exact.flag_names
     assert "neighbour" not in exact.flag_names

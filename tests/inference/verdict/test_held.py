@@ -1,0 +1,73 @@
+"""What honest error bars answer for, and what they do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.background import measured_noise, pull_of_light
+from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.verdict.held import held_by_widths
+
+BOTH = int(Flag.NOISE_MISMATCH | Flag.NEIGHBOUR | Flag.PADDED)
+
+
+def widening(noise: float, light: float, judged: bool = True) -> Widening:
+    eye = torch.eye(7, dtype=torch.float64)
+    return Widening(eye[:1], eye[None], eye[None], eye, eye[0], 20, judged, noise, light)
+
+
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        (widening(1.5, 0.1), Flag.NOISE_MEASURED | Flag.NEIGHBOUR_HELD),
+        (widening(0.6, 0.9), Flag.NOISE_MEASURED | Flag.NEIGHBOUR),
+        (widening(0.2, 0.1), Flag.NOISE_MISMATCH | Flag.NEIGHBOUR_HELD),
+        (widening(8.0, 0.9), Flag.NOISE_MISMATCH | Flag.NEIGHBOUR),
+        (widening(1.5, 0.1, judged=False), Flag.NOISE_MISMATCH | Flag.NEIGHBOUR),
+        (None, Flag.NOISE_MISMATCH | Flag.NEIGHBOUR),
+    ],
+)
+def test_objections_are_answered_where_widths_hold_them(found, left):
+    assert held_by_widths(BOTH, found) == int(left | Flag.PADDED)
+    assert held_by_widths(int(Flag.PADDED), found) == int(Flag.PADDED)
+
+
+def test_remarks_are_objections_to_widths_of_the_stated_noise():
+    for remark in (Flag.NOISE_MEASURED, Flag.NEIGHBOUR_HELD):
+        assert Flag.quality(remark, refined=True) == "caution"
+        assert Flag.quality(remark, refined=True, honest=True) == "good"
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (1.05, 1.0), (1.5, 1.5), (0.6, 0.6)])
+def test_the_backgrounds_noise_is_measured_where_the_map_is_wrong(factor, expected):
+    noise = torch.randn(96, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    everywhere = torch.ones(96, 96, dtype=torch.bool)
+    assert measured_noise(factor * noise, everywhere, 1.0) == pytest.approx(expected, rel=0.12)
+    few = torch.zeros_like(everywhere)
+    few[:4, :4] = True
+    assert measured_noise(factor * noise, few, 1.0) == 1.0  # too few pixels to tell
+
+
+def test_the_pull_of_light_is_what_masking_it_takes_away():
+    generator = torch.Generator().manual_seed(1)
+    derivatives = 30.0 * torch.randn(3, 24, 24, generator=generator, dtype=torch.float64)
+    data = torch.randn(24, 24, generator=generator, dtype=torch.float64)
+    light = torch.zeros(24, 24, dtype=torch.bool)
+    light[5:7, 5:7] = True
+    data[light] += 40.0
+    good, variance = torch.ones_like(light), torch.full_like(data, 2.0)
+
+    def optimum(used):
+        g = derivatives.flatten(1) * used.flatten()
+        information = g @ g.T / 2.0 + torch.eye(3, dtype=torch.float64)
+        return torch.linalg.solve(information, g @ data.flatten() / 2.0)
+
+    u = optimum(good)
+    residual = data - (u @ derivatives.flatten(1)).reshape(24, 24)
+    spared = good.clone()
+    spared[3:9, 3:9] = False
+    pull = pull_of_light(derivatives, residual, variance, good, light)
+    # Linear, but for the prior's own pull on the rest.
+    assert u - optimum(spared) == pytest.approx(pull, abs=2e-3 * float(pull.abs().max()))
