@@ -31,6 +31,7 @@ def main() -> None:
     run.add_argument("work", type=Path)
     run.add_argument("-n", "--numbers", type=int, nargs=2, default=(200, 100))
     run.add_argument("--data", type=Path, help="folder of real galaxies with cases.ecsv")
+    run.add_argument("--every", type=int, default=1, help="fit every so many of the simulations")
     run.add_argument("--programs", nargs="*", default=[], help="parts of names; all if none")
     run.add_argument("--environments", type=Path, help="WORK/environments if not given")
     report = commands.add_parser("report", help="tables and figures of what was run")
@@ -57,7 +58,7 @@ def main() -> None:
             for home in sorted((args.work / "sets").iterdir(), reverse=True)
         }
         for program in programs:
-            runner.run(program, args.work, found, environments)
+            runner.run(program, args.work, found, environments, args.every)
         table = runner.collect(args.work, list(PROGRAMS))
         print(f"{table.num_rows} answers in {args.work / 'answers.parquet'}")
     elif args.command == "report":

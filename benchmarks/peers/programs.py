@@ -47,11 +47,11 @@ PROGRAMS = (
     Program("DeepLeGATo++ exact, noise widths", "deeplegato", "exact", user_lines=4),
     Program("DeepLeGATo++ exact, honest widths", "deeplegato", "honest", user_lines=4),
     Program("pyimfit LM", "imfit", "LM", ("pyimfit==1.1",), user_lines=15),
-    Program("pysersic MAP", "pysersic_", "map", PYSERSIC, share=4, user_lines=4),
-    Program("pysersic Laplace", "pysersic_", "laplace", PYSERSIC, share=4, user_lines=4),
-    Program("pysersic SVI", "pysersic_", "svi-mvn", PYSERSIC, share=4, user_lines=4),
+    Program("pysersic MAP", "pysersic_", "map", PYSERSIC, share=2, real=False, user_lines=4),
+    Program("pysersic Laplace", "pysersic_", "laplace", PYSERSIC, share=2, user_lines=4),
+    Program("pysersic SVI", "pysersic_", "svi-mvn", PYSERSIC, share=2, real=False, user_lines=4),
     Program(
-        "pysersic NUTS", "pysersic_", "nuts", PYSERSIC, 300.0, share=20, real=False, user_lines=4
+        "pysersic NUTS", "pysersic_", "nuts", PYSERSIC, 300.0, share=10, real=False, user_lines=4
     ),
     Program("AstroPhot LM", "astrophot_", "lm", ASTROPHOT, user_lines=9),
     Program("AstroPhot BatchLM", "astrophot_", "batch", ASTROPHOT, user_lines=12),

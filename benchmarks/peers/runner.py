@@ -24,7 +24,13 @@ START_LIMIT = 300.0
 """Time that a program may take to be imported, and to compile for its first galaxy. [s]"""
 
 
-def run(program: Program, work: Path, sets: dict[str, list[Path]], environments: Path) -> None:
+def run(
+    program: Program,
+    work: Path,
+    sets: dict[str, list[Path]],
+    environments: Path,
+    every: int = 1,
+) -> None:
     """Fits what is left to fit of every set.
 
     Args:
@@ -32,6 +38,7 @@ def run(program: Program, work: Path, sets: dict[str, list[Path]], environments:
         work: Folder of the answers.
         sets: Files of galaxies, by set.
         environments: Folder of the environments.
+        every: Every how many simulated galaxies are fitted, beside the program's own share.
     """
     for name, paths in sets.items():
         log = work / "answers" / name / f"{program.name}.jsonl"
@@ -39,7 +46,7 @@ def run(program: Program, work: Path, sets: dict[str, list[Path]], environments:
         done = {line["id"] for line in read(log) if "id" in line}
         if name == "real" and not program.real:
             continue
-        wanted = paths if name == "real" else paths[:: program.share]
+        wanted = paths if name == "real" else paths[:: program.share * every]
         left = [p for p in wanted if p.stem not in done]
         if not left:
             continue
