@@ -7,6 +7,7 @@ narrower or wider by some per cent, with and without an error of the PSF's width
     python benchmarks/psf_error.py small        # galaxies of R_e 0.8 px, a quarter of the FWHM
     python benchmarks/psf_error.py wings        # PSFs whose arrays miss part of their light
     python benchmarks/psf_error.py coverage     # simulations whose PSFs are off by 2 % at random
+    python benchmarks/psf_error.py frozen       # ln L with the change of the PSF's width at each draw
     python benchmarks/psf_error.py cost         # CPU time, one thread
 """
 
@@ -208,6 +209,31 @@ def coverage(predictor: Predictor, seeds: int) -> None:
             )
 
 
+def frozen(predictor: Predictor, seeds: int) -> None:
+    """Scatter of ln L among posterior draws when the PSF's error acts at each, not at the mode."""
+    true = fine_psf()
+    cases = [(2e3, 0.8), (1e4, 0.8), (300.0, 5.0), (3e3, 5.0), (3e4, 5.0), (3e4, 1.5), (1e4, 0.0)]
+    seen = [observe(f, r, 1.5, 0.7, psf_of(), 40, true=true, psf_error=0.02) for f, r in cases]
+    _, posterior = refined(predictor, seen, 0.02)
+    rows = torch.zeros(1, dtype=torch.long)
+    for i, (flux, radius) in enumerate(cases):
+        m = posterior.measurements[i]
+        likelihood = m.likelihood()
+        w = posterior.under_noise().batch_w[i][posterior.choose(20 * seeds)[i]]
+        u = likelihood.coordinates.project(w)
+        change = []
+        for point in u:
+            before = float(likelihood.log_likelihood_row(0, point[None]))
+            other = likelihood.replace()
+            other.freeze(rows, point[None])
+            change.append(float(other.log_likelihood_row(0, point[None])) - before)
+        print(
+            f"F {flux:6.0f} R_e {radius}: ln L changes by {np.mean(change):+.3f} on average, "
+            f"scatter {np.std(change):.3f}",
+            flush=True,
+        )
+
+
 def cost(predictor: Predictor, seeds: int) -> None:
     """CPU time of refining, with and without, interleaved."""
     torch.set_num_threads(1)
@@ -240,7 +266,7 @@ def cost(predictor: Predictor, seeds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["stars", "small", "wings", "coverage", "cost"])
+    parser.add_argument("what", choices=["stars", "small", "wings", "coverage", "frozen", "cost"])
     parser.add_argument("--seeds", type=int, default=2, help="noise realisations, or galaxies")
     arguments = parser.parse_args()
     predictor = Predictor.from_pretrained(device="cpu")
