@@ -7,7 +7,7 @@ narrower or wider by some per cent, with and without an error of the PSF's width
     python benchmarks/psf_error.py small        # galaxies of R_e 0.8 px, a quarter of the FWHM
     python benchmarks/psf_error.py wings        # PSFs whose arrays miss part of their light
     python benchmarks/psf_error.py coverage     # simulations whose PSFs are off by 2 % at random
-    python benchmarks/psf_error.py frozen       # ln L with the change of the PSF's width at each draw
+    python benchmarks/psf_error.py frozen       # ln L if the error acted at each draw
     python benchmarks/psf_error.py cost         # CPU time, one thread
 """
 

@@ -29,7 +29,8 @@ FITS = 200
 def naive_covariance(fits: LinearFits) -> Tensor:
     """H^-1 (J + 1) H^-1 with J as it comes: no correction, no shrinkage, no floor."""
     scores = block_scores(fits.images, fits.blocks)
-    j = scores.blocks.mT @ scores.blocks + torch.eye(7).double()
+    blocks = scores.blocks[..., :7]
+    j = blocks.mT @ blocks + torch.eye(7).double()
     inverse = torch.linalg.inv(fits.precision)
     return inverse @ j @ inverse
 
@@ -119,9 +120,13 @@ def test_scores_are_the_likelihood_s_gradient(gain, correlation, error, sky):
     scores = block_scores(images, blocks)
     # The sky's own determinant moves with the variance: a term of order 1/pixels is left out.
     tolerance = 0.0 if math.isinf(gain) and error == 0 else 0.05 * float(expected.abs().max())
-    torch.testing.assert_close(scores.blocks.sum(1), expected, rtol=1e-9, atol=tolerance + 1e-9)
+    found = scores.blocks.sum(1)[:, : expected.shape[1]]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=tolerance + 1e-9)
     assert scores.used.sum(1).tolist() == [7, 7]
-    without_sky = scores.block_fisher.sum(1) - scores.fisher
+    torch.testing.assert_close(scores.block_fisher.sum(1), scores.fisher)
+    of_all = scores.fisher + torch.eye(scores.fisher.shape[-1]).double()
+    dim = expected.shape[1]
+    without_sky = of_all[:, :dim, :dim] - scores.marginal(of_all)
     value = torch.linalg.eigvalsh(without_sky)  # the sky takes information of rank one
     assert bool((value[:, :-1].abs() < 1e-9 * value[:, -1:]).all())
 
@@ -150,19 +155,22 @@ def test_noise_scatter_is_the_variance_of_the_score():
         every,
     )
     scores = block_scores(images, torch.zeros(shape, dtype=torch.long))
-    inverse = torch.linalg.inv(torch.linalg.cholesky(scores.noise[0]))
-    white = inverse @ torch.cov(scores.blocks[:, 0].T) @ inverse.T
+    of_all = scores.fisher[:1] + torch.eye(4).double()
+    noise = scores.scatter_of_coordinates(scores.noise[:1], of_all)[0]
+    inverse = torch.linalg.inv(torch.linalg.cholesky(noise))
+    white = inverse @ torch.cov(scores.blocks[:, 0, :3].T) @ inverse.T
     torch.testing.assert_close(white, torch.eye(3).double(), rtol=0, atol=0.1)
 
 
 def test_leverage_correction_gives_back_the_scores_of_the_true_parameters():
     fits = LinearFits(FITS, 50.0)
     scores = block_scores(fits.images, fits.blocks)
-    h = fits.precision.expand(FITS, 7, 7)
-    expected = scores.fisher.diagonal(dim1=-2, dim2=-1).mean(0)
+    h = torch.eye(8).double().expand(FITS, 8, 8).clone()  # of the sky nothing is to be learnt
+    h[:, :7, :7] = fits.precision
+    expected = scores.fisher.diagonal(dim1=-2, dim2=-1).mean(0)[:7]
 
     def scatter(blocks: Tensor) -> Tensor:
-        return (blocks**2).sum(1).mean(0) / expected
+        return (blocks[..., :7] ** 2).sum(1).mean(0) / expected
 
     raw, corrected = scatter(scores.blocks), scatter(leverage_corrected(scores, h))
     assert float(raw.max()) < 0.92
@@ -264,3 +272,24 @@ def test_rescaled_widths_are_those_of_other_coordinates():
     moved = rescaled.transform @ own @ rescaled.transform.mT
     assert torch.allclose(moved, rescaled.covariance, rtol=1e-6, atol=1e-12)
     assert torch.equal(rescaled.inflation, found.inflation)
+
+
+def test_what_a_template_explains_is_no_structure():
+    """A template like the light itself, whose amplitude scatters as its prior says."""
+    fits = LinearFits(FITS, 50.0)
+    light, basis = light_and_basis(50.0)
+    change = 0.05 * light  # brighter by 5 %, a direction that the parameters have too
+    amplitude = torch.randn(FITS, generator=torch.Generator().manual_seed(4)).double()
+    templates = Templates.of(torch.zeros(FITS).double(), SIZE, change.expand(FITS, SIZE, SIZE))
+    g = torch.cat([basis.flatten(1), change.flatten()[None]])
+    precision = g / fits.images.variance[0].flatten() @ g.T + torch.eye(8).double()
+    data = fits.images.residual + amplitude[:, None, None] * change
+    data = data + (fits.offset @ basis.flatten(1)).reshape(data.shape)
+    fitted = (data / fits.images.variance).flatten(1) @ g.T @ torch.linalg.inv(precision)
+    left = data - (fitted @ g).reshape(data.shape)
+    found = sandwich(replace(fits.images, templates=templates, residual=left), fits.blocks)
+    covariance = torch.linalg.inv(precision)[:7, :7]
+    torch.testing.assert_close(found.noise_covariance[0], covariance, rtol=1e-6, atol=1e-9)
+    assert float(found.inflation.median()) < 1.15
+    inside = (fitted[:, :7].abs() < found.covariance.diagonal(dim1=1, dim2=2).sqrt()).double()
+    assert 0.6 < float(inside.mean()) < 0.78

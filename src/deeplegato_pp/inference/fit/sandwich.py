@@ -77,13 +77,18 @@ class ModeImages:
 class Scores:
     """Sums over pixels that a sandwich is made of.
 
+    The templates' amplitudes (constant sky, error of the PSF's width) are parameters like others
+    here, the last T of the D, with the prior N(0, I) that the coordinates w have: what a block says
+    of them counts for and against what it says of w.
+
     Attributes:
-        fisher: F, the information of the likelihood, templates marginalised, with shape (B, D, D).
+        fisher: F, the information of the pixels, with shape (B, D, D).
         noise: J_0, the score's variance if the stated noise were all, with shape (B, D, D).
         blocks: Score of each block, with shape (B, K, D); 0 of one without pixels.
         block_fisher: Information of each block, with shape (B, K, D, D).
         used: Whether a block has pixels, with shape (B, K).
         pixels: Unmasked pixels, with shape (B,).
+        amplitudes: T.
     """
 
     fisher: Float[Tensor, "b d d"]
@@ -92,6 +97,32 @@ class Scores:
     block_fisher: Float[Tensor, "b k d d"]
     used: Bool[Tensor, "b k"]
     pixels: Int[Tensor, " b"]
+    amplitudes: int
+
+    def marginal(self, precision: Float[Tensor, "b d d"]) -> Float[Tensor, "b p p"]:
+        """Returns the precision of the coordinates alone, the amplitudes integrated out."""
+        own, mixed, theirs = self._parts(precision)
+        return own - mixed @ torch.linalg.solve(theirs, mixed.mT)
+
+    def scatter_of_coordinates(
+        self, scatter: Float[Tensor, "b d d"], precision: Float[Tensor, "b d d"]
+    ) -> Float[Tensor, "b p p"]:
+        """Returns what scatter of all scores, and the amplitudes' prior, is for the coordinates.
+
+        Args:
+            scatter: J, with shape (B, D, D).
+            precision: H, with shape (B, D, D).
+        """
+        _, mixed, theirs = self._parts(precision)
+        follow = torch.linalg.solve(theirs, mixed.mT)  # how the amplitudes follow
+        own, with_them, of_them = self._parts(scatter)
+        crossed = with_them @ follow
+        identity = torch.eye(self.amplitudes).to(scatter)
+        return own - crossed - crossed.mT + follow.mT @ (of_them + identity) @ follow
+
+    def _parts(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n = matrix.shape[-1] - self.amplitudes
+        return matrix[..., :n, :n], matrix[..., :n, n:], matrix[..., n:, n:]
 
 
 @dataclass(frozen=True)
@@ -143,14 +174,14 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     r"""Returns the score of each block of pixels, its variance under the noise, and F.
 
     A pixel's part in the score is :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]`, r the residual less
-    the fitted templates: with them the derivative of the likelihood with templates marginalised.
-    All of it is divided by the noise's correlation c, as the likelihood is.
+    the fitted templates: of the coordinates it is the derivative of the likelihood with templates
+    marginalised. All of it is divided by the noise's correlation c, as the likelihood is.
 
     Args:
         images: At the modes.
         blocks: Block of each pixel, from 0, with shape (B, N, N).
     """
-    batch, dim = images.derivatives.shape[:2]
+    batch = len(images.derivatives)
     good = (~images.mask).flatten(1)
     c = images.noise_correlation.double()[:, None]
 
@@ -161,35 +192,33 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     residual = pixels(images.residual, 0.0)
     ratio = pixels(images.noise_variance, 0.0) / variance
     slope = pixels(images.variance_slope, 0.0) / variance
-    g = torch.where(good[:, None], images.derivatives.double().flatten(2), 0.0)
+    slopes = torch.where(good[:, None], images.derivatives.double().flatten(2), 0.0)
+    templates = torch.where(good[:, None], images.templates.images.to(slopes).flatten(2), 0.0)
+    g = torch.cat([slopes, templates], 1)
+    of_variance = torch.cat([slopes, torch.zeros_like(templates)], 1)
     weight = good / (c * variance)
     excess = 0.5 * good * slope**2 / c  # information in the variance's own change
+    fisher = (g * weight[:, None]) @ g.mT + (of_variance * excess[:, None]) @ of_variance.mT
+    noise = (g * (ratio * weight)[:, None]) @ g.mT
+    noise = noise + (of_variance * (excess * ratio**2)[:, None]) @ of_variance.mT
 
-    t = images.templates.images.flatten(2)
-    shared = (g * weight[:, None]) @ t.mT
-    covariance = torch.linalg.inv((t * weight[:, None]) @ t.mT + torch.eye(t.shape[1]).to(t))
-    # G times the inverse of the covariance of pixels and templates.
-    clean = (g - shared @ covariance @ t) * weight[:, None]
-    fisher = clean @ g.mT + (g * excess[:, None]) @ g.mT
-
-    left = clean @ t.mT
-    noise = torch.einsum("bdp,bp,bep->bde", clean, c * ratio * variance, clean) + left @ left.mT
-    noise = noise + torch.einsum("bdp,bp,bep->bde", g, excess * ratio**2, g)
-
-    per_pixel = weight * residual + 0.5 * good * (residual**2 / variance - 1.0) * slope / c
+    change = 0.5 * good * (residual**2 / variance - 1.0) * slope / c
+    per_pixel = g * (weight * residual)[:, None] + of_variance * change[:, None]
+    dim = g.shape[1]
     number = int(blocks.max()) + 1
     index = blocks.flatten(1)
     scores = g.new_zeros(batch, dim, number)
-    scores.scatter_add_(2, index[:, None].expand(-1, dim, -1), g * per_pixel[:, None])
+    scores.scatter_add_(2, index[:, None].expand(-1, dim, -1), per_pixel)
     pairs = torch.triu_indices(dim, dim, device=g.device)
-    products = g[:, pairs[0]] * (g * (weight + excess)[:, None])[:, pairs[1]]
+    products = g[:, pairs[0]] * (g * weight[:, None])[:, pairs[1]]
+    products += of_variance[:, pairs[0]] * (of_variance * excess[:, None])[:, pairs[1]]
     sums = g.new_zeros(batch, len(pairs[0]), number)
     sums.scatter_add_(2, index[:, None].expand(-1, len(pairs[0]), -1), products)
     block_fisher = g.new_zeros(batch, number, dim, dim)
     block_fisher[:, :, pairs[0], pairs[1]] = sums.mT
     block_fisher[:, :, pairs[1], pairs[0]] = sums.mT
     used = g.new_zeros(batch, number).scatter_add_(1, index, good.to(g)) > 0
-    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1))
+    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1), templates.shape[1])
 
 
 def summed(parts: Sequence[Scores]) -> Scores:
@@ -199,18 +228,41 @@ def summed(parts: Sequence[Scores]) -> Scores:
         parts: By band; a number means the same piece of sky in each.
     """
     number = max(p.used.shape[1] for p in parts)
+    own = parts[0].fisher.shape[-1] - parts[0].amplitudes
+    total = own + sum(p.amplitudes for p in parts)
+    found, first = [], own
+    for p in parts:
+        # Each band has amplitudes of its own.
+        place = torch.tensor([*range(own), *range(first, first + p.amplitudes)])
+        first += p.amplitudes
+        wide = p.fisher.new_zeros(len(place), total)
+        wide[torch.arange(len(place)), place] = 1.0
+        found.append(_placed(p, wide, number))
+    return Scores(
+        torch.stack([p.fisher for p in found]).sum(0),
+        torch.stack([p.noise for p in found]).sum(0),
+        torch.stack([p.blocks for p in found]).sum(0),
+        torch.stack([p.block_fisher for p in found]).sum(0),
+        torch.stack([p.used for p in found]).any(0),
+        torch.stack([p.pixels for p in found]).sum(0),
+        total - own,
+    )
+
+
+def _placed(scores: Scores, wide: Float[Tensor, "d e"], number: int) -> Scores:
+    """Scores among more parameters and blocks, of which those that are not theirs are zero."""
 
     def padded(array: Tensor) -> Tensor:
         missing = number - array.shape[1]
         return torch.cat([array, array.new_zeros(len(array), missing, *array.shape[2:])], 1)
 
-    return Scores(
-        torch.stack([p.fisher for p in parts]).sum(0),
-        torch.stack([p.noise for p in parts]).sum(0),
-        torch.stack([padded(p.blocks) for p in parts]).sum(0),
-        torch.stack([padded(p.block_fisher) for p in parts]).sum(0),
-        torch.stack([padded(p.used) for p in parts]).any(0),
-        torch.stack([p.pixels for p in parts]).sum(0),
+    return replace(
+        scores,
+        fisher=wide.T @ scores.fisher @ wide,
+        noise=wide.T @ scores.noise @ wide,
+        blocks=padded(scores.blocks @ wide),
+        block_fisher=padded(wide.T @ scores.block_fisher @ wide),
+        used=padded(scores.used),
     )
 
 
@@ -380,26 +432,39 @@ def sandwich_of(
         parameters: Parameters that one image tells, for which there must be blocks enough; all if
             None.
     """
-    dim = scores.fisher.shape[-1]
+    every = torch.eye(scores.fisher.shape[-1]).to(scores.fisher)
+    full = scores.fisher + every
+    h = scores.marginal(full)
+    dim = h.shape[-1]
+    identity = every[:dim, :dim]
+    if precision is not None:
+        full[:, :dim, :dim] += precision - h
+        h = precision
     parameters = dim if parameters is None else parameters
-    identity = torch.eye(dim).to(scores.fisher)
-    h = scores.fisher + identity if precision is None else precision
     count = scores.used.sum(1)
     judged = (count >= BLOCKS_PER_PARAMETER * parameters) & (
         scores.pixels >= PIXELS_PER_PARAMETER * parameters
     )
-    j = scores.noise
+    j0 = scores.scatter_of_coordinates(scores.noise, full)
+    j = j0
     for part in (scores, join_opposite(scores, sectors)):
-        found = shrunk_scatter(leverage_corrected(part, h), scores.noise, shrinkage)
+        scatter = shrunk_scatter(leverage_corrected(part, full), scores.noise, shrinkage)
+        found = scores.scatter_of_coordinates(scatter, full)
         # H stands on both sides of a covariance, so it is J + 1 that decides which is larger.
         j = larger(found + identity, j + identity) - identity
-    j = torch.where(judged[:, None, None], j, scores.noise)
+    j = torch.where(judged[:, None, None], j, j0)
     inverse = torch.linalg.inv(h)
     inverse = 0.5 * (inverse + inverse.mT)
-    own = inverse @ (scores.noise + identity) @ inverse
+    own = inverse @ (j0 + identity) @ inverse
     honest = inverse @ (j + identity) @ inverse
     moved = torch.where(judged[:, None, None], affine_map(inverse, honest), identity)
     widths = honest.diagonal(dim1=-2, dim2=-1) / own.diagonal(dim1=-2, dim2=-1)
-    return Sandwich(
-        scores.fisher, h, scores.noise, j, honest, own, moved, widths.sqrt(), count, judged
-    )
+    fisher = scores.marginal(scores.fisher + _of_amplitudes(every, dim))
+    return Sandwich(fisher, h, j0, j, honest, own, moved, widths.sqrt(), count, judged)
+
+
+def _of_amplitudes(identity: Float[Tensor, "d d"], dim: int) -> Float[Tensor, "d d"]:
+    """The prior's precision of the amplitudes alone."""
+    found = identity.clone()
+    found[:dim] = 0.0
+    return found
