@@ -119,10 +119,11 @@ def test_scores_are_the_likelihood_s_gradient(gain, correlation, error, sky):
     scores = block_scores(images, blocks)
     # The sky's own determinant moves with the variance: a term of order 1/pixels is left out.
     tolerance = 0.0 if math.isinf(gain) and error == 0 else 0.05 * float(expected.abs().max())
-    torch.testing.assert_close(scores.blocks.sum(1), expected, rtol=1e-9, atol=tolerance + 1e-9)
+    total = scores.blocks.sum(1) + scores.further.sum(1)
+    torch.testing.assert_close(total, expected, rtol=1e-9, atol=tolerance + 1e-9)
     assert scores.used.sum(1).tolist() == [7, 7]
-    without_sky = scores.block_fisher.sum(1) - scores.fisher
-    value = torch.linalg.eigvalsh(without_sky)  # the sky takes information of rank one
+    prior = scores.fisher - scores.block_fisher.sum(1)
+    value = torch.linalg.eigvalsh(prior)  # what the sky's prior knows has rank one
     assert bool((value[:, :-1].abs() < 1e-9 * value[:, -1:]).all())
 
 
@@ -151,8 +152,22 @@ def test_noise_scatter_is_the_variance_of_the_score():
     )
     scores = block_scores(images, torch.zeros(shape, dtype=torch.long))
     inverse = torch.linalg.inv(torch.linalg.cholesky(scores.noise[0]))
-    white = inverse @ torch.cov(scores.blocks[:, 0].T) @ inverse.T
+    total = scores.blocks[:, 0] + scores.further.sum(1)
+    white = inverse @ torch.cov(total.T) @ inverse.T
     torch.testing.assert_close(white, torch.eye(3).double(), rtol=0, atol=0.1)
+
+
+def test_a_template_that_mimics_a_parameter_does_not_widen_a_right_model():
+    """What a template explains is no scatter of the score, nor does it lend a block leverage."""
+    fits = LinearFits(FITS, 50.0)
+    g = fits.images.derivatives[:1]
+    mimic = 0.9 * g[:, 1] + 0.3 * g[:, 2]  # of the size, nearly
+    sky = torch.zeros(FITS, dtype=torch.float64)
+    templates = Templates.of(sky, SIZE, 2.0 * mimic.expand(FITS, SIZE, SIZE))
+    found = sandwich(replace(fits.images, templates=templates), fits.blocks)
+    known = sandwich(fits.images, fits.blocks)
+    assert float(found.noise_covariance[0, 1, 1]) > 3.0 * float(known.noise_covariance[0, 1, 1])
+    assert float(found.inflation.median()) < 1.1
 
 
 def test_leverage_correction_gives_back_the_scores_of_the_true_parameters():

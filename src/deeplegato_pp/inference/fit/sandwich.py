@@ -84,6 +84,8 @@ class Scores:
         block_fisher: Information of each block, with shape (B, K, D, D).
         used: Whether a block has pixels, with shape (B, K).
         pixels: Unmasked pixels, with shape (B,).
+        further: Scores that belong to no piece of the sky, of the templates' priors, with shape
+            (B, M, D).
     """
 
     fisher: Float[Tensor, "b d d"]
@@ -92,6 +94,7 @@ class Scores:
     block_fisher: Float[Tensor, "b k d d"]
     used: Bool[Tensor, "b k"]
     pixels: Int[Tensor, " b"]
+    further: Float[Tensor, "b m d"]
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,10 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     r"""Returns the score of each block of pixels, its variance under the noise, and F.
 
     A pixel's part in the score is :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]`, r the residual less
-    the fitted templates: with them the derivative of the likelihood with templates marginalised.
-    All of it is divided by the noise's correlation c, as the likelihood is.
+    the fitted templates and G the part of the derivatives that templates cannot mimic. What the
+    templates' priors add belongs to no block: with it the sum is the derivative of the likelihood
+    with templates marginalised. All of it is divided by the noise's correlation c, as the
+    likelihood is.
 
     Args:
         images: At the modes.
@@ -168,28 +173,34 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     t = images.templates.images.flatten(2)
     shared = (g * weight[:, None]) @ t.mT
     covariance = torch.linalg.inv((t * weight[:, None]) @ t.mT + torch.eye(t.shape[1]).to(t))
-    # G times the inverse of the covariance of pixels and templates.
-    clean = (g - shared @ covariance @ t) * weight[:, None]
+    # What templates cannot mimic, and with it G times the inverse of pixels' and their covariance.
+    own = g - shared @ covariance @ t
+    clean = own * weight[:, None]
     fisher = clean @ g.mT + (g * excess[:, None]) @ g.mT
 
     left = clean @ t.mT
     noise = torch.einsum("bdp,bp,bep->bde", clean, c * ratio * variance, clean) + left @ left.mT
     noise = noise + torch.einsum("bdp,bp,bep->bde", g, excess * ratio**2, g)
 
-    per_pixel = weight * residual + 0.5 * good * (residual**2 / variance - 1.0) * slope / c
+    of_variance = 0.5 * good * (residual**2 / variance - 1.0) * slope / c
+    per_pixel = own * (weight * residual)[:, None] + g * of_variance[:, None]
     number = int(blocks.max()) + 1
     index = blocks.flatten(1)
     scores = g.new_zeros(batch, dim, number)
-    scores.scatter_add_(2, index[:, None].expand(-1, dim, -1), g * per_pixel[:, None])
+    scores.scatter_add_(2, index[:, None].expand(-1, dim, -1), per_pixel)
     pairs = torch.triu_indices(dim, dim, device=g.device)
-    products = g[:, pairs[0]] * (g * (weight + excess)[:, None])[:, pairs[1]]
+    products = own[:, pairs[0]] * clean[:, pairs[1]]
+    if bool((excess > 0).any()):
+        products += g[:, pairs[0]] * (g * excess[:, None])[:, pairs[1]]
     sums = g.new_zeros(batch, len(pairs[0]), number)
     sums.scatter_add_(2, index[:, None].expand(-1, len(pairs[0]), -1), products)
     block_fisher = g.new_zeros(batch, number, dim, dim)
     block_fisher[:, :, pairs[0], pairs[1]] = sums.mT
     block_fisher[:, :, pairs[1], pairs[0]] = sums.mT
     used = g.new_zeros(batch, number).scatter_add_(1, index, good.to(g)) > 0
-    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1))
+    amplitudes = (t * weight[:, None]) @ residual[..., None]  # at which the prior balances the data
+    further = (left * amplitudes.mT).mT
+    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1), further)
 
 
 def summed(parts: Sequence[Scores]) -> Scores:
@@ -211,6 +222,7 @@ def summed(parts: Sequence[Scores]) -> Scores:
         torch.stack([padded(p.block_fisher) for p in parts]).sum(0),
         torch.stack([padded(p.used) for p in parts]).any(0),
         torch.stack([p.pixels for p in parts]).sum(0),
+        torch.cat([p.further for p in parts], 1),
     )
 
 
@@ -390,7 +402,8 @@ def sandwich_of(
     )
     j = scores.noise
     for part in (scores, join_opposite(scores, sectors)):
-        found = shrunk_scatter(leverage_corrected(part, h), scores.noise, shrinkage)
+        pieces = torch.cat([leverage_corrected(part, h), scores.further], 1)
+        found = shrunk_scatter(pieces, scores.noise, shrinkage)
         # H stands on both sides of a covariance, so it is J + 1 that decides which is larger.
         j = larger(found + identity, j + identity) - identity
     j = torch.where(judged[:, None, None], j, scores.noise)
