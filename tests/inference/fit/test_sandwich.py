@@ -162,6 +162,19 @@ def test_noise_scatter_is_the_variance_of_the_score():
     torch.testing.assert_close(white, torch.eye(3).double(), rtol=0, atol=0.1)
 
 
+def test_a_template_that_mimics_a_parameter_does_not_widen_a_right_model():
+    """What a template explains is no scatter of the score, nor does it lend a block leverage."""
+    fits = LinearFits(FITS, 50.0)
+    g = fits.images.derivatives[:1]
+    mimic = 0.9 * g[:, 1] + 0.3 * g[:, 2]  # of the size, nearly
+    sky = torch.zeros(FITS, dtype=torch.float64)
+    templates = Templates.of(sky, SIZE, 2.0 * mimic.expand(FITS, SIZE, SIZE))
+    found = sandwich(replace(fits.images, templates=templates), fits.blocks)
+    known = sandwich(fits.images, fits.blocks)
+    assert float(found.noise_covariance[0, 1, 1]) > 3.0 * float(known.noise_covariance[0, 1, 1])
+    assert float(found.inflation.median()) < 1.1
+
+
 def test_leverage_correction_gives_back_the_scores_of_the_true_parameters():
     fits = LinearFits(FITS, 50.0)
     scores = block_scores(fits.images, fits.blocks)

@@ -179,12 +179,8 @@ def _sandwich_and_images(
     # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
     _, std = likelihood.coordinates.normal_prior()
     at_mode = mode_images(likelihood, row, u, slopes)
-    measured = max(_background_noise(likelihood, row, at_mode), 1.0)
-    images = replace(
-        at_mode,
-        derivatives=at_mode.derivatives * std[:, None, None],
-        noise_variance=at_mode.noise_variance * measured**2,
-    )
+    images = _under_measured_noise(likelihood, row, at_mode)
+    images = replace(images, derivatives=at_mode.derivatives * std[:, None, None])
     scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
     found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
     ellipses, radii = zip(*(_ellipse(profiles) for profiles in found), strict=True)
@@ -203,6 +199,12 @@ def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> f
     background = ~images.mask[0] & (light.abs() < FAINT * sigma)
     told = block_scatter(float(stamps.noise_correlation[row]), BLOCK)
     return measured_noise(images.residual[0] / sigma, background, told)
+
+
+def _under_measured_noise(likelihood: Likelihood, row: int, images: ModeImages) -> ModeImages:
+    """The images under the noise of the background, where that is more than the map's."""
+    measured = max(_background_noise(likelihood, row, images), 1.0)
+    return replace(images, noise_variance=images.noise_variance * measured**2)
 
 
 def _pull_of_light(
@@ -252,7 +254,8 @@ def joint_sandwich_at(
     for band, frame in zip(likelihood.bands, coordinates.frames, strict=True):
         points = frame.back(axis[None, None, :], axis[None, :, None])
         blocks = ring_sectors(*elliptical(ellipse, *points), scale)
-        parts.append(block_scores(mode_images(band, 0, u), blocks))
+        images = _under_measured_noise(band, 0, mode_images(band, 0, u))
+        parts.append(block_scores(images, blocks))
     return sandwich_of(
         summed(parts),
         precision=torch.linalg.inv(covariance)[None],
