@@ -16,7 +16,7 @@ import deeplegato_pp.inference.predictor as predictor_module
 from band_galaxies import SIZE, band_image, small_model
 from deeplegato_pp import Predictor
 from deeplegato_pp.catalog import catalog
-from deeplegato_pp.catalog.measure import Options
+from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.inference.refine.policy import Refining

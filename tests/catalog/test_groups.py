@@ -13,7 +13,7 @@ from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.cutouts import Cutout
 from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.groups import Crowd, Ellipse, grow, isophote
-from deeplegato_pp.catalog.measure import Options
+from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.sources import as_sources
 from deeplegato_pp.catalog.strays import leaves_segment, ran_away

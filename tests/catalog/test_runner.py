@@ -16,7 +16,8 @@ import pytest
 import small_sky
 from deeplegato_pp.catalog import checkpoints as parts
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import Measurer, Options
+from deeplegato_pp.catalog.measure import Measurer
+from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.catalog.pipeline import Network, Request, make_catalogue
 from deeplegato_pp.catalog.plan import Shard
 from deeplegato_pp.errors import ConfigError, InputError

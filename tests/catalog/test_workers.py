@@ -7,7 +7,8 @@ distributed = pytest.importorskip("distributed")
 
 from deeplegato_pp.catalog import workers  # noqa: E402
 from deeplegato_pp.catalog.inputs import Inputs  # noqa: E402
-from deeplegato_pp.catalog.measure import Options, open_measurer  # noqa: E402
+from deeplegato_pp.catalog.measure import open_measurer  # noqa: E402
+from deeplegato_pp.catalog.options import Options  # noqa: E402
 from deeplegato_pp.catalog.plan import Plan, Shard  # noqa: E402
 from deeplegato_pp.catalog.sources import read_sources  # noqa: E402
 from deeplegato_pp.catalog.workers import Job, cluster, on_workers  # noqa: E402

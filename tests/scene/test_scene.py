@@ -9,6 +9,7 @@ import torch
 
 from deeplegato_pp.errors import RangeError, ShapeError
 from deeplegato_pp.scene.components import Component, PointSource, Sersic
+from deeplegato_pp.scene.composites import TwoSersics
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.render.point_source import render_points
 from deeplegato_pp.scene.render.renderer import render_sersic
@@ -128,3 +129,25 @@ def test_an_empty_scene_and_one_without_freedom_are_refused():
 def test_coordinates_of_another_dimension_are_refused():
     with pytest.raises(ShapeError, match="12 columns"):
         two_profiles(ties=CENTRE).to_physical(torch.zeros(1, 7))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"ties": {"b_center_x": "a_center_x", "b_center_y": "a_center_y"}},
+        {"fixed": {f"{c}_center_{axis}": 1.0 for c in "ab" for axis in "xy"}},
+    ],
+)
+def test_two_points_at_one_place_are_refused(how):
+    with pytest.raises(RangeError, match="a and b are point sources at one place"):
+        Scene({"a": PointSource(PriorBox()), "b": PointSource(PriorBox())}, **how)
+
+
+def test_points_that_share_one_coordinate_are_told_apart():
+    ties = {"b_center_x": "a_center_x"}
+    assert Scene({"a": PointSource(PriorBox()), "b": PointSource(PriorBox())}, ties=ties).dim == 5
+
+
+def test_a_negative_ratio_is_refused():
+    with pytest.raises(RangeError, match=r"radius_ratio is fixed to -0\.5, outside its prior"):
+        Scene({"galaxy": TwoSersics(PriorBox())}, fixed={"radius_ratio": -0.5})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from deeplegato_pp.catalog.columns import schema, to_arrow, to_qtable
 from deeplegato_pp.catalog.cutouts import open_scene
 from deeplegato_pp.catalog.inputs import PER_IMAGE, Inputs
-from deeplegato_pp.catalog.measure import Measurer, Options
+from deeplegato_pp.catalog.measure import Measurer
+from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Shard, crowd_of
 from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import one_process

@@ -11,94 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeplegato_pp.catalog.bands import check_bands_refined, cutout_in_bands, galaxy_of
+from deeplegato_pp.catalog.bands import cutout_in_bands, galaxy_of
 from deeplegato_pp.catalog.blends import holds_another
 from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.columns import AFTER, DRAWS, draws_of
 from deeplegato_pp.catalog.cutouts import Cutout, Scene, open_scene
 from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.mosaics import Mosaic
+from deeplegato_pp.catalog.options import Options, check_neighbours
 from deeplegato_pp.catalog.positions import Place, find_places
 from deeplegato_pp.catalog.sources import SourceList
 from deeplegato_pp.catalog.strays import leaves_segment, nearest_distance, ran_away
-from deeplegato_pp.checks import check_choice, check_positive_integer
-from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.neighbours import CLOSEST, Neighbours
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.isolation import isolated, reason_of
-from deeplegato_pp.observation.bands import Bands
 from deeplegato_pp.observation.binning import GOAL_RADIUS
 from deeplegato_pp.observation.sky_frames import pixel_to_icrs
 from deeplegato_pp.scene.parameters import RADIUS
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
-    from deeplegato_pp.inference.refine.policy import Refining
-
-NEIGHBOURS = ("fit", "mask", "keep")
-"""What may become of sources that overlap."""
 
 LARGEST_CUTOUT = 8
 """Side of the largest cutout, in stamps: what a galaxy too large for one is measured on."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How sources are measured.
-
-    Attributes:
-        samples: Draws of the network per source.
-        seed: Random seed, with each source's id and position.
-        refining: How sources are refined, or None for the bare network.
-        draws: Equally weighted draws kept per source in the table; 0 for none.
-        batch: Sources that go through the network together.
-        widths: Of what is not refined, ``honest`` or ``noise``.
-        neighbours: What becomes of sources that overlap: ``fit`` them together, ``mask`` them by
-            their segments, or ``keep`` them; None: ``fit`` where sources are refined, else
-            ``mask`` where a segmentation is known, else ``keep``.
-        bands: The images are these bands of one sky, fitted together; None: of one band each.
-    """
-
-    samples: int = 1000
-    seed: int = 0
-    refining: Refining | None = None
-    draws: int = 0
-    batch: int = 64
-    widths: str = "honest"
-    neighbours: str | None = None
-    bands: Bands | None = None
-
-    def searched(self, mosaics: list[Mosaic]) -> list[Mosaic]:
-        """Returns the images in which sources are looked for: of bands the first."""
-        return mosaics if self.bands is None else mosaics[:1]
-
-    @property
-    def scene(self) -> str:
-        """What sources are fitted with, see :meth:`Predictor.refine`."""
-        return "sersic" if self.refining is None else self.refining.scene
-
-    @property
-    def fits_neighbours(self) -> bool:
-        """Whether sources that overlap are fitted together."""
-        alone = self.bands is None and self.refining is not None
-        return self.neighbours == "fit" or (self.neighbours is None and alone)
-
-    def __post_init__(self) -> None:
-        if self.neighbours is not None:
-            check_choice(self.neighbours, NEIGHBOURS, "neighbours")
-        if self.neighbours == "fit" and self.refining is None:
-            raise ConfigError(
-                "neighbours are fitted by the exact posterior, and nothing is refined. Refine "
-                "(--refine), or mask or keep neighbours."
-            )
-        if self.bands is not None:
-            check_bands_refined(self.refining, self.neighbours)
-        check_positive_integer(self.samples, "samples")
-        check_positive_integer(self.batch, "batch")
-        check_choice(self.widths, WIDTHS, "widths")
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,19 +329,6 @@ def _holds_another(
         return False
     distance = nearest_distance(sources, i, scale)
     return distance < CLOSEST if together else holds_another(distance, radius, fwhm)
-
-
-def check_neighbours(options: Options, scene: Scene) -> None:
-    """Refuses to mask neighbours by a segmentation that is not there.
-
-    Raises:
-        InputError: If there is none.
-    """
-    if options.neighbours == "mask" and not scene.segmented:
-        raise InputError(
-            "neighbours are masked by their segments, and no segmentation was given. Give one "
-            "(--segmentation), find the sources with --detect, or fit or keep neighbours."
-        )
 
 
 def _flagged(posterior: Posterior, flag: Flag, note: str = "") -> Posterior:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from deeplegato_pp._version import __version__
 from deeplegato_pp.catalog.cutouts import Scene, open_scene
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import Measurer, Options, check_neighbours
+from deeplegato_pp.catalog.measure import Measurer
+from deeplegato_pp.catalog.options import Options, check_neighbours
 from deeplegato_pp.catalog.output import (
     check_catalogue_output,
     is_folder,

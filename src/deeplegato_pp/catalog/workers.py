@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.inputs import Inputs
-from deeplegato_pp.catalog.measure import (
-    Measurer,
-    Options,
-    as_failed,
-    open_measurer,
-)
+from deeplegato_pp.catalog.measure import Measurer, as_failed, open_measurer
+from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.errors import ConfigError, InputError
 
 if TYPE_CHECKING:

@@ -297,7 +297,7 @@ def catalog(
     folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
     outputs = {"-o": output, "--model-image": model_image, "--residual-image": residual_image}
     check_outputs_apart(outputs, {"model's file": list(Path(folder).glob("*"))})
-    from deeplegato_pp.catalog.measure import Options
+    from deeplegato_pp.catalog.options import Options
     from deeplegato_pp.catalog.pipeline import Request
     from deeplegato_pp.catalog.segmentation import Detection
 

@@ -26,6 +26,7 @@ from deeplegato_pp.scene.components import (
     flux_of,
     magnitude_of,
 )
+from deeplegato_pp.scene.galaxy_scene import GalaxyScene
 from deeplegato_pp.scene.parameters import MAGNITUDE, NAMES
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 from deeplegato_pp.scene.table import POINT
@@ -92,6 +93,28 @@ class PlacedPoint(PointSourceCoordinates):
         return self._mean, self._std
 
     def log_prior(self, u: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
+        """Returns the normalised prior density in u, with shape (*,)."""
+        return _normal_log_prob(u, self._mean, self._std)
+
+
+class PlacedScene(GalaxyScene):
+    """A galaxy of several components in place of one of a group, near its listed position.
+
+    Args:
+        name: Of the hypothesis.
+        galaxy: The galaxy as a single profile.
+    """
+
+    def __init__(self, name: str, galaxy: Placed) -> None:
+        super().__init__(name, galaxy.box)
+        names = self.scene.free.names
+        self._mean, self._std = _near(galaxy.box, names, galaxy.place, galaxy.spread)
+
+    def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        return self._mean, self._std
+
+    def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
         """Returns the normalised prior density in u, with shape (*,)."""
         return _normal_log_prob(u, self._mean, self._std)
 
@@ -202,9 +225,9 @@ class Member(Coordinates):
 
     def __init__(
         self,
-        own: SersicCoordinates,
+        own: Coordinates,
         around: Surroundings,
-        found: SersicCoordinates | None = None,
+        found: Coordinates | None = None,
     ) -> None:
         self.own, self.around = own, around
         self.found = own if found is None else found
@@ -222,7 +245,12 @@ class Member(Coordinates):
 
     def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 7"]:
         """Returns the galaxy's seven coordinates w, fixed ones filled in."""
-        return self.own.embed(u)
+        return self._profile(self.own).embed(u)
+
+    @staticmethod
+    def _profile(coordinates: Coordinates) -> SersicCoordinates:
+        assert isinstance(coordinates, SersicCoordinates)  # noqa: S101  # asked of single profiles
+        return coordinates
 
     def in_box(self, box: PriorBox) -> Member:
         """Returns the galaxy under another prior box; the others are as they were found."""

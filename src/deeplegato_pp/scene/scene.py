@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import RangeError, ShapeError
 from deeplegato_pp.scene.blocks import Block
-from deeplegato_pp.scene.components import Component
+from deeplegato_pp.scene.components import Component, PointSource
 from deeplegato_pp.scene.render.renderer import render_sersic
 from deeplegato_pp.scene.table import Table
 
@@ -42,7 +42,8 @@ class Scene:
 
     Raises:
         RangeError: If a name is unknown, a value lies outside its prior, a tie has no free end or
-            joins parameters of different priors, only one of a pair is fixed, or nothing is free.
+            joins parameters of different priors, only one of a pair is fixed, nothing is free, or
+            two point sources stand at one place.
 
     Example:
         >>> from deeplegato_pp.scene.components import PointSource, Sersic
@@ -83,6 +84,7 @@ class Scene:
                 f"{loose} is tied to {self.ties[loose]}, which is not free itself. Tie it to a "
                 "free parameter, or fix it."
             )
+        self._check_points()
         self._free = free
         self.dim = len(free)
 
@@ -101,6 +103,21 @@ class Scene:
         both = sorted(set(self.fixed) & set(self.ties))
         if both:
             raise RangeError(f"{both[0]} is both fixed and tied. Choose one.")
+
+    def _check_points(self) -> None:
+        """Refuses point sources at one place, whose light nothing divides between them."""
+        places: dict[tuple[object, ...], str] = {}
+        for name, component in self.components.items():
+            if not isinstance(component, PointSource) or len(self.components) == 1:
+                continue
+            centre = [f"{name}_{axis}" for axis in ("center_x", "center_y")]
+            place = tuple(self.fixed.get(c, self.ties.get(c, c)) for c in centre)
+            if place in places:
+                raise RangeError(
+                    f"{places[place]} and {name} are point sources at one place: their light "
+                    "cannot be told apart. Leave one of them out, or free a centre."
+                )
+            places[place] = name
 
     def _free_columns(self, placed: _Placed) -> tuple[int, ...]:
         """The columns of a block that are free: all or none; templates and ties are noted."""
@@ -130,8 +147,8 @@ class Scene:
                 value, found, rel_tol=1e-6, abs_tol=1e-9
             ):
                 raise RangeError(
-                    f"{name} is fixed to {value:g} {parameter.unit}, outside its prior. "
-                    "Widen the prior box."
+                    f"{name} is fixed to {f'{value:g} {parameter.unit}'.strip()}, outside its "
+                    "prior. Fix it to another value, or widen the prior box."
                 )
         return w
 

@@ -198,7 +198,7 @@ class Refiner:
         self, posterior: Posterior, draws: RefinedDraws, seed: int | Sequence[int]
     ) -> Sequence[SceneRecord | None]:
         """Compares each galaxy with hypotheses of several components, where that is asked for."""
-        if self.scene == "sersic" or isinstance(draws.likelihood.coordinates, Member):
+        if self.scene == "sersic":
             return [None] * len(posterior)
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
         seeds = units.content_seeds(posterior.stamps, seed)

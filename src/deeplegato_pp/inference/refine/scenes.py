@@ -31,11 +31,14 @@ from deeplegato_pp.inference.fit.sandwich import Sandwich
 from deeplegato_pp.inference.fit.structure import sandwich_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord, part_columns
+from deeplegato_pp.inference.refine.scenes_beside import beside_neighbours
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.batches import Batches
+from deeplegato_pp.scene.components import Coordinates
 from deeplegato_pp.scene.galaxy_scene import SCENES, GalaxyScene
+from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.half_light import half_light_radius
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import (
@@ -64,7 +67,8 @@ class Hypothesis:
 
     Attributes:
         name: Its name, of :data:`~deeplegato_pp.scene.galaxy_scene.SCENES`.
-        coordinates: What is free; None of the single profile, whose draws are the posterior's own.
+        coordinates: What is free.
+        seen: What the likelihood sees at those coordinates: neighbours too where there are some.
         u: Draws, with shape (S, F).
         log_weights: Their unnormalised log weights, with shape (S,).
         log_evidence: ln Z.
@@ -78,6 +82,7 @@ class Hypothesis:
 
     name: str
     coordinates: GalaxyScene
+    seen: Coordinates
     u: Float[Tensor, "s f"]
     log_weights: Float[Tensor, " s"]
     log_evidence: float
@@ -144,9 +149,12 @@ def explore(
         ess: Effective sample size wanted.
     """
     coordinates = GalaxyScene(name, refined.likelihood.box)
-    likelihood = refined.likelihood.under(coordinates)
     best = torch.stack([g.w[g.log_weights.argmax()] for g in refined.galaxies])
     starts = coordinates.starts(best)
+    seen: Coordinates = coordinates
+    if isinstance(refined.likelihood.coordinates, Member):
+        seen, starts = beside_neighbours(refined.likelihood, name, best[0], starts[0])
+    likelihood = refined.likelihood.under(seen)
     owner = torch.arange(len(best)).repeat_interleave(starts.shape[1])
     batches = Batches(likelihood)
     modes = distinct_modes(fit(likelihood, owner, starts.flatten(0, 1), batches=batches))
@@ -163,13 +171,12 @@ def explore(
         lambda _, draws: [coordinates.log_prior(u) for u in draws],
     )
     return [
-        _collected(name, coordinates, likelihood, i, sampler, found)
+        _collected(coordinates, likelihood, i, sampler, found)
         for i, (sampler, found) in enumerate(zip(samplers, modes, strict=True))
     ]
 
 
 def _collected(
-    name: str,
     coordinates: GalaxyScene,
     likelihood: Likelihood,
     row: int,
@@ -180,11 +187,12 @@ def _collected(
     evidence, error = pool.log_evidence()
     log_weights = pool.log_weights()
     optimum = modes.u[0]
-    peak = float(modes.log_posterior[0] - coordinates.log_prior(optimum))
-    sampled = pool.log_target - coordinates.log_prior(pool.x)
+    peak = float(likelihood.log_likelihood_of(row, modes.image[:1])[0])
+    sampled = pool.log_target - likelihood.coordinates.log_prior(pool.x)
     return Hypothesis(
-        name,
+        coordinates.name,
         coordinates,
+        likelihood.coordinates,
         pool.x,
         log_weights,
         evidence,
@@ -269,7 +277,7 @@ def _record(
             coordinates = refined.likelihood.coordinates
             return sandwich_at(refined.likelihood, row, coordinates.project(best_single))
         h = by_name[name]
-        other = refined.likelihood.under(h.coordinates)
+        other = refined.likelihood.under(h.seen)
         other.freeze(torch.tensor([row]), h.optimum[None])
         return sandwich_at(other, row, h.optimum)
 

@@ -24,7 +24,7 @@ from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import THRESHOLD, find_neighbours
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import PIXEL_BUDGET, RefineOptions, refine_batch
 from deeplegato_pp.inference.sampling.importance import StudentMixture
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene import units
@@ -44,8 +44,8 @@ light of both."""
 _ROUNDS = 3
 """Searches of one group, each with the mask that the one before asks for."""
 
-_STEPS = 100
-"""Steps of one search: fluxes of close pairs trade slowly."""
+_STEPS, _FEWEST_STEPS = 100, 12
+"""Most and fewest steps of one search: fluxes of close pairs trade slowly."""
 
 _EXTENT = 3.0
 """Radii within which light is a member's before the group has been fitted. [R_e]"""
@@ -89,7 +89,7 @@ def refine_member(
     """
     group, start = placed(likelihood.box, prepared, w, neighbours, fixed)
     own, *rest = group.members
-    found, masked = fit_group(likelihood, group, start)
+    found, masked = fit_group(likelihood, group, start, options.pixel_budget)
     around = Surroundings.of(Group(rest), found.u[0], found.covariance[0])
     member = Member(own, around)
     tril = torch.linalg.cholesky(found.covariance[0, : own.dim, : own.dim])
@@ -148,7 +148,10 @@ def placed(
 
 
 def fit_group(
-    likelihood: Likelihood, group: Group[Placed], start: Float[Tensor, " f"]
+    likelihood: Likelihood,
+    group: Group[Placed],
+    start: Float[Tensor, " f"],
+    budget: float = PIXEL_BUDGET,
 ) -> tuple[Fit, Likelihood]:
     """Returns the optimum of a group, one row, and the likelihood with what is none of it masked.
 
@@ -159,6 +162,7 @@ def fit_group(
         likelihood: Of one stamp.
         group: Its galaxies.
         start: Where to begin.
+        budget: Pixels that may be rendered, about.
 
     Raises:
         NumericalError: If the search does not end at an optimum.
@@ -170,7 +174,9 @@ def fit_group(
         batches = Batches(masked)
         points = torch.stack([with_best_fluxes(batches, group, u) for u in starts])
         rows = torch.zeros(len(points), dtype=torch.long)
-        found = fit(masked, rows, points, stop=Stop(iterations=_STEPS), batches=batches)
+        cost = float(batches.cost(rows, points).sum())
+        steps = min(_STEPS, max(_FEWEST_STEPS, int(budget / (_ROUNDS * cost))))
+        found = fit(masked, rows, points, stop=Stop(iterations=steps), batches=batches)
         best = found[found.log_posterior.argmax()[None]]
         mask = given | _unexplained(masked, group, given, best)
         if bool((mask == masked.stamps.mask).all()):
