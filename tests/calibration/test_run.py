@@ -11,8 +11,9 @@ from deeplegato_pp.calibration import run
 from deeplegato_pp.calibration import settings as settings_module
 from deeplegato_pp.calibration.document import document
 from deeplegato_pp.calibration.galaxies import Galaxies
-from deeplegato_pp.calibration.measure import _moved
+from deeplegato_pp.calibration.measure import _moved, observations_of
 from deeplegato_pp.calibration.settings import BATCH, Settings, Simulations
+from deeplegato_pp.calibration.truth import exact_likelihood
 from deeplegato_pp.errors import ConfigError, FormatError, InputError, RangeError
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
@@ -200,3 +201,17 @@ def test_refined_posteriors_are_measured_too(predictor, tmp_path, monkeypatch):
     assert content["refinement"]["galaxies"] == 20
     # An untrained network's posterior is the prior; the exact one knows the bright galaxies.
     assert content["overall"]["rmse_over_prior"]["magnitude"] < 0.5
+
+
+def test_an_error_of_the_psf_is_drawn_and_told(predictor):
+    own = Simulations.of(predictor.model, None, 0)
+    off = Simulations.of(predictor.model, None, 0, psf_error=0.1)
+    assert own.data.conditions.psf_error == 0.0
+    assert off.name != own.name  # no recalibration is made of it
+    scene = off.scene(0)
+    torch.testing.assert_close(scene.psf.fine, own.scene(0).psf.fine)
+    assert exact_likelihood(scene, 3, off.simulator.prior).psf_error.tolist() == [0.1] * 3
+    assert [o.psf_error for o in observations_of(scene, 2)] == [0.1, 0.1]
+    assert [o.psf_error for o in observations_of(own.scene(0), 1)] == [0.0]
+    with pytest.raises(RangeError, match="psf_error must lie in"):
+        Simulations.of(predictor.model, None, 0, psf_error=0.5)
