@@ -129,6 +129,54 @@ def weighted_mean(singles: list[dict[str, tuple[float, float]]]) -> dict[str, tu
     return found
 
 
+class Comparison:
+    """Galaxies measured together and alone."""
+
+    def __init__(self) -> None:
+        self.together, self.mean = Scores(), Scores()
+        self.alone = {band: Scores() for band in BANDS}
+        self.seconds: list[float] = []
+        self.sizes: list[float] = []
+        self.hats: list[float] = []
+
+    def measure(self, predictor: Predictor, truth: dict, galaxy, structure: str, seed: int) -> None:
+        """Measures one galaxy in both ways, and notes what was found."""
+        start = time.process_time()
+        joint = predictor.fit_bands(galaxy, structure, seed=seed)
+        seconds = time.process_time() - start
+        network = predictor.posterior(list(galaxy.observations.values()), widths="noise")
+        rows = predictor.refine(network, star_odds=None, seed=seed).rows()
+        (row,) = joint.rows()
+        self.seconds.append(seconds)
+        self.sizes.append(joint.ess)
+        self.hats.append(joint.khat)
+        names = [n for n in truth if n.startswith("magnitude_") or "_minus_" in n]
+        found = {name: (row[name], row[f"{name}_std"]) for name in names}
+        self.together.add(structure_of(row) | found, truth)
+        singles = [structure_of(r) for r in rows]
+        for band, single, r in zip(BANDS, singles, rows, strict=True):
+            magnitude = (r["magnitude"], r["magnitude_std"])
+            self.alone[band].add(single | {f"magnitude_{band}": magnitude}, truth)
+        apart = weighted_mean(singles)
+        for k, (first, second) in enumerate(pairwise(BANDS)):
+            a, b = rows[k], rows[k + 1]
+            error = math.hypot(a["magnitude_std"], b["magnitude_std"])
+            apart[f"{first}_minus_{second}"] = (a["magnitude"] - b["magnitude"], error)
+        self.mean.add(apart, truth)
+
+    def report(self) -> None:
+        """Prints all that was found."""
+        self.together.report("together")
+        self.mean.report("inverse-variance mean of single bands")
+        for band, scores in self.alone.items():
+            scores.report(f"alone: {band}")
+        middle, largest = np.median(self.seconds), max(self.seconds)
+        print(f"\nCPU seconds per galaxy: median {middle:.2f}, largest {largest:.2f}")
+        print(
+            f"effective size: smallest {min(self.sizes):.0f}; k-hat: largest {max(self.hats):.2f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=60, help="galaxies")
@@ -137,42 +185,18 @@ def main() -> None:
     chosen = parser.parse_args()
     predictor = Predictor.from_pretrained(device="cpu")
     random = np.random.default_rng(chosen.seed)
-    together, mean, alone = Scores(), Scores(), {band: Scores() for band in BANDS}
-    seconds, sizes, hats = [], [], []
-    for number in range(chosen.n):
-        truth = draw(random)
-        galaxy = MultiBandObservation(
-            {band: observe(truth, band, random) for band in BANDS}, WAVELENGTHS
-        )
-        start = time.process_time()
-        joint = predictor.fit_bands(galaxy, chosen.structure, seed=number)
-        seconds.append(time.process_time() - start)
-        sizes.append(joint.ess)
-        hats.append(joint.khat)
-        (row,) = joint.rows()
-        names = [n for n in truth if n.startswith("magnitude_") or "_minus_" in n]
-        found = {name: (row[name], row[f"{name}_std"]) for name in names}
-        together.add(structure_of(row) | found, truth)
-        network = predictor.posterior(list(galaxy.observations.values()), widths="noise")
-        rows = predictor.refine(network, star_odds=None, seed=number).rows()
-        singles = [structure_of(r) for r in rows]
-        for band, single, r in zip(BANDS, singles, rows, strict=True):
-            magnitude = (r["magnitude"], r["magnitude_std"])
-            alone[band].add(single | {f"magnitude_{band}": magnitude}, truth)
-        apart = weighted_mean(singles)
-        bands = list(BANDS)
-        for k, (first, second) in enumerate(pairwise(bands)):
-            a, b = rows[k], rows[k + 1]
-            error = math.hypot(a["magnitude_std"], b["magnitude_std"])
-            apart[f"{first}_minus_{second}"] = (a["magnitude"] - b["magnitude"], error)
-        mean.add(apart, truth)
-        print(f"{number + 1} of {chosen.n}: {seconds[-1]:.1f} s", flush=True)
-    together.report("together")
-    mean.report("inverse-variance mean of single bands")
-    for band, scores in alone.items():
-        scores.report(f"alone: {band}")
-    print(f"\nCPU seconds per galaxy: median {np.median(seconds):.2f}, largest {max(seconds):.2f}")
-    print(f"effective size: smallest {min(sizes):.0f}; k-hat: largest {max(hats):.2f}")
+    found = Comparison()
+    try:
+        for number in range(chosen.n):
+            truth = draw(random)
+            galaxy = MultiBandObservation(
+                {band: observe(truth, band, random) for band in BANDS}, WAVELENGTHS
+            )
+            found.measure(predictor, truth, galaxy, chosen.structure, number)
+            print(f"{number + 1} of {chosen.n}: {found.seconds[-1]:.1f} s", flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(found.seconds)} galaxies")
+    found.report()
 
 
 if __name__ == "__main__":

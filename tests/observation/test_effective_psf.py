@@ -4,7 +4,7 @@ import pytest
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.observation.effective_psf import (
     bin_psf,
-    edge_fraction,
+    missing_light,
     moffat_psf,
     negative_fraction,
     odd_psf,
@@ -82,7 +82,7 @@ def test_moffat_has_the_fwhm_asked_for(fwhm, oversampling):
     assert psf.shape[0] % 2 == 1
     assert psf.sum() == pytest.approx(1, abs=1e-12)
     assert psf_fwhm(psf, samples) == pytest.approx(fwhm, rel=0.03)
-    assert edge_fraction(psf) < 1e-4
+    assert missing_light(psf) < 5e-3
 
 
 def test_moffat_needs_a_positive_fwhm():
@@ -90,8 +90,7 @@ def test_moffat_needs_a_positive_fwhm():
         moffat_psf(0)
 
 
-def test_fractions():
+def test_negative_samples_are_counted():
     psf = np.zeros((5, 5))
     psf[2, 2], psf[0, 0], psf[2, 3] = 1.0, 0.5, -0.5
-    assert edge_fraction(psf) == pytest.approx(0.5)
     assert negative_fraction(psf) == pytest.approx(0.5)

@@ -9,6 +9,7 @@ import torch
 
 from deeplegato_pp.errors import ConfigError, ShapeError
 from deeplegato_pp.inference.fit.fit import fit
+from deeplegato_pp.inference.fit.structure import joint_sandwich_at
 from deeplegato_pp.scene.bands import (
     CHANGES,
     STRUCTURES,
@@ -215,6 +216,24 @@ def test_the_truth_is_found_whatever_the_frames(structure):
     assert bool(found.converged.all())
     pull = (found.u - truth)[0] / found.covariance[0].diagonal().sqrt()
     assert float(pull.abs().max()) < 4.0
+
+
+def test_a_background_noisier_than_its_map_counts_in_its_band():
+    """The noise's own widths follow what the background of each band scatters by."""
+    w = coordinates_of(magnitude=20.0, radius=0.6)
+    coordinates = BandCoordinates(BOX, [BandFrame()] * 2)
+    u = coordinates.project(w[None])[0]
+    quiet, noisy = observed(coordinates, u), observed(coordinates, u)
+    generator = torch.Generator().manual_seed(5)
+    for band in noisy.bands:
+        more = torch.randn(band.stamps.image.shape, generator=generator, dtype=torch.float64)
+        band.stamps.image.add_(2.0 * more)
+    covariance = fit(quiet, torch.zeros(1, dtype=torch.long), u[None]).covariance[0]
+    widths = [
+        joint_sandwich_at(joint, u, covariance).noise_covariance[0].diagonal().sqrt()
+        for joint in (quiet, noisy)
+    ]
+    assert 1.6 < float((widths[1] / widths[0]).median()) < 2.8  # of 5 ** 0.5
 
 
 def test_every_band_has_one_stamp():
