@@ -41,7 +41,7 @@ MOST_NODES = 180
 CHECKS = 16
 """Draws at which ln L of sums is compared with that of rendered images."""
 
-_DISTANCE = 0.04
+_DISTANCE = 0.05
 """Distance from the span that is good enough to begin with: of this order is the error of ln L.
 [sigmas of the noise]"""
 
@@ -135,7 +135,7 @@ class InterpolatedTarget:
             if len(among) and len(self.features) + number <= MOST_NODES:
                 continue
             if self._check(draws):
-                self.span = self._spanned()
+                self.span = span
                 return
             among, goal = matters.nonzero()[:, 0], 0.5 * goal
         self.given_up = True
