@@ -50,7 +50,10 @@ class QuadraticLikelihood:
         self.constant = self.pixels.shares(value * kept).sum(-1)
         self.linear = self.pixels.shares(first * kept) @ basis.T
         curved = self.pixels.shares(second * kept)[: 1 + len(self.pixels.templates)]
-        self.quadratic = [(basis * c) @ basis.T if bool(c.any()) else None for c in curved]
+        single = basis.float()  # good to 1e-6 of what is small where images are alike
+        self.quadratic = [
+            ((single * c.float()) @ single.T).double() if bool(c.any()) else None for c in curved
+        ]
         self.basis = basis[:, self.exact]
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:

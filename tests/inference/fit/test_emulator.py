@@ -99,6 +99,20 @@ def test_where_sums_do_not_serve_every_draw_is_rendered(galaxy, monkeypatch):
     assert int(target.batches.renders[0]) == int((u.abs() <= 8).all(-1).sum())
 
 
+def test_where_draws_run_out_the_next_ones_go_on(galaxy, monkeypatch):
+    likelihood, mode = galaxy
+    target = target_of(likelihood, mode)
+    u = draws_of(mode, 2 * (NODES + CHECKS))
+    monkeypatch.setattr(emulator, "TOLERANCE", 0.0)
+    torch.testing.assert_close(target(u), likelihood.log_posterior(0, u), atol=5e-3, rtol=0)
+    assert int(target.batches.renders[0]) == int((u.abs() <= 8).all(-1).sum())
+    assert target.span is None
+    assert not target.given_up
+    monkeypatch.undo()
+    target(draws_of(mode, 2 * DRAWS)[DRAWS:])
+    assert target.span is not None
+
+
 def test_few_draws_are_all_rendered(galaxy):
     likelihood, mode = galaxy
     u = draws_of(mode, NODES + CHECKS)

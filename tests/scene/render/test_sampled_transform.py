@@ -25,7 +25,7 @@ def test_distances_are_those_of_images(oversampling, pixel):
             [1000.0, 2.8, 1.1, 0.6, 30.0, 0.2, -0.3],
         ]
     )
-    transform = SampledTransform.about(columns[:, :, 0], psf, oversampling, pixel)
+    transform = SampledTransform.about(columns[:, :, 0], psf, oversampling, pixel, 64)
     found = transform(columns)
     images = render_sersic(
         *columns[0], psf, 64, oversampling=oversampling, psf_includes_pixel=pixel
@@ -39,6 +39,6 @@ def test_profiles_add_up():
     columns = columns_of(
         [[500.0, 4.0, 1.0, 0.7, 10.0, 0.0, 0.0], [300.0, 1.0, 4.0, 0.9, 80.0, 0.5, 0.2]]
     )
-    transform = SampledTransform.about(columns[:, :, 0], psf, 1, True)
+    transform = SampledTransform.about(columns[:, :, 0], psf, 1, True, 64)
     both = transform(columns.permute(2, 1, 0).contiguous())
     torch.testing.assert_close(both, transform(columns).sum(0, keepdim=True))

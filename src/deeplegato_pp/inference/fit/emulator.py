@@ -41,7 +41,7 @@ MOST_NODES = 180
 CHECKS = 16
 """Draws at which ln L of sums is compared with that of rendered images."""
 
-_DISTANCE = 0.04
+_DISTANCE = 0.05
 """Distance from the span that is good enough to begin with: of this order is the error of ln L.
 [sigmas of the noise]"""
 
@@ -120,8 +120,10 @@ class InterpolatedTarget:
     def _learn(self, draws: _Draws, among: Tensor) -> None:
         """Renders draws until those not used are predicted, or too many are asked for."""
         span, goal, number = self.span, _DISTANCE, NODES
+        if span is None and len(self.features):
+            span = self._spanned()
         self.span = None
-        while len(self.features) <= MOST_NODES:
+        while len(self.features) <= MOST_NODES and int(draws.value.isnan().sum()) >= CHECKS:
             found = spanning(
                 draws.features[among], None if span is None else span.directions, number, goal
             )
@@ -130,15 +132,15 @@ class InterpolatedTarget:
             span = self._spanned()
             draws.predict(span)
             number = MORE_NODES
-            matters = draws.may_matter(self.best)
+            matters = draws.may_matter(self.best) & draws.value.isnan()
             among = (matters & (draws.distance > goal)).nonzero()[:, 0]
             if len(among) and len(self.features) + number <= MOST_NODES:
                 continue
             if self._check(draws):
-                self.span = self._spanned()
+                self.span = span
                 return
-            among, goal = matters.nonzero()[:, 0], 0.5 * goal
-        self.given_up = True
+            among, goal = (matters & draws.value.isnan()).nonzero()[:, 0], 0.5 * goal
+        self.given_up = len(self.features) > MOST_NODES
 
     def _spanned(self) -> ImageSpan:
         matter = self.best - self.values < MATTERS

@@ -55,6 +55,7 @@ class Reference:
             likelihood.psfs[row],
             likelihood.oversampling[row],
             likelihood.includes_pixel[row],
+            likelihood.size,
         )
         s = likelihood.stamps
         light = torch.where(s.mask[row], 0.0, image**2)

@@ -18,11 +18,14 @@ from torch import Tensor
 from deeplegato_pp.scene.render.hankel_tables import load_tables
 from deeplegato_pp.scene.render.renderer import transform_form
 
-RADII, ANGLES = 20, 14
+RADII, ANGLES = 24, 14
 """Frequencies by their size, and by their direction in half of the plane."""
 
-_LOWEST = 0.05
-"""Lowest frequency other than zero. [cycles per R_e]"""
+_LOWEST = 0.005
+"""Lowest frequency other than zero, [cycles per R_e]; wings of high n reach far."""
+
+_LOWEST_SEEN = 0.25
+"""Frequency below which there is nothing to see. [cycles per stamp]"""
 
 _PSF_FLOOR = 1e-3
 """Transfer of the PSF where the highest frequencies lie."""
@@ -52,6 +55,7 @@ class SampledTransform:
         psf: Float[Tensor, "py px"],
         oversampling: int,
         psf_includes_pixel: bool,
+        size: int,
     ) -> SampledTransform:
         """Returns the frequencies that serve galaxies like a given one.
 
@@ -60,10 +64,10 @@ class SampledTransform:
             psf: Their PSF.
             oversampling: PSF samples per pixel.
             psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+            size: Side of the stamp. [px]
         """
         transfer = _Transfer(psf.double(), oversampling, psf_includes_pixel)
-        largest = float(columns[:, 1].max().clamp(0.5, 0.25 * _LOWEST * 2**14))
-        lowest = _LOWEST / largest
+        lowest = max(_LOWEST / float(columns[:, 1].max()), _LOWEST_SEEN / size)
         highest = max(transfer.reach(), 4.0 * lowest)
         log_k = torch.linspace(math.log(lowest), math.log(highest), RADII, dtype=torch.float64)
         angle = (torch.arange(ANGLES, dtype=torch.float64) + 0.5) * (math.pi / ANGLES)
