@@ -14,6 +14,7 @@ of the likelihood.
 
     python benchmarks/drizzled_noise.py run OUT.jsonl --galaxies 96 --stars 60 --scale 0.6
     python benchmarks/drizzled_noise.py report OUT.jsonl
+    python benchmarks/drizzled_noise.py linear      # the same of linearised fits, in a minute
     python benchmarks/drizzled_noise.py cost        # CPU time of refining, one thread
 """
 
@@ -32,24 +33,28 @@ from scipy import stats
 from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.data.psf import moffat, radial_grid
 from deeplegato_pp.observation.correlation import NoiseCorrelation
+from deeplegato_pp.observation.preparation import prepare
+from deeplegato_pp.scene.batches import Data, respond
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import signal_to_noise
 from deeplegato_pp.scene.psf_grid import convolve_pixel
 from deeplegato_pp.scene.render.point_source import render_points
 from deeplegato_pp.scene.render.renderer import render_sersic
 
 SIZE, FWHM, ZERO_POINT, PIXEL_SCALE = 128, 3.2, 30.5, 0.25
-EXPOSURES = 8
 EXACT = {"method": "exact", "widths": "noise", "model_error": 0.0, "psf_error": 0.0}
 VARIANTS = ("untold", "scaled", "number", "told", "measured")
 LEVELS = (0.5, 0.68, 0.95)
 
 
-def drizzled(scale: float, pixfrac: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def drizzled(
+    scale: float, pixfrac: float, rng: np.random.Generator, exposures: int
+) -> tuple[np.ndarray, ...]:
     """White exposures of unit noise, drizzled: the stack and its 1-sigma map, in units of it."""
     side = math.ceil(scale * SIZE) + 4
     out = scale * np.arange(SIZE) + 1.5
     total, weight, variance = np.zeros((3, SIZE, SIZE))
-    for _ in range(EXPOSURES):
+    for _ in range(exposures):
         x, y = (overlap(out, np.arange(side) + rng.uniform(), scale, pixfrac) for _ in "xy")
         total += y @ rng.normal(size=(side, side)) @ x.T
         weight += np.outer(y.sum(1), x.sum(1))
@@ -126,7 +131,9 @@ def run(args: argparse.Namespace) -> None:
     variants = args.variants.split(",")
     with Path(args.out).open("a") as file:
         for i, (kind, image, truth) in enumerate(scenes):
-            noise, sigma = drizzled(args.scale, args.pixfrac, np.random.default_rng(i))
+            noise, sigma = drizzled(
+                args.scale, args.pixfrac, np.random.default_rng(i), args.exposures
+            )
             # The stack's mean is no sky offset: the galaxy's sky is known to 0.02 sigma.
             pixels = image.double().numpy() + noise
             for variant in variants:
@@ -185,11 +192,51 @@ def report(args: argparse.Namespace) -> None:
             )
 
 
+def linear(args: argparse.Namespace) -> None:
+    """Fits linearised at the truth: pulls of seven parameters, chi-square, widths."""
+    torch.set_num_threads(1)
+    predictor = Predictor.from_pretrained()
+    params, light = galaxies(args.galaxies, predictor)
+    pulls, p_values, chi2, widths = ({v: [] for v in VARIANTS} for _ in range(4))
+    for i, (image, truth) in enumerate(zip(light, params, strict=True)):
+        noise, sigma = drizzled(args.scale, args.pixfrac, np.random.default_rng(i), args.exposures)
+        slopes = None
+        for variant in VARIANTS:
+            told = observe(image.double().numpy() + noise, sigma, variant, args.scale, args.pixfrac)
+            prepared = prepare(told, SIZE)
+            likelihood = Likelihood.of([prepared], predictor.prior).replace(psf_error=0.0)
+            if slopes is None:  # in background sigmas, which are image units but for `scaled`
+                slopes = likelihood.jacobian(0, likelihood.box.to_normal(truth[None].double())[0])
+            image_at_truth, jacobian = (x[None] / prepared.scale for x in slopes)
+            row = torch.zeros(1, dtype=torch.long)
+            data = Data.of(likelihood, row)
+            found = respond(data, image_at_truth, jacobian)
+            covariance = torch.linalg.inv(found.information)[0]
+            width = covariance.diagonal().sqrt()
+            pulls[variant].append((covariance @ found.gradient[0] / width).numpy())
+            widths[variant].append(width.numpy())
+            at_truth = data.residual(image_at_truth)
+            p_values[variant].append(float(at_truth.p_value))
+            chi2[variant].append(float(at_truth.chi2 / at_truth.count))
+    print("variant   galaxies  coverage 50  68   95    p-value: KS p, mean  chi2   width/told")
+    for v in VARIANTS:
+        off = np.abs(np.array(pulls[v]))
+        covered = "  ".join(
+            f"{float((off < stats.norm.isf((1 - x) / 2)).mean()):.3f}" for x in LEVELS
+        )
+        p = np.array(p_values[v])
+        ratio = np.median(np.array(widths[v]) / np.array(widths["told"]))
+        print(
+            f"{v:10} {len(off):5}   {covered}   {stats.kstest(p, 'uniform').pvalue:.1e} "
+            f"{p.mean():.2f} {np.mean(chi2[v]):.4f}  {ratio:.3f}"
+        )
+
+
 def cost(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     predictor = Predictor.from_pretrained()
     _, light = galaxies(8, predictor)
-    noise, sigma = drizzled(args.scale, args.pixfrac, np.random.default_rng(0))
+    noise, sigma = drizzled(args.scale, args.pixfrac, np.random.default_rng(0), args.exposures)
     for options in (EXACT, {"method": "exact"}):
         for variant in ("untold", "told", "untold", "told"):
             images = light.double().numpy() + noise
@@ -203,15 +250,16 @@ def cost(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "report", "cost"))
+    parser.add_argument("what", choices=("run", "report", "linear", "cost"))
     parser.add_argument("out", nargs="?", default="drizzled_noise.jsonl")
     parser.add_argument("--galaxies", type=int, default=96)
     parser.add_argument("--stars", type=int, default=60)
     parser.add_argument("--scale", type=float, default=0.6)
     parser.add_argument("--pixfrac", type=float, default=0.8)
+    parser.add_argument("--exposures", type=int, default=8)
     parser.add_argument("--variants", default=",".join(VARIANTS))
     args = parser.parse_args()
-    {"run": run, "report": report, "cost": cost}[args.what](args)
+    {"run": run, "report": report, "linear": linear, "cost": cost}[args.what](args)
 
 
 if __name__ == "__main__":

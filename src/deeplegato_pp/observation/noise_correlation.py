@@ -42,9 +42,9 @@ def measure_correlation(image: Array, noise: Array, mask: Array) -> NoiseCorrela
     From squared differences of pixels up to 8 px apart, over those of pixels farther apart than
     noise is seen to correlate, a slope of the sky removed: pixels in blocks of 8 x 8 px that stand
     out are left out, so sources may be in the image if they fill less than some half of it. It is
-    taken to be the same at lags (y, x) and (y, -x). Where the noise map is larger than the pixels'
-    scatter, as maps that were scaled up for the correlation are, the excess counts as correlation
-    that is accounted for.
+    taken to be the same at lags (y, x) and (y, -x), and (x, y) where nothing speaks against it.
+    Where the noise map is larger than the pixels' scatter, as maps that were scaled up for the
+    correlation are, the excess counts as correlation that is accounted for.
 
     Args:
         image: With shape (H, W). [image units]
@@ -83,6 +83,8 @@ def measure_correlation(image: Array, noise: Array, mask: Array) -> NoiseCorrela
             "the noise's correlation cannot be measured: there is no noise where no source is. "
             "Give a number."
         )
+    if abs(half[0, 1] - half[1, 0]) < _SIGNIFICANT * half[0, _FAR] / math.sqrt(number[0, 1]):
+        half = 0.5 * (half + half.T)
     reach = _reach(half, number)
     beyond = np.maximum.outer(np.arange(_FAR + 1), np.arange(_FAR + 1))
     variance = float(half[(beyond > reach) & (beyond <= reach + 3)].mean())
