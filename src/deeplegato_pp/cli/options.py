@@ -220,8 +220,8 @@ NoiseCorrelation = Annotated[
         "--noise-correlation",
         metavar="C|measure|drizzle[:SCALE,PIXFRAC]|FILE",
         help="Noise correlation of drizzled images: variance of the noise summed over many pixels, "
-        "over that of independent pixels; 'measure' it where a stamp has no source; 'drizzle' by the header's "
-        "scale and pixfrac or those given; or a file of the correlation at each lag.",
+        "over that of independent pixels; 'measure' it where a stamp has no source; 'drizzle' by "
+        "the header's scale and pixfrac or those given; or a file of the correlation at each lag.",
     ),
 ]
 
