@@ -21,7 +21,7 @@ def predictor() -> Predictor:
 
 
 def observe(noise_correlation) -> Observation:
-    image = truth_image().numpy()[0]
+    image = truth_image().numpy()
     return Observation.from_array(
         image,
         psf_fwhm=3.0,
