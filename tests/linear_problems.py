@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks, polar_coordinates
 from deeplegato_pp.inference.fit.sandwich import ModeImages
-from deeplegato_pp.scene.noise import correlate
+from deeplegato_pp.scene.correlated_noise import correlate, lags_of
 from deeplegato_pp.scene.templates import Templates
 
 SIZE = 40
@@ -72,7 +72,8 @@ class LinearFits:
         shape = (fits, SIZE, SIZE)
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)
         if noise_correlation > 1.0:
-            noise = correlate(noise, noise_correlation)
+            total = torch.tensor([noise_correlation], dtype=torch.float64)
+            noise = correlate(noise, lags_of(total), generator)
         data = noise + light * arms(fits, contrast, generator)
         variance = (1.0 + (model_error * light) ** 2).expand(shape)
         g = basis.expand(fits, *basis.shape)
@@ -89,7 +90,6 @@ class LinearFits:
             torch.zeros(shape).double(),
             torch.zeros(shape, dtype=torch.bool),
             Templates.of(zero, SIZE),
-            zero + 1.0,
         )
         self.blocks = polar_blocks(one_ellipse(fits), SIZE, zero + FWHM)
 

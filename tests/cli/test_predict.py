@@ -219,7 +219,7 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
     assert seen["measurement"].observation.noise_correlation < 1.3
     assert "measured on the stamp" in " ".join(seen["measurement"].observation.notes)
     assert main(["predict", "good.fits", "--noise-correlation", "much"]) == 2
-    assert "noise_correlation must be one number, got 'much'" in capsys.readouterr().err
+    assert "got 'much', which is no file" in capsys.readouterr().err
     for wrong in (["--fix", "sersic=4"], ["--fix", "sersic_index"], [*options, "--no-refine"]):
         assert main(["predict", "good.fits", *wrong]) == 2
         assert "--fix" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_moffat_has_the_fwhm_asked_for(fwhm, oversampling):
     assert psf.shape[0] % 2 == 1
     assert psf.sum() == pytest.approx(1, abs=1e-12)
     assert psf_fwhm(psf, samples) == pytest.approx(fwhm, rel=0.03)
-    assert missing_light(psf) < 5e-3
+    assert missing_light(psf) < 1e-4
 
 
 def test_moffat_needs_a_positive_fwhm():

@@ -8,15 +8,19 @@ import torch
 
 from deeplegato_pp import Observation
 from deeplegato_pp.errors import InputError, RangeError
-from deeplegato_pp.observation.noise_correlation import measure_noise_correlation
-from deeplegato_pp.scene.noise import correlate
+from deeplegato_pp.observation.correlation import NoiseCorrelation
+from deeplegato_pp.observation.noise_correlation import (
+    measure_correlation,
+    measure_noise_correlation,
+)
+from deeplegato_pp.scene.correlated_noise import correlate, lags_of
 
 
 def noise(c: float, size: int = 128, seed: int = 0) -> np.ndarray:
     """Noise of unit variance, correlated as the simulator does."""
     generator = torch.Generator().manual_seed(seed)
     white = torch.randn(1, size, size, generator=generator, dtype=torch.float64)
-    return correlate(white, c)[0].numpy()
+    return correlate(white, lags_of(torch.tensor([c]).double()), generator)[0].numpy()
 
 
 def galaxy(size: int = 128) -> np.ndarray:
@@ -38,6 +42,18 @@ def test_it_finds_what_the_simulator_drew(c, source):
     found = [measured(noise(c, seed=seed) + source * galaxy()) for seed in range(6)]
     assert np.mean(found) == pytest.approx(c, rel=0.1, abs=0.1)
     assert np.std(found) < 0.15 * c
+
+
+@pytest.mark.parametrize("drop", [1.0, 2.0])
+def test_every_lag_is_found(drop):
+    true = NoiseCorrelation.drizzle(1.0 / drop, 1.0)
+    lags = torch.from_numpy(true.padded_lags)[None]
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(1, 128, 128, generator=generator, dtype=torch.float64)
+    image = correlate(white, lags, generator)[0].numpy() + galaxy()
+    nothing = np.zeros(image.shape, dtype=bool)
+    found = measure_correlation(image, np.ones(image.shape), nothing)
+    assert found.padded_lags == pytest.approx(true.padded_lags, abs=0.04)
 
 
 def test_it_is_relative_to_the_noise_map():
@@ -86,7 +102,6 @@ def test_an_observation_measures_it_when_asked():
     )
     assert observation.noise_correlation == measured(image)
     assert any("noise correlation 2." in n or "correlation 3." in n for n in observation.notes)
-    with pytest.raises(InputError, match="one number"):
-        Observation.from_array(image, psf_fwhm=3.0, noise=1.0, noise_correlation="guess")
+    assert observation.correlation.total == observation.noise_correlation
     with pytest.raises(RangeError, match="at least 1"):
         Observation.from_array(image, psf_fwhm=3.0, noise=1.0, noise_correlation=0.5)

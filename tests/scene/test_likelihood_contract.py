@@ -31,25 +31,35 @@ def likelihood(request) -> Likelihood:
 
 
 def dense(likelihood: Likelihood) -> dict[str, float]:
-    """All of it from the covariance matrix, written out: the pixels count as 1/c of one."""
+    """All of it from the covariance matrix, written out; its correlation is inverted as it is."""
     s = likelihood.stamps
     good = ~s.mask[0]
     model = likelihood.render(0, W[None], torch.float64)[0][good]
     left = s.image[0][good] - model
     variance = s.sigma[0][good] ** 2 + model.clamp_min(0) / s.gain[0] + (MODEL_ERROR * model) ** 2
-    covariance = torch.diag(CORRELATION * variance) + SKY**2
-    chi2 = float(CORRELATION * left @ torch.linalg.solve(covariance, left))
-    weights = 1.0 / (CORRELATION * variance)
-    sky = float((weights * left).sum() / (weights.sum() + SKY**-2))
-    log_v = float((2 * math.pi * variance).log().sum()) / CORRELATION
-    log_v += math.log1p(SKY**2 * float(weights.sum()))
-    pixels = len(left) / CORRELATION
+    # The correlation that the whitening stands for, which is close to the one asked for.
+    images = torch.zeros(1, len(left), SIZE, SIZE, dtype=torch.float64)
+    images[0][:, good] = torch.eye(len(left), dtype=torch.float64)
+    white = likelihood.whitening(0)(images)[0][:, good]
+    correlation = torch.linalg.inv(white @ white.T)
+    apart = good.nonzero()[:, None] - good.nonzero() + 8
+    near = (apart - 8).abs().amax(-1) <= 8
+    apart = apart.clamp(0, 16)
+    asked = torch.where(near, s.lags[0][apart[..., 0], apart[..., 1]], 0.0)
+    torch.testing.assert_close(correlation, asked, rtol=0, atol=2e-3)
+    noise = correlation * variance.sqrt() * variance.sqrt()[:, None]
+    covariance = noise + SKY**2
+    chi2 = float(left @ torch.linalg.solve(covariance, left))
+    inverse = torch.linalg.inv(noise)
+    sky = float((inverse @ left).sum() / (inverse.sum() + SKY**-2))
+    log_v = float(torch.linalg.slogdet(2 * math.pi * covariance).logabsdet)
     return {
-        "log_l": -0.5 * (chi2 / CORRELATION + log_v),
+        "log_l": -0.5 * (chi2 + log_v),
         "chi2": chi2,
-        "p_value": float(stats.chi2.sf(chi2 / CORRELATION, pixels)),
+        "p_value": float(stats.chi2.sf(chi2, len(left))),
         "sky": sky,
         "squares": float(((left - sky) ** 2 / variance).sum()),
+        "white": chi2 - (sky / SKY) ** 2,
     }
 
 
@@ -94,8 +104,9 @@ def test_every_door_says_the_same(likelihood):
 
 def test_the_chi_square_is_the_squared_residual_and_what_the_sky_costs(likelihood):
     found = likelihood.residual(0, likelihood.render(0, W[None], torch.float64)[0])
-    cost = CORRELATION * float(found.sky) ** 2 / SKY**2
-    assert float(found.chi2) == pytest.approx(float((found.in_sigma**2).sum()) + cost, rel=1e-9)
+    cost = float(found.sky) ** 2 / SKY**2
+    white = found.whiten(found.left[None])
+    assert float(found.chi2) == pytest.approx(float((white**2).sum()) + cost, rel=1e-9)
 
 
 def test_batched_images_are_those_of_one_galaxy(likelihood):

@@ -8,10 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from deeplegato_pp.errors import RangeError
+from deeplegato_pp.scene.correlated_noise import lags_of
 from deeplegato_pp.scene.noise import (
-    block_scatter,
-    correlate,
     draw_noise,
     log_likelihood,
     model_variance,
@@ -150,48 +148,27 @@ def test_a_model_error_adds_to_the_variance_and_its_logarithm():
     torch.testing.assert_close(found, normal.log_prob(s["data"]).sum((1, 2)))
 
 
-def test_correlated_pixels_count_as_fewer():
+def test_correlated_noise_is_a_dense_gaussians_too():
+    """With masked pixels, a sky, and a variance that follows the model."""
     s = scene()
-    s["sky_sigma"][:] = 0.0
-    torch.testing.assert_close(
-        log_likelihood(**s, noise_correlation=4.0), 0.25 * log_likelihood(**s)
+    total = torch.tensor([1.6, 2.2], dtype=torch.float64)
+    found = log_likelihood(**s, noise_correlation=total)
+    lags = lags_of(total)
+    apart = torch.cartesian_prod(torch.arange(N), torch.arange(N))
+    apart = apart[:, None] - apart + 8
+    for i in range(2):
+        good = ~s["mask"][i].flatten()
+        correlation = lags[i][apart[..., 0], apart[..., 1]]
+        model = s["model"][i].flatten()
+        spread = (s["sigma"][i].flatten() ** 2 + model.clamp_min(0) / 3.0).sqrt()
+        covariance = correlation * spread * spread[:, None] + s["sky_sigma"][i] ** 2
+        normal = torch.distributions.MultivariateNormal(model[good], covariance[good][:, good])
+        expected = normal.log_prob(s["data"][i].flatten()[good])
+        assert float(found[i]) == pytest.approx(float(expected), abs=1e-3)
+    apart_one = log_likelihood(
+        **{k: v[:1] for k, v in s.items()}, noise_correlation=float(total[0])
     )
-    # With a sky: that of a Gaussian of c times the covariance, but for its normalisation.
-    s = scene(gain=math.inf)
-    flat = s | {"model": s["model"] + 0.3}
-    wide = {"sigma": 2.0 * s["sigma"]}
-    found = [log_likelihood(**x, noise_correlation=4.0) for x in (s, flat)]
-    expected = [log_likelihood(**(x | wide)) for x in (s, flat)]
-    torch.testing.assert_close(found[1] - found[0], expected[1] - expected[0])
-
-
-def test_each_image_may_have_its_own_correlation():
-    white = torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(4)).double()
-    c = torch.tensor([1.0, 2.0, 9.0])
-    together = correlate(white, c)
-    for i in range(3):
-        torch.testing.assert_close(together[i], correlate(white[i : i + 1], float(c[i]))[0])
-    s = scene()
-    apart = log_likelihood(**s, noise_correlation=torch.tensor([2.0]))
-    torch.testing.assert_close(apart, log_likelihood(**s, noise_correlation=2.0))
-
-
-@pytest.mark.parametrize("c", [1.5, 4.0])
-def test_blocks_scatter_as_foretold(c):
-    white = torch.randn(300, 64, 64, generator=torch.Generator().manual_seed(6)).double()
-    blocks = correlate(white, c).unfold(1, 4, 4).unfold(2, 4, 4).sum((-2, -1)) / 4.0
-    assert float(blocks.std()) == pytest.approx(block_scatter(c, 4), rel=0.02)
-
-
-@pytest.mark.parametrize("c", [1.0, 2.0, 9.0])
-def test_correlated_noise_keeps_a_pixels_variance_and_inflates_that_of_sums(c):
-    generator = torch.Generator().manual_seed(4)
-    white = torch.randn(200, 32, 32, generator=generator, dtype=torch.float64)
-    noise = correlate(white, c)
-    assert float(noise.var()) == pytest.approx(1.0, abs=0.03)
-    # The sum over a periodic image is inflated by c exactly; 200 of them tell it to 10 %.
-    sums = noise.sum((1, 2)).var() / white.sum((1, 2)).var()
-    assert float(sums) == pytest.approx(c, rel=1e-6)
+    torch.testing.assert_close(apart_one, found[:1])
 
 
 def test_drawn_noise_has_the_variance_of_the_likelihood():
@@ -209,8 +186,3 @@ def test_drawn_noise_has_the_variance_of_the_likelihood():
     assert float((drawn - image).var()) == pytest.approx(variance, rel=0.05)
     sums = (drawn - image).sum((1, 2)).var() / 256
     assert float(sums) == pytest.approx(3.0 * variance, rel=0.25)  # 400 sums: 7 %
-
-
-def test_correlations_that_cannot_be_are_refused():
-    with pytest.raises(RangeError, match="noise_correlation"):
-        correlate(torch.zeros(1, 8, 8), 0.5)

@@ -117,7 +117,7 @@ def observations_of(scene: Scene, number: int) -> list[Observation]:
                 zero_point=REFERENCE_ZERO_POINT,
                 psf_oversampling=2 if fine else 1,
                 sky_sigma=float(stamps.sky_sigma[i]),
-                noise_correlation=float(stamps.noise_correlation[i]),
+                noise_correlation=stamps.correlation(i) or 1.0,
                 psf_error=scene.psf.error,
             )
         )

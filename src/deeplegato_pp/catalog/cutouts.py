@@ -23,6 +23,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.io.lazy_images import damaged_pixels, read_padded
 from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
 from deeplegato_pp.observation import inputs
+from deeplegato_pp.observation.correlation_inputs import GivenCorrelation, drizzle_of_header
 from deeplegato_pp.observation.mask_planes import looks_like_segmentation
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.psf_files import open_psf_file, psf_image
@@ -142,6 +143,12 @@ class Scene:
         )
         return replace(observation, name=sources.label(i))
 
+    def _correlation(self, mosaic: Mosaic) -> GivenCorrelation:
+        """What is said of the noise's correlation, the mosaic's header asked if need be."""
+        if self.inputs.noise_correlation != "drizzle":
+            return self.inputs.noise_correlation
+        return drizzle_of_header(mosaic.header, mosaic.pixel_scale)
+
     def _cut(
         self,
         sources: SourceList,
@@ -183,7 +190,7 @@ class Scene:
             zero_point=mosaic.zero_point,
             sky_sigma=self.inputs.sky_sigma,
             name=sources.label(i),
-            noise_correlation=self.inputs.noise_correlation,
+            noise_correlation=self._correlation(mosaic),
             psf_error=self.inputs.psf_error,
             unit=mosaic.unit,
             wcs=None if mosaic.wcs is None else ShiftedWCS(mosaic.wcs, left, bottom),

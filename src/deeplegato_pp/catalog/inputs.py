@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from deeplegato_pp.observation.array_inputs import (
     uncertainty_type,
     unpack,
     unpack_uncertainty,
+)
+from deeplegato_pp.observation.correlation_inputs import (
+    GivenCorrelation,
+    parse_noise_correlation,
 )
 from deeplegato_pp.observation.mask_planes import SEGMENTATION_NAMES
 from deeplegato_pp.observation.noise_types import NoiseStatement
@@ -64,8 +68,8 @@ class Inputs:
         noise_type: What the noise is; None: as its file states, else sigma.
         gain: Electrons per image unit; declares the noise to be the background's alone.
         sky_sigma: Standard deviation of the sky left in the image. [image units]
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones; ``"measure"`` finds it on each stamp.
+        noise_correlation: As for :meth:`Observation.from_fits`; ``"measure"`` finds it on each
+            stamp, ``"drizzle"`` in each image's header.
         psf_error: Relative error of the PSFs' widths; None: 0.02.
         mask: Files or arrays, non-zero = ignore.
         mask_bits: The bits that mean *ignore*; None: those of damage, by the mask's own cards or
@@ -89,7 +93,7 @@ class Inputs:
     noise_type: str | None = None
     gain: float | None = None
     sky_sigma: float | None = None
-    noise_correlation: float | Literal["measure"] = 1.0
+    noise_correlation: GivenCorrelation = 1.0
     psf_error: float | None = None
     mask: tuple[Any, ...] = ()
     mask_bits: int | None = None
@@ -108,6 +112,9 @@ class Inputs:
                     f"{given} of {what} for {len(self.images)} images. Give one for all, or one "
                     "per image in their order."
                 )
+        # Files are read once, and what makes no sense is told before anything is measured.
+        known = parse_noise_correlation(self.noise_correlation)
+        object.__setattr__(self, "noise_correlation", known)
         if self.psf_error is not None:
             check_psf_error(self.psf_error)
         if self.psf and self.psf_fwhm is not None:

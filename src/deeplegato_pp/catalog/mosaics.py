@@ -65,6 +65,7 @@ class Mosaic:
         zero_point: AB magnitude of one image unit; None if unknown.
         unit: Of the image, as stated.
         notes: Where scale and zero point are from, and every disagreement.
+        header: Cards of the image.
         psf_header: Cards of the PSF that came in the same file.
         flags: Sum of ``Flag`` bits that every cutout carries.
         provenance: One line on what was taken, and from where.
@@ -85,6 +86,7 @@ class Mosaic:
     zero_point: float | None = None
     unit: str = ""
     notes: tuple[str, ...] = field(default=())
+    header: Cards = field(default_factory=Cards)
     psf_header: Cards = field(default_factory=Cards)
     flags: int = 0
     provenance: str = ""
@@ -197,6 +199,7 @@ def open_mosaic(
             noise_type=kind or "sigma",
             mask_bits=meaning.bits,
             psf=None if psf is None else as_real_array(hdus[psf].data, f"the PSF in {path}"),
+            header=header,
             psf_header=Cards() if psf is None else fits_io.own_cards(hdus[psf]),
             wcs=sky.wcs,
             pixel_scale=scale.value,

@@ -218,9 +218,10 @@ NoiseCorrelation = Annotated[
     str,
     typer.Option(
         "--noise-correlation",
-        metavar="C|measure",
+        metavar="C|measure|drizzle[:SCALE,PIXFRAC]|FILE",
         help="Noise correlation of drizzled images: variance of the noise summed over many pixels, "
-        "over that of independent pixels; or 'measure' it where a stamp has no source.",
+        "over that of independent pixels; 'measure' it where a stamp has no source; 'drizzle' by "
+        "the header's scale and pixfrac or those given; or a file of the correlation at each lag.",
     ),
 ]
 

@@ -218,7 +218,8 @@ class DriveDataset(BatchDataset):
             self._read_ahead(self._order(epoch + 1, -1, len(self.chunks))[0])
         rows = self._order(epoch, number, self.chunks[number]["size"])
         chosen = torch.tensor(rows[first : first + self.batch_size])
-        stamps = StampBatch(*(content[f.name][chosen] for f in fields(StampBatch)))
+        names = [f.name for f in fields(StampBatch) if f.name in content]
+        stamps = StampBatch(**{name: content[name][chosen] for name in names})
         return stamps, content["w"][chosen]
 
     def _find(self, order: list[int], place: int) -> tuple[int, int]:
@@ -288,14 +289,15 @@ class DriveDataset(BatchDataset):
 def _simulate_chunk(
     simulator: SersicSimulator, seed: int, chunk: int, size: int
 ) -> dict[str, Tensor]:
-    parts, coordinates = [], []
+    scenes, coordinates = [], []
     for k, start in enumerate(range(0, size, PART)):
         generator = stream_generator(seed, chunk, k)
         scene = simulator.sample_scene(min(PART, size - start), generator)
-        parts.append(scene.stamps)
+        scenes.append(scene.stamps)
         coordinates.append(simulator.prior.to_normal(scene.params))
-    stamps = StampBatch.concatenate(parts)
-    content = {f.name: getattr(stamps, f.name).contiguous() for f in fields(stamps)}
+    stamps = StampBatch.concatenate(scenes)
+    parts = {f.name: getattr(stamps, f.name) for f in fields(stamps)}
+    content = {name: part.contiguous() for name, part in parts.items() if part is not None}
     return {**content, "w": torch.cat(coordinates)}
 
 

@@ -88,7 +88,7 @@ def export_onnx(
         zero_point=like.zero_point,
         gain=math.inf if like.gain is None else like.gain,
         sky_sigma=prepared.sky_sigma,
-        noise_correlation=like.noise_correlation,
+        noise_correlation=prepared.noise_correlation,
     )
     was_training = model.training
     example = torch.from_numpy(_channels(prepared))

@@ -205,6 +205,7 @@ class AmortizedMeasurer:
             prepared=prepared,
             box=box,
             noise_correlation=prepared.noise_correlation,
+            correlation=prepared.correlation,
             psf_error=prepared.psf_error,
             psf_reference=tuple(box.to_physical(drawn.w.mean(0, keepdim=True))[0].tolist()),
         )

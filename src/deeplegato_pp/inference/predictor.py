@@ -26,6 +26,7 @@ from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.verdict.novelty import Novelty
 from deeplegato_pp.isolation import raise_if_of_the_machine, reason_of
 from deeplegato_pp.observation.bands import MultiBandObservation
+from deeplegato_pp.observation.correlation_inputs import GivenCorrelation
 from deeplegato_pp.observation.preparation import prepare
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
@@ -195,7 +196,7 @@ class Predictor(DictionaryInterface):
         fixed: Mapping[str, Any] | None = None,
         seed: int | Sequence[int] | None = 0,
         star_odds: float | None = 1.0,
-        noise_correlation: float | None = None,
+        noise_correlation: GivenCorrelation | None = None,
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
         scene: str = "sersic",
@@ -219,8 +220,8 @@ class Predictor(DictionaryInterface):
             star_odds: Prior odds of a point source against a galaxy, behind ``star_probability``;
                 None saves the comparison. Only the exact method compares.
             noise_correlation: For drizzled images: variance of the noise of sums over many pixels,
-                over what independent pixels would have (at least 1); None: what the observations
-                say.
+                over what independent pixels would have (at least 1), the correlation at each lag,
+                or ``"drizzle:SCALE,PIXFRAC"``; None: what the observations say.
             model_error: Error of the model as a fraction of itself, added in quadrature to the
                 noise: no galaxy is a Sérsic profile, and a few bright pixels are not to decide.
             widths: ``"honest"``: the draws are moved so that their widths hold for galaxies that

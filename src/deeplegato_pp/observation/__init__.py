@@ -6,6 +6,7 @@ from .._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .bands import MultiBandObservation as MultiBandObservation
+    from .correlation import NoiseCorrelation as NoiseCorrelation
     from .observation import Observation as Observation
     from .preparation import prepare as prepare
 else:
@@ -13,6 +14,7 @@ else:
         __name__,
         {
             "MultiBandObservation": ".bands",
+            "NoiseCorrelation": ".correlation",
             "Observation": ".observation",
             "prepare": ".preparation",
         },

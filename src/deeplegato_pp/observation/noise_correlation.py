@@ -1,13 +1,13 @@
 """How correlated an image's noise is, measured where no source is."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.checks import check_at_least_one
 from deeplegato_pp.errors import InputError
+from deeplegato_pp.observation.correlation import LARGEST, REACH, NoiseCorrelation
 from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA, clipped_mad
 
 BLOCK = 8
@@ -16,11 +16,17 @@ BLOCK = 8
 FEWEST = 100
 """Pairs of blocks needed: c is then good to some 15 %."""
 
-_LIMIT = 50.0
-"""Beyond it the noise map is wrong; no drizzling comes near."""
-
 _CLIP = 3.5
 _SOURCE = 4.0
+
+_FAR = REACH + 4
+"""Largest lag looked at. [px]"""
+
+_SIGNIFICANT = 4.0
+"""Correlation of one lag that counts, times the root of the number of pairs."""
+
+_SCALED_UP = 0.9
+"""Variance of pixels, over the noise map's, below which the map was scaled up."""
 
 
 class _Blocks(NamedTuple):
@@ -30,35 +36,15 @@ class _Blocks(NamedTuple):
     good: Array
 
 
-def given_or_measured(
-    value: float | Literal["measure"], image: Array, noise: Array, mask: Array
-) -> tuple[float, list[str]]:
-    """Returns c as it was given, or as :func:`measure_noise_correlation` finds it, and remarks.
+def measure_correlation(image: Array, noise: Array, mask: Array) -> NoiseCorrelation | None:
+    """Returns the correlation of the noise where no source is; None if none is seen.
 
-    Args:
-        value: c, or ``"measure"``.
-        image: With shape (H, W), as the others.
-        noise: 1-sigma map of the background.
-        mask: True = ignore.
-
-    Raises:
-        InputError: If it is no number, or cannot be measured.
-        RangeError: If it is less than 1.
-    """
-    if value != "measure":
-        return check_at_least_one(value, "noise_correlation"), []
-    c = measure_noise_correlation(image, noise, mask)
-    return c, [f"noise correlation {c:.2f} measured on the stamp"]
-
-
-def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
-    """Returns the variance of the noise of sums over many pixels, over that of independent ones.
-
-    From the differences of sums over adjacent blocks of 8 x 8 px, in which neither a sky nor its
-    slope is seen, and of pixels 8 px apart; what is bright is clipped, so that sources may be in
-    the image if they fill less than some half of it. From 8 px to any number of pixels it goes as
-    for noise whose correlation falls off as a Gaussian. Independent means as the noise map says: a
-    map that was scaled up for the correlation gives 1.
+    From squared differences of pixels up to 8 px apart, over those of pixels farther apart than
+    noise is seen to correlate, a slope of the sky removed: pixels in blocks of 8 x 8 px that stand
+    out are left out, so sources may be in the image if they fill less than some half of it. It is
+    taken to be the same at lags (y, x) and (y, -x), and (x, y) where nothing speaks against it.
+    Where the noise map is larger than the pixels' scatter, as maps that were scaled up for the
+    correlation are, the excess counts as correlation that is accounted for.
 
     Args:
         image: With shape (H, W). [image units]
@@ -66,12 +52,12 @@ def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
         mask: True = ignore, with shape (H, W).
 
     Returns:
-        c, from 1 to 50; good to 10 % on a stamp of 128 px. Sources too faint to be clipped, and
-        the outskirts of galaxies, raise it: by 0.1 if they leave most of the stamp empty.
+        The correlation; that of single lags is good to 0.01 on a stamp of 128 px, the total to
+        10 %. Sources too faint to be left out, and the outskirts of galaxies, raise it.
 
     Raises:
         InputError: If there are fewer than 100 pairs of blocks without a source, no noise in
-            them, or c exceeds 50.
+            them, or sums vary more than 50 times as much as the noise map says.
 
     References:
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
@@ -79,32 +65,98 @@ def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
     """
     good = ~mask
     relative = np.where(good, image / np.where(good, noise, 1.0), 0.0)
-    shifts = [(y, x) for y in (0, BLOCK // 2) for x in (0, BLOCK // 2)]
-    grids = [_without_sources(_block_sums(relative[y:, x:], good[y:, x:])) for y, x in shifts]
-    blocks, pairs = grids[0], np.concatenate([_differences(grid, 1) for grid in grids])
-    if len(pairs) < len(shifts) * FEWEST:
+    blocks = _without_sources(_block_sums(relative, good))
+    pairs = sum(int((g[1:] & g[:-1]).sum()) for g in (blocks.good, blocks.good.T))
+    if pairs < FEWEST:
         raise InputError(
-            f"the noise's correlation cannot be measured: {len(pairs) // len(shifts)} pairs of "
+            f"the noise's correlation cannot be measured: {pairs} pairs of "
             f"{BLOCK} x {BLOCK} px without a source, expected at least {FEWEST}. Give a number, or "
             "a larger stamp."
         )
     empty = np.kron(blocks.good, np.ones((BLOCK, BLOCK), dtype=bool))
     rows, columns = empty.shape
-    single = _Blocks(relative[:rows, :columns], good[:rows, :columns] & empty)
-    pixel = clipped_mad(_differences(single, BLOCK), _CLIP) ** 2
-    if pixel == 0.0:
+    used = good[:rows, :columns] & empty
+    values, used = _flattened(relative[:rows, :columns], used)
+    half, number = _structure(values, used)
+    if not half[0, _FAR] > 0.0:
         raise InputError(
             "the noise's correlation cannot be measured: there is no noise where no source is. "
             "Give a number."
         )
-    c = pixel * _extrapolated(clipped_mad(pairs, _CLIP) ** 2 / pixel)
-    if c > _LIMIT:
+    if abs(half[0, 1] - half[1, 0]) < _SIGNIFICANT * half[0, _FAR] / math.sqrt(number[0, 1]):
+        half = 0.5 * (half + half.T)
+    reach = _reach(half, number)
+    beyond = np.maximum.outer(np.arange(_FAR + 1), np.arange(_FAR + 1))
+    variance = float(half[(beyond > reach) & (beyond <= reach + 3)].mean())
+    quadrant = np.where(beyond <= reach, 1.0 - half / variance, 0.0)[: REACH + 1, : REACH + 1]
+    index = np.abs(np.arange(-REACH, REACH + 1))
+    found = NoiseCorrelation.nearest(quadrant[index[:, None], index])
+    sums = variance * found.total
+    if sums > LARGEST:
         raise InputError(
-            f"the noise's correlation cannot be measured: sums over pixels vary {c:.0f} times as "
-            f"much as the noise map says, expected up to {_LIMIT:.0f}. Check the noise, or give a "
-            "number."
+            f"the noise's correlation cannot be measured: sums over pixels vary {sums:.0f} times "
+            f"as much as the noise map says, expected up to {LARGEST:.0f}. Check the noise, or "
+            "give a number."
         )
-    return max(c, 1.0)
+    if reach == 0 or found.total <= 1.0:
+        return None
+    if variance > _SCALED_UP:
+        return found
+    share = (sums - 1.0) / (found.total - 1.0)
+    return found.diluted(share) if share > 0.0 else None
+
+
+def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
+    """Returns the variance of the noise of sums over many pixels, over that of independent ones.
+
+    The sum of what :func:`measure_correlation` finds, which see; 1 where pixels are independent.
+    """
+    found = measure_correlation(image, noise, mask)
+    return 1.0 if found is None else found.total
+
+
+def _flattened(values: Array, used: Array) -> tuple[Array, Array]:
+    """The pixels less a plane, and which are used once outliers are left out; 0 elsewhere."""
+    y, x = np.indices(values.shape)
+    plane = np.stack([np.ones(values.shape), x / values.shape[1], y / values.shape[0]], -1)
+    for _ in range(3):
+        solution = np.linalg.lstsq(plane[used], values[used], rcond=None)[0]
+        left = values - plane @ solution
+        used = used & (np.abs(left) <= _CLIP * clipped_mad(left[used], _CLIP))
+    return np.where(used, left, 0.0), used
+
+
+def _structure(values: Array, used: Array) -> tuple[Array, Array]:
+    """Half the mean squared difference of pixels at lags (y, x), and the pairs it is the mean of.
+
+    Lags (y, x) and (y, -x) are taken together; each result has shape (13, 13).
+    """
+    shape = [n + _FAR for n in values.shape]
+    ones, first, second = (np.fft.rfft2(a, shape) for a in (used.astype(float), values, values**2))
+
+    def lags(product: Array) -> Array:
+        found = np.fft.irfft2(product, shape)
+        along = np.arange(_FAR + 1)
+        both: Array = found[along[:, None], along] + found[along[:, None], -along]
+        return both
+
+    number = lags(ones * ones.conj()).round()
+    squares = lags((second * ones.conj()).real)
+    products = lags(first * first.conj())
+    return (squares - products) / np.maximum(number, 1.0), number
+
+
+def _reach(half: Array, number: Array) -> int:
+    """The largest lag along an axis at which correlation is seen. [px]"""
+    found = 0
+    for lag in range(1, REACH + 1):
+        far = 0.5 * (half[0, lag + 1 : lag + 4].mean() + half[lag + 1 : lag + 4, 0].mean())
+        seen = 1.0 - 0.5 * (half[0, lag] + half[lag, 0]) / far
+        if seen > _SIGNIFICANT / math.sqrt(number[0, lag]):
+            found = lag
+        elif lag > found + 1:
+            break
+    return found
 
 
 def _block_sums(relative: Array, good: Array) -> _Blocks:
@@ -136,36 +188,3 @@ def _without_sources(blocks: _Blocks) -> _Blocks:
             break
         good = fewer
     return _Blocks(blocks.sums, good)
-
-
-def _differences(blocks: _Blocks, lag: int) -> Array:
-    """Differences of blocks some blocks apart along either axis, over the square root of two."""
-    found = []
-    for values, good in ((blocks.sums, blocks.good), (blocks.sums.T, blocks.good.T)):
-        both = good[lag:] & good[:-lag]
-        change = (values[lag:] - values[:-lag])[both]
-        found.append(change - np.median(change) if change.size else change)  # the sky's slope
-    joined: Array = np.concatenate(found) / math.sqrt(2.0)
-    return joined
-
-
-def _extrapolated(ratio: float) -> float:
-    """Returns c of noise of unit variance from that of differences of adjacent blocks' sums.
-
-    The noise's correlation at a distance l along an axis is exp(-l^2/(4 w^2)): w is found by
-    bisection, and c is the sum over all distances along both axes.
-    """
-    lag = np.arange(-40 * BLOCK, 40 * BLOCK + 1)
-
-    def sums(width: float) -> tuple[float, float]:
-        correlation = np.exp(-((lag / (2.0 * width)) ** 2))
-        own = np.maximum(1.0 - np.abs(lag) / BLOCK, 0.0)
-        next_ = np.maximum(1.0 - np.abs(lag - BLOCK) / BLOCK, 0.0)
-        block, shared = float((correlation * own).sum()), float((correlation * next_).sum())
-        return block * (block - shared), float(correlation.sum()) ** 2
-
-    low, high = 0.05, float(BLOCK) / 2.0
-    for _ in range(50):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if sums(middle)[0] < ratio else (low, middle)
-    return sums(low)[1]

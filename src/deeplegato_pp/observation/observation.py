@@ -15,12 +15,13 @@ from deeplegato_pp.io import fits as fits_io
 from deeplegato_pp.io import fits_extensions
 from deeplegato_pp.observation import (
     array_inputs,
+    correlation_inputs,
     effective_psf,
     inputs,
     mask_planes,
     noise_maps,
 )
-from deeplegato_pp.observation.noise_correlation import given_or_measured
+from deeplegato_pp.observation.correlation import NoiseCorrelation
 from deeplegato_pp.observation.reconciliation import Given, reconcile, reconcile_arrays
 
 ArrayLike = npt.ArrayLike
@@ -61,6 +62,8 @@ class Observation:
         gain: Electrons per image unit, or None: giving one declares the noise background-only.
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
             ones: 1, or more for drizzled and resampled images.
+        correlation: The noise's correlation at each lag; None: that of the Gaussian family with
+            this total, see `NoiseCorrelation.gaussian`.
         psf_oversampling: Samples of the PSF per pixel and axis.
         psf_includes_pixel: Whether the detector's pixel is in the PSF already.
         psf_sum: Sum of the PSF as given.
@@ -83,6 +86,7 @@ class Observation:
     sky_sigma: float
     gain: float | None = None
     noise_correlation: float = 1.0
+    correlation: NoiseCorrelation | None = None
     psf_oversampling: int = 1
     psf_includes_pixel: bool = True
     psf_sum: float = 1.0
@@ -113,7 +117,7 @@ class Observation:
         mask_bits: int | None = None,
         name: str = "",
         *,
-        noise_correlation: float | Literal["measure"] = 1.0,
+        noise_correlation: correlation_inputs.GivenCorrelation = 1.0,
         psf_error: float | None = None,
         unit: str = "",
         wcs: Any = None,
@@ -143,11 +147,14 @@ class Observation:
                 noise.
             mask_bits: The bits of ``mask`` that mean *ignore*. None: all.
             name: What to call it in tables.
-            noise_correlation: For drizzled or resampled images: variance of the noise of sums over
-                many pixels, over that of independent ones (R squared in Casertano et al. 2000).
-                ``"measure"``:
-                :func:`~deeplegato_pp.observation.noise_correlation.measure_noise_correlation` finds
-                it where the stamp has no source, and a note says it.
+            noise_correlation: For drizzled or resampled images, one of: the variance of the noise
+                of sums over many pixels, over that of independent ones (R squared in Casertano et
+                al. 2000), the noise being taken for smoothed by a Gaussian; ``"measure"``:
+                :func:`~deeplegato_pp.observation.noise_correlation.measure_correlation` finds it
+                where the stamp has no source, and a note says it;
+                ``"drizzle:SCALE,PIXFRAC"``, the output pixel's and the drop's side over the
+                detector pixel's; the correlation at each lag (y, x) as an array of odd side with
+                lag zero in its middle, or a file that holds it.
             psf_error: Relative error of the PSF's width, one sigma, in [0, 0.5); 0 for a PSF that
                 is known, None: 0.02.
             unit: Unit of the image.
@@ -190,7 +197,9 @@ class Observation:
         pixels = np.where(np.isfinite(pixels), pixels, 0.0)
         flags |= noise_flags | blank_flags
         notes += blank_notes + noise_notes
-        correlation, remarks = given_or_measured(noise_correlation, pixels, sigma, ignore)
+        total, correlation, remarks = correlation_inputs.correlation_of(
+            noise_correlation, pixels, sigma, ignore
+        )
         notes += remarks
         median = float(np.median(sigma[~ignore]))
         if noise_maps.noise_follows_data(pixels, sigma, ignore):
@@ -248,7 +257,8 @@ class Observation:
             zero_point=checks.check_within(zero_point, -200.0, 200.0, "zero_point", "mag"),
             sky_sigma=float(sky_sigma),
             gain=gain,
-            noise_correlation=correlation,
+            noise_correlation=total,
+            correlation=correlation,
             psf_oversampling=oversampling,
             psf_includes_pixel=(
                 True if made or psf_includes_pixel is None else bool(psf_includes_pixel)
@@ -297,7 +307,7 @@ class Observation:
         psf_even: Literal["refuse", "shift"] = "refuse",
         sky_sigma: float | None = None,
         extension: fits_extensions.Extension | None = None,
-        noise_correlation: float | Literal["measure"] = 1.0,
+        noise_correlation: correlation_inputs.GivenCorrelation = 1.0,
         *,
         psf_error: float | None = None,
         plane: int | None = None,
@@ -330,7 +340,8 @@ class Observation:
             psf_even: What to do with an even-sized PSF.
             sky_sigma: 1-sigma of the constant sky offset. [image units]
             extension: Index, name or (name, version) of the image in its file.
-            noise_correlation: See ``from_array``.
+            noise_correlation: See ``from_array``; ``"drizzle"`` takes scale and pixfrac from the
+                image's header, where AstroDrizzle or JWST's pipeline wrote them.
             psf_error: See ``from_array``.
             plane: Which image of a cube, counted from 0.
 
@@ -353,6 +364,10 @@ class Observation:
             plane=plane,
         )
         known = reconcile(found, given)
+        if noise_correlation == "drizzle":
+            noise_correlation = correlation_inputs.drizzle_of_header(
+                found.header, known.pixel_scale
+            )
         observation = cls.from_array(
             found.image,
             psf=known.psf,

@@ -14,6 +14,7 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_finite, check_not_all_masked, check_positive_integer
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.observation.correlation import NoiseCorrelation
 from deeplegato_pp.observation.effective_psf import bin_psf
 from deeplegato_pp.observation.effective_psf import psf_fwhm as psf_fwhm
 from deeplegato_pp.observation.observation import Observation
@@ -30,7 +31,9 @@ class PreparedStamp:
         scale: Median noise of the unmasked pixels. [image units per detector unit]
         gain: Electrons per detector unit; infinite if the observation gives none (fixed variance).
         sky_sigma: 1-sigma of the constant sky offset per (binned) pixel. [background sigma]
-        noise_correlation: The observation's.
+        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
+            ones.
+        correlation: The noise's correlation at each lag; None: that of the Gaussian family.
         psf: PSF of sum 1, with shape (Py, Px), both odd.
         psf_oversampling: Samples of the PSF per pixel of the stamp.
         psf_includes_pixel: Whether the pixel of the stamp is in the PSF; if not, the box of
@@ -51,6 +54,7 @@ class PreparedStamp:
     gain: float
     sky_sigma: float
     noise_correlation: float
+    correlation: NoiseCorrelation | None
     psf: Array
     psf_oversampling: int
     psf_includes_pixel: bool
@@ -106,7 +110,8 @@ def prepare(
     The user's image is first cropped or padded with masked pixels to ``size * bin`` pixels, then
     summed bin x bin. A binned pixel is masked if more than half of its pixels are; else its sum is
     scaled up to the full number, and its noise with it (the source's Poisson term in a likelihood
-    with gain stays that of a complete pixel: it is too small by at most a factor 2 there).
+    with gain stays that of a complete pixel: it is too small by at most a factor 2 there). The
+    noise of sums of correlated pixels is larger, and less correlated, by what is said of theirs.
 
     The binned PSF is exact and not re-centred. One that includes the native pixel is convolved
     with the sum over bin x bin native pixels (``effective_psf.bin_psf``) and includes the binned
@@ -139,6 +144,12 @@ def prepare(
     variance = _window(observation.noise, bottom, left, side, 1.0) ** 2
     mask = _window(observation.mask, bottom, left, side, True)
     image, variance, mask = _bin_pixels(image, variance, mask, factor)
+    correlation, total = observation.correlation, observation.noise_correlation
+    if factor > 1 and total != 1.0:
+        single = NoiseCorrelation.gaussian(total) if correlation is None else correlation
+        variance = variance * np.where(mask, 1.0, single.block_variance(factor))
+        correlation = single.binned(factor)
+        total = max(correlation.total, 1.0)
     check_not_all_masked(mask)
     noise = np.sqrt(variance)
     scale = float(np.median(noise[~mask]))
@@ -157,7 +168,8 @@ def prepare(
         scale=scale,
         gain=math.inf if observation.gain is None else observation.gain * scale,
         sky_sigma=factor**2 * observation.sky_sigma / scale,
-        noise_correlation=observation.noise_correlation,
+        noise_correlation=total,
+        correlation=correlation,
         psf=np.array(psf),
         psf_oversampling=observation.psf_oversampling * factor,
         psf_includes_pixel=includes_pixel,

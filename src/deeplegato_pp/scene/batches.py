@@ -27,6 +27,7 @@ from deeplegato_pp.scene.render.renderer import (
 )
 from deeplegato_pp.scene.render.wings import Galaxies
 from deeplegato_pp.scene.templates import Templates
+from deeplegato_pp.scene.whitening import Whitening
 
 _STEP = 1e-6
 """Step of the differences of the renderer's columns, in coordinates whose prior is one wide."""
@@ -46,7 +47,7 @@ class Data:
         gain: With shape (R,), as what follows.
         templates: Constant sky and error of the PSF's width, R sets.
         psf_error: Relative error of the PSF's width.
-        correlation: Variance of sums over many pixels over that of independent ones.
+        whitening: Of correlated noise, R rows; None where all pixels are independent.
         model_error: Error of the model as a fraction of itself.
     """
 
@@ -56,7 +57,7 @@ class Data:
     gain: Float[Tensor, " r"]
     templates: Templates
     psf_error: Float[Tensor, " r"]
-    correlation: Float[Tensor, " r"]
+    whitening: Whitening | None
     model_error: float
 
     @classmethod
@@ -71,7 +72,7 @@ class Data:
             s.gain[rows],
             likelihood.templates(rows),
             likelihood.psf_error[rows],
-            s.noise_correlation[rows],
+            likelihood.whitening(rows),
             likelihood.model_error,
         )
 
@@ -84,7 +85,7 @@ class Data:
             self.gain[index],
             self.templates.at(index),
             self.psf_error[index],
-            self.correlation[index],
+            None if self.whitening is None else self.whitening.at(index.tolist()),
             self.model_error,
         )
 
@@ -101,7 +102,7 @@ class Data:
             ~self.good,
             self.gain,
             self.templates,
-            self.correlation,
+            self.whitening,
             self.model_error,
         )
 
@@ -157,24 +158,26 @@ def respond(
     .. math:: J \Sigma^{-1} J^T + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
 
     with the covariance of pixels and templates (`scene.templates`), the second term, absent for a
-    fixed variance, taken without the templates' (a correction of order 1/pixels). Pixels under
-    correlated noise count as 1/c of one, see `scene.noise`. The templates stay as they are.
+    fixed variance, taken without the templates' (a correction of order 1/pixels). The templates
+    stay as they are.
 
     Args:
         data: R rows.
         model: Noiseless images.
         jacobian: Their derivatives, in the precision in which sums over pixels are to be taken.
     """
-    c = data.correlation[:, None, None]
     found = data.residual(model)
-    weight, left = found.weight, found.left
+    templates = found.templates.images
+    pulled = found.apply_inverse(torch.cat([found.left[:, None], templates], 1))
     follows = (model > 0) / data.gain[:, None, None] + 2.0 * data.model_error**2 * model
-    relative = weight * follows  # of the variance
-    squares = left**2 + found.templates.spread(found.amplitudes.covariance)
-    slope = (weight * left + 0.5 * relative * (weight * squares - 1.0)) / c
+    relative = found.weight * follows  # of the variance
+    squares = found.left * pulled[:, 0] + torch.einsum(
+        "rjk,rjyx,rkyx->ryx", found.amplitudes.covariance, templates, pulled[:, 1:]
+    )
+    slope = pulled[:, 0] + 0.5 * relative * (squares - 1.0)
     # In float64: sums in float32 would depend on what else is in the batch.
     gradient = (jacobian.double() @ slope.flatten(1)[..., None])[..., 0]
-    information = found.inner(jacobian, (0.5 / c * relative**2).flatten(1))
+    information = found.inner(jacobian, (0.5 * relative**2).flatten(1))
     return Response(gradient, 0.5 * (information + information.mT))
 
 

@@ -101,7 +101,6 @@ class _Pixels:
         self.gain, self.model_error = data.gain[0], data.model_error
         self.templates = data.templates.images[0].flatten(1)
         self._pairs = (self.templates[:, None] * self.templates).flatten(0, 1)
-        self.correlation = data.correlation[0]
         self.count = int(self.good.sum())
         self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
 
@@ -156,8 +155,8 @@ class _Pixels:
     def combine(self, sums: Float[Tensor, "m s"]) -> Float[Tensor, " s"]:
         """Returns ln L from the sums over pixels, the templates' amplitudes marginalised."""
         number = len(self.templates)
-        pixels, *rest = (sums / self.correlation).split([1, number, number**2])
-        constant = 0.5 * self.count * math.log(2.0 * math.pi) / self.correlation
+        pixels, *rest = sums.split([1, number, number**2])
+        constant = 0.5 * self.count * math.log(2.0 * math.pi)
         found = marginalise(rest[0].T, rest[1].T.unflatten(-1, (number, number)))
         return pixels[0] - constant + found.gain
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.errors import InputError, NumericalError, RangeError, ShapeError
+from deeplegato_pp.observation.correlation import NoiseCorrelation
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
 from deeplegato_pp.scene.model_images import ModelImages
@@ -25,6 +26,7 @@ from deeplegato_pp.scene.prior import W_MAX, PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
 from deeplegato_pp.scene.templates import Templates
 from deeplegato_pp.scene.units import stamp_batch
+from deeplegato_pp.scene.whitening import StampWhitening, Whitening
 
 SINGLE_PRECISION_PEAK = 1000.0
 """Brightest pixel [sigma] up to which draws are rendered in float32.
@@ -47,14 +49,12 @@ class Likelihood:
         includes_pixel: Whether the detector's pixel is in the PSF, one per galaxy.
         box: Prior box at the reference instrument.
         coordinates: Hypothesis; a Sérsic galaxy with nothing fixed if None.
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            pixels; at least 1. See `scene.noise`.
         model_error: Error of the model as a fraction of itself, added in quadrature to the noise.
         psf_error: Relative error of the PSF's width, one per galaxy; None: PSFs are known. It acts
             once :meth:`freeze` has said where.
 
     Raises:
-        RangeError: If `noise_correlation`, `model_error` or `psf_error` cannot be.
+        RangeError: If the stamps' noise correlation, `model_error` or `psf_error` cannot be.
         ShapeError: If the lists do not have one entry per stamp.
     """
 
@@ -105,7 +105,9 @@ class Likelihood:
                 stamps.gain.double().clone(),
                 stamps.sky_sigma.double().clone(),
                 correlation.double().clone(),
+                stamps.full_lags.double().clone(),
             )
+            self._whitenings: dict[tuple[bytes, bytes], StampWhitening | None] = {}
             self.psfs = [p.to(stamps.image.device).double().clone() for p in psfs]
             self.psf_error = torch.tensor(psf_error, dtype=torch.float64).to(stamps.image.device)
             self._width_slope = torch.zeros_like(self.stamps.image)
@@ -170,7 +172,7 @@ class Likelihood:
     def replace(
         self,
         *,
-        noise_correlation: float | None = None,
+        noise_correlation: float | NoiseCorrelation | None = None,
         model_error: float | None = None,
         psf_error: float | None = None,
         noise_factor: float = 1.0,
@@ -183,7 +185,8 @@ class Likelihood:
         Nothing is shared with this one: whoever changes the new one's mask leaves this one's.
 
         Args:
-            noise_correlation: Variance of sums over many pixels over that of independent ones.
+            noise_correlation: Variance of sums over many pixels over that of independent ones, or
+                the correlation itself, the same for all.
             model_error: Error of the model as a fraction of itself.
             psf_error: Relative error of the PSFs' widths.
             noise_factor: Multiplies the noise map.
@@ -241,11 +244,35 @@ class Likelihood:
             model_error=self.model_error if model_error is None else model_error,
             psf_error=[float(self.psf_error[i]) for i in rows],
         )
+        found._whitenings = self._whitenings  # by correlation and mask, whoever asks
         found._width_slope = self._width_slope[list(rows)].clone()
         found._frozen = self._frozen[list(rows)].clone()
         kept = {k: self._frozen_at.get(i) for k, i in enumerate(rows)}
         found._frozen_at = {k: u for k, u in kept.items() if u is not None}
         return found
+
+    # --- correlated noise -----------------------------------------------------------------------
+
+    def whitening(self, row: int | Int[Tensor, " r"]) -> Whitening | None:
+        """Returns what makes the noise of galaxies independent; None where that of all of them is.
+
+        Made once for each correlation and mask.
+
+        Args:
+            row: One galaxy for all images, or several.
+        """
+        rows = [row] if isinstance(row, int) else row.tolist()
+        known: dict[int, StampWhitening | None] = {}
+        for i in set(rows):
+            lags, good = self.stamps.full_lags[i].cpu().numpy(), ~self.stamps.mask[i].cpu().numpy()
+            key = lags.tobytes(), np.packbits(good).tobytes()
+            if key not in self._whitenings:
+                independent = np.count_nonzero(lags) == 1
+                self._whitenings[key] = None if independent else StampWhitening(lags, good)
+            known[i] = self._whitenings[key]
+        if all(stamp is None for stamp in known.values()):
+            return None
+        return Whitening([known[i] for i in rows])
 
     # --- an imperfect PSF -----------------------------------------------------------------------
 
@@ -356,7 +383,7 @@ class Likelihood:
             s.mask[row],
             s.gain[row].to(dtype),
             self.templates(row),
-            s.noise_correlation[row],
+            self.whitening(row),
             self.model_error,
         )
 
@@ -380,7 +407,7 @@ class Likelihood:
     def chi2(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
         """Returns the chi-square of one galaxy's images, the templates marginalised, (S,).
 
-        Its expectation at the truth is the number of unmasked pixels, be they correlated or not.
+        At the truth it is distributed with as many degrees of freedom as unmasked pixels.
         """
         return self.residual_row(row, u).chi2.cpu()
 
@@ -560,6 +587,5 @@ class Likelihood:
         found = self.residual(row, model)
         light = model.flatten()
         slope = (light > 0) / self.stamps.gain[row] + 2.0 * self.model_error**2 * light
-        c = self.stamps.noise_correlation[row]
-        excess = 0.5 / c * (found.weight.flatten() * slope) ** 2  # of the variance's own change
+        excess = 0.5 * (found.weight.flatten() * slope) ** 2  # of the variance's own change
         return found.inner(jacobian, excess)

@@ -7,8 +7,8 @@ Two modes, as `gain` says, per galaxy:
 * infinite gain: `sigma` is the total, V = sigma^2.
 
 Reality's floor, off by default, holds in both modes: a `model_error` f, V += (f I)^2, for galaxies
-that are not what the model says; and a `noise_correlation` c, the variance of sums over many pixels
-over what independent pixels would have, as drizzling leaves behind.
+that are not what the model says; and a correlation P of the noise of neighbouring pixels, as
+drizzling leaves it behind: the covariance is then V^1/2 P V^1/2, see `scene.whitening`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import conv1d, conv2d, pad
 
-from deeplegato_pp.errors import RangeError
+from deeplegato_pp.scene.correlated_noise import correlate, lags_of
 from deeplegato_pp.scene.templates import Amplitudes, Templates, marginalise
+from deeplegato_pp.scene.whitening import Whitening
 
 POISSON_LIMIT = 100.0
 """Expected electrons above which counts are drawn by their first three cumulants.
@@ -60,27 +60,28 @@ class Residual:
     r"""Data less model under the noise, the amplitudes of templates marginalised.
 
     With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the pixels' noise is
-    :math:`C = c V` in what follows, c the noise correlation; templates are the constant sky and,
-    where the PSF is known imperfectly, what another width of it changes: see `scene.templates`.
+    :math:`C = V^{1/2} P V^{1/2}` in what follows, P its correlation; templates are the constant sky
+    and, where the PSF is known imperfectly, what another width of it changes: see
+    `scene.templates`.
 
     Attributes:
         variance: V, with shape (*, N, N); 1 where masked.
         weight: w, with shape (*, N, N); 0 where masked.
         difference: r, with shape (*, N, N); 0 where masked.
         count: Unmasked pixels, with shape (*,), float64.
-        noise_correlation: c; a number, or with shape (*,).
+        whitening: What makes the noise independent; None where it is.
         templates: Templates.
         amplitudes: What the data say of theirs.
-        chi2: Chi-square of independent pixels with the templates at their best,
-            :math:`\sum w r^2 - c\, b^T M^{-1} b`, with shape (*,), float64. Its expectation at the
-            truth is the number of unmasked pixels, be they correlated or not.
+        chi2: Chi-square with the templates at their best, :math:`r^T C^{-1} r - b^T M^{-1} b`,
+            with shape (*,), float64. At the truth it is distributed as chi-square with as many
+            degrees of freedom as unmasked pixels.
     """
 
     variance: Float[Tensor, "*b n n"]
     weight: Float[Tensor, "*b n n"]
     difference: Float[Tensor, "*b n n"]
     count: Float[Tensor, "*#b"]
-    noise_correlation: float | Float[Tensor, "*#b"]
+    whitening: Whitening | None
     templates: Templates
     amplitudes: Amplitudes
     chi2: Float[Tensor, "*b"]
@@ -89,13 +90,16 @@ class Residual:
     def log_determinant(self) -> Float[Tensor, "*b"]:
         """Logarithm of the determinant of 2 pi times the covariance, templates included, (*,)."""
         log_v = self.variance.log().sum((-2, -1), dtype=torch.float64)
-        pixels = (log_v + self.count * math.log(2.0 * math.pi)) / self.noise_correlation
+        pixels = log_v + self.count * math.log(2.0 * math.pi)
+        if self.whitening is not None:
+            log_det = self.whitening.log_det.to(pixels)
+            pixels = pixels + (log_det[0] if len(log_det) == 1 else log_det)
         return pixels + self.amplitudes.log_determinant
 
     @property
     def log_likelihood(self) -> Float[Tensor, "*b"]:
         """Gaussian ln L, with shape (*,), float64; see :func:`log_likelihood`."""
-        return -0.5 * (self.chi2 / self.noise_correlation + self.log_determinant)
+        return -0.5 * (self.chi2 + self.log_determinant)
 
     @property
     def left(self) -> Float[Tensor, "*b n n"]:
@@ -128,19 +132,20 @@ class Residual:
 
     @property
     def p_value(self) -> Float[Tensor, "*b"]:
-        """Chance of a larger chi-square if the model were the truth, with shape (*,).
+        """Chance of a larger chi-square if the model were the truth, with shape (*,)."""
+        return torch.special.gammaincc(0.5 * self.count.expand_as(self.chi2), 0.5 * self.chi2)
 
-        Under correlated noise the pixels count as 1/c of as many independent ones.
-        """
-        half = 0.5 / self.noise_correlation
-        return torch.special.gammaincc(half * self.count.expand_as(self.chi2), half * self.chi2)
+    def whiten(self, images: Float[Tensor, "*b f n n"]) -> Float[Tensor, "*b f n n"]:
+        """Returns images in units of the noise, which is independent in them; 0 where masked."""
+        scaled = self.weight.sqrt().to(images)[..., None, :, :] * images
+        return scaled if self.whitening is None else self.whitening(scaled)
 
-    def apply_inverse(self, vectors: Float[Tensor, "*b f p"]) -> Float[Tensor, "*b f p"]:
+    def apply_inverse(self, images: Float[Tensor, "*b f n n"]) -> Float[Tensor, "*b f n n"]:
         """Returns the inverse of the pixels' noise C, without the templates, times images."""
-        return (
-            vectors
-            * _divided(self.weight.flatten(-2), self.noise_correlation, 1).to(vectors)[..., None, :]
-        )
+        if self.whitening is None:
+            return self.weight.to(images)[..., None, :, :] * images
+        root = self.weight.sqrt().to(images)[..., None, :, :]
+        return root * self.whitening.transposed(self.whitening(root * images))
 
     def inner(
         self, vectors: Float[Tensor, "*b f p"], extra: Float[Tensor, "*b p"] | None = None
@@ -156,11 +161,12 @@ class Residual:
             extra: Weight of the pixels beside the noise's own, of which the templates know
                 nothing, with shape (*, N * N).
         """
-        templates = self.templates.images.flatten(-2).to(vectors)
-        shared = (vectors @ self.apply_inverse(templates).mT).double()
-        amplitude = shared @ self.amplitudes.covariance
-        left = vectors - amplitude.to(vectors) @ templates
-        products = (self.apply_inverse(left) @ left.mT).double() + amplitude @ amplitude.mT
+        size = self.weight.shape[-1]
+        templates = self.whiten(self.templates.images.to(vectors)).flatten(-2)
+        white = self.whiten(vectors.unflatten(-1, (size, size))).flatten(-2)
+        amplitude = (white @ templates.mT).double() @ self.amplitudes.covariance
+        left = white - amplitude.to(white) @ templates
+        products = (left @ left.mT).double() + amplitude @ amplitude.mT
         if extra is None:
             return products
         return products + ((vectors * extra.to(vectors)[..., None, :]) @ vectors.mT).double()
@@ -173,38 +179,40 @@ def residual(
     mask: Bool[Tensor, "*#b n n"],
     gain: Float[Tensor, "*#b"],
     templates: Templates,
-    noise_correlation: float | Float[Tensor, "*#b"] = 1.0,
+    whitening: Whitening | None = None,
     model_error: float = 0.0,
 ) -> Residual:
-    """Returns data less model under the noise; arguments as for :func:`log_likelihood`."""
+    """Returns data less model under the noise; arguments as for :func:`log_likelihood`.
+
+    The whitening has one row for all models, or one for each, in their order.
+    """
     good = ~mask
     # Replaced, not multiplied by zero: what lies under a mask may be NaN.
     variance = torch.where(good, model_variance(model, sigma, gain, model_error), 1.0)
     weight = good / variance
     difference = torch.where(good, data - model, 0.0)
-    weighted = weight * difference
-    squares = (weighted * difference).sum((-2, -1), dtype=torch.float64)
-    amplitudes = marginalise(
-        _divided(templates.project(weighted), noise_correlation, 1),
-        _divided(templates.products(weight), noise_correlation, 2),
-    )
+    if whitening is None:
+        weighted = weight * difference
+        squares = (weighted * difference).sum((-2, -1), dtype=torch.float64)
+        projection, information = templates.project(weighted), templates.products(weight)
+    else:
+        root = weight.sqrt()
+        white = whitening(root * difference).flatten(-2).double()
+        unknown = whitening(root[..., None, :, :] * templates.images.to(root)).flatten(-2).double()
+        squares = (white**2).sum(-1)
+        projection = (unknown @ white[..., None])[..., 0]
+        information = unknown @ unknown.mT
+    amplitudes = marginalise(projection, information)
     return Residual(
         variance,
         weight,
         difference,
         good.sum((-2, -1), dtype=torch.float64),
-        noise_correlation,
+        whitening,
         templates,
         amplitudes,
-        squares - noise_correlation * amplitudes.squares,
+        squares - amplitudes.squares,
     )
-
-
-def _divided(value: Tensor, correlation: float | Tensor, dims: int) -> Tensor:
-    """Values with some more dimensions than there are correlations, divided by those."""
-    if isinstance(correlation, Tensor):
-        return value / correlation[(..., *[None] * dims)]
-    return value if correlation == 1.0 else value / correlation
 
 
 def log_likelihood(
@@ -226,10 +234,9 @@ def log_likelihood(
     .. math:: \ln L = -\tfrac12 \sum (w r^2 + \ln 2 \pi V)
         + \tfrac12 \frac{(\sum w r)^2}{\sum w + \tau^{-2}} - \tfrac12 \ln(1 + \tau^2 \sum w).
 
-    Under correlated noise every pixel counts as 1/c of one: all four sums are divided by c. That is
-    right for structure wider than the noise's correlation and gives too wide posteriors for
-    narrower structure; c of both are 1 where pixels are independent. An imperfect PSF adds one more
-    template with an unknown amplitude, see `scene.templates`.
+    Under correlated noise residual and sky are first made ones of independent pixels, masked ones
+    marginalised, and the correlation's determinant is included: see `scene.whitening`. An imperfect
+    PSF adds one more template with an unknown amplitude, see `scene.templates`.
 
     Sums are taken in float64 whatever comes in. `data`, `sigma` and `mask` broadcast against
     `model`, so many models of one galaxy cost no copies of it.
@@ -241,20 +248,24 @@ def log_likelihood(
         mask: True = ignore.
         gain: Electrons per unit; inf for fixed variance. Shape (*,).
         sky_sigma: tau, with shape (*,); 0 for a sky that is known.
-        noise_correlation: c, at least 1; a number, or with shape (*,).
+        noise_correlation: Variance of sums over many pixels over that of independent ones, of noise
+            that was smoothed by a Gaussian; a number, or with shape (B,).
         model_error: f.
         psf_change: What one standard deviation of the PSF's width changes, with shape (*, N, N);
             None: the PSF is known.
 
     Returns:
         ln L, with shape (*,), float64.
-
-    References:
-        | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
-        | https://arxiv.org/abs/astro-ph/0010245
     """
     templates = Templates.of(sky_sigma, model.shape[-1], psf_change)
-    r = residual(data, model, sigma, mask, gain, templates, noise_correlation, model_error)
+    total = torch.as_tensor(noise_correlation, dtype=torch.float64).flatten()
+    whitening = None
+    if bool((total != 1.0).any()):
+        good = ~mask.flatten(0, -3)
+        rows = max(len(total), len(good))
+        lags, good = lags_of(total).expand(rows, -1, -1), good.expand(rows, -1, -1)
+        whitening = Whitening.of(lags, good)
+    r = residual(data, model, sigma, mask, gain, templates, whitening, model_error)
     return r.log_likelihood
 
 
@@ -265,6 +276,7 @@ def draw_noise(
     *,
     read_fraction: Float[Tensor, " b"] | float = 0.0,
     noise_correlation: float | Float[Tensor, " b"] = 1.0,
+    lags: Float[Tensor, "b 17 17"] | None = None,
     model_error: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b n n"]:
@@ -281,6 +293,8 @@ def draw_noise(
         read_fraction: Part of the background's variance that is read noise, in [0, 1].
         noise_correlation: Variance of sums over many pixels over the independent one's, 1 to 50,
             a number or with shape (B,); the noise of each pixel stays as it is.
+        lags: Correlation at distances (y, x), with shape (B, 17, 17); None: of the Gaussian family
+            with that total.
         model_error: Error of the model as a fraction of itself, independent from pixel to pixel.
         generator: Source of randomness on the images' device.
 
@@ -308,73 +322,14 @@ def draw_noise(
     if model_error:
         more = torch.randn(model.shape, generator=generator, device=model.device, dtype=model.dtype)
         noisy = noisy + model_error * model * more
-    c = torch.as_tensor(noise_correlation, device=model.device).expand(len(model))
-    rows = (c != 1.0).nonzero()[:, 0]
-    if not len(rows):
+    c = torch.as_tensor(noise_correlation, device=model.device, dtype=model.dtype)
+    rows = (c.expand(len(model)) != 1.0).nonzero()[:, 0]
+    if lags is None and not len(rows):
         return noisy
+    if lags is None:
+        lags = lags_of(c.expand(len(model))[rows])
+    else:
+        rows = torch.arange(len(model), device=model.device)
     total = model_variance(model, sigma, gain, model_error).sqrt()[rows]
     white = (noisy[rows] - model[rows]) / total
-    return noisy.index_copy(0, rows, model[rows] + total * correlate(white, c[rows]))
-
-
-def correlate(
-    white: Float[Tensor, "b n n"], noise_correlation: float | Float[Tensor, " b"]
-) -> Float[Tensor, "b n n"]:
-    """Returns independent noise of variance one as noise correlated over neighbouring pixels.
-
-    Smoothed, with periodic edges, by a Gaussian that leaves each pixel's variance at one and makes
-    that of sums over many pixels `noise_correlation` times as large.
-
-    Args:
-        white: Noise, with shape (B, N, N).
-        noise_correlation: c, from 1 to 50; a number, or with shape (B,).
-
-    Raises:
-        RangeError: If a correlation lies outside.
-    """
-    c = torch.as_tensor(noise_correlation, dtype=torch.float64, device=white.device)
-    if not bool(((c >= 1.0) & (c <= 50.0)).all()):
-        raise RangeError(
-            f"noise_correlation must lie in [1, 50], got {c.min():g} to {c.max():g}: it is the "
-            "variance of sums over many pixels over that of independent ones."
-        )
-    half = min(12, (min(white.shape[-2:]) - 1) // 2)
-    lines = _smoothing_lines(c.expand(len(white)), half).to(white)
-    along_x, along_y = lines[:, None, None, :], lines[:, None, :, None]
-    rows = white[None]
-    for weights, edges in ((along_x, (half, half, 0, 0)), (along_y, (0, 0, half, half))):
-        rows = conv2d(pad(rows, edges, mode="circular"), weights, groups=len(white))
-    return rows[0]
-
-
-def block_scatter(noise_correlation: float, side: int) -> float:
-    """Returns the standard deviation of sums over square blocks, over that of independent pixels.
-
-    Args:
-        noise_correlation: c of noise as :func:`correlate` makes it.
-        side: Of the blocks. [px]
-
-    Example:
-        >>> block_scatter(1.0, 4), round(block_scatter(4.0, 1000), 2)
-        (1.0, 2.0)
-    """
-    if noise_correlation == 1.0:
-        return 1.0
-    line = _smoothing_lines(torch.tensor([noise_correlation], dtype=torch.float64), 12)
-    reach = line.shape[1] - 1
-    correlation = conv1d(line[None], line[None], padding=reach)[0, 0]
-    lag = torch.arange(-reach, reach + 1).abs()
-    return float((correlation * (1.0 - lag / side).clamp_min(0.0)).sum())
-
-
-def _smoothing_lines(c: Float[Tensor, " b"], half: int) -> Float[Tensor, "b k"]:
-    """Gaussian weights of unit square sum whose sum is the fourth root of c: one axis' share."""
-    k = torch.arange(-half, half + 1, dtype=torch.float64, device=c.device)
-    low, high = torch.full_like(c, 1e-3), torch.full_like(c, max(half, 1))
-    for _ in range(60):  # bisection
-        width = 0.5 * (low + high)
-        lines = torch.exp(-0.5 * (k / width[:, None]) ** 2)
-        lines = lines / lines.norm(dim=1, keepdim=True)
-        narrow = lines.sum(1) ** 4 < c
-        low, high = torch.where(narrow, width, low), torch.where(narrow, high, width)
-    return lines
+    return noisy.index_copy(0, rows, model[rows] + total * correlate(white, lags, generator))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from deeplegato_pp.observation.correlation import NoiseCorrelation
+from deeplegato_pp.scene.correlated_noise import lags_of
 
 PSF_GRID = 43
 """Side of the PSF array that networks see. [PSF samples]"""
@@ -39,6 +44,8 @@ class StampBatch:
         sky_sigma: Width of the constant sky offset's prior, in sigmas, with shape (B,).
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
             ones; 1 where pixels are independent. With shape (B,), >= 1.
+        lags: Correlation of the noise at distances (y, x), with shape (B, 17, 17); None: of the
+            Gaussian family with those totals, see `NoiseCorrelation.gaussian`.
     """
 
     image: Float[Tensor, "b n n"]
@@ -48,31 +55,58 @@ class StampBatch:
     gain: Float[Tensor, " b"]
     sky_sigma: Float[Tensor, " b"]
     noise_correlation: Float[Tensor, " b"]
+    lags: Float[Tensor, "b 17 17"] | None = None
 
     def __len__(self) -> int:
         return self.image.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> StampBatch:
         """Returns the stamps at a slice or an index tensor."""
-        return StampBatch(*(getattr(self, f.name)[index] for f in fields(self)))
+        return self._each(lambda x: x[index])
 
     def to(self, device: torch.device | str) -> StampBatch:
         """Returns the batch on another device."""
-        return StampBatch(
-            *(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
-        )
+        return self._each(lambda x: x.to(device, non_blocking=True))
 
-    def with_noise_correlation(self, value: float) -> StampBatch:
-        """Returns the same stamps with another noise correlation, the same for all."""
-        return replace(
-            self, noise_correlation=torch.full_like(self.noise_correlation, float(value))
-        )
+    def with_noise_correlation(self, value: float | NoiseCorrelation) -> StampBatch:
+        """Returns the same stamps with noise of another correlation, the same for all.
+
+        Args:
+            value: The correlation, or its total: that of the Gaussian family is then meant.
+        """
+        lags = None
+        if isinstance(value, NoiseCorrelation):
+            lags = torch.from_numpy(value.padded_lags).to(self.noise_correlation)
+            lags, value = lags.expand(len(self), -1, -1), max(value.total, 1.0)
+        column = torch.full_like(self.noise_correlation, float(value))
+        return replace(self, noise_correlation=column, lags=lags)
 
     def pin_memory(self) -> StampBatch:
         """Returns the batch in page-locked memory, from which a GPU takes it faster."""
-        return StampBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        return self._each(lambda x: x.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> StampBatch:
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        found = {name: change(x) for name, x in parts.items() if x is not None}
+        return StampBatch(**found)
+
+    @property
+    def full_lags(self) -> Float[Tensor, "b 17 17"]:
+        """Correlation of the noise at distances (y, x), those of the Gaussian family filled in."""
+        return lags_of(self.noise_correlation) if self.lags is None else self.lags
+
+    def correlation(self, row: int) -> NoiseCorrelation | None:
+        """Returns the correlation of one stamp's noise; None where pixels are independent."""
+        if self.lags is None and float(self.noise_correlation[row]) == 1.0:
+            return None
+        lags = self.full_lags[row].double().cpu().numpy()
+        return NoiseCorrelation(lags) if np.count_nonzero(lags) > 1 else None
 
     @classmethod
     def concatenate(cls, batches: list[StampBatch]) -> StampBatch:
         """Joins batches of the same stamp size."""
-        return cls(*(torch.cat([getattr(b, f.name) for b in batches]) for f in fields(cls)))
+        names = [f.name for f in fields(cls) if f.name != "lags"]
+        plain = all(b.lags is None for b in batches)
+        lags = None if plain else torch.cat([b.full_lags for b in batches])
+        joined = {name: torch.cat([getattr(b, name) for b in batches]) for name in names}
+        return cls(**joined, lags=lags)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.observation.preparation import PreparedStamp
+from deeplegato_pp.scene.correlated_noise import lags_of
 from deeplegato_pp.scene.parameters import (
     CENTER_X,
     CENTER_Y,
@@ -146,7 +147,18 @@ def stamp_batch(
         gain=column("gain"),
         sky_sigma=column("sky_sigma"),
         noise_correlation=column("noise_correlation"),
+        lags=_lags(prepared, dtype),
     )
+
+
+def _lags(prepared: Sequence[PreparedStamp], dtype: torch.dtype) -> Tensor | None:
+    """Correlations of the noise, where more than the totals is known of any."""
+    if all(p.correlation is None for p in prepared):
+        return None
+    totals = torch.tensor([p.noise_correlation for p in prepared], dtype=torch.float64)
+    known = zip(lags_of(totals), (p.correlation for p in prepared), strict=True)
+    rows = [one if c is None else torch.from_numpy(c.padded_lags) for one, c in known]
+    return torch.stack(rows).to(dtype)
 
 
 def renderer_columns(params: Float[Tensor, "b 7"], prepared: PreparedStamp) -> list[Tensor]:

@@ -19,8 +19,10 @@ from deeplegato_pp.inference.fit.sandwich import (
     sandwich,
     shrunk_scatter,
 )
-from deeplegato_pp.scene.noise import log_likelihood, model_variance
+from deeplegato_pp.scene.correlated_noise import lags_of
+from deeplegato_pp.scene.noise import model_variance, residual
 from deeplegato_pp.scene.templates import Templates
+from deeplegato_pp.scene.whitening import Whitening
 from linear_problems import SIZE, LinearFits, light_and_basis, one_ellipse
 
 FITS = 200
@@ -97,24 +99,25 @@ def test_scores_are_the_likelihood_s_gradient(gain, correlation, error, sky):
     mask = torch.rand(2, 12, 12, generator=generator, dtype=torch.float64) < 0.2
     sigma = torch.ones_like(model)
     column = torch.ones(2).double()
-    known = (sigma, mask, gain * column, sky * column, correlation * column, error)
+    templates = Templates.of(sky * column, 12)
+    whitening = None
+    if correlation > 1.0:
+        whitening = Whitening.of(lags_of(correlation * column), ~mask)
     leaf = model.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(log_likelihood(data, leaf, *known).sum(), leaf)
+    found = residual(data, leaf, sigma, mask, gain * column, templates, whitening, error)
+    (slope,) = torch.autograd.grad(found.log_likelihood.sum(), leaf)
     expected = torch.einsum("bdxy,bxy->bd", g, slope)
 
     variance = model_variance(model, sigma, gain * column, error)
-    weight = torch.where(mask, 0.0, 1.0 / (correlation * variance))
-    total = (weight * (data - model)).sum((-2, -1), keepdim=True)
-    fitted = sky**2 * total / (1.0 + sky**2 * weight.sum((-2, -1), keepdim=True))
     images = ModeImages(
         g,
-        torch.where(mask, torch.nan, data - model - fitted),
+        torch.where(mask, torch.nan, found.left.detach()),
         torch.where(mask, torch.nan, variance),
         model_variance(model, sigma, gain * column),
         1.0 / (gain * column)[:, None, None] + 2.0 * error**2 * model,
         mask,
-        Templates.of(sky * column, 12),
-        correlation * column,
+        templates,
+        whitening,
     )
     blocks = torch.arange(144).reshape(12, 12).expand(2, 12, 12) % 7
     scores = block_scores(images, blocks)
@@ -152,7 +155,6 @@ def test_noise_scatter_is_the_variance_of_the_score():
         torch.zeros(shape).double(),
         torch.zeros(shape, dtype=torch.bool),
         Templates.of(sky * every, 12),
-        every,
     )
     scores = block_scores(images, torch.zeros(shape, dtype=torch.long))
     of_all = scores.fisher[:1] + torch.eye(4).double()
@@ -234,6 +236,7 @@ def test_galaxies_do_not_mix_and_masked_pixels_do_not_count():
         row = torch.tensor([i])
         fields = {f: getattr(images, f) for f in images.__dataclass_fields__}
         templates = fields.pop("templates").at(row)
+        assert fields.pop("whitening") is None
         one = ModeImages(templates=templates, **{f: x[row] for f, x in fields.items()})
         alone = sandwich(one, fits.blocks[i : i + 1])
         torch.testing.assert_close(alone.covariance[0], together.covariance[i])

@@ -122,7 +122,6 @@ def test_reality_s_floor_stays_in_force(refined):
     assert same.log_evidence == pytest.approx(exact.log_evidence, abs=1e-4)
     assert same.chi2 == pytest.approx(exact.chi2, abs=0.01)
     assert same.p_value == pytest.approx(exact.p_value, abs=0.05)
-    # Correlated pixels count a quarter of independent ones, in ln V and in the p-value.
     wider = exact.reweight(noise_factor=1.03)
     direct = predictor.refine(
         predictor.posterior(observe(1.03), 300),
@@ -130,7 +129,7 @@ def test_reality_s_floor_stays_in_force(refined):
         noise_correlation=4.0,
         **(NOISE | {"model_error": 0.05}),
     )
-    expected = direct.log_evidence - 64**2 / 4.0 * math.log(1.03)
+    expected = direct.log_evidence - 64**2 * math.log(1.03)
     error = math.hypot(wider.log_evidence_error, direct.log_evidence_error)
     assert wider.log_evidence == pytest.approx(expected, abs=5 * error + 0.1)
     assert wider.p_value == pytest.approx(direct.p_value, abs=0.05)

@@ -12,7 +12,7 @@ from deeplegato_pp.inference.amortized import AmortizedMeasurer
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.observation.effective_psf import moffat_psf
 from deeplegato_pp.observation.preparation import prepare
-from deeplegato_pp.scene.noise import correlate
+from deeplegato_pp.scene.correlated_noise import correlate, lags_of
 from fake_model import TRUTH, FakeModel, truth_image
 
 
@@ -125,7 +125,7 @@ def test_a_narrow_psf_matters_to_small_galaxies_only():
 
 def test_correlated_noise_has_a_range_and_is_expected_where_it_is_told():
     white = torch.randn(1, 128, 128, generator=torch.Generator().manual_seed(0))
-    image = (truth_image() - white + correlate(white, 4.0))[0].numpy()
+    image = (truth_image() - white + correlate(white, lags_of(torch.tensor([4.0]))))[0].numpy()
     told = observe(image, noise_correlation=4.0)
     assert verdicts.outside_training(prepare(told), 3.0, 4.0, {}) == []
     ranges = {"noise_correlation": [1.0, 1.0]}

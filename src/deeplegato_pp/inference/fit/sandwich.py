@@ -33,6 +33,7 @@ from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import SECTORS
 from deeplegato_pp.scene.templates import Templates
+from deeplegato_pp.scene.whitening import Whitening
 
 SHRINKAGE = 60.0
 """Blocks that the noise's own scatter of the score counts for, where nothing contradicts it."""
@@ -59,8 +60,7 @@ class ModeImages:
         variance_slope: dV/dI, 0 where the variance is fixed, with shape (B, N, N).
         mask: True where a pixel is ignored, with shape (B, N, N).
         templates: Sky and error of the PSF's width, B sets.
-        noise_correlation: Variance of sums over many pixels over that of independent ones, by
-            which the likelihood divides; with shape (B,), >= 1.
+        whitening: Of correlated noise, B rows; None where pixels are independent.
     """
 
     derivatives: Float[Tensor, "b d n n"]
@@ -70,7 +70,7 @@ class ModeImages:
     variance_slope: Float[Tensor, "b n n"]
     mask: Bool[Tensor, "b n n"]
     templates: Templates
-    noise_correlation: Float[Tensor, " b"]
+    whitening: Whitening | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,10 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
 
     A pixel's part in the score is :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]`, r the residual less
     the fitted templates: of the coordinates it is the derivative of the likelihood with templates
-    marginalised. All of it is divided by the noise's correlation c, as the likelihood is.
+    marginalised. Under correlated noise the first term is the product of G and r made ones of
+    independent pixels, so that blocks have no noise in common, and the second has
+    :math:`r\,(C^{-1} r)` for :math:`r^2/V`. In :math:`J_0` the ratio of the stated to the
+    likelihood's variance is then taken to change little over the noise's correlation length.
 
     Args:
         images: At the modes.
@@ -183,7 +186,7 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     """
     batch = len(images.derivatives)
     good = (~images.mask).flatten(1)
-    c = images.noise_correlation.double()[:, None]
+    shape = images.derivatives.shape[-2:]
 
     def pixels(image: Tensor, hidden: float) -> Tensor:
         return torch.where(good, image.double().flatten(1), hidden)
@@ -196,21 +199,30 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     templates = torch.where(good[:, None], images.templates.images.to(slopes).flatten(2), 0.0)
     g = torch.cat([slopes, templates], 1)
     of_variance = torch.cat([slopes, torch.zeros_like(templates)], 1)
-    weight = good / (c * variance)
-    excess = 0.5 * good * slope**2 / c  # information in the variance's own change
-    fisher = (g * weight[:, None]) @ g.mT + (of_variance * excess[:, None]) @ of_variance.mT
-    noise = (g * (ratio * weight)[:, None]) @ g.mT
+    root = (good / variance.sqrt())[:, None]
+
+    def whiten(image: Tensor, transposed: bool = False) -> Tensor:
+        if images.whitening is None:
+            return image
+        apply = images.whitening.transposed if transposed else images.whitening
+        return apply(image.unflatten(-1, shape)).flatten(-2)
+
+    white, white_residual = whiten(root * g), whiten(root * residual[:, None])
+    pulled = (root * whiten(white_residual, transposed=True))[:, 0]
+    excess = 0.5 * good * slope**2  # information in the variance's own change
+    fisher = white @ white.mT + (of_variance * excess[:, None]) @ of_variance.mT
+    noise = (white * ratio[:, None]) @ white.mT
     noise = noise + (of_variance * (excess * ratio**2)[:, None]) @ of_variance.mT
 
-    change = 0.5 * good * (residual**2 / variance - 1.0) * slope / c
-    per_pixel = g * (weight * residual)[:, None] + of_variance * change[:, None]
+    change = 0.5 * good * (residual * pulled - 1.0) * slope
+    per_pixel = white * white_residual + of_variance * change[:, None]
     dim = g.shape[1]
     number = int(blocks.max()) + 1
     index = blocks.flatten(1)
     scores = g.new_zeros(batch, dim, number)
     scores.scatter_add_(2, index[:, None].expand(-1, dim, -1), per_pixel)
     pairs = torch.triu_indices(dim, dim, device=g.device)
-    products = g[:, pairs[0]] * (g * weight[:, None])[:, pairs[1]]
+    products = white[:, pairs[0]] * white[:, pairs[1]]
     products += of_variance[:, pairs[0]] * (of_variance * excess[:, None])[:, pairs[1]]
     sums = g.new_zeros(batch, len(pairs[0]), number)
     sums.scatter_add_(2, index[:, None].expand(-1, len(pairs[0]), -1), products)

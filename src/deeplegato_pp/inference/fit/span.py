@@ -19,6 +19,7 @@ from deeplegato_pp.scene.batches import Data
 from deeplegato_pp.scene.expansion import QuadraticLikelihood
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.render.sampled_transform import SampledTransform
+from deeplegato_pp.scene.whitened_expansion import WhitenedLikelihood
 
 _SMALLEST = 3e-3
 """Size of a direction's images below which it is left out. [sigmas of the noise]"""
@@ -82,7 +83,7 @@ class ImageSpan:
     """
 
     directions: Float[Tensor, "j k"]
-    quadratic: QuadraticLikelihood
+    quadratic: QuadraticLikelihood | WhitenedLikelihood
 
     @classmethod
     def of(
@@ -112,7 +113,8 @@ class ImageSpan:
         seen = torch.cat([_FLUX_PROBE * reference.own[None], inner]) @ directions
         probes = seen[(seen**2).sum(1).argsort(descending=True)[:_PROBES]]
         data = Data.of(reference.likelihood, torch.tensor([reference.row]))
-        quadratic = QuadraticLikelihood(data, reference.image, basis.double(), probes)
+        expanded = QuadraticLikelihood if data.whitening is None else WhitenedLikelihood
+        quadratic = expanded(data, reference.image, basis.double(), probes)
         return cls(directions, quadratic)
 
     def shares(self, features: Float[Tensor, "s j"]) -> tuple[Tensor, Tensor]:

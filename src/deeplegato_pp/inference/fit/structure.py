@@ -35,10 +35,11 @@ from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
+from deeplegato_pp.scene.correlated_noise import block_scatter
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.joint import JointLikelihood
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.noise import block_scatter, model_variance
+from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -97,7 +98,7 @@ def mode_images(
         slope[None],
         mask[None],
         likelihood.templates(torch.tensor([row])),
-        s.noise_correlation[row : row + 1],
+        likelihood.whitening(row),
     )
 
 
@@ -197,7 +198,7 @@ def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> f
     sigma = torch.where(images.mask[0], 1.0, stamps.sigma[row])
     light = stamps.image[row] - images.residual[0]  # of the model and the sky
     background = ~images.mask[0] & (light.abs() < FAINT * sigma)
-    told = block_scatter(float(stamps.noise_correlation[row]), BLOCK)
+    told = float(block_scatter(stamps.full_lags[row : row + 1], BLOCK))
     return measured_noise(images.residual[0] / sigma, background, told)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.observation.bands import MultiBandObservation
+from deeplegato_pp.observation.correlation_inputs import GivenCorrelation
 from deeplegato_pp.scene.noise import MODEL_ERROR
 from deeplegato_pp.scene.prior import PriorBox
 
@@ -49,7 +50,7 @@ class Estimator(Protocol):
         fixed: Mapping[str, Any] | None = None,
         seed: int | Sequence[int] | None = 0,
         star_odds: float | None = 1.0,
-        noise_correlation: float | None = None,
+        noise_correlation: GivenCorrelation | None = None,
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
         scene: str = "sersic",

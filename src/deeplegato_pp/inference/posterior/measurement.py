@@ -25,6 +25,7 @@ from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.units import reference_box
 
 if TYPE_CHECKING:
+    from deeplegato_pp.observation.correlation import NoiseCorrelation
     from deeplegato_pp.observation.observation import Observation
     from deeplegato_pp.observation.preparation import PreparedStamp
 
@@ -96,6 +97,7 @@ class Measurement:
         mask: Pixels that refining ignored, neighbours included, on the stamp; None: the stamp's
             own mask.
         noise_correlation: In force for the draws, see :meth:`Predictor.refine`.
+        correlation: That at each lag; None: of the Gaussian family with this total.
         model_error: The same.
         psf_error: The same; None: the observation's.
         psf_reference: Parameters, in the user's units, at which an error of the PSF's width acts,
@@ -137,6 +139,7 @@ class Measurement:
     rivals: Rivals | None = None
     mask: Bool[np.ndarray, "n n"] | None = None
     noise_correlation: float = 1.0
+    correlation: NoiseCorrelation | None = None
     model_error: float = 0.0
     psf_error: float | None = None
     psf_reference: tuple[float, ...] | None = None
@@ -208,7 +211,7 @@ class Measurement:
             model_error=self.model_error,
         )
         found = given.replace(
-            noise_correlation=self.noise_correlation,
+            noise_correlation=self.correlation or self.noise_correlation,
             psf_error=self.psf_error,
             noise_factor=self.noise_factor,
             gain=None if self.gain is None else self.gain * self.prepared.scale,

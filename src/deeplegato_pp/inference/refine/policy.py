@@ -133,7 +133,7 @@ def worth_refining(posterior: Posterior) -> list[int]:
             continue
         pixels = int((~m.prepared.mask).sum())
         if (
-            m.chi2 - 1.0 > MISFIT * (2.0 * m.noise_correlation / pixels) ** 0.5
+            m.chi2 - 1.0 > MISFIT * (2.0 / pixels) ** 0.5
             or units.median_snr(posterior.batch_samples[i], m.prepared, m.psf_fwhm) > FAINT
         ):
             rows.append(i)

@@ -34,6 +34,7 @@ from deeplegato_pp.inference.refine.rows import (
 from deeplegato_pp.inference.refine.scenes import check_scene, compare_scenes
 from deeplegato_pp.inference.refine.together import refine_member
 from deeplegato_pp.isolation import isolated, raise_if_of_the_machine, reason_of
+from deeplegato_pp.observation.correlation_inputs import GivenCorrelation, parse_noise_correlation
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -69,8 +70,9 @@ class Refiner:
             per galaxy.
         seed: Random seed; a sequence holds one per galaxy.
         star_odds: Prior odds of a point source against a galaxy; None: the two are not compared.
-        noise_correlation: Variance of sums over many pixels over that of independent ones; None:
-            each observation's own.
+        noise_correlation: Of the stamps' pixels: variance of sums over many of them over that of
+            independent ones, the correlation at each lag, a file of lags, or
+            ``"drizzle:SCALE,PIXFRAC"``; None: each observation's own.
         model_error: Error of the model as a fraction of itself.
         widths: ``"honest"`` or ``"noise"``.
         scene: One of :data:`~deeplegato_pp.inference.refine.scenes.CHOICES`.
@@ -91,7 +93,7 @@ class Refiner:
     fixed: Mapping[str, Fixed] | None = None
     seed: int | Sequence[int] = 0
     star_odds: float | None = STAR_ODDS
-    noise_correlation: float | None = None
+    noise_correlation: GivenCorrelation | None = None
     model_error: float = MODEL_ERROR
     widths: str = "honest"
     scene: str = "sersic"
@@ -99,6 +101,13 @@ class Refiner:
     psf_error: float | None = None
 
     def __post_init__(self) -> None:
+        if self.noise_correlation is not None:
+            known = parse_noise_correlation(self.noise_correlation)
+            if isinstance(known, str):
+                raise InputError(
+                    f"refining takes the noise's correlation itself, got {known!r}. Give that to "
+                    "the observation, or a number, lags or drizzle:SCALE,PIXFRAC here."
+                )
         if self.method not in METHODS:
             raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
         check_choice(self.widths, WIDTHS, "widths")
@@ -251,9 +260,10 @@ class Refiner:
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
         moved = Moved(self.model.prior, centred(self.model.prior, stamps[0]))
         likelihood = Likelihood.of(stamps, moved.new, model_error=self.model_error)
-        likelihood = likelihood.replace(
-            noise_correlation=self.noise_correlation, psf_error=self.psf_error
-        )
+        correlation = self.noise_correlation
+        known = None if correlation is None else parse_noise_correlation(correlation)
+        assert not isinstance(known, str)  # noqa: S101  # refused at the start
+        likelihood = likelihood.replace(noise_correlation=known, psf_error=self.psf_error)
         seeds = units.content_seeds(posterior.stamps, seed)
         options = RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest")
         jacobian = torch.stack(

@@ -129,6 +129,7 @@ def in_force(
         flags=int(m.flags | (Flag.FITTED_TOGETHER if together else 0)),
         mask=likelihood.stamps.mask[row].cpu().numpy(),
         noise_correlation=float(likelihood.stamps.noise_correlation[row]),
+        correlation=likelihood.stamps.correlation(row),
         model_error=likelihood.model_error,
         psf_error=float(likelihood.psf_error[row]),
         fixed=dict(fixed),

@@ -20,8 +20,8 @@ from torch import Tensor
 from deeplegato_pp.inference.fit.background import block_sums
 from deeplegato_pp.inference.fit.fit import GaussianPrior, Stop, fit
 from deeplegato_pp.scene.batches import Batches
+from deeplegato_pp.scene.correlated_noise import block_scatter, independent_share
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.noise import block_scatter
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 
 MODEL_FLOOR = 0.01
@@ -92,9 +92,9 @@ class BestFits:
         self.model, self.weight, self.residual = self.data.new_zeros(3, *self.data.shape)
         self.sky_deviation = self.data.new_zeros(batch)
         self.form = self.data.new_zeros(batch, 5)
-        c = likelihood.stamps.noise_correlation.tolist()
-        self.told = torch.tensor([[block_scatter(x, side) for side in BLOCKS] for x in c])
-        self.told = self.told.to(self.data)
+        lags = likelihood.stamps.full_lags
+        self.told = torch.stack([block_scatter(lags, side) for side in BLOCKS], 1)
+        self.independent = torch.stack([independent_share(lags, side) for side in (1, *BLOCKS)], 1)
 
     @property
     def dim(self) -> int:
@@ -147,18 +147,17 @@ class BestFits:
     def misfits(self, rows: Tensor, granted: Float[Tensor, "r 2"]) -> Float[Tensor, "r 4"]:
         """Excess chi-squares, the noise of pixels and blocks being so many times the map's.
 
-        Noise that is said to be correlated scatters more in blocks, and counts as 1/c of as many
-        independent values. Columns in the order of :data:`MISFITS`.
+        Noise that is said to be correlated scatters more in blocks, and counts as fewer independent
+        values. Columns in the order of :data:`MISFITS`.
         """
         residual = self.residual[rows]
-        c = self.likelihood.stamps.noise_correlation[rows]
         pixels, blocks = granted[:, 0, None, None], granted[:, 1].to(self.told)
-        found = [_excess(residual / pixels, self.inside(rows), 1.0 / c)]
+        found = [_excess(residual / pixels, self.inside(rows), self.independent[rows, 0])]
         for i, where in enumerate((self.inside(rows, 2.0), self.good[rows])):
             told = self.told[rows, i]
             scatter = torch.maximum(blocks, told)[:, None, None]
             sums, used = block_sums(residual * where, where, BLOCKS[i])
-            found.append(_excess(sums / scatter, used, told**2 / c))
+            found.append(_excess(sums / scatter, used, self.independent[rows, 1 + i]))
         return torch.stack([*found, self.sky_deviation[rows]], -1)
 
     def inside(self, rows: Tensor, scale: float = 1.0) -> Bool[Tensor, "r n n"]:

@@ -18,9 +18,9 @@ from torch import Tensor
 from deeplegato_pp.inference.fit.background import BLOCK, FAINT, noise_ratios
 from deeplegato_pp.inference.verdict.best_fit import MISFITS, BestFits
 from deeplegato_pp.inference.verdict.defects import noise_remarks
+from deeplegato_pp.scene.correlated_noise import block_scatter
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.noise import block_scatter
 
 _NOISE_GRANTED = (1.5, 3.0)
 """How much the noise of pixels and of blocks may exceed its map before that is misfit too."""
@@ -120,7 +120,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
     squares = left.inner(torch.stack([data, left.difference], 1).flatten(2))
     gained = squares[:, 0, 0] - squares[:, 1, 1]
     detection = gained.sign() * gained.abs().sqrt()
-    told = likelihood.stamps.noise_correlation.tolist()
+    told = block_scatter(likelihood.stamps.full_lags, BLOCK).tolist()
     found = []
     for i in range(len(likelihood)):
         fraction, error = _residual_fraction(fits, variance[i], i, inside[i])
@@ -163,9 +163,9 @@ def _residual_fraction(
     return (float(residual) - noise) / light, error / light
 
 
-def _beyond_told(ratios: tuple[float, float], correlation: float) -> tuple[float, float]:
-    """Returns the ratios over what is said of the noise's correlation."""
-    return ratios[0], ratios[1] / block_scatter(correlation, BLOCK)
+def _beyond_told(ratios: tuple[float, float], told: float) -> tuple[float, float]:
+    """Returns the ratios over what the noise's correlation says of blocks."""
+    return ratios[0], ratios[1] / told
 
 
 def _granted(ratios: tuple[float, float]) -> tuple[float, float]:

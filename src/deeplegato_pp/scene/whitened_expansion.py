@@ -1,0 +1,168 @@
+r"""ln L of many images of one galaxy under correlated noise, sums over pixels taken once.
+
+As `scene.expansion`, where pixels do not add: with the residual in units of the noise, y, and W
+what makes it white, ln L holds :math:`|W y|^2`. Of images b B, W y is a sum of whitened basis
+images where y is linear in the image, as it is but for the few pixels in which the variance follows
+the model closely; what those deviate by is carried along with the rows of :math:`W^T W` among them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from deeplegato_pp.scene.batches import Data
+from deeplegato_pp.scene.noise import model_variance
+from deeplegato_pp.scene.templates import marginalise
+
+_NEGLECTED = 0.01
+"""Error of ln L granted to pixels that are expanded."""
+
+_CHUNK_PIXELS = 2**19
+"""Pixels evaluated at a time."""
+
+
+class WhitenedLikelihood:
+    """ln L of one galaxy's images reference + b B under correlated noise, for many b.
+
+    Args:
+        data: The galaxy's pixels, one row, with correlated noise.
+        reference: Noiseless image that the expansion is about, with shape (N, N).
+        basis: Basis images, with shape (K, P), float64.
+        probes: Some of the images' b, with shape (M, K): they tell which pixels are not expanded.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        reference: Float[Tensor, "n n"],
+        basis: Float[Tensor, "k p"],
+        probes: Float[Tensor, "m k"],
+    ) -> None:
+        assert data.whitening is not None  # noqa: S101  # there are sums of pixels for those
+        (stamp,) = data.whitening.stamps
+        assert stamp is not None  # noqa: S101  # the same
+        shape = (1, -1, *reference.shape)
+        self.pixels = _Pixels(data)
+        self.reference = reference.flatten()
+        self.fields, self.slope = self.pixels.expand(self.reference)
+        self.log_v = self.pixels.expand_log_variance(self.reference)
+        linear = torch.cat([self.fields[:, None], self.slope[:, None] * basis], 1)
+        white = data.whitening(linear.view(shape)).view(-1, basis.shape[1])
+        self.gram = (white @ white.T).view(*linear.shape[:2], *linear.shape[:2])
+        pulled = data.whitening.transposed(white.view(shape)).view(linear.shape)
+        self.exact = self._unexpanded(basis, probes, pulled[0, 0].abs() + 1.0)
+        kept = ~self.exact
+        value, first, second = self.log_v
+        self.constant = float((value * kept).sum()) + stamp.log_det
+        self.constant += float(data.good.sum()) * math.log(2.0 * math.pi)
+        self.linear = basis @ (first * kept)
+        self.quadratic = (basis * (second * kept)) @ basis.T
+        self.among = pulled[..., self.exact]
+        self.products = stamp.inverse_among(self.exact.nonzero()[:, 0])
+        self.basis = basis[:, self.exact]
+
+    def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
+        """Returns ln L, with shape (S,)."""
+        chunk = max(1, _CHUNK_PIXELS // max(1, int(self.exact.sum())))
+        return torch.cat([self._value(part) for part in b.split(chunk)])
+
+    def _value(self, b: Tensor) -> Tensor:
+        shares = torch.cat([torch.ones_like(b[:, :1]), b], 1)
+        half = torch.einsum("sk,fkgl->sfgl", shares, self.gram)
+        sums = torch.einsum("sfgl,sl->sfg", half, shares)
+        log_v = self.constant + b @ self.linear + 0.5 * ((b @ self.quadratic) * b).sum(-1)
+        if bool(self.exact.any()):
+            change = b @ self.basis
+            found, exact = self.pixels.fields(self.reference[self.exact] + change, self.exact)
+            log_v = log_v + exact.sum(-1)
+            # What the fields of some pixels are beyond the expansion, (S, 1 + T, E).
+            beyond = (found - self._expanded(change, self.exact)).movedim(0, 1)
+            cross = torch.einsum("sk,fke->sfe", shares, self.among) @ beyond.mT
+            sums = sums + cross + cross.mT + beyond @ self.products @ beyond.mT
+        known = marginalise(sums[:, 1:, 0], sums[:, 1:, 1:])
+        return -0.5 * (sums[:, 0, 0] + log_v) + known.gain
+
+    def _expanded(self, change: Float[Tensor, "s p"], where: slice | Tensor) -> Tensor:
+        return self.fields[:, None, where] + self.slope[:, None, where] * change
+
+    def _unexpanded(self, basis: Tensor, probes: Tensor, matter: Tensor) -> Bool[Tensor, " p"]:
+        """The pixels whose expansions would be off, by more than is neglected all together.
+
+        Errors of the fields count with the residual made white twice, whose sign is as good as
+        random: their squares add up.
+        """
+        exact = torch.zeros_like(self.reference, dtype=torch.bool)
+        if not self.pixels.follows:
+            return exact
+        of_fields, of_log_v = torch.zeros(2, *self.reference.shape).to(self.reference)
+        value, first, second = self.log_v
+        for part in probes.split(max(1, _CHUNK_PIXELS // len(self.reference))):
+            change = part @ basis
+            found, log_v = self.pixels.fields(self.reference + change)
+            off = (found - self._expanded(change, slice(None))).abs().sum(0) * matter
+            of_fields = torch.maximum(of_fields, off.amax(0))
+            off = 0.5 * (log_v - value - change * (first + 0.5 * second * change)).abs()
+            of_log_v = torch.maximum(of_log_v, off.amax(0))
+        order = (of_fields + of_log_v).argsort()
+        total = of_log_v[order].cumsum(0) + (of_fields[order] ** 2).cumsum(0).sqrt()
+        exact[order[total > _NEGLECTED]] = True
+        return exact
+
+
+class _Pixels:
+    """One galaxy's pixels and noise: residual and templates in units of the noise."""
+
+    def __init__(self, data: Data) -> None:
+        self.image, self.sigma = data.image.flatten(), data.sigma.flatten()
+        self.good = data.good.flatten()
+        self.gain, self.model_error = data.gain[0], data.model_error
+        self.templates = data.templates.images[0].flatten(1)
+        self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
+
+    def fields(
+        self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, "t *s p"], Float[Tensor, "*s p"]]:
+        """Returns residual and templates in units of the noise, 0 where masked, and ln V.
+
+        Args:
+            model: Noiseless images.
+            where: Which pixels those are; all if None.
+        """
+        every = slice(None) if where is None else where
+        good = self.good[every]
+        variance = self._variance(model, every)
+        residual = (self.image[every] - model) * good
+        shape = (len(self.templates), *[1] * (model.dim() - 1), model.shape[-1])
+        templates = (self.templates[:, every] * good).view(shape).expand(-1, *model.shape)
+        fields = torch.cat([residual[None], templates]) / variance.sqrt()
+        return fields, torch.where(good, variance.log(), 0.0)
+
+    def _variance(self, model: Tensor, every: slice | Tensor) -> Tensor:
+        found = model_variance(
+            model[..., None], self.sigma[every, None], self.gain, self.model_error
+        )
+        return found[..., 0]
+
+    def expand(
+        self, model: Float[Tensor, " p"]
+    ) -> tuple[Float[Tensor, "t p"], Float[Tensor, "t p"]]:
+        """Returns the fields of an image, and their slopes with the image."""
+        fields, _ = self.fields(model)
+        variance = self._variance(model, slice(None))
+        slope = -0.5 * fields * (self._variance_slope(model) / variance)
+        slope[0] -= self.good / variance.sqrt()
+        return fields, slope
+
+    def expand_log_variance(self, model: Float[Tensor, " p"]) -> Float[Tensor, "3 p"]:
+        """Returns ln V, its first and its second derivative with the image; 0 where masked."""
+        variance = self._variance(model, slice(None))
+        relative = self._variance_slope(model) / variance
+        second = 2.0 * self.model_error**2 / variance - relative**2
+        return torch.where(self.good, torch.stack([variance.log(), relative, second]), 0.0)
+
+    def _variance_slope(self, model: Tensor) -> Tensor:
+        return (model > 0) / self.gain + 2.0 * self.model_error**2 * model
