@@ -490,8 +490,10 @@ class Flag(enum.IntFlag):
             refined: The numbers rest on the likelihood and no longer on the network: that it has
                 not seen the like (``UNFAMILIAR``) is a reason for caution then, no more.
             honest: The error bars hold the structure that the model leaves: it (``POOR_FIT``) is
-                no reason for caution then. Where they do not, wrong noise (``NOISE_MEASURED``) and
-                light beside the galaxy (``NEIGHBOUR_HELD``) are.
+                no reason for caution then, and if it is much (``GROSS_MISFIT``) no reason not to
+                use the numbers, unless no galaxy is seen. Where they do not, wrong noise
+                (``NOISE_MEASURED``) and light beside the galaxy (``NEIGHBOUR_HELD``) are reasons
+                for caution.
 
         Returns:
             ``"good"``, ``"caution"`` or ``"bad"``.
@@ -509,6 +511,8 @@ class Flag(enum.IntFlag):
         known = {cls.UNFAMILIAR: "caution"} if refined else {}
         if honest:
             known[cls.POOR_FIT] = "good"
+            if not int(value) & int(cls.UNDETECTED):  # a galaxy, whose structure is in the widths
+                known[cls.GROSS_MISFIT] = "caution"
         else:
             known |= {cls.NOISE_MEASURED: "caution", cls.NEIGHBOUR_HELD: "caution"}
         levels = {known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}

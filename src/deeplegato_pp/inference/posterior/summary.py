@@ -38,7 +38,8 @@ NUMBERS: dict[str, str] = {
 QUALITY = (
     "good, caution or bad: the worst level among the flags set, each flag's level standing in "
     "docs/flags.md; bad are failed, gross_misfit, mean_off, saturated, no_contrast, high_khat, "
-    "and unless refined unfamiliar; with honest widths poor_fit is no reason for caution"
+    "and unless refined unfamiliar; with honest widths poor_fit is no reason for caution, and "
+    "gross_misfit of a galaxy that is seen no more than that"
 )
 
 INSTRUMENT: dict[str, tuple[str, str]] = {
