@@ -2,11 +2,12 @@
 
     python benchmarks/galfit_files.py [-o FOLDER]
 
-A single Sérsic profile with a free sky; a bulge and a disc whose centres are tied; a Sérsic profile
-and a point source. The images are imfit's own models (the package pyimfit) with noise of 1, so that
-neither the renderer nor the PSF's convolution is ours. imfit fits them from the file's start values
-by Levenberg-Marquardt, we read the file by ``deeplegato predict --galfit``. Prints truth, start, both
-answers with their errors, and what astropy reads back from the image block.
+A single Sérsic profile with a free sky; a bulge and a disc whose centres are tied; a Sérsic
+profile and a point source. The images are imfit's own models (the package pyimfit) with noise
+of 1, so that neither the renderer nor the PSF's convolution is ours. imfit fits them from the
+file's start values by Levenberg-Marquardt, we read the file by ``deeplegato predict --galfit``.
+Prints truth, start, both answers with their errors, and what astropy reads back from the image
+block.
 """
 
 from __future__ import annotations

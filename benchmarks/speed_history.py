@@ -2,11 +2,12 @@
 
     python benchmarks/speed_history.py [--save] [--history benchmarks/speed_history.json]
 
-CPU seconds of one thread per unit of work, so that other processes on the machine matter little:
-reading a stamp, rendering, the network with the noise's and with honest widths, Laplace, and the exact
-posterior. Each is also given in units of a yardstick measured in the same run (Fourier transforms of
-numpy). These ratios are compared: an operation whose ratio grew by more than a fifth is named, and the
-exit status is 1. ``--save`` appends the run to the history.
+CPU seconds of one thread per unit of work, so that other processes on the machine matter
+little: reading a stamp, rendering, the network with the noise's and with honest widths,
+Laplace, and the exact posterior. Each is also given in units of a yardstick measured in the
+same run (Fourier transforms of numpy). These ratios are compared: an operation whose ratio grew
+by more than a fifth is named, and the exit status is 1. ``--save`` appends the run to the
+history.
 """
 
 from __future__ import annotations
