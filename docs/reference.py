@@ -18,6 +18,7 @@ COPIES = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "LICENSE": "license.md",
     "src/deeplegato_pp/pretrained/default/README.md": "model_card.md",
 }
 """Files elsewhere in the repository that are pages of the site too."""
@@ -54,10 +55,21 @@ def write(folder: Path) -> None:
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8")
     for source, name in COPIES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        (folder / name).write_text(_links(text, (ROOT / source).parent), encoding="utf-8")
+        (folder / name).write_text(copy_of(ROOT / source), encoding="utf-8")
     for source, name in NOTEBOOKS.items():
         (folder / name).write_text(_as_page(ROOT / source), encoding="utf-8")
+
+
+def copy_of(path: Path) -> str:
+    """Returns a file of the repository as a page of the site.
+
+    Raises:
+        ValueError: If it links to a file of which no page is made.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".md":
+        return f"# {path.name.capitalize()}\n\n```text\n{text}```\n"
+    return _links(text, path.parent)
 
 
 def command_line() -> str:

@@ -108,6 +108,18 @@ def test_links_between_pages_lead_somewhere():
     assert not lost
 
 
+def test_files_that_are_pages_of_the_site_link_to_pages(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import reference
+
+    for source in reference.COPIES:
+        text = reference.copy_of(ROOT / source)
+        assert text.startswith("#")
+        assert "](docs/" not in text
+    with pytest.raises(ValueError, match="no page of the site"):
+        reference._links("[x](nowhere.md)", ROOT)
+
+
 def test_the_parameter_table_of_the_conventions_is_the_codes():
     from deeplegato_pp import PARAMETERS
 

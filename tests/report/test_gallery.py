@@ -107,6 +107,16 @@ def test_panels_take_the_sky_off_and_leave_noise(folder):
     assert (np.diff(rings[2:, 3]) < 0).all()  # within the PSF's core rings follow the PSF
 
 
+def test_a_small_file_is_shown_without_margins(folder):
+    fits.writeto(folder / "small.fits", truth_image().numpy()[44:84, 44:84])
+    table = make_table()
+    table["file"] = ["small.fits"] * len(table)
+    table["x"], table["y"] = 20.0, 18.5
+    table["effective_radius_pix"] *= 3.0
+    row = {name: getattr(table[name][0], "value", table[name][0]) for name in table.colnames}
+    assert pixels(folder).panels(row).image.shape == (48, 48)
+
+
 def test_what_has_no_picture_says_why(folder):
     table = make_table()
     table["file"][0] = "gone"

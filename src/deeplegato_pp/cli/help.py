@@ -71,6 +71,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "samples_output",
         "draws",
         "plot",
+        "plot_columns",
         "imgblock",
         "model_image",
         "residual_image",

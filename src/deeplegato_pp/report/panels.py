@@ -21,7 +21,7 @@ from deeplegato_pp.observation.effective_psf import moffat_psf
 from deeplegato_pp.scene.render.renderer import render_sersic
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)
-"""Sides of the cutouts: the smallest that holds 8 R_e and 6 FWHM of the PSF. [px]"""
+"""Sides of the cutouts: the smallest that holds 8 R_e and 6 FWHM of the PSF, or the file. [px]"""
 
 Row = dict[str, Any]
 
@@ -92,7 +92,9 @@ class Pixels:
         scale = _first(row, "pixel_scale", fallback=mosaic.pixel_scale or 1.0)
         radius, fwhm = (_first(row, key, fallback=3.0)
                         for key in ("effective_radius_pix", "psf_fwhm"))  # fmt: skip
-        side = next((s for s in SIDES if s >= 8 * radius + 6 * fwhm), SIDES[-1])
+        # No larger than the file needs: what lies outside it is grey.
+        wanted = min(8 * radius + 6 * fwhm, max(mosaic.shape))
+        side = next((s for s in SIDES if s >= wanted), SIDES[-1])
         left, bottom = (math.ceil(v - (side - 1) / 2 - 0.5) for v in (x, y))
         image = read_padded(mosaic.image, bottom, left, side, np.nan)
         if mosaic.background is not None:
