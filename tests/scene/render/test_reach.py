@@ -85,10 +85,10 @@ def test_without_a_limit_the_band_is_whole():
 def test_derivatives_leave_out_what_images_do():
     psf, index = sharp_psf(2)[None], torch.zeros(4, dtype=torch.long)
     options = {"oversampling": 2, "negligible": torch.full((4,), 0.1 * NEGLIGIBLE).double()}
-    image, slopes = render_with_derivatives(GALAXIES, psf, index, SIZE, **options)
+    image, slopes, _ = render_with_derivatives(GALAXIES, psf, index, SIZE, **options)
     torch.testing.assert_close(
         image, render_sersic(*GALAXIES, psf, SIZE, psf_index=index, **options)
     )
-    _, whole = render_with_derivatives(GALAXIES, psf, index, SIZE, oversampling=2)
+    _, whole, _ = render_with_derivatives(GALAXIES, psf, index, SIZE, oversampling=2)
     error = (slopes - whole).flatten(2).norm(dim=2) / whole.flatten(2).norm(dim=2)
     assert float(error.max()) < 0.02
