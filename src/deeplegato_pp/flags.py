@@ -462,6 +462,12 @@ class Flag(enum.IntFlag):
         "caution",
         "Give the PSF on a larger array (--psf)",
     )
+    MISFIT_HELD = (
+        1 << 60,
+        "The model misses some of the galaxy's light, as galaxies with structure do",
+        "as `gross_misfit`, refined with honest widths, and the residual within 1.5 R_e holds less "
+        "than 20 % of the model's light",
+    )
 
     @classmethod
     def names(cls, value: int) -> list[str]:
@@ -493,7 +499,7 @@ class Flag(enum.IntFlag):
                 no reason for caution then, and if it is much (``GROSS_MISFIT``) no reason not to
                 use the numbers, unless no galaxy is seen. Where they do not, wrong noise
                 (``NOISE_MEASURED``) and light beside the galaxy (``NEIGHBOUR_HELD``) are reasons
-                for caution.
+                for caution, and light that the model misses (``MISFIT_HELD``) is one against it.
 
         Returns:
             ``"good"``, ``"caution"`` or ``"bad"``.
@@ -514,7 +520,11 @@ class Flag(enum.IntFlag):
             if not int(value) & int(cls.UNDETECTED):  # a galaxy, whose structure is in the widths
                 known[cls.GROSS_MISFIT] = "caution"
         else:
-            known |= {cls.NOISE_MEASURED: "caution", cls.NEIGHBOUR_HELD: "caution"}
+            known |= {
+                cls.NOISE_MEASURED: "caution",
+                cls.NEIGHBOUR_HELD: "caution",
+                cls.MISFIT_HELD: "bad",
+            }
         levels = {known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}
         return next((level for level in ("bad", "caution") if level in levels), "good")
 

@@ -34,6 +34,19 @@ def test_objections_are_answered_where_widths_hold_them(found, left):
     assert held_by_widths(int(Flag.PADDED), found) == int(Flag.PADDED)
 
 
+def test_structure_may_hold_a_fifth_of_the_light_of_a_galaxy_that_is_seen():
+    held = widening(1.0, 0.0)
+    gross = int(Flag.GROSS_MISFIT)
+    assert held_by_widths(gross, held, 0.15) == int(Flag.MISFIT_HELD)
+    assert held_by_widths(gross, held, 0.3) == gross
+    assert held_by_widths(gross, held) == gross
+    unseen = int(gross | Flag.UNDETECTED)
+    assert held_by_widths(unseen, held, 0.15) == unseen
+    assert Flag.quality(Flag.MISFIT_HELD, honest=True) == "good"
+    assert Flag.quality(gross, honest=True) == "caution"
+    assert Flag.quality(unseen, honest=True) == Flag.quality(Flag.MISFIT_HELD) == "bad"
+
+
 def test_remarks_are_objections_to_widths_of_the_stated_noise():
     for remark in (Flag.NOISE_MEASURED, Flag.NEIGHBOUR_HELD):
         assert Flag.quality(remark, refined=True) == "caution"

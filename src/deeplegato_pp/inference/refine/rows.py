@@ -191,7 +191,9 @@ def _judged(
     notes = (*notes, *_noise_notes(m))
     return replace(
         m,
-        flags=held_by_widths(int(kept | verdict.flags | galaxy.flags), galaxy.widening),
+        flags=held_by_widths(
+            int(kept | verdict.flags | galaxy.flags), galaxy.widening, verdict.residual_fraction
+        ),
         method=galaxy.method,
         ess=galaxy.ess,
         khat=galaxy.khat,

@@ -83,6 +83,7 @@ FLAGS = (
     | Flag.NO_CONTRAST
     | Flag.NOISE_MEASURED
     | Flag.NEIGHBOUR_HELD
+    | Flag.MISFIT_HELD
     | Flag.UNRESOLVED
     | Flag.PSF_WINGS
 )
@@ -100,12 +101,14 @@ class Verdict:
         chi2: Chi-square per degree of freedom at the mean.
         chi2_p: Chance of a misfit as large as the best model's, see
             :attr:`~deeplegato_pp.inference.verdict.goodness.Goodness.p_value`.
+        residual_fraction: Light of the residual over the model's, in the galaxy's own pixels.
     """
 
     flags: int
     notes: tuple[str, ...]
     chi2: float
     chi2_p: float
+    residual_fraction: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,8 @@ def judge(
         limits, limit_notes = psf_limits(mean, prepared, case.fwhm, likelihood.model_error)
         more, remarks = image_flags(fit, prepared, len(case.w))
         every = (*notes, *limit_notes, *remarks)
-        verdicts.append(Verdict(int(flags | limits | more), every, fit.chi2, fit.p_value))
+        total = int(flags | limits | more)
+        verdicts.append(Verdict(total, every, fit.chi2, fit.p_value, fit.residual_fraction))
     return verdicts
 
 
