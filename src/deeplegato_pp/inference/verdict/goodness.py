@@ -96,7 +96,9 @@ def goodness(
         members = range(first, min(first + _TOGETHER, len(likelihood)))
         part = likelihood.select(members)
         rows, means = torch.arange(len(part)), start[list(members)].double()
-        part.freeze(rows, means)
+        # Where refining has not said where the PSF's error acts, it acts at the means.
+        new = torch.tensor([i for i in range(len(part)) if part.frozen_at(i) is None]).long()
+        part.freeze(rows[new], means[new])
         fits = BestFits([w[i] for i in members], part)
         fits.evaluate(rows, means)
         chi2 = part.reduced_chi2(rows, part.residual(rows, fits.model).chi2)
