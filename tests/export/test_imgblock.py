@@ -24,7 +24,14 @@ def posterior():
     """The fake network's posterior of its galaxy on 100 x 90 px, a sky of 0.5 left in."""
     image = truth_image().numpy()[20:110, 10:110] + 0.5
     observation = Observation.from_array(
-        image, moffat_psf(3.0)[0], 1.0, pixel_scale=0.25, zero_point=30.5, sky_sigma=1.0, name="g"
+        image,
+        moffat_psf(3.0)[0],
+        1.0,
+        pixel_scale=0.25,
+        zero_point=30.5,
+        sky_sigma=1.0,
+        name="g",
+        psf_error=0.0,
     )
     predictor = Predictor(FakeModel(TRUTH), "cpu")
     return predictor.posterior(observation, 100, 0)
