@@ -58,7 +58,7 @@ def test_missing_wings_matter_where_the_signal_is():
     assert found(moffat(15), 20.0) == []
     assert found(moffat(15), 1000.0) == ["psf_wings"]
     assert found(moffat(41), 1000.0) == []
-    assert found(moffat(41), 1000.0, model_error=0.0) == []
+    assert found(moffat(81), 1000.0, model_error=0.0) == []
     assert found(moffat(25), 1000.0, model_error=0.0) == ["psf_wings"]
 
 

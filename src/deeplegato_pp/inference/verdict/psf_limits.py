@@ -27,7 +27,7 @@ BIAS = 0.25
 Seen on exponential discs of R_e 1.6 FWHM with 2 to 11 % missing; see `benchmarks/psf_error.py`.
 """
 
-CAP = 0.24
+CAP = 0.07
 """Inverse of the S/N at which errors stop falling, over the relative error of the model."""
 
 MISSED = 1.0
@@ -71,7 +71,7 @@ def expected_bias(missing: float, snr: float, model_error: float) -> float:
 
     Example:
         >>> [round(expected_bias(0.06, snr, 0.03), 1) for snr in (20.0, 1000.0)]
-        [0.3, 1.9]
+        [0.3, 6.2]
     """
     if not snr > 0:
         return 0.0
