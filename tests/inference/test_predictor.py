@@ -367,7 +367,8 @@ def test_a_bright_star_is_called_one_and_costs_no_chain(monkeypatch):
     star = 1e5 * np.pad(moffat_psf(3.0)[0], [(9, 8), (9, 8)])  # its centre on a pixel
     noise = np.random.default_rng(3).normal(size=(48, 48))
     network = predictor.posterior(observe(noise + star), 100)
-    exact = {"ess": 25, "model_error": 0.0}  # with one, so bright a star may be a galaxy
+    # With errors of model or PSF, so bright a star may be a galaxy.
+    exact = {"ess": 25, "model_error": 0.0, "psf_error": 0.0}
     row = predictor.refine(network, **exact).rows()[0]
     assert row["method"] == "adapted"
     assert row["star_probability"] == pytest.approx(1.0)

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import CONFIG_DIR, load_config
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
 from deeplegato_pp.data.loaders import training_set
@@ -202,7 +203,7 @@ def test_shipped_configurations_take_two_steps(name):
             *(f"model.backbone.{setting}" for setting in SMALL[kind]),
         ],
     )
-    module = DeepLeGAToPPTrainer(config)
+    module = DeepLeGAToPPTrainer(config, truth=best_profiles)
     optimizer = module.configure_optimizers()["optimizer"]
     before = [p.detach().clone() for p in module.parameters()]
     for step in range(2):

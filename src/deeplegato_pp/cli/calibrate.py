@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.cli import options
 
 
@@ -106,8 +105,7 @@ def calibrate(
 
     error = MODEL_ERROR if model_error is None else model_error
     settings = Settings(number, seed, draws, detailed, refine, ess, widths.value, error)
-    if psf_error is not None:
-        check_psf_error(psf_error)
+    options.check_psf_error(psf_error)
     check_folder(output)
     files = [output / name for name in (DOCUMENT, REPORT, RECALIBRATION)]
     check_outputs_apart({"--output": files}, {"configuration": simulator})

@@ -286,3 +286,15 @@ Seed = Annotated[
         show_default="0",
     ),
 ]
+
+
+def check_psf_error(psf_error: float | None) -> None:
+    """Refuses an error of the PSF's width that cannot be.
+
+    Raises:
+        RangeError: If it lies outside [0, 0.5).
+    """
+    if psf_error is not None:
+        from deeplegato_pp.checks import check_psf_error as check
+
+        check(psf_error)

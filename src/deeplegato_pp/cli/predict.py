@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.cli import options
 from deeplegato_pp.cli.bands import EACH, bands_from, measure_bands, per_band
 from deeplegato_pp.cli.galfit import (
@@ -198,8 +197,7 @@ def predict(
     outputs.check()
     check_imgblock(imgblock)
     names = list(images or [str(galfit)])
-    if psf_error is not None:
-        check_psf_error(psf_error)
+    options.check_psf_error(psf_error)
     repeated = per_band(
         None if bands is None else bands.split(","),
         psf=psf,

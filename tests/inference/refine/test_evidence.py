@@ -84,7 +84,7 @@ def test_hopeless_climbs_end_early_and_others_do_not(compared):
     bound, shortened = laplace_point_source(refined.likelihood, start, galaxy - LOST)
     assert int(shortened[0].renders[0]) < int(modes[0].renders[0])
     assert float(bound[0]) < float(galaxy[0]) - LOST
-    torch.testing.assert_close(bound[1:], free[1:], rtol=0, atol=1e-4)  # fewer climb together
+    torch.testing.assert_close(bound[1:], free[1:], rtol=0, atol=1e-3)  # fewer climb together
 
 
 def test_blank_sky_is_the_likelihood_of_no_light(compared):

@@ -44,7 +44,7 @@ def test_rows_hold_the_parts_and_the_sum(rows):
     row, failed = rows
     assert list(row) == list(failed)
     assert row["best_scene"] == "sersic+point"
-    assert row["scene_odds"] > 10.0
+    assert row["scene_odds"] > 3.0  # a PSF known to 2 % only
     assert row["point_magnitude"] == pytest.approx(21.0, abs=4.5 * row["point_magnitude_std"] + 0.1)
     assert row["host_effective_radius_std_noise"] > 0
     total = -2.5 * np.log10(10 ** (-0.4 * 20.0) + 10 ** (-0.4 * 21.0))
