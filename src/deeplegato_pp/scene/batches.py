@@ -17,7 +17,7 @@ from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.scene.components import PointSourceCoordinates
 from deeplegato_pp.scene.likelihood import SINGLE_PRECISION_PEAK, Likelihood
 from deeplegato_pp.scene.model_images import side_by_side
-from deeplegato_pp.scene.noise import Residual, model_variance, residual
+from deeplegato_pp.scene.noise import Residual, model_variance, residual, variance_slope
 from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.scene.render.derivatives import render_with_derivatives
 from deeplegato_pp.scene.render.renderer import (
@@ -169,7 +169,7 @@ def respond(
     found = data.residual(model)
     templates = found.templates.images
     pulled = found.apply_inverse(torch.cat([found.left[:, None], templates], 1))
-    follows = (model > 0) / data.gain[:, None, None] + 2.0 * data.model_error**2 * model
+    follows = variance_slope(model, data.gain, data.model_error)
     relative = found.weight * follows  # of the variance
     squares = found.left * pulled[:, 0] + torch.einsum(
         "rjk,rjyx,rkyx->ryx", found.amplitudes.covariance, templates, pulled[:, 1:]

@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.scene.batches import Data
+from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.templates import marginalise
 
 _NEGLECTED = 0.002
 """Error of ln L granted to pixels that are expanded, summed without regard to sign."""
 
-_CHUNK_PIXELS = 2**19
+CHUNK_PIXELS = 2**19
 """Pixels evaluated at a time."""
 
 
@@ -63,7 +64,7 @@ class QuadraticLikelihood:
             if form is not None:
                 sums[i] += 0.5 * ((b @ form) * b).sum(-1)
         if bool(self.exact.any()):
-            chunk = max(1, _CHUNK_PIXELS // int(self.exact.sum()))
+            chunk = max(1, CHUNK_PIXELS // int(self.exact.sum()))
             bright = self.reference[self.exact]
             parts = [
                 self.pixels.sums(
@@ -81,7 +82,7 @@ class QuadraticLikelihood:
         if not self.pixels.follows:
             return torch.zeros_like(self.reference, dtype=torch.bool)
         error = torch.zeros_like(self.reference)
-        for part in probes.split(max(1, _CHUNK_PIXELS // len(self.reference))):
+        for part in probes.split(max(1, CHUNK_PIXELS // len(self.reference))):
             change = part @ basis
             expected = value[0] + change * (first[0] + 0.5 * second[0] * change)
             found = self.pixels.terms(self.reference + change)[0]
@@ -92,17 +93,44 @@ class QuadraticLikelihood:
         return exact
 
 
-class _Pixels:
-    """One galaxy's unmasked pixels and noise."""
+class GalaxyPixels:
+    """One galaxy's pixels and their noise, side by side.
+
+    Args:
+        data: The galaxy, one row.
+
+    Attributes:
+        image: With shape (P,).
+        sigma: Noise map, with shape (P,).
+        good: Unmasked pixels, with shape (P,).
+        gain: Electrons per unit, ().
+        model_error: Error of the model as a fraction of itself.
+        templates: What the data hold unknown multiples of, with shape (T, P).
+        follows: Whether the variance follows the model.
+    """
 
     def __init__(self, data: Data) -> None:
         self.image, self.sigma = data.image.flatten(), data.sigma.flatten()
         self.good = data.good.flatten()
         self.gain, self.model_error = data.gain[0], data.model_error
         self.templates = data.templates.images[0].flatten(1)
+        self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
+
+    def variance(
+        self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | slice = slice(None)
+    ) -> Float[Tensor, "*s p"]:
+        """Returns the variance under images, or at those of their pixels that are given."""
+        sigma = self.sigma[where, None]
+        return model_variance(model[..., None], sigma, self.gain, self.model_error)[..., 0]
+
+
+class _Pixels(GalaxyPixels):
+    """Their shares of ln L where pixels are independent."""
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(data)
         self._pairs = (self.templates[:, None] * self.templates).flatten(0, 1)
         self.count = int(self.good.sum())
-        self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
 
     def terms(
         self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | None = None
@@ -113,12 +141,11 @@ class _Pixels:
             model: Noiseless images.
             where: Which pixels those are; all if None.
         """
-        image, sigma, good = (
-            x if where is None else x[where] for x in (self.image, self.sigma, self.good)
-        )
-        variance = sigma**2 + model.clamp_min(0.0) / self.gain + (self.model_error * model) ** 2
+        every = slice(None) if where is None else where
+        good = self.good[every]
+        variance = self.variance(model, every)
         weight = good / variance
-        residual = image - model
+        residual = self.image[every] - model
         weighted = weight * residual
         value = -0.5 * (weighted * residual + torch.where(good, variance.log(), 0.0))
         return value, weighted, weight

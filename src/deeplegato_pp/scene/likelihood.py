@@ -21,7 +21,7 @@ from deeplegato_pp.observation.correlation import NoiseCorrelation
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
 from deeplegato_pp.scene.model_images import ModelImages
-from deeplegato_pp.scene.noise import Residual, model_variance, residual
+from deeplegato_pp.scene.noise import Residual, model_variance, residual, variance_slope
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
 from deeplegato_pp.scene.templates import Templates
@@ -585,7 +585,6 @@ class Likelihood:
 
     def _information(self, row: int, model: Tensor, jacobian: Tensor) -> Tensor:
         found = self.residual(row, model)
-        light = model.flatten()
-        slope = (light > 0) / self.stamps.gain[row] + 2.0 * self.model_error**2 * light
-        excess = 0.5 * (found.weight.flatten() * slope) ** 2  # of the variance's own change
+        slope = variance_slope(model, self.stamps.gain[row], self.model_error)
+        excess = 0.5 * (found.weight * slope).flatten() ** 2  # of the variance's own change
         return found.inner(jacobian, excess)

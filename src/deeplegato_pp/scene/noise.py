@@ -55,6 +55,19 @@ def model_variance(
     return variance + (model_error * model) ** 2 if model_error else variance
 
 
+def variance_slope(
+    model: Float[Tensor, "*b n n"], gain: Float[Tensor, "*#b"], model_error: float = 0.0
+) -> Float[Tensor, "*b n n"]:
+    """Returns the derivative of :func:`model_variance` with the model image, pixel by pixel.
+
+    Args:
+        model: Noiseless images, with shape (*, N, N).
+        gain: Electrons per unit, with shape (*,); inf for the fixed-variance mode.
+        model_error: Error of the model as a fraction of itself.
+    """
+    return (model > 0) / gain[..., None, None] + 2.0 * model_error**2 * model
+
+
 @dataclass(frozen=True, eq=False)
 class Residual:
     r"""Data less model under the noise, the amplitudes of templates marginalised.

@@ -15,14 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.scene.batches import Data
-from deeplegato_pp.scene.noise import model_variance
+from deeplegato_pp.scene.expansion import CHUNK_PIXELS, GalaxyPixels
+from deeplegato_pp.scene.noise import variance_slope
 from deeplegato_pp.scene.templates import marginalise
 
 _NEGLECTED = 0.01
 """Error of ln L granted to pixels that are expanded."""
-
-_CHUNK_PIXELS = 2**19
-"""Pixels evaluated at a time."""
 
 
 class WhitenedLikelihood:
@@ -67,7 +65,7 @@ class WhitenedLikelihood:
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
         """Returns ln L, with shape (S,)."""
-        chunk = max(1, _CHUNK_PIXELS // max(1, int(self.exact.sum())))
+        chunk = max(1, CHUNK_PIXELS // max(1, int(self.exact.sum())))
         return torch.cat([self._value(part) for part in b.split(chunk)])
 
     def _value(self, b: Tensor) -> Tensor:
@@ -100,7 +98,7 @@ class WhitenedLikelihood:
             return exact
         of_fields, of_log_v = torch.zeros(2, *self.reference.shape).to(self.reference)
         value, first, second = self.log_v
-        for part in probes.split(max(1, _CHUNK_PIXELS // len(self.reference))):
+        for part in probes.split(max(1, CHUNK_PIXELS // len(self.reference))):
             change = part @ basis
             found, log_v = self.pixels.fields(self.reference + change)
             off = (found - self._expanded(change, slice(None))).abs().sum(0) * matter
@@ -113,15 +111,8 @@ class WhitenedLikelihood:
         return exact
 
 
-class _Pixels:
-    """One galaxy's pixels and noise: residual and templates in units of the noise."""
-
-    def __init__(self, data: Data) -> None:
-        self.image, self.sigma = data.image.flatten(), data.sigma.flatten()
-        self.good = data.good.flatten()
-        self.gain, self.model_error = data.gain[0], data.model_error
-        self.templates = data.templates.images[0].flatten(1)
-        self.follows = bool(torch.isfinite(self.gain)) or data.model_error > 0
+class _Pixels(GalaxyPixels):
+    """Their residual and templates in units of the noise."""
 
     def fields(
         self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | None = None
@@ -134,35 +125,29 @@ class _Pixels:
         """
         every = slice(None) if where is None else where
         good = self.good[every]
-        variance = self._variance(model, every)
+        variance = self.variance(model, every)
         residual = (self.image[every] - model) * good
         shape = (len(self.templates), *[1] * (model.dim() - 1), model.shape[-1])
         templates = (self.templates[:, every] * good).view(shape).expand(-1, *model.shape)
         fields = torch.cat([residual[None], templates]) / variance.sqrt()
         return fields, torch.where(good, variance.log(), 0.0)
 
-    def _variance(self, model: Tensor, every: slice | Tensor) -> Tensor:
-        found = model_variance(
-            model[..., None], self.sigma[every, None], self.gain, self.model_error
-        )
-        return found[..., 0]
-
     def expand(
         self, model: Float[Tensor, " p"]
     ) -> tuple[Float[Tensor, "t p"], Float[Tensor, "t p"]]:
         """Returns the fields of an image, and their slopes with the image."""
         fields, _ = self.fields(model)
-        variance = self._variance(model, slice(None))
+        variance = self.variance(model)
         slope = -0.5 * fields * (self._variance_slope(model) / variance)
         slope[0] -= self.good / variance.sqrt()
         return fields, slope
 
     def expand_log_variance(self, model: Float[Tensor, " p"]) -> Float[Tensor, "3 p"]:
         """Returns ln V, its first and its second derivative with the image; 0 where masked."""
-        variance = self._variance(model, slice(None))
+        variance = self.variance(model)
         relative = self._variance_slope(model) / variance
         second = 2.0 * self.model_error**2 / variance - relative**2
         return torch.where(self.good, torch.stack([variance.log(), relative, second]), 0.0)
 
     def _variance_slope(self, model: Tensor) -> Tensor:
-        return (model > 0) / self.gain + 2.0 * self.model_error**2 * model
+        return variance_slope(model[..., None], self.gain, self.model_error)[..., 0]

@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from deeplegato_pp.inference.fit.neighbours import THRESHOLD
+from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
 
 BLOCK = 4
 """Side of the blocks in which faint, extended light and correlated noise show. [px]"""
 
 FAINT = 0.5
 """Pixels in which the model is fainter than this count as background. [sigma]"""
-
-MAD_TO_SIGMA = 1.482602218505602
 
 PIXEL_TOLERANCE, BLOCK_TOLERANCE = 0.10, 0.30
 """Relative errors of a noise map that do not count: pipelines reach no better."""

@@ -39,7 +39,7 @@ from deeplegato_pp.scene.correlated_noise import block_scatter
 from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.joint import JointLikelihood
 from deeplegato_pp.scene.likelihood import Likelihood
-from deeplegato_pp.scene.noise import model_variance
+from deeplegato_pp.scene.noise import model_variance, variance_slope
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX
 
@@ -88,7 +88,7 @@ def mode_images(
     sigma = torch.where(mask, 1.0, s.sigma[row])
     stated = model_variance(model, sigma, gain)
     variance = model_variance(model, sigma, gain, error)
-    slope = (model > 0) / gain + 2.0 * error**2 * model
+    slope = variance_slope(model, gain, error)
     left = likelihood.residual(row, model).left
     return ModeImages(
         jacobian.reshape(1, len(u), *model.shape),
@@ -121,7 +121,7 @@ def widening_at(
     coordinates = likelihood.coordinates
     assert isinstance(coordinates, SersicCoordinates | Member)  # noqa: S101  # a galaxy is refined
     points = coordinates.project(mean[None]) if modes is None else modes.u
-    pairs = [
+    every = [
         _sandwich_and_images(
             likelihood,
             row,
@@ -131,9 +131,8 @@ def widening_at(
         )
         for i, u in enumerate(points)
     ]
-    found = [s for s, _ in pairs]
-    best, images = pairs[0]
-    noise = _background_noise(likelihood, row, images)
+    found = [s for s, *_ in every]
+    best, images, noise = every[0]
     return Widening(
         coordinates.embed(points),
         _embedded(coordinates, torch.cat([s.precision for s in found])),
@@ -175,12 +174,13 @@ def _sandwich_and_images(
     u: Tensor,
     covariance: Tensor | None,
     slopes: Slopes | None,
-) -> tuple[Sandwich, ModeImages]:
-    """A sandwich, and the images of which it was made, derivatives in the coordinates u."""
+) -> tuple[Sandwich, ModeImages, float]:
+    """A sandwich, the images of which it was made (derivatives in u), the background's noise."""
     # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
     _, std = likelihood.coordinates.normal_prior()
     at_mode = mode_images(likelihood, row, u, slopes)
-    images = _under_measured_noise(likelihood, row, at_mode)
+    noise = _background_noise(likelihood, row, at_mode)
+    images = _under_measured_noise(at_mode, noise)
     images = replace(images, derivatives=at_mode.derivatives * std[:, None, None])
     scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
     found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
@@ -189,7 +189,7 @@ def _sandwich_and_images(
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
     if precision is not None:
         precision = precision * std[:, None] * std
-    return sandwich(images, blocks, precision=precision).rescaled(std), at_mode
+    return sandwich(images, blocks, precision=precision).rescaled(std), at_mode, noise
 
 
 def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> float:
@@ -202,10 +202,9 @@ def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> f
     return measured_noise(images.residual[0] / sigma, background, told)
 
 
-def _under_measured_noise(likelihood: Likelihood, row: int, images: ModeImages) -> ModeImages:
+def _under_measured_noise(images: ModeImages, noise: float) -> ModeImages:
     """The images under the noise of the background, where that is more than the map's."""
-    measured = max(_background_noise(likelihood, row, images), 1.0)
-    return replace(images, noise_variance=images.noise_variance * measured**2)
+    return replace(images, noise_variance=images.noise_variance * max(noise, 1.0) ** 2)
 
 
 def _pull_of_light(
@@ -255,7 +254,8 @@ def joint_sandwich_at(
     for band, frame in zip(likelihood.bands, coordinates.frames, strict=True):
         points = frame.back(axis[None, None, :], axis[None, :, None])
         blocks = ring_sectors(*elliptical(ellipse, *points), scale)
-        images = _under_measured_noise(band, 0, mode_images(band, 0, u))
+        images = mode_images(band, 0, u)
+        images = _under_measured_noise(images, _background_noise(band, 0, images))
         parts.append(block_scores(images, blocks))
     return sandwich_of(
         summed(parts),
