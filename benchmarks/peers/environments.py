@@ -38,7 +38,7 @@ def interpreter(program: Program, folder: Path) -> str:
     """
     if not program.packages:
         return sys.executable
-    home = folder / program.environment
+    home = folder.resolve() / program.environment
     python = home / "bin" / "python"
     done = home / "installed.txt"
     wanted = "\n".join([*program.packages, *EXTRA.get(program.environment, ())])

@@ -15,7 +15,7 @@ from pages import markdown
 from programs import PROGRAMS
 from scipy.special import erf, gammaincinv
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SIZE = 64
 FWHM = 3.0
 SIGMA = FWHM / math.sqrt(8.0 * math.log(2.0))
@@ -118,8 +118,8 @@ def compare(work: Path, environments: Path) -> None:
         except RuntimeError as error:
             rows.append(row | {"not run": str(error)})
             continue
-        command = [python, str(HERE / "render_worker.py"), function, str(work)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [python, str(HERE / "render_worker.py"), function, str(work.resolve())]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=work)
         if done.returncode != 0:
             rows.append(row | {"not run": (done.stderr.strip().splitlines() or ["?"])[-1][:160]})
             continue

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from environments import interpreter
 from programs import Program
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 START_LIMIT = 300.0
 """Time that a program may take to be imported, and to compile for its first galaxy. [s]"""
 
@@ -65,7 +65,7 @@ def fit_some(program: Program, python: str, log: Path, paths: list[Path]) -> lis
     """Runs one process until it ends or hangs; returns the galaxies that are left."""
     packages = ",".join(p.partition("==")[0] for p in program.packages) or "deeplegato-pp"
     command = [python, str(HERE / "worker.py"), program.adapter, program.method or "-", packages]
-    command += [str(p) for p in paths]
+    command += [str(p.resolve()) for p in paths]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     threads["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     limit, why = START_LIMIT + program.limit, ""
@@ -74,7 +74,12 @@ def fit_some(program: Program, python: str, log: Path, paths: list[Path]) -> lis
     with (
         (log.parent / f"{program.name}.err").open("a") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | threads
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | threads,
+            cwd=log.parent,  # some write a log into the working directory
         ) as process,
     ):
         listener = threading.Thread(target=listen, args=(process.stdout, lines), daemon=True)
