@@ -112,6 +112,38 @@ def test_a_program_that_dies_or_hangs_loses_one_galaxy(peers, tmp_path, monkeypa
     assert sorted(table["id"]) == list("abcd")
 
 
+def test_figures_of_merit_know_the_truth(peers, tmp_path):
+    """One program is twice as far off as another, and only the other states error bars."""
+    import json
+
+    import merit
+    import pandas as pd
+
+    rng = np.random.default_rng(1)
+    home = tmp_path / "sets" / "sersic"
+    home.mkdir(parents=True)
+    values = {"flux": 10.0, "radius": 4.0, "index": 2.0, "axis_ratio": 0.5, "angle": 30.0}
+    truth = {f"{i}": values | {"snr": 50.0, "x": 9.0, "y": 9.0} for i in range(400)}
+    (home / "truth.json").write_text(json.dumps(truth))
+    rows = []
+    for name in truth:
+        off = 0.01 * rng.normal()
+        for program, factor in (("statmorph", 2.0), ("DeepLeGATo++ exact, honest widths", 1.0)):
+            row = {"set": "sersic", "program": program, "id": name, "failed": None} | values
+            row |= {"radius": 4.0 * math.exp(factor * off), "x": 9.0, "y": 9.0}
+            rows.append(row | ({"radius_std": 0.04} if factor == 1.0 else {}))
+    pd.DataFrame(rows).to_parquet(tmp_path / "answers.parquet")
+    answers = merit.load(tmp_path, "sersic")
+    beside = merit.beside(answers)
+    assert list(beside["program"]) == ["statmorph"]
+    assert beside["ln R_e"][0].startswith("2.00")
+    honest = merit.honesty(answers).set_index("program")["ln R_e"]
+    one, two = (float(x) for x in honest["DeepLeGATo++ exact, honest widths"].split("/"))
+    assert one == pytest.approx(0.68, abs=0.08)
+    assert two == pytest.approx(0.95, abs=0.04)
+    assert not isinstance(honest["statmorph"], str)
+
+
 def test_a_line_that_was_cut_off_is_written_over(peers, tmp_path):
     import runner
 

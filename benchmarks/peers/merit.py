@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from galaxy import PARAMETERS
 from programs import PROGRAMS
 from sets import CLASSES
 
@@ -50,6 +51,8 @@ def load(work: Path, name: str) -> Answers | None:
     truth = json.loads(home.read_text())
     table = pd.read_parquet(work / "answers.parquet")
     table = table[(table["set"] == name) & (table["id"] != "")].copy()
+    answered = (*PARAMETERS, *(f"{p}_std" for p in PARAMETERS), "failed")
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *answered])))
     known = {k: table["id"].map(lambda i, k=k: truth[i].get(k, math.nan)) for k in _USED}
     table["snr"] = known["snr"]
     q = table["axis_ratio"]
@@ -106,6 +109,44 @@ def errors(answers: Answers) -> pd.DataFrame:
                 "outliers": is_gross(part).mean(),
             }
             rows.append(row | {e: good[e].abs().median() for e in ERRORS})
+    return pd.DataFrame(rows)
+
+
+def beside(answers: Answers, reference: str = "DeepLeGATo++ exact, honest widths") -> pd.DataFrame:
+    """Returns each program's errors over those of a reference, on the galaxies that both answered.
+
+    Args:
+        answers: Of all programs.
+        reference: Name of the program to compare with.
+
+    Returns:
+        A row per program and S/N class: median absolute error over the reference's, with the 68 %
+        bootstrap interval. Above 1, the reference is closer to the truth.
+    """
+    rng = np.random.default_rng(1)
+    by_name = {p: answers.table[answers.table["program"] == p] for p in programs_of(answers)}
+    rows = []
+    for program in by_name:
+        if program == reference or reference not in by_name:
+            continue
+        both = by_name[program].merge(by_name[reference], on="id", suffixes=("", " there"))
+        both = both[both["failed"].isna() & both["failed there"].isna()]
+        for low, high in itertools.pairwise(CLASSES):
+            part = both[(both["snr"] >= low) & (both["snr"] < high)]
+            if len(part) < 5:
+                continue
+            row: dict[str, object] = {"program": program, "S/N": f"{low:g}-{high:g}"}
+            row["galaxies"] = len(part)
+            chosen = rng.integers(0, len(part), (400, len(part)))
+            for e in ERRORS:
+                pair = part[[e, f"{e} there"]].abs().to_numpy()
+                here, there = np.median(pair, axis=0)
+                many = np.median(pair[chosen], axis=1)
+                if not np.isfinite(pair).all() or not many[:, 1].all():
+                    continue
+                below, above = np.quantile(many[:, 0] / many[:, 1], (0.16, 0.84))
+                row[e] = f"{here / there:.2f} ({below:.2f}-{above:.2f})"
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
