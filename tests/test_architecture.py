@@ -118,8 +118,8 @@ def wrong_arrows(imports: list[Import], rooms: dict[str, int]) -> list[str]:
     wrong = []
     for arrow in imports:
         parts = arrow.importer.split("."), arrow.target.split(".")
-        if parts[1][0] != parts[0][0] or len(parts[0]) == 1:  # not ours, or the shop window
-            continue
+        if parts[1][0] != parts[0][0] or parts[0][1:] in ([], ["__main__"]):
+            continue  # not ours, or an entrance: the package itself, and `python -m`
         here, there = room_of(arrow.importer, rooms), room_of(arrow.target, rooms)
         if here != there and rooms[there] >= rooms[here]:
             wrong.append(str(arrow))

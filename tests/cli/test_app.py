@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,21 +34,29 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert f"Example: deeplegato {command}" in text
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+def test_help_loads_nothing_heavy():
     code = (
         "import json, sys\n"
         "from deeplegato_pp.cli.app import main\n"
         "main(['--help'])\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(SRC)},
     )  # fmt: skip
-    assert time.perf_counter() - start < 5.0
     loaded = set(json.loads(done.stdout.strip().splitlines()[-1]))
     assert not loaded & {"torch", "numpy", "astropy", "matplotlib", "timm", "scipy"}
+
+
+def test_the_package_runs_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "deeplegato_pp", "predict", "nothing_here.fits"]
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("deeplegato: nothing_here.fits: no such file")
 
 
 def test_version(capsys):
