@@ -58,6 +58,22 @@ def test_stamps_and_truths_stay_together(stored):
     assert torch.equal(w, content["w"][2:4])
 
 
+def test_mirrored_galaxies_are_others_at_every_pass(stored):
+    plain = DriveDataset(stored, 2, 40, seed=1)
+    mirrored = DriveDataset(stored, 2, 40, seed=1, mirror=True)
+    moved = 0
+    for step in range(0, 40, 5):
+        (before, w_before), (after, w_after) = plain[step], mirrored[step]
+        assert torch.equal(w_before[:, :3], w_after[:, :3])  # magnitude, radius and index stay
+        for a, b in zip(before.image, after.image, strict=True):
+            assert torch.equal(a.flatten().sort().values, b.flatten().sort().values)
+            moved += not torch.equal(a, b)
+        centres = torch.stack([w[:, -2:].abs().sort(1).values for w in (w_before, w_after)])
+        assert torch.equal(centres[0], centres[1])
+        assert torch.equal(mirrored[step][1], w_after)
+    assert moved >= 8  # of 16, seven eighths are expected
+
+
 def test_processes_share_the_batches_out(stored):
     alone = DriveDataset(stored, 2, 4, seed=1)
     pair = [DriveDataset(stored, 2, 2, seed=1, share=Share(rank, 2)) for rank in (0, 1)]

@@ -11,7 +11,8 @@ from astropy import units as u
 from astropy.table import QTable, Table
 
 from deeplegato_pp.config.schema import load_config
-from deeplegato_pp.data.galaxies import GalaxyDataset, find_cutouts, mirrored
+from deeplegato_pp.data.galaxies import GalaxyDataset, find_cutouts
+from deeplegato_pp.data.mirroring import mirrored
 from deeplegato_pp.data.simulated_files import file_simulator, write_simulation
 from deeplegato_pp.errors import FormatError, InputError, RangeError
 from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, NAMES, POSITION_ANGLE, RADIUS

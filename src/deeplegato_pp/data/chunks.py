@@ -32,6 +32,7 @@ from deeplegato_pp.data.datasets import (
     stream_generator,
     stream_seed,
 )
+from deeplegato_pp.data.mirroring import mirrored_at_random
 from deeplegato_pp.data.sersic_simulator import SersicSimulator, Truth
 from deeplegato_pp.errors import ConfigError, FormatError, RangeError
 from deeplegato_pp.scene.stamps import StampBatch
@@ -147,6 +148,8 @@ class DriveDataset(BatchDataset):
         seed: Of the order; None keeps the order on disk.
         share: Which batches are this process's.
         cache: Local folder that chunks are copied to, or None.
+        mirror: Take each galaxy as one of its eight mirror images, another at every pass; needs
+            a seed and a prior whose box of the centre is as wide to every side.
 
     Raises:
         FormatError: If the folder holds no chunks, or none as large as a batch.
@@ -161,6 +164,7 @@ class DriveDataset(BatchDataset):
         seed: int | None = None,
         share: Share = ALONE,
         cache: str | Path | None = None,
+        mirror: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.index = read_index(self.folder)
@@ -169,6 +173,7 @@ class DriveDataset(BatchDataset):
         self.batch_size = check_positive_integer(batch_size, "batch_size")
         self.seed, self.share = seed, share
         self.cache = Path(cache) if cache else None
+        self.mirror = mirror
         self.chunks = [c for c in self.index["chunks"] if c["size"] >= batch_size]
         self.batches_per_pass = sum(c["size"] // batch_size for c in self.chunks)
         if not self.chunks:
@@ -220,7 +225,11 @@ class DriveDataset(BatchDataset):
         chosen = torch.tensor(rows[first : first + self.batch_size])
         names = [f.name for f in fields(StampBatch) if f.name in content]
         stamps = StampBatch(**{name: content[name][chosen] for name in names})
-        return stamps, content["w"][chosen]
+        w = content["w"][chosen]
+        if not self.mirror or self.seed is None:
+            return stamps, w
+        generator = stream_generator(self.seed, *self.share.step_and_shard(step))
+        return mirrored_at_random(stamps, w, generator)
 
     def _find(self, order: list[int], place: int) -> tuple[int, int]:
         """Returns where in the order a batch's chunk is, and its first row there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ from deeplegato_pp.data.datasets import (
     Share,
     stream_generator,
 )
+from deeplegato_pp.data.mirroring import is_symmetric, mirrored_at_random
 from deeplegato_pp.errors import DeepLegatoError, FormatError, InputError
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
-    CENTER_X,
-    CENTER_Y,
     NAMES,
     NUM_PARAMETERS,
     PARAMETERS,
@@ -104,9 +103,7 @@ class GalaxyDataset(BatchDataset):
         prior = prior or PriorBox()
         self.batch_size = check_positive_integer(batch_size, "batch_size")
         self.seed, self.share = seed, share
-        # Mirrored galaxies stay in the box only if it is as wide to every side.
-        lower, upper = prior.center_x
-        self.augment = augment and prior.center_y == (lower, upper) == (-upper, -lower)
+        self.augment = augment and is_symmetric(prior)
         kept: list[StampBatch] = []
         labels: list[Tensor] = []
         self.paths: list[Path] = []
@@ -144,10 +141,7 @@ class GalaxyDataset(BatchDataset):
         generator = stream_generator(self.seed, *self.share.step_and_shard(step))
         rows = torch.randint(len(self.w), (self.batch_size,), generator=generator)
         stamps, w = self.stamps[rows], self.w[rows]
-        if not self.augment:
-            return stamps, w
-        flip_x, flip_y, transpose = torch.rand(3, self.batch_size, generator=generator) < 0.5
-        return mirrored(stamps, w, flip_x, flip_y, transpose)
+        return mirrored_at_random(stamps, w, generator) if self.augment else (stamps, w)
 
 
 def find_cutouts(source: str | Path) -> list[Cutout]:
@@ -203,38 +197,6 @@ def coordinates(params: tuple[float, ...], prepared: PreparedStamp, prior: Prior
     middle = box.to_physical(torch.full((1, NUM_PARAMETERS), 0.5, dtype=torch.float64))
     filled = torch.where(torch.tensor(known), torch.tensor(params).double(), middle[0])
     return torch.where(torch.tensor(known), box.to_normal(filled[None])[0], math.nan)
-
-
-def mirrored(
-    stamps: StampBatch, w: Tensor, flip_x: Tensor, flip_y: Tensor, transpose: Tensor
-) -> Batch:
-    """Returns galaxies mirrored left to right, upside down and along the diagonal.
-
-    Args:
-        stamps: The galaxies.
-        w: Their coordinates, under a box whose centre's bounds are the same for x and y, and
-            symmetric.
-        flip_x: Which rows are mirrored left to right, with shape (B,).
-        flip_y: Which rows are mirrored upside down.
-        transpose: Which rows have x and y exchanged, after that.
-    """
-
-    def turn(images: Tensor) -> Tensor:
-        images = torch.where(flip_x[:, None, None], images.flip(-1), images)
-        images = torch.where(flip_y[:, None, None], images.flip(-2), images)
-        return torch.where(transpose[:, None, None], images.transpose(-2, -1), images)
-
-    w = w.clone()
-    # With the angle t from +y: mirrored t -> -t, exchanged t -> 90 degrees - t.
-    w[:, CENTER_X] = torch.where(flip_x, -w[:, CENTER_X], w[:, CENTER_X])
-    w[:, CENTER_Y] = torch.where(flip_y, -w[:, CENTER_Y], w[:, CENTER_Y])
-    w[:, POSITION_ANGLE] = torch.where(flip_x ^ flip_y, -w[:, POSITION_ANGLE], w[:, POSITION_ANGLE])
-    w[:, AXIS_RATIO] = torch.where(transpose, -w[:, AXIS_RATIO], w[:, AXIS_RATIO])
-    x, y = w[:, CENTER_X].clone(), w[:, CENTER_Y].clone()
-    w[:, CENTER_X] = torch.where(transpose, y, x)
-    w[:, CENTER_Y] = torch.where(transpose, x, y)
-    turned = {name: turn(getattr(stamps, name)) for name in ("image", "sigma", "mask", "psf")}
-    return replace(stamps, **turned), w
 
 
 def _from_table(path: Path) -> list[Cutout]:

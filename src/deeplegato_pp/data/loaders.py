@@ -18,6 +18,7 @@ from deeplegato_pp.data.datasets import (
     SimulatedGalaxyDataset,
 )
 from deeplegato_pp.data.galaxies import GalaxyDataset
+from deeplegato_pp.data.mirroring import is_symmetric
 from deeplegato_pp.data.sersic_simulator import SersicSimulator, Truth
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.prior import PriorBox
@@ -96,7 +97,13 @@ def training_set(
     if drive:
         path = _required(data.train_data_path, "data.train_data_path")
         stored = DriveDataset(
-            path, drive, num_batches, seed=training.seed, share=share, cache=data.cache_dir or None
+            path,
+            drive,
+            num_batches,
+            seed=training.seed,
+            share=share,
+            cache=data.cache_dir or None,
+            mirror=is_symmetric(reference_box(config)),
         )
         stored.check_fits(data)
         parts.append(stored)
