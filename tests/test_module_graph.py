@@ -28,8 +28,9 @@ def room_of(module: str) -> str:
 
 
 def room_edges() -> set[tuple[str, str]]:
-    """Which rooms import from which."""
+    """Which rooms import from which; the entrance of `python -m` is left out."""
     arrows = [a for a in imports_of(PACKAGE) if a.target.startswith("deeplegato_pp")]
+    arrows = [a for a in arrows if a.importer != "deeplegato_pp.__main__"]
     pairs = {(room_of(a.importer), room_of(a.target)) for a in arrows if "." in a.importer}
     return {(a, b) for a, b in pairs if a != b}
 
