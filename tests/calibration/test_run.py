@@ -210,8 +210,10 @@ def test_an_error_of_the_psf_is_drawn_and_told(predictor):
     assert off.name != own.name  # no recalibration is made of it
     scene = off.scene(0)
     torch.testing.assert_close(scene.psf.fine, own.scene(0).psf.fine)
-    assert exact_likelihood(scene, 3, off.simulator.prior).psf_error.tolist() == [0.1] * 3
-    assert [o.psf_error for o in observations_of(scene, 2)] == [0.1, 0.1]
+    assert exact_likelihood(scene, 3, off.simulator.prior).psf_error.tolist() == pytest.approx(
+        [0.1] * 3
+    )
+    assert [o.psf_error for o in observations_of(scene, 2)] == pytest.approx([0.1, 0.1])
     assert [o.psf_error for o in observations_of(own.scene(0), 1)] == [0.0]
     with pytest.raises(RangeError, match="psf_error must lie in"):
         Simulations.of(predictor.model, None, 0, psf_error=0.5)

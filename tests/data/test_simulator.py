@@ -400,12 +400,14 @@ def test_batches_are_not_batched_again():
 
 def test_images_are_made_with_psfs_as_much_off_as_is_told():
     known, off = scene(only()), scene(only(psf_error=0.1))
-    assert known.psf.error == 0.0
-    assert off.psf.error == 0.1
+    assert known.psf.error is None
+    assert off.psf.error.tolist() == [pytest.approx(0.1)] * len(off.stamps)
+    assert off.stamps.psf_error is None  # no network is told
     torch.testing.assert_close(known.psf.fine, off.psf.fine)  # those that are told
     draws = draw(400)
     psf = dataclasses.replace(
-        draw_psf(draws, only(psf_fwhm=(3.0, 3.0), aberrated=0.0, psf_offset=0.0)), error=0.1
+        draw_psf(draws, only(psf_fwhm=(3.0, 3.0), aberrated=0.0, psf_offset=0.0)),
+        error=torch.full((400,), 0.1),
     )
     made = psf.mistaken(draws)
     torch.testing.assert_close(made.fwhm, psf.fwhm)
@@ -414,3 +416,16 @@ def test_images_are_made_with_psfs_as_much_off_as_is_told():
     assert float(factor.std()) == pytest.approx(0.1, abs=0.015)
     assert float(factor.mean()) == pytest.approx(1.0, abs=0.02)
     assert psf.widened(1.0).fine.sub(psf.fine).abs().max() < 1e-5
+
+
+def test_errors_of_the_psf_are_told_where_they_are_an_input():
+    stamps = scene(only(psf_error=0.1, psf_error_input=True)).stamps
+    assert stamps.psf_error.shape == (len(stamps),)
+    assert float(stamps.psf_error.min()) >= 0.0
+    assert 0.0 < float(stamps.psf_error.max()) < 0.1
+    assert stamps[:1].psf_error.shape == (1,)
+    silent = scene(only()).stamps
+    joined = StampBatch.concatenate([silent, stamps])
+    assert joined.psf_error[: len(silent)].tolist() == [0.0] * len(silent)
+    torch.testing.assert_close(joined.psf_error[len(silent) :], stamps.psf_error)
+    assert StampBatch.concatenate([silent, silent]).psf_error is None

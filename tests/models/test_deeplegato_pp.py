@@ -84,6 +84,21 @@ def test_correlation_is_an_input_where_training_has_it(stamps):
     torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_the_error_of_the_psf_is_an_input_where_training_has_it(stamps):
+    config = small_config()
+    told = replace(stamps, psf_error=torch.linspace(0.0, 0.03, len(stamps)))
+    ignorant = DeepLeGAToPP(config).eval()
+    assert torch.equal(ignorant.features(stamps), ignorant.features(told))
+    config.data.conditions.psf_error_input = True
+    model = DeepLeGAToPP(config).eval()
+    assert torch.equal(model.features(stamps), model.features(told))  # zero at first
+    model.psf_error.weight += 0.1
+    moved = model.features(told) - model.features(stamps)
+    expected = 0.1 * torch.linspace(0.0, 3.0, len(stamps))[:, None].expand_as(moved)
+    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_forward_speaks_of_physical_parameters(model, stamps):
     result = model.predict(stamps, num_samples=40)
     assert {k: tuple(v.shape) for k, v in result.items()} == {

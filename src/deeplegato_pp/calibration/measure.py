@@ -118,7 +118,7 @@ def observations_of(scene: Scene, number: int) -> list[Observation]:
                 psf_oversampling=2 if fine else 1,
                 sky_sigma=float(stamps.sky_sigma[i]),
                 noise_correlation=stamps.correlation(i) or 1.0,
-                psf_error=scene.psf.error,
+                psf_error=0.0 if scene.psf.error is None else float(scene.psf.error[i]),
             )
         )
     return found

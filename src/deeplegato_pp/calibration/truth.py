@@ -102,7 +102,7 @@ def _likelihood(
     psf: DrawnPSF,
     box: PriorBox,
     model_error: float,
-    psf_error: float = 0.0,
+    psf_error: Tensor | None = None,
 ) -> Likelihood:
     fine = psf.oversampled[: len(stamps)].tolist()
     psfs = [(psf.fine if f else psf.native)[i] for i, f in enumerate(fine)]
@@ -115,7 +115,7 @@ def _likelihood(
         [True] * number,
         box,
         model_error=model_error,
-        psf_error=[psf_error] * number,
+        psf_error=[0.0] * number if psf_error is None else psf_error[:number].tolist(),
     )
 
 

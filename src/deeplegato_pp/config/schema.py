@@ -52,6 +52,8 @@ class ConditionsConfig:
         psf_offset: Standard deviation of a PSF's middle about its array's, along x and y. [px]
         psf_error: Relative error of the PSF's width, one sigma: images are made with a PSF so much
             wider or narrower than the one that is told.
+        psf_error_input: Draw each stamp's error uniformly between 0 and `psf_error`, and give it to
+            the network, which has it as an input then.
         masked_regions: Share of stamps with masked discs.
         neighbours: Share of stamps with neighbouring galaxies and stars.
         max_neighbours: Most neighbours in one of those.
@@ -77,6 +79,7 @@ class ConditionsConfig:
     aberrated: float = 0.4
     psf_offset: float = 0.1
     psf_error: float = 0.0
+    psf_error_input: bool = False
     masked_regions: float = 0.3
     neighbours: float = 0.3
     max_neighbours: int = 3

@@ -36,12 +36,12 @@ class DrawnPSF:
     Attributes:
         fine: At two samples a pixel, sum 1, with shape (B, 87, 87).
         fwhm: Width of the optical profile, with shape (B,). [px]
-        error: Relative error of the width under which images are made, one sigma.
+        error: Relative error of the width under which images are made, one sigma, with shape (B,).
     """
 
     fine: Float[Tensor, "b k k"]
     fwhm: Float[Tensor, " b"]
-    error: float = 0.0
+    error: Float[Tensor, " b"] | None = None
 
     @property
     def oversampled(self) -> Bool[Tensor, " b"]:
@@ -55,7 +55,8 @@ class DrawnPSF:
 
     def to(self, device: torch.device | str) -> DrawnPSF:
         """Returns the PSFs on another device."""
-        return DrawnPSF(self.fine.to(device), self.fwhm.to(device), self.error)
+        error = None if self.error is None else self.error.to(device)
+        return DrawnPSF(self.fine.to(device), self.fwhm.to(device), error)
 
     def widened(self, factor: float | Float[Tensor, " b"]) -> DrawnPSF:
         """Returns PSFs stretched about their centres, sum 1, by band-limited interpolation.
@@ -70,7 +71,7 @@ class DrawnPSF:
 
     def mistaken(self, draw: Draw) -> DrawnPSF:
         """Returns the PSFs that images are made with, where these are the ones that are told."""
-        if self.error == 0:
+        if self.error is None:
             return self
         drawn = self.widened((1.0 + self.error * draw.normal(1)[:, 0]).clamp_min(0.1))
         # They are sampled as the ones that are told.
@@ -107,7 +108,12 @@ def draw_psf(draw: Draw, config: ConditionsConfig) -> DrawnPSF:
         aberrated=config.aberrated,
         offset=config.psf_offset,
     )
-    return DrawnPSF(psf, fwhm, config.psf_error)
+    error = None
+    if config.psf_error and config.psf_error_input:
+        error = draw.uniform(0.0, config.psf_error)
+    elif config.psf_error:
+        error = torch.full_like(fwhm, config.psf_error)
+    return DrawnPSF(psf, fwhm, error)
 
 
 def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Tensor, "b n n"]:

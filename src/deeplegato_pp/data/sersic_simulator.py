@@ -302,6 +302,7 @@ class SersicSimulator:
             sky_sigma,
             correlation,
             scale,
+            psf.error if config.psf_error_input else None,
         )
         snr = signal_to_noise(columns.flux, columns.radius, columns.axis_ratio, psf.fwhm)
         return Scene(
@@ -373,6 +374,7 @@ def _to_detector_units(
     sky_sigma: Tensor,
     correlation: Tensor | None,
     scale: Tensor,
+    psf_error: Tensor | None,
 ) -> StampBatch:
     """Divides a batch by each stamp's own noise and cuts the PSFs to the networks' grid."""
     edge = (fine.shape[-1] - PSF_GRID) // 2
@@ -385,6 +387,7 @@ def _to_detector_units(
         gain * scale,
         sky_sigma / scale,
         torch.ones_like(scale) if correlation is None else correlation,
+        psf_error=psf_error,
     )
 
 

@@ -89,6 +89,7 @@ def export_onnx(
         gain=math.inf if like.gain is None else like.gain,
         sky_sigma=prepared.sky_sigma,
         noise_correlation=prepared.noise_correlation,
+        psf_error=prepared.psf_error,
     )
     was_training = model.training
     example = torch.from_numpy(_channels(prepared))

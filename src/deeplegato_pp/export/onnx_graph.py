@@ -54,6 +54,7 @@ class StampMeasurer(nn.Module):
         sky_sigma: Standard deviation of the sky's offset. [median noise]
         noise_correlation: Variance of the noise of sums over many pixels, over that of independent
             ones.
+        psf_error: Relative error of the PSF's width.
     """
 
     psf: Tensor
@@ -71,12 +72,13 @@ class StampMeasurer(nn.Module):
         gain: float,
         sky_sigma: float,
         noise_correlation: float = 1.0,
+        psf_error: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.pixel_scale, self.zero_point = pixel_scale, zero_point
         self.gain, self.sky_sigma = gain, sky_sigma
-        self.noise_correlation = noise_correlation
+        self.noise_correlation, self.psf_error = noise_correlation, psf_error
         self.register_buffer("psf", psf.float())
         self.register_buffer("noise", noise[None])
         width = max(2, round(model.image_size / 10))
@@ -110,6 +112,7 @@ class StampMeasurer(nn.Module):
             gain=one * self.gain * (scale if math.isfinite(self.gain) else 1.0),
             sky_sigma=one * self.sky_sigma,
             noise_correlation=one * self.noise_correlation,
+            psf_error=one * self.psf_error,
         )
         return stamps, scale
 

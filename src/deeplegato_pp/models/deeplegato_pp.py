@@ -80,6 +80,10 @@ class DeepLeGAToPP(nn.Module):
             # Zero at first: a network that knew nothing of it goes on where it was.
             self.correlation = nn.Linear(1, features, bias=False)
             nn.init.zeros_(self.correlation.weight)
+        self.psf_error: nn.Linear | None = None
+        if config.data.conditions.psf_error_input:
+            self.psf_error = nn.Linear(1, features, bias=False)
+            nn.init.zeros_(self.psf_error.weight)
         self.head = NPEHead(config.model.npe, features)
 
     @classmethod
@@ -159,11 +163,14 @@ class DeepLeGAToPP(nn.Module):
     def features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
         """Returns what the head reads of stamps: the image's features and the PSF's.
 
-        A network trained on correlated noise has them shifted by what the correlation says.
+        A network trained on correlated noise shifts them by its logarithm, and one that was told
+        errors of the PSF's width by those, in per cent.
         """
         found = torch.cat([self.image_features(stamps), self.psf_encoder(stamps).float()], 1)
         if self.correlation is not None:
             found = found + self.correlation(stamps.noise_correlation.log()[:, None]).float()
+        if self.psf_error is not None:
+            found = found + self.psf_error(100.0 * stamps.told_psf_error[:, None]).float()
         return found
 
     def image_features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:

@@ -46,6 +46,8 @@ class StampBatch:
             ones; 1 where pixels are independent. With shape (B,), >= 1.
         lags: Correlation of the noise at distances (y, x), with shape (B, 17, 17); None: of the
             Gaussian family with those totals, see `NoiseCorrelation.gaussian`.
+        psf_error: Relative error of the PSF's width, one sigma, with shape (B,); None: not told,
+            which networks that know of it take for none.
     """
 
     image: Float[Tensor, "b n n"]
@@ -56,6 +58,7 @@ class StampBatch:
     sky_sigma: Float[Tensor, " b"]
     noise_correlation: Float[Tensor, " b"]
     lags: Float[Tensor, "b 17 17"] | None = None
+    psf_error: Float[Tensor, " b"] | None = None
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -95,6 +98,11 @@ class StampBatch:
         """Correlation of the noise at distances (y, x), those of the Gaussian family filled in."""
         return lags_of(self.noise_correlation) if self.lags is None else self.lags
 
+    @property
+    def told_psf_error(self) -> Float[Tensor, " b"]:
+        """Relative error of the PSF's width, 0 where none was told."""
+        return torch.zeros_like(self.gain) if self.psf_error is None else self.psf_error
+
     def correlation(self, row: int) -> NoiseCorrelation | None:
         """Returns the correlation of one stamp's noise; None where pixels are independent."""
         if self.lags is None and float(self.noise_correlation[row]) == 1.0:
@@ -105,8 +113,10 @@ class StampBatch:
     @classmethod
     def concatenate(cls, batches: list[StampBatch]) -> StampBatch:
         """Joins batches of the same stamp size."""
-        names = [f.name for f in fields(cls) if f.name != "lags"]
+        names = [f.name for f in fields(cls) if f.name not in ("lags", "psf_error")]
         plain = all(b.lags is None for b in batches)
         lags = None if plain else torch.cat([b.full_lags for b in batches])
         joined = {name: torch.cat([getattr(b, name) for b in batches]) for name in names}
-        return cls(**joined, lags=lags)
+        told = [b.told_psf_error for b in batches]
+        error = None if all(b.psf_error is None for b in batches) else torch.cat(told)
+        return cls(**joined, lags=lags, psf_error=error)

@@ -148,6 +148,7 @@ def stamp_batch(
         sky_sigma=column("sky_sigma"),
         noise_correlation=column("noise_correlation"),
         lags=_lags(prepared, dtype),
+        psf_error=column("psf_error"),
     )
 
 
