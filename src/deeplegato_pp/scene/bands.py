@@ -1,17 +1,18 @@
-r"""One galaxy in several bands: its coordinates, and what each band's stamp shows of it.
+r"""Coordinates and priors of one galaxy observed in several bands.
 
-Parameters are those of the first band's stamp, the frame: its pixels, its position angle, its
-centre. A band's own stamp may be shifted, turned, mirrored and sampled otherwise, and every band
-has its own magnitude. The structure (R_e, n, q, position angle) is
+Parameters are defined in the frame of the first band's stamp (its pixels, position angle and
+centre). The stamps of the other bands may be shifted, rotated, mirrored or sampled differently, and
+each band has its own magnitude. The structure (R_e, n, q, position angle) is
 
 * ``shared``: the same in all bands;
 * ``linear``: ln R_e and ln n, and the shape in its plane of standard-normal coordinates, are linear
   in the logarithm of the wavelength (after Vika et al. 2013, https://arxiv.org/abs/1307.4996);
 * ``free``: each band's own.
 
-The centre is shared. Priors: every magnitude, and every structure that is free, has the prior of a
-single profile; of ``linear`` the structure at the mean logarithm of the wavelength has it, and the
-changes from the bluest to the reddest band are normal, with the widths of :data:`CHANGES`.
+The centre is shared by all bands. The magnitude of each band and each free structure have the prior
+of a single profile. For ``linear``, the structure at the mean logarithm of the wavelength has that
+prior, and the changes between the bluest and the reddest band are normal with the standard
+deviations in :data:`CHANGES`.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ STRUCTURES = ("shared", "linear", "free")
 """How the structure of a galaxy may depend on the band."""
 
 STRUCTURE = (RADIUS, SERSIC_INDEX, AXIS_RATIO, POSITION_ANGLE)
-"""Columns of the parameters that are the structure."""
+"""Columns of the parameters that describe the structure."""
 
 CHANGES = (0.5, 0.7, 0.5, 0.5)
-"""Prior standard deviations, in ``linear``, of the changes between the bluest and the reddest band:
-of ln R_e, of ln n, and of the two shape coordinates."""
+"""Prior standard deviations, for ``linear``, of the changes between the bluest and the reddest
+band: of ln R_e, of ln n, and of the two shape coordinates."""
 
 
 _UNMOVED = ("magnitude", "effective_radius", "sersic_index", "axis_ratio")
@@ -55,14 +56,15 @@ _UNMOVED = ("magnitude", "effective_radius", "sersic_index", "axis_ratio")
 
 @dataclass(frozen=True)
 class BandFrame:
-    """Where the frame's pixels lie on a band's stamp; lengths in pixels of the two stamps.
+    """Linear map from the pixels of the frame to those of a band's stamp.
 
     Attributes:
-        matrix: Of the centre's map from the frame's stamp to the band's, rows of (x, y).
-        offset: Where the frame's origin, its stamp's centre, lies from the band's.
-        size: Length on the band's stamp of one pixel of the frame.
+        matrix: Matrix that maps the centre from the frame's stamp to the band's, rows of (x, y).
+        offset: Position of the frame's origin (its stamp's centre) from the centre of the band's
+            stamp. [px of the band's stamp]
+        size: Side of one pixel of the frame. [px of the band's stamp]
         rotation: Angle added to position angles, counter-clockwise. [deg]
-        parity: 1, or -1 where the band's stamp is the mirror image of the frame.
+        parity: 1, or -1 if the band's stamp is mirrored with respect to the frame.
     """
 
     matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
@@ -78,7 +80,7 @@ class BandFrame:
         offset: tuple[float, float],
         size: float,
     ) -> BandFrame:
-        """Returns the frame of a linear map, whose nearest rotation turns the position angle.
+        """Returns the frame of a linear map; its nearest rotation changes the position angle.
 
         Example:
             >>> quarter = BandFrame.of_matrix(((0.0, -1.0), (1.0, 0.0)), (0.0, 0.0), 1.0)
@@ -87,16 +89,16 @@ class BandFrame:
         """
         (a, b), (c, d) = matrix
         parity = 1 if a * d - b * c > 0 else -1
-        turned = math.atan2(parity * c - b, parity * a + d)  # of the map with x mirrored back
+        turned = math.atan2(parity * c - b, parity * a + d)  # rotation once x is mirrored back
         return cls(matrix, offset, size, math.degrees(turned), parity)
 
     def center(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns where points of the frame's stamp lie on the band's."""
+        """Returns the positions of points of the frame's stamp on the band's stamp."""
         (a, b), (c, d) = self.matrix
         return a * x + b * y + self.offset[0], c * x + d * y + self.offset[1]
 
     def back(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns where points of the band's stamp lie on the frame's."""
+        """Returns the positions of points of the band's stamp on the frame's stamp."""
         (a, b), (c, d) = self.matrix
         x, y, area = x - self.offset[0], y - self.offset[1], a * d - b * c
         return (d * x - b * y) / area, (a * y - c * x) / area
@@ -106,19 +108,19 @@ class BandFrame:
         return torch.remainder(self.parity * angle + self.rotation, 180.0)
 
     def of_band(self, values: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:
-        """Returns parameters in the frame as those on the band's stamp, with shape (S, 7)."""
+        """Converts parameters in the frame to parameters on the band's stamp, (S, 7)."""
         m, radius, n, q, angle, x, y = values.unbind(-1)
         there = (*self.center(x, y),)
         return torch.stack([m, self.size * radius, n, q, self.angle(angle), *there], -1)
 
     def in_frame(self, values: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:
-        """Returns parameters on the band's stamp as those in the frame: inverse of `of_band`."""
+        """Converts parameters on the band's stamp to parameters in the frame, (S, 7)."""
         m, radius, n, q, angle, x, y = values.unbind(-1)
         turned = torch.remainder(self.parity * (angle - self.rotation), 180.0)
         return torch.stack([m, radius / self.size, n, q, turned, *self.back(x, y)], -1)
 
     def box(self, box: PriorBox) -> PriorBox:
-        """Returns the prior box in the frame as one on the band's stamp, about all of it."""
+        """Returns a prior box on the band's stamp that encloses the frame's prior box."""
         edges = [torch.tensor(e, dtype=torch.float64) for e in (box.center_x, box.center_y)]
         x, y = (c.tolist() for c in self.center(*torch.cartesian_prod(*edges).T))
         moved = box.shifted(radius_factor=self.size)
@@ -129,22 +131,22 @@ class BandFrame:
 
 
 class BandCoordinates(Coordinates):
-    """A galaxy in several bands.
+    """Coordinates of a galaxy in several bands.
 
-    The first seven coordinates are a single profile's in the first band (of ``linear``: at the mean
-    logarithm of the wavelength), then come the other bands' magnitudes, then the structure of the
-    other bands, or its changes.
+    The first seven coordinates are those of a single profile in the first band (for ``linear``, at
+    the mean logarithm of the wavelength). They are followed by the magnitudes of the other bands,
+    and then by the structure of the other bands (``free``) or its changes (``linear``).
 
     Args:
-        box: Prior box of the frame at the reference instrument; magnitudes of every band are
-            counted from its own background sigma.
-        frames: Of the bands, the first being the identity.
+        box: Prior box of the frame at the reference instrument; the magnitudes of each band refer
+            to its own background sigma.
+        frames: Frame of each band; the first is the identity.
         structure: One of :data:`STRUCTURES`.
-        wavelengths: Of the bands, in any one unit; of ``linear`` only.
+        wavelengths: Wavelength of each band, in any common unit; needed for ``linear`` only.
 
     Raises:
-        ConfigError: If the structure is unknown, or ``linear`` and the wavelengths are not as many
-            as bands, positive, and at least two of them different.
+        ConfigError: If the structure is unknown, or if ``linear`` lacks one positive wavelength per
+            band with at least two of them different.
 
     Example:
         >>> frames = [BandFrame()] * 4
@@ -176,21 +178,21 @@ class BandCoordinates(Coordinates):
         self.dim = self._further + more[structure]
 
     def in_box(self, box: PriorBox) -> Self:
-        """Returns the same galaxy under another prior box of the frame."""
+        """Returns the same galaxy with another prior box of the frame."""
         return type(self)(box, self.frames, self.structure, self.wavelengths)
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
-        """Returns the coordinates of a galaxy that is the same in every band."""
+        """Returns the coordinates of a galaxy whose parameters are the same in every band."""
         return self.combine(w[..., None, :].expand(*w.shape[:-1], len(self.frames), NUM_PARAMETERS))
 
     def combine(
         self, w: Float[Tensor, "*b k 7"], precision: Float[Tensor, "*b k 7"] | None = None
     ) -> Float[Tensor, "*b f"]:
-        """Returns coordinates in which what bands share is the mean of what each band says.
+        """Combines single-band coordinates; shared parameters are the weighted means over bands.
 
         Args:
-            w: A single profile's coordinates in the frame, band by band, with shape (*, K, 7).
-            precision: Weights of the means; all the same if None.
+            w: Coordinates of a single profile in the frame for each band, with shape (*, K, 7).
+            precision: Weights of the means; equal weights if None.
         """
         weight = torch.ones_like(w) if precision is None else precision
         mean = (weight * w).sum(-2) / weight.sum(-2)
@@ -225,9 +227,9 @@ class BandCoordinates(Coordinates):
         return values
 
     def log_jacobian(self, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns ln |det du/dp|: of magnitudes, structures and centre, and of changes as they are.
+        """Returns ln |det du/dp| for magnitudes, structures and centre.
 
-        Changes of ``linear`` stay in units of their prior's widths.
+        Changes of ``linear`` stay in units of their prior standard deviations.
         """
         w = u[..., :NUM_PARAMETERS].double()
         total = self.box.log_jacobian(w)
@@ -244,20 +246,20 @@ class BandCoordinates(Coordinates):
         return total
 
     def view(self, band: int) -> BandView:
-        """Returns what one band's stamp shows, in the coordinates of all."""
+        """Returns the view of one band as a function of the coordinates of all bands."""
         return BandView(self, band)
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "1 7 s"]:
-        """Returns what `render_sersic` draws on the first band's stamp."""
+        """Returns the renderer's columns on the first band's stamp, with shape (1, 7, S)."""
         return self.view(0).profiles(u)
 
 
 class BandView(Coordinates):
-    """One band of a galaxy in several, in the coordinates of all of them.
+    """One band of a multi-band galaxy, as a function of the coordinates of all bands.
 
     Args:
-        whole: The galaxy in all bands.
-        band: Which one.
+        whole: Coordinates of the galaxy in all bands.
+        band: Index of the band.
     """
 
     def __init__(self, whole: BandCoordinates, band: int) -> None:
@@ -265,11 +267,11 @@ class BandView(Coordinates):
         self.box, self.dim = whole.box, whole.dim
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
-        """Returns the coordinates of a galaxy that is the same in every band."""
+        """Returns the coordinates of a galaxy whose parameters are the same in every band."""
         return self.whole.project(w)
 
     def in_box(self, box: PriorBox) -> Self:
-        """Returns the same band under another prior box of the frame."""
+        """Returns the same band with another prior box of the frame."""
         return type(self)(self.whole.in_box(box), self.band)
 
     def on_stamp(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "s 7"]:
@@ -277,13 +279,13 @@ class BandView(Coordinates):
         return self.whole.frames[self.band].of_band(self.whole.values(u, self.band))
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "1 7 s"]:
-        """Returns what `render_sersic` draws on the band's stamp, in detector units."""
+        """Returns the renderer's columns on the band's stamp, in detector units, (1, 7, S)."""
         magnitude, radius, *rest = self.on_stamp(u).unbind(-1)
         return torch.stack([flux_of(magnitude), radius / REFERENCE_PIXEL_SCALE, *rest])[None]
 
 
 def log_positions(wavelengths: Sequence[float] | None, bands: int) -> tuple[float, ...]:
-    """Returns ln wavelengths about their mean, in units of their range.
+    """Returns ln(wavelength) minus its mean, in units of its range.
 
     Raises:
         ConfigError: If there is not one positive wavelength for each band, or all are the same.
@@ -308,7 +310,7 @@ def log_positions(wavelengths: Sequence[float] | None, bands: int) -> tuple[floa
 
 
 def to_box(box: PriorBox, values: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:
-    """Returns the coordinates of parameters in a box, (S, 7); those outside come to its edge."""
+    """Returns the coordinates of parameters in a box, (S, 7); values outside map to its edge."""
     parts = [block.to_normal(values[..., list(columns)]) for block, columns in box.blocks]
     return torch.cat(parts, -1).clamp(-W_MAX, W_MAX)
 

@@ -1,7 +1,8 @@
-"""Rows of many galaxies at once: their images, derivatives, and what the pixels say of them.
+"""Images, derivatives and likelihoods of many galaxies, computed in batches.
 
-A render alone costs several times one in a batch. Here rows of a likelihood, each a galaxy's number
-and a point, are rendered together, PSFs of one kind in one call, and judged together.
+Rendering one image at a time is several times slower than rendering a batch. Rows of a likelihood
+(a galaxy's index and a point in its coordinates) are therefore rendered together, with one call per
+kind of PSF, and compared with the data together.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ from deeplegato_pp.scene.templates import Templates
 from deeplegato_pp.scene.whitening import Whitening
 
 _STEP = 1e-6
-"""Step of the differences of the renderer's columns, in coordinates whose prior is one wide."""
+"""Finite-difference step for the renderer's columns, in standard-normal coordinates."""
 
 _POINT_STEP = 1e-3
-"""Step of the differences of a point source's images."""
+"""Finite-difference step for the images of a point source."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Galaxies' pixels and noise, a row each, masked ones replaced by numbers that do no harm.
+    """Pixels and noise of galaxies, one row each; masked pixels hold harmless values.
 
     Attributes:
-        image: With shape (R, N, N), as all maps. [background sigma]
-        sigma: Noise map.
-        good: Unmasked pixels.
-        gain: With shape (R,), as what follows.
-        templates: Constant sky and error of the PSF's width, R sets.
-        psf_error: Relative error of the PSF's width.
-        whitening: Of correlated noise, R rows; None where all pixels are independent.
-        model_error: Error of the model as a fraction of itself.
+        image: Images, with shape (R, N, N), like all maps. [background sigma]
+        sigma: Noise maps.
+        good: True for unmasked pixels.
+        gain: Electrons per background sigma, with shape (R,).
+        templates: Templates of the constant sky and of the PSF-width error, R sets.
+        psf_error: Relative error of the PSF's width, with shape (R,).
+        whitening: Whitening of correlated noise, R rows; None if all pixels are independent.
+        model_error: Model error as a fraction of the model image.
     """
 
     image: Float[Tensor, "r n n"]
@@ -62,7 +63,7 @@ class Data:
 
     @classmethod
     def of(cls, likelihood: Likelihood, rows: Int[Tensor, " r"]) -> Data:
-        """Returns the pixels of some of a likelihood's galaxies."""
+        """Returns the pixels and noise of the given galaxies of a likelihood."""
         s = likelihood.stamps
         mask = s.mask[rows]
         return cls(
@@ -77,7 +78,7 @@ class Data:
         )
 
     def at(self, index: Tensor) -> Data:
-        """Returns some of the rows."""
+        """Returns the selected rows."""
         return Data(
             self.image[index],
             self.sigma[index],
@@ -90,11 +91,11 @@ class Data:
         )
 
     def variance(self, model: Float[Tensor, "r n n"]) -> Float[Tensor, "r n n"]:
-        """Returns the variance under noiseless images."""
+        """Returns the variance per pixel under noiseless images, with shape (R, N, N)."""
         return model_variance(model, self.sigma, self.gain, self.model_error)
 
     def residual(self, model: Float[Tensor, "r n n"]) -> Residual:
-        """Returns data less noiseless images under the noise, the templates marginalised."""
+        """Returns the residuals of noiseless images, with template amplitudes marginalised."""
         return residual(
             self.image,
             model,
@@ -111,16 +112,16 @@ class Data:
         return self.residual(model).log_likelihood
 
     def unexplained(self, model: Float[Tensor, "r n n"]) -> tuple[Tensor, Tensor]:
-        """Returns data less images and templates, 0 where masked, and the variance, (R, N, N)."""
+        """Returns data minus images and best templates (0 where masked), and the variance."""
         found = self.residual(model)
         return found.left, found.variance
 
     def freeze(self, index: Tensor, width_slope: Float[Tensor, "r n n"]) -> None:
-        """Takes what an error of the PSF's width changes in some rows from images' derivatives.
+        """Sets the PSF-width templates of the given rows from the images' derivatives.
 
         Args:
-            index: The rows.
-            width_slope: Derivatives of images with the logarithm of the PSF's width.
+            index: Rows to set.
+            width_slope: Derivatives of the images with respect to ln(PSF width).
         """
         self.templates.images[index, 1] = self.psf_error[index, None, None] * width_slope
 
@@ -131,17 +132,17 @@ class Data:
     def squared_distance(
         self, model: Float[Tensor, "r n n"], difference: Float[Tensor, "r p"]
     ) -> Float[Tensor, " r"]:
-        """Returns the chi-squares between images; see :func:`squared_distance`."""
+        """Returns the chi-square between pairs of images; see :func:`squared_distance`."""
         return squared_distance(self, model, difference)
 
 
 @dataclass(frozen=True)
 class Response:
-    """How ln L answers to a change of the coordinates.
+    """Gradient and Fisher information of ln L with respect to the coordinates.
 
     Attributes:
-        gradient: Of ln L, with shape (R, F).
-        information: Fisher's, with shape (R, F, F).
+        gradient: Gradient of ln L, with shape (R, F).
+        information: Fisher information, with shape (R, F, F).
     """
 
     gradient: Float[Tensor, "r f"]
@@ -151,20 +152,21 @@ class Response:
 def respond(
     data: Data, model: Float[Tensor, "r n n"], jacobian: Float[Tensor, "r f p"]
 ) -> Response:
-    r"""Returns gradient and Fisher information of ln L, from images and their derivatives.
+    r"""Computes gradient and Fisher information of ln L from images and their derivatives.
 
-    With J the derivatives, the information of a Gaussian whose variance follows the model is
+    With J the derivatives, the Fisher information of a Gaussian whose variance depends on the model
+    is
 
     .. math:: J \Sigma^{-1} J^T + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
 
-    with the covariance of pixels and templates (`scene.templates`), the second term, absent for a
-    fixed variance, taken without the templates' (a correction of order 1/pixels). The templates
-    stay as they are.
+    with :math:`\Sigma` the covariance of pixels and templates (`scene.templates`). The second term
+    vanishes for a fixed variance; it neglects the templates (a correction of order 1/pixels). The
+    templates are held fixed.
 
     Args:
-        data: R rows.
+        data: Pixels and noise, R rows.
         model: Noiseless images.
-        jacobian: Their derivatives, in the precision in which sums over pixels are to be taken.
+        jacobian: Their derivatives, in the dtype in which sums over pixels are to be computed.
     """
     found = data.residual(model)
     templates = found.templates.images
@@ -184,12 +186,12 @@ def respond(
 def squared_distance(
     data: Data, model: Float[Tensor, "r n n"], difference: Float[Tensor, "r p"]
 ) -> Float[Tensor, " r"]:
-    """Returns the chi-squares between images, the templates' amplitudes marginalised.
+    """Computes the chi-square between pairs of images, template amplitudes marginalised.
 
     Args:
-        data: R rows.
-        model: Images that set the noise.
-        difference: Between two images of each row.
+        data: Pixels and noise, R rows.
+        model: Images that set the variance.
+        difference: Difference of the two images of each row.
     """
     found = respond(data, model, difference[:, None])
     return found.information[:, 0, 0].clamp_min(0.0)
@@ -199,15 +201,15 @@ class Batches:
     """Renders rows of one likelihood's galaxies together.
 
     Args:
-        likelihood: Galaxies and hypothesis.
-        single_precision_peak: Brightest pixel up to which float32 serves. [sigma]
-        budget: Pixels that may be rendered per galaxy; what exceeds it is up to the caller.
+        likelihood: Likelihood of the galaxies under one hypothesis.
+        single_precision_peak: Brightest pixel up to which float32 is used. [sigma]
+        budget: Maximum number of pixels to render per galaxy; the caller enforces it.
 
     Attributes:
-        renders: Images rendered so far per galaxy, with shape (B,); derivatives count as the
-            images that they cost.
-        pixels: Pixels rendered so far per galaxy, with shape (B,): those of the periodic square
-            that the image is the middle of, at the PSF's sampling.
+        renders: Number of images rendered per galaxy, with shape (B,); derivatives count as the
+            number of images that take the same time.
+        pixels: Number of pixels rendered per galaxy, with shape (B,), counted on the periodic
+            square that contains the image, at the PSF's sampling.
     """
 
     def __init__(
@@ -243,16 +245,16 @@ class Batches:
         return Data.of(self.likelihood, rows)
 
     def cost(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, " r"]:
-        """Returns the pixels that images cost, with shape (R,)."""
+        """Returns the number of pixels needed to render each row, with shape (R,)."""
         radius, q = self._columns(u)[:, [1, 3]].unbind(1)
         return self._areas[rows, choose_plans(radius, q, self.likelihood.size).cpu()].sum(0)
 
     def left(self, row: int) -> float:
-        """Returns the pixels that may still be rendered for a galaxy."""
+        """Returns the number of pixels left in a galaxy's budget."""
         return self.budget - float(self.pixels[row])
 
     def count(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"], times: int = 1) -> None:
-        """Notes that images were rendered, here or elsewhere."""
+        """Adds images to the counters, including those rendered elsewhere."""
         self.renders += times * torch.bincount(rows, minlength=len(self.renders))
         self.pixels.index_add_(0, rows, times * self.cost(rows, u))
 
@@ -263,15 +265,15 @@ class Batches:
 
     @property
     def derivative_cost(self) -> int:
-        """Images that one galaxy's image and all its derivatives cost."""
+        """Cost of an image with all its derivatives, in units of one image."""
         return 3 if isinstance(self.likelihood.coordinates, PointSourceCoordinates) else 4
 
     def render(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, "r n n"]:
-        """Returns noiseless images, float64, computed in the precision that each row needs.
+        """Renders noiseless images; each row uses the precision it needs. Returns float64.
 
         Args:
-            rows: Galaxies; one may come more than once.
-            u: Points.
+            rows: Galaxy indices, with shape (R,); they may repeat.
+            u: Points, with shape (R, F).
         """
         self.count(rows, u)
         return self._render(rows, u)
@@ -280,7 +282,7 @@ class Batches:
         return self.likelihood.model.of_many(rows, u, self.double, by_width)
 
     def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
-        """Takes points for where the PSF's error acts, see :meth:`Likelihood.freeze`."""
+        """Sets the points of the PSF-width templates; see `Likelihood.freeze`."""
         if self.likelihood.psf_is_uncertain:
             self.count(rows, u)
             self.likelihood.freeze(rows, u)
@@ -291,19 +293,19 @@ class Batches:
         u: Float[Tensor, "r f"],
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Float[Tensor, "r n n"], Float[Tensor, "r f p"], Float[Tensor, "r n n"] | None]:
-        """Returns images, float64, and their derivatives, also with the PSF's width.
+        """Returns images and their derivatives with respect to coordinates and PSF width.
 
-        Derivatives come from the spectrum, not from differences; they are computed in the
+        Derivatives are computed in Fourier space rather than by finite differences, in the
         precision that each row's image needs.
 
         Args:
-            rows: Galaxies; one may come more than once.
-            u: Points.
-            dtype: In which derivatives are returned; float64 is computed in throughout.
+            rows: Galaxy indices, with shape (R,); they may repeat.
+            u: Points, with shape (R, F).
+            dtype: Dtype of the returned derivatives; float64 forces float64 throughout.
 
         Returns:
-            Images (R, N, N), their derivatives with the coordinates (R, F, N * N), and with the
-            logarithm of the PSF's width (R, N, N), float64, None where the PSFs are known.
+            Images (R, N, N), their derivatives with respect to the coordinates (R, F, N * N), and
+            with respect to ln(PSF width) (R, N, N), float64, or None if the PSFs are known.
 
         Raises:
             NumericalError: If a derivative is not finite.
@@ -360,7 +362,7 @@ class Batches:
     def _point_slopes(
         self, rows: Tensor, u: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Differences: of three coordinates the flux only scales the image."""
+        """Derivatives of point-source images by differences; for the flux, the image is scaled."""
         steps = torch.where(u > 0, -_POINT_STEP, _POINT_STEP)
         image = self._render(rows, u)
         width = self._render(rows, u, True) if self.likelihood.psf_is_uncertain else None
@@ -381,13 +383,13 @@ class Batches:
         return self.likelihood.model.columns(u, self.likelihood.stamps.image.device)
 
     def _chain(self, u: Tensor) -> Float[Tensor, "c r f 7"]:
-        """Derivatives of the renderer's columns with the coordinates, by central differences."""
+        """Derivatives of the renderer's columns with respect to u, by central differences."""
         count, dim = u.shape
         steps = _STEP * torch.eye(dim, dtype=torch.float64)
         u = u.double().clamp(-W_MAX + 2 * _STEP, W_MAX - 2 * _STEP)[:, None]
         both = torch.stack([u + steps, u - steps]).flatten(0, 2)
         up, down = self._columns(both).mT.unflatten(1, (2, count, dim)).unbind(1)
         change = up - down
-        # The angle starts anew at 180 degrees.
+        # The position angle wraps at 180 degrees.
         change[..., 4] = torch.remainder(change[..., 4] + 90.0, 180.0) - 90.0
         return change / (2.0 * _STEP)

@@ -1,8 +1,8 @@
 r"""Bijections between physical parameters and standard-normal coordinates, block by block.
 
-A block is one parameter, or the two of a shape, with its prior: a uniform or log-uniform interval,
-or the plane of axis ratio and position angle. In its own coordinates w the prior is exactly
-:math:`N(0, I)`. All arithmetic is float64, whatever comes in.
+A block is one parameter, or the axis ratio and position angle together, with its prior: a uniform
+or log-uniform interval, or the shape plane. In the block's coordinates w the prior is exactly
+:math:`N(0, I)`. All arithmetic is in float64, for any input dtype.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 W_MAX = 8.0
-"""Largest |w| that the bijections serve: Phi(-8) = 6e-16 is where float64 still resolves a tail."""
+"""Largest |w| of the bijections: at Phi(-8) = 6e-16, float64 still resolves the tail."""
 
 _TINY = math.exp(-0.5 * 2 * W_MAX**2)
 
 
 class Block(ABC):
-    """One or two parameters that share their coordinates, and their prior.
+    """One or two parameters with shared coordinates, and their prior.
 
     Attributes:
         dim: Number of parameters, and of coordinates.
@@ -50,14 +50,14 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class Interval(Block):
-    r"""One parameter, uniform between two bounds, in its value or in its logarithm.
+    r"""One parameter with a prior that is uniform in its value or in its logarithm.
 
-    :math:`w = \Phi^{-1}((x - x_0)/(x_1 - x_0))` with x the value or its logarithm. Each half of
-    the interval measures its distance from the nearer edge, so neither tail is rounded away.
+    :math:`w = \Phi^{-1}((x - x_0)/(x_1 - x_0))` with x the value or its logarithm. Distances are
+    measured from the nearer bound, so that neither tail loses precision.
 
     Args:
         lower: Lower bound.
-        upper: Upper bound.
+        log: Whether the prior is uniform in the logarithm, which requires positive bounds.
         log: Whether the prior is uniform in the logarithm; the bounds are positive then.
 
     Example:
@@ -84,7 +84,7 @@ class Interval(Block):
         return _interval_to_normal((x - lower) / (upper - lower), (upper - x) / (upper - lower))
 
     def to_physical(self, w: Float[Tensor, "*b 1"]) -> Float[Tensor, "*b 1"]:
-        """Returns the value; no finite coordinate leaves the bounds."""
+        """Returns the value; it lies inside the bounds for every finite coordinate."""
         lower, upper = self._edges
         w = w.double()
         below, above = _normal_cdf(w), _normal_cdf(-w)
@@ -101,9 +101,9 @@ class Interval(Block):
 
 @dataclass(frozen=True)
 class ShapePlane(Block):
-    r"""Axis ratio and position angle, uniform, on a plane without a seam at 0/180 degrees.
+    r"""Axis ratio and position angle with uniform priors, on a plane without a seam at 180 degrees.
 
-    By Box and Muller's transform: with :math:`e = (1-q)/(1-q_\mathrm{min})` and
+    Uses the Box-Muller transform: with :math:`e = (1-q)/(1-q_\mathrm{min})` and
     :math:`\rho = \sqrt{-2 \ln(1-e)}`, the coordinates are
     :math:`\rho (\cos 2\theta, \sin 2\theta)`.
 
@@ -129,23 +129,23 @@ class ShapePlane(Block):
     def to_physical(self, w: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b 2"]:
         """Returns axis ratios and position angles in [0, 180) degrees.
 
-        Differentiable, except for the position angle at q = 1, where it has no meaning.
+        Differentiable, except for the position angle at q = 1, where it is undefined.
         """
         wx, wy = w.double().unbind(-1)
         q = self.smallest + (1.0 - self.smallest) * (-0.5 * (wx**2 + wy**2)).exp()
         angle = torch.rad2deg(0.5 * torch.atan2(wy, wx))
-        angle = torch.remainder(angle, 180.0)  # which rounds up to 180 from just below 0
+        angle = torch.remainder(angle, 180.0)  # gives 180 for angles just below 0
         return torch.stack([q, torch.where(angle < 180.0, angle, angle - 180.0)], -1)
 
     def log_jacobian(self, w: Float[Tensor, "*b 2"], p: Float[Tensor, "*b 2"]) -> Tensor:
-        """Returns the logarithm of the determinant, with shape (*,)."""
-        # N(0, I) on the plane is uniform in (q, angle): density 1/((1 - q_min) 180) per degree.
+        """Returns ln |det dw/dp|, with shape (*,)."""
+        # N(0, I) on the plane is uniform in (q, angle), with density 1/((1 - q_min) 180) per deg.
         rho2 = (w.double() ** 2).sum(-1)
         return -math.log((1.0 - self.smallest) * 180.0) + 0.5 * rho2 + math.log(2.0 * math.pi)
 
 
 def _normal_cdf(w: Tensor) -> Tensor:
-    """Returns Phi(w), exact in the lower tail, where torch's own `ndtr` is 0.5 (1 + erf)."""
+    """Returns Phi(w), accurate in the lower tail, unlike `torch.special.ndtr`."""
     return 0.5 * torch.special.erfc(-w / math.sqrt(2.0))
 
 

@@ -1,8 +1,8 @@
-"""What is free: the coordinates in which a hypothesis is explored, under a standard-normal prior.
+"""Coordinates of hypotheses and components of scenes, with standard-normal priors.
 
-A hypothesis (a Sérsic galaxy, one with some parameters fixed, a point source) is explored in its
-own coordinates u, whose prior is N(0, I) in `dim` dimensions. It says what the renderer is to draw
-at u, in detector units.
+A hypothesis (a Sérsic galaxy, one with some parameters fixed, a point source) has coordinates u
+whose prior is N(0, I) in `dim` dimensions. It converts u to the columns that the renderer takes, in
+detector units.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POI
 from deeplegato_pp.scene.table import POINT, SERSIC, Table
 
 POINT_RADIUS = 1e-6
-"""Radius of the Sérsic profile that stands for a point: its transform is 1 to 1e-10. [px]"""
+"""Radius of the Sérsic profile that represents a point: its transform is 1 to 1e-10. [px]"""
 
 
 class Coordinates(ABC):
-    """Coordinates u of one hypothesis, under whose prior they are standard normal.
+    """Coordinates u of one hypothesis, with a standard-normal prior.
 
     Attributes:
         dim: Number of free coordinates F.
@@ -50,25 +50,25 @@ class Coordinates(ABC):
 
     @abstractmethod
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
-        """Returns this hypothesis' coordinates out of a galaxy's seven."""
+        """Returns this hypothesis' coordinates for a galaxy's seven coordinates w."""
 
     @abstractmethod
     def in_box(self, box: PriorBox) -> Self:
-        """Returns the same hypothesis under another prior box; what is fixed stays fixed."""
+        """Returns the same hypothesis with another prior box; fixed parameters stay fixed."""
 
     @abstractmethod
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
-        """Returns what `render_sersic` draws, in detector units, with shape (C, 7, S).
+        """Returns the renderer's columns in detector units, with shape (C, 7, S).
 
-        Flux, radius, n, q, angle, x and y of each of the C profiles whose sum the image is.
+        These are flux, radius, n, q, angle, x and y of the C profiles whose sum is the image.
         """
 
     def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
-        """Returns the profiles galaxy by galaxy, the one that is measured first."""
+        """Returns the profiles of each galaxy; the measured galaxy comes first."""
         return [self.profiles(u)]
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-        """Returns means and standard deviations of the prior in u: 0 and 1 unless more is known."""
+        """Returns means and standard deviations of the prior in u: 0 and 1 by default."""
         zero = torch.zeros(self.dim, dtype=torch.float64)
         return zero, zero + 1.0
 
@@ -78,16 +78,18 @@ class Coordinates(ABC):
 
 
 class SersicCoordinates(Coordinates):
-    """A Sérsic galaxy; parameters may be fixed, and the prior is then that of the others.
+    """Coordinates of a Sérsic galaxy, of which some parameters may be fixed.
+
+    With fixed parameters, the prior is that of the free ones.
 
     Args:
         box: Prior box at the reference instrument.
-        fixed: Values by name, in the box's units. Axis ratio and position angle share two
-            coordinates and so are fixed together, unless the axis ratio is fixed to 1.
+        fixed: Values of fixed parameters by name, in the box's units. Axis ratio and position angle
+            share two coordinates and must be fixed together, unless the axis ratio is 1.
 
     Raises:
         RangeError: If a name is unknown, a value lies outside the box, or only one of axis ratio
-            and position angle is fixed.
+            and position angle is fixed, or all seven are.
 
     Example:
         >>> SersicCoordinates(PriorBox(), {"sersic_index": 4.0}).dim
@@ -118,7 +120,7 @@ class SersicCoordinates(Coordinates):
         self.dim = len(self._free)
 
     def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 7"]:
-        """Returns all seven coordinates w, the fixed ones filled in."""
+        """Returns all seven coordinates w, with fixed values inserted."""
         if self.dim == NUM_PARAMETERS:
             return u
         w = self._template.to(u.device).expand(*u.shape[:-1], NUM_PARAMETERS).clone()
@@ -126,11 +128,11 @@ class SersicCoordinates(Coordinates):
         return w
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
-        """Returns the free ones of seven coordinates."""
+        """Returns the free coordinates among the seven."""
         return w if self.dim == NUM_PARAMETERS else w[..., self._free]
 
     def in_box(self, box: PriorBox) -> Self:
-        """Returns the same galaxy under another prior box."""
+        """Returns the same galaxy with another prior box."""
         return type(self)(box, self.fixed)
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "1 7 s"]:
@@ -139,10 +141,10 @@ class SersicCoordinates(Coordinates):
 
 
 class PointSourceCoordinates(Coordinates):
-    """A point source with the galaxy's prior in magnitude and centre.
+    """Coordinates of a point source, with the galaxy's prior in magnitude and centre.
 
     Args:
-        box: Prior box at the reference instrument, of which three rows count.
+        box: Prior box at the reference instrument; only magnitude and centre are used.
     """
 
     dim = 3
@@ -151,15 +153,15 @@ class PointSourceCoordinates(Coordinates):
         self.box = box
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b 3"]:
-        """Returns magnitude's and centre's coordinates out of a galaxy's seven."""
+        """Returns the coordinates of magnitude and centre among a galaxy's seven."""
         return w[..., [MAGNITUDE, CENTER_X, CENTER_Y]]
 
     def in_box(self, box: PriorBox) -> Self:
-        """Returns a point source under another prior box."""
+        """Returns a point source with another prior box."""
         return type(self)(box)
 
     def profiles(self, u: Float[Tensor, "s 3"]) -> Float[Tensor, "1 7 s"]:
-        """Returns the columns of a profile much smaller than a pixel."""
+        """Returns the renderer's columns of a profile much smaller than a pixel."""
         w = u.new_zeros(*u.shape[:-1], NUM_PARAMETERS)
         w[..., [MAGNITUDE, CENTER_X, CENTER_Y]] = u
         p = self.box.to_physical(w)
@@ -167,12 +169,12 @@ class PointSourceCoordinates(Coordinates):
 
 
 def flux_of(magnitude: Tensor) -> Tensor:
-    """Returns the flux in background sigmas of a magnitude at the reference instrument."""
+    """Converts magnitudes at the reference instrument to fluxes in background sigmas."""
     return 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - magnitude))
 
 
 def magnitude_of(flux: Tensor) -> Tensor:
-    """Returns the magnitude at the reference instrument of a flux in background sigmas."""
+    """Converts fluxes in background sigmas to magnitudes at the reference instrument."""
     return REFERENCE_ZERO_POINT - 2.5 * flux.log10()
 
 
@@ -183,11 +185,11 @@ def radius_and_shape(box: PriorBox, w: Float[Tensor, "*b 7"]) -> tuple[Tensor, T
 
 
 class Component(ABC):
-    """One source of light: its parameters, their priors, and what the renderer is to draw.
+    """One source of light: its parameters, their priors, and its columns for the renderer.
 
     Attributes:
-        table: Its parameters.
-        blocks: Their priors and bijections, with the columns of each, in the table's order.
+        table: Parameters.
+        blocks: Bijections with the columns of each, in the table's order.
     """
 
     table: Table
@@ -195,9 +197,9 @@ class Component(ABC):
 
     @abstractmethod
     def columns(self, values: Float[Tensor, "s p"]) -> Float[Tensor, "c 7 s"]:
-        """Returns what `render_sersic` draws, in detector units, with shape (C, 7, S).
+        """Returns the renderer's columns in detector units, with shape (C, 7, S).
 
-        Flux, radius, n, q, angle, x and y of each of the profiles that make up the component.
+        These are flux, radius, n, q, angle, x and y of each profile of the component.
 
         Args:
             values: Parameters at the reference instrument, with shape (S, P).
@@ -205,7 +207,7 @@ class Component(ABC):
 
 
 class Sersic(Component):
-    """A Sérsic profile.
+    """A Sérsic profile as a component of a scene.
 
     Args:
         box: Prior box at the reference instrument.
@@ -221,16 +223,16 @@ class Sersic(Component):
         self.box, self.blocks = box, box.blocks
 
     def columns(self, values: Float[Tensor, "s 7"]) -> Float[Tensor, "1 7 s"]:
-        """Returns the profile's columns."""
+        """Returns the renderer's columns of the profile."""
         magnitude, radius, *rest = values.unbind(-1)
         return torch.stack([flux_of(magnitude), radius / REFERENCE_PIXEL_SCALE, *rest])[None]
 
 
 class PointSource(Component):
-    """A point source, with a galaxy's prior in magnitude and centre.
+    """A point source as a component of a scene, with a galaxy's prior in magnitude and centre.
 
     Args:
-        box: Prior box at the reference instrument, of which three rows count.
+        box: Prior box at the reference instrument; only magnitude and centre are used.
     """
 
     table = POINT
@@ -240,7 +242,7 @@ class PointSource(Component):
         self.blocks = tuple((block[0], (i,)) for i, block in enumerate((magnitude, x, y)))
 
     def columns(self, values: Float[Tensor, "s 3"]) -> Float[Tensor, "1 7 s"]:
-        """Returns the columns of a profile much smaller than a pixel."""
+        """Returns the renderer's columns of a profile much smaller than a pixel."""
         magnitude, x, y = values.unbind(-1)
         one = torch.ones_like(x)
         point = POINT_RADIUS * one

@@ -1,10 +1,10 @@
 r"""Composite components: a bulge and a disc, two free profiles, a host and a point source.
 
-Their priors are stated for the whole: the total magnitude has the prior of a single profile, the
-share of one part (bulge to total, point to total) is uniform between 0 and 1, the ratio of the two
-radii is log-uniform between 0.05 and 1, shapes have the prior of a single profile, and both parts
-have one centre. All are normalised, so that evidences may be compared. Since the inner profile is
-the smaller one, exchanging the two parts is no second mode.
+Priors are defined for the sum: the total magnitude has the prior of a single profile, the flux
+fraction of one part (bulge-to-total, point-to-total) is uniform between 0 and 1, the ratio of the
+two radii is log-uniform between 0.05 and 1, shapes have the prior of a single profile, and both
+parts share one centre. All priors are normalised, so that evidences can be compared. The inner
+profile is the smaller one, so exchanging the two parts does not create a second mode.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.table import SERSIC, Table
 
 SMALLEST_RATIO = 0.05
-"""Smallest radius of the inner profile over that of the outer one."""
+"""Smallest ratio of the inner profile's radius to the outer profile's."""
 
 _SMALLEST_SHARE = 1e-9
-"""Share of the light that stands for none, so that a part's magnitude is finite."""
+"""Flux fraction used in place of zero, so that the magnitude of a part is finite."""
 
 
 class Composite(Component):
-    """A component made of several parts, each a component of its own."""
+    """A component that consists of several parts, each a component of its own."""
 
     @property
     @abstractmethod
     def parts(self) -> Mapping[str, Component]:
-        """The parts by name."""
+        """Returns the parts by name."""
 
     @abstractmethod
     def expand(self, values: Float[Tensor, "s p"]) -> dict[str, Tensor]:
-        """Returns the parameters of every part, (S, 7) of a profile and (S, 3) of a point."""
+        """Returns the parameters of every part: (S, 7) for a profile, (S, 3) for a point."""
 
     def columns(self, values: Float[Tensor, "s p"]) -> Float[Tensor, "c 7 s"]:
-        """Returns the columns of all parts, one after another."""
+        """Returns the renderer's columns of all parts, concatenated."""
         expanded = self.expand(values)
         return torch.cat([part.columns(expanded[name]) for name, part in self.parts.items()])
 
 
 class TwoSersics(Composite):
-    """Two concentric Sérsic profiles, the inner one the smaller.
+    """Two concentric Sérsic profiles, the inner one being the smaller.
 
     Parameters: ``magnitude`` of the sum, ``<inner>_to_total``, ``<outer>_effective_radius``,
     ``radius_ratio``, index, axis ratio and position angle of each, and the centre.
@@ -83,7 +83,7 @@ class TwoSersics(Composite):
             1.0,
             "log",
             None,
-            f"half-light radius of the {inner} profile over that of the {outer} one",
+            f"half-light radius of the {inner} profile divided by that of the {outer} profile",
             "a smaller inner profile is a point source, a larger one is the outer profile",
         )
         columns: list[tuple[Block, tuple[Parameter, ...]]] = [
@@ -100,7 +100,7 @@ class TwoSersics(Composite):
 
     @property
     def parts(self) -> Mapping[str, Component]:
-        """The inner and the outer profile."""
+        """Returns the inner and the outer profile."""
         return self._parts
 
     def expand(self, values: Float[Tensor, "s 12"]) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class TwoSersics(Composite):
 
 
 class SersicPoint(Composite):
-    """A Sérsic profile (the host) with a point source at its centre.
+    """A Sérsic profile (the host) with a central point source.
 
     Parameters: ``magnitude`` of the sum, ``point_to_total``, and the host's radius, index, axis
     ratio and position angle, and the centre.
@@ -135,11 +135,11 @@ class SersicPoint(Composite):
 
     @property
     def parts(self) -> Mapping[str, Component]:
-        """The host and the point source."""
+        """Returns the host and the point source."""
         return self._parts
 
     def expand(self, values: Float[Tensor, "s 8"]) -> dict[str, Tensor]:
-        """Returns the host's parameters, with shape (S, 7), and the point's, (S, 3)."""
+        """Returns the parameters of the host, (S, 7), and of the point source, (S, 3)."""
         magnitude, share, radius, n, q, angle, x, y = values.unbind(-1)
         point, host = _split(magnitude, share)
         return {
@@ -152,7 +152,7 @@ _HOST = (RADIUS, SERSIC_INDEX, AXIS_RATIO, POSITION_ANGLE)
 
 
 def _of(part: str, index: int) -> Parameter:
-    """A parameter of the single profile, as one of a part's."""
+    """Returns a parameter of the single profile, renamed for a part."""
     return replace(PARAMETERS[index], name=f"{part}_{PARAMETERS[index].name}")
 
 
@@ -165,15 +165,15 @@ def _share(part: str) -> Parameter:
         1.0,
         "linear",
         None,
-        f"light of the {part} over that of the sum",
-        "a share of the whole",
+        f"flux of the {part} divided by the total flux",
+        "a fraction of the total flux",
     )
 
 
 def _arranged(
     columns: list[tuple[Block, tuple[Parameter, ...]]],
 ) -> tuple[Table, tuple[tuple[Block, tuple[int, ...]], ...]]:
-    """The table of blocks' parameters one after another, and where each block stands in it."""
+    """Returns the concatenated parameter table of blocks, and the columns of each block."""
     blocks, start = [], 0
     for block, parameters in columns:
         blocks.append((block, tuple(range(start, start + len(parameters)))))
@@ -182,7 +182,7 @@ def _arranged(
 
 
 def _split(magnitude: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """The magnitudes of a part with a share of the light, and of the rest."""
+    """Returns the magnitudes of a part with a given flux fraction, and of the rest."""
     return (
         magnitude - 2.5 * share.clamp_min(_SMALLEST_SHARE).log10(),
         magnitude - 2.5 * (1.0 - share).clamp_min(_SMALLEST_SHARE).log10(),

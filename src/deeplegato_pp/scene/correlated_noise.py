@@ -1,4 +1,4 @@
-"""Noise correlated over neighbouring pixels: from one number per galaxy or its full correlation."""
+"""Spatially correlated noise, given by one number per galaxy or by its full correlation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from deeplegato_pp.observation.correlation import REACH, gaussian_lags
 
 
 def lags_of(noise_correlation: Float[Tensor, " b"]) -> Float[Tensor, "b 17 17"]:
-    """Returns the correlations that are meant where only one number is given.
+    """Returns the Gaussian correlations that correspond to noise-correlation totals.
 
-    Those of independent noise smoothed by a Gaussian, see `NoiseCorrelation.gaussian`.
+    These are the correlations of white noise smoothed by a Gaussian, see
+    `NoiseCorrelation.gaussian`.
 
     Args:
-        noise_correlation: Variances of sums over many pixels over those of independent ones.
+        noise_correlation: Variance of sums over many pixels relative to independent pixels, (B,).
 
     Raises:
-        RangeError: If one lies outside 1 to 50.
+        RangeError: If a value lies outside 1 to 50.
     """
     lags = gaussian_lags(noise_correlation.detach().double().cpu().numpy())
     return torch.from_numpy(lags).to(noise_correlation)
@@ -29,15 +30,15 @@ def correlate(
     lags: Float[Tensor, "b 17 17"],
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b n n"]:
-    """Returns independent noise of variance one as noise of a given correlation.
+    """Returns noise of a given correlation, made from white noise of unit variance.
 
-    The noise that smoothing brings in from beyond the edges is drawn anew: opposite edges have
-    nothing in common.
+    Noise smoothed in from beyond the edges is drawn separately, so that opposite edges are
+    uncorrelated.
 
     Args:
-        white: Noise, with shape (B, N, N).
-        lags: Correlation at distances (y, x), positive definite.
-        generator: Source of randomness, on the noise's device.
+        white: White noise, with shape (B, N, N).
+        lags: Correlation at lags (y, x), positive definite, with shape (B, 17, 17).
+        generator: Random generator, on the noise's device.
     """
     batch, size = len(white), white.shape[-1]
     side = max(size + REACH, 2 * REACH + 1)
@@ -54,11 +55,11 @@ def correlate(
 
 
 def block_scatter(lags: Float[Tensor, "b 17 17"], side: int) -> Float[Tensor, " b"]:
-    """Returns the standard deviation of sums over square blocks, over that of independent pixels.
+    """Returns the standard deviation of sums over square blocks relative to independent pixels.
 
     Args:
-        lags: Correlation at distances (y, x).
-        side: Of the blocks. [px]
+        lags: Correlation at lags (y, x), with shape (B, 17, 17).
+        side: Side of the blocks. [px]
 
     Example:
         >>> found = block_scatter(lags_of(torch.tensor([1.0, 4.0])), 1000)
@@ -71,11 +72,11 @@ def block_scatter(lags: Float[Tensor, "b 17 17"], side: int) -> Float[Tensor, " 
 
 
 def independent_share(lags: Float[Tensor, "b 17 17"], side: int) -> Float[Tensor, " b"]:
-    """Returns how many independent values squares of sums over blocks are worth, over their number.
+    """Returns the effective number of independent block sums, divided by their number.
 
     Args:
-        lags: Correlation at distances (y, x).
-        side: Of the blocks; 1 for pixels. [px]
+        lags: Correlation at lags (y, x), with shape (B, 17, 17).
+        side: Side of the blocks; 1 for single pixels. [px]
 
     Example:
         >>> [round(x, 2) for x in independent_share(lags_of(torch.tensor([1.0, 4.0])), 1).tolist()]
@@ -87,7 +88,7 @@ def independent_share(lags: Float[Tensor, "b 17 17"], side: int) -> Float[Tensor
 
 
 def _between_blocks(lags: Float[Tensor, "b 17 17"], side: int) -> Float[Tensor, "b k k"]:
-    """Covariance of sums over blocks, over the pixels in one, at distances (y, x) in blocks."""
+    """Returns the covariance of block sums per pixel of a block, at lags (y, x) in blocks."""
     number = -(-REACH // side)
     lag = torch.arange(-REACH, REACH + 1).to(lags)
     apart = side * torch.arange(-number, number + 1).to(lags)[:, None]

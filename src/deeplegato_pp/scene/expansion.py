@@ -1,9 +1,10 @@
-"""ln L of many images of one galaxy that are sums of few: sums over pixels taken once.
+"""Fast evaluation of ln L for many images of one galaxy that are linear in a few basis images.
 
-Of images b B (b: K numbers an image, B: K basis images) ln L is a quadratic form in b where the
-variance is fixed. Where it follows the model, the pixels' terms are expanded about a reference to
-second order; the few bright pixels in which that is not enough are evaluated as they are. The
-templates' own inner products, which change little, are expanded to first order.
+For images b B (b: K coefficients per image, B: K basis images), ln L is a quadratic form in b if
+the variance is fixed, so sums over pixels are computed once. If the variance depends on the model,
+the terms of each pixel are expanded to second order about a reference image; the few bright pixels
+for which this is not accurate are evaluated exactly. The inner products of the templates, which
+vary little, are expanded to first order.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.templates import marginalise
 
 _NEGLECTED = 0.002
-"""Error of ln L granted to pixels that are expanded, summed without regard to sign."""
+"""Allowed error of ln L from expanded pixels, as the sum of absolute errors."""
 
 CHUNK_PIXELS = 2**19
-"""Pixels evaluated at a time."""
+"""Number of pixels evaluated at a time."""
 
 
 class QuadraticLikelihood:
-    """ln L of one galaxy's images reference + b B, for many b at little cost.
+    """Evaluates ln L of one galaxy's images reference + b B for many b at low cost.
 
     Args:
-        data: The galaxy's pixels, one row.
-        reference: Noiseless image that the expansion is about, with shape (N, N).
+        data: Pixels and noise of the galaxy, one row.
+        reference: Noiseless image about which ln L is expanded, with shape (N, N).
         basis: Basis images, with shape (K, P), float64.
-        probes: Some of the images' b, with shape (M, K): they tell which pixels cannot be expanded.
+        probes: Sample of coefficients, with shape (M, K), used to find the pixels that cannot be
+            expanded.
     """
 
     def __init__(
@@ -51,14 +53,14 @@ class QuadraticLikelihood:
         self.constant = self.pixels.shares(value * kept).sum(-1)
         self.linear = self.pixels.shares(first * kept) @ basis.T
         curved = self.pixels.shares(second * kept)[: 1 + len(self.pixels.templates)]
-        single = basis.float()  # good to 1e-6 of what is small where images are alike
+        single = basis.float()  # relative error 1e-6, of terms that are small for similar images
         self.quadratic = [
             ((single * c.float()) @ single.T).double() if bool(c.any()) else None for c in curved
         ]
         self.basis = basis[:, self.exact]
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
-        """Returns ln L, with shape (S,)."""
+        """Returns ln L for coefficients b, with shape (S,)."""
         sums = self.constant[:, None] + self.linear @ b.T
         for i, form in enumerate(self.quadratic):
             if form is not None:
@@ -78,7 +80,7 @@ class QuadraticLikelihood:
     def _unexpanded(
         self, basis: Tensor, probes: Tensor, value: Tensor, first: Tensor, second: Tensor
     ) -> Bool[Tensor, " p"]:
-        """The pixels whose expansions would be off, by more than is neglected all together."""
+        """Returns the pixels whose summed expansion errors would exceed the tolerance."""
         if not self.pixels.follows:
             return torch.zeros_like(self.reference, dtype=torch.bool)
         error = torch.zeros_like(self.reference)
@@ -94,19 +96,19 @@ class QuadraticLikelihood:
 
 
 class GalaxyPixels:
-    """One galaxy's pixels and their noise, side by side.
+    """Pixels of one galaxy and their noise, as flat arrays.
 
     Args:
-        data: The galaxy, one row.
+        data: Pixels and noise of the galaxy, one row.
 
     Attributes:
-        image: With shape (P,).
+        image: Image, with shape (P,).
         sigma: Noise map, with shape (P,).
-        good: Unmasked pixels, with shape (P,).
+        good: True for unmasked pixels, with shape (P,).
         gain: Electrons per unit, ().
-        model_error: Error of the model as a fraction of itself.
-        templates: What the data hold unknown multiples of, with shape (T, P).
-        follows: Whether the variance follows the model.
+        model_error: Model error as a fraction of the model image.
+        templates: Templates with marginalised amplitudes, with shape (T, P).
+        follows: Whether the variance depends on the model.
     """
 
     def __init__(self, data: Data) -> None:
@@ -119,13 +121,13 @@ class GalaxyPixels:
     def variance(
         self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | slice = slice(None)
     ) -> Float[Tensor, "*s p"]:
-        """Returns the variance under images, or at those of their pixels that are given."""
+        """Returns the variance under images, for all pixels or for the given ones."""
         sigma = self.sigma[where, None]
         return model_variance(model[..., None], sigma, self.gain, self.model_error)[..., 0]
 
 
 class _Pixels(GalaxyPixels):
-    """Their shares of ln L where pixels are independent."""
+    """Contributions of single pixels to ln L, for independent pixels."""
 
     def __init__(self, data: Data) -> None:
         super().__init__(data)
@@ -135,11 +137,11 @@ class _Pixels(GalaxyPixels):
     def terms(
         self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns pixels' shares of ln L, of the weighted residual, and of the weight.
+        """Returns each pixel's term of ln L, its weighted residual and its weight.
 
         Args:
             model: Noiseless images.
-            where: Which pixels those are; all if None.
+            where: Pixels of those images; all pixels if None.
         """
         every = slice(None) if where is None else where
         good = self.good[every]
@@ -151,7 +153,7 @@ class _Pixels(GalaxyPixels):
         return value, weighted, weight
 
     def expand(self, model: Float[Tensor, " p"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the three terms, their first and their second derivatives, each (3, P)."""
+        """Returns the three terms with their first and second derivatives, each (3, P)."""
         with torch.inference_mode(False), torch.enable_grad():
             at = model.detach().clone().requires_grad_()
             values = [v.expand_as(at) for v in self.terms(at)]
@@ -160,27 +162,27 @@ class _Pixels(GalaxyPixels):
         return tuple(torch.stack(x).detach() for x in (values, first, second))  # type: ignore[return-value]
 
     def shares(self, terms: Float[Tensor, "3 p"]) -> Float[Tensor, "m p"]:
-        """Returns pixels' shares of ln L, of T w r for each template, of w T T for each two.
+        """Returns each pixel's terms of ln L, of T w r per template, of w T T per template pair.
 
         Args:
-            terms: As from :meth:`terms`, of one image, or their derivatives.
+            terms: From :meth:`terms`, for one image, or their derivatives.
         """
         value, weighted, weight = terms
         return torch.cat([value[None], weighted * self.templates, weight * self._pairs])
 
     def sums(self, terms: Sequence[Tensor], where: Bool[Tensor, " n"]) -> Float[Tensor, "m s"]:
-        """Returns the sums of those shares over some pixels, of many images.
+        """Returns the sums of these terms over some pixels, for many images.
 
         Args:
-            terms: As from :meth:`terms`, each with shape (S, P).
-            where: Which pixels those are.
+            terms: From :meth:`terms`, each with shape (S, P).
+            where: Pixels of those terms.
         """
         value, weighted, weight = terms
         projected = self.templates[:, where] @ weighted.T
         return torch.cat([value.sum(-1)[None], projected, self._pairs[:, where] @ weight.T])
 
     def combine(self, sums: Float[Tensor, "m s"]) -> Float[Tensor, " s"]:
-        """Returns ln L from the sums over pixels, the templates' amplitudes marginalised."""
+        """Returns ln L from sums over pixels, with template amplitudes marginalised."""
         number = len(self.templates)
         pixels, *rest = sums.split([1, number, number**2])
         constant = 0.5 * self.count * math.log(2.0 * math.pi)
@@ -189,7 +191,7 @@ class _Pixels(GalaxyPixels):
 
 
 def _slope(value: Tensor, at: Tensor) -> Tensor:
-    """Derivative pixel by pixel; zero where nothing depends on the model."""
+    """Returns the derivative pixel by pixel; zero where the value does not depend on the model."""
     if not value.requires_grad:
         return torch.zeros_like(at)
     (found,) = torch.autograd.grad(value.sum(), at, create_graph=True, allow_unused=True)

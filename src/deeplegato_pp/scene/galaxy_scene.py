@@ -1,4 +1,4 @@
-"""Hypotheses of one galaxy: a single profile, a bulge and a disc, a host with a point source."""
+"""Hypotheses for one galaxy: one profile, bulge and disc, two profiles, host and point source."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SCENES = ("sersic", "sersic+point", "bulge+disc", "sersic+sersic")
 """Names of the hypotheses."""
 
 BULGE_INDEX, DISC_INDEX = 4.0, 1.0
-"""Sérsic indices of the classical bulge and disc: de Vaucouleurs' law and an exponential."""
+"""Sérsic indices of the classical bulge (de Vaucouleurs) and disc (exponential)."""
 
 _TWO_STARTS = (
-    # share, outer radius over the single profile's, ratio of radii, inner index, outer index
+    # flux fraction, outer radius / single radius, ratio of radii, inner index, outer index
     (0.3, 1.2, 0.25, 4.0, 1.0),
     (0.6, 1.8, 0.3, 2.0, 1.0),
     (0.1, 1.1, 0.12, 1.0, 1.0),
@@ -28,7 +28,7 @@ _TWO_STARTS = (
 )
 
 _POINT_STARTS = (
-    # share, radius and index over the single profile's
+    # flux fraction, radius / single radius, index / single index
     (0.05, 1.1, 0.9),
     (0.3, 1.5, 0.5),
     (0.8, 3.0, 0.3),
@@ -69,11 +69,11 @@ class GalaxyScene(Coordinates):
         self.dim = self.scene.dim
 
     def in_box(self, box: PriorBox) -> GalaxyScene:
-        """Returns the same hypothesis under another prior box."""
+        """Returns the same hypothesis with another prior box."""
         return GalaxyScene(self.name, box)
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
-        """Returns what `render_sersic` draws of each part, in detector units."""
+        """Returns the renderer's columns of all parts, in detector units, with shape (C, 7, S)."""
         return self.scene.profiles(u)
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
@@ -81,9 +81,9 @@ class GalaxyScene(Coordinates):
         return self.starts(w)[..., 0, :]
 
     def starts(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b k f"]:
-        """Returns coordinates from which to search, given a single profile's.
+        """Returns starting points of the search, given the coordinates of a single profile.
 
-        A galaxy's light is split in several ways, so that the search meets more than one mode.
+        The light is split in several ways, so that the search can find more than one mode.
 
         Args:
             w: Coordinates of a single profile, with shape (*, 7).
@@ -119,7 +119,7 @@ class GalaxyScene(Coordinates):
     def parts(self, u: Float[Tensor, "s f"]) -> dict[str, Float[Tensor, "s p"]]:
         """Returns the parameters of every part at the reference instrument.
 
-        A profile's are (S, 7) in the table's order, a point source's magnitude and centre (S, 3).
+        They have shape (S, 7) for a profile and (S, 3) for a point source (magnitude and centre).
         A single profile is called ``galaxy``.
         """
         values = self.scene.to_physical(u)
@@ -128,7 +128,7 @@ class GalaxyScene(Coordinates):
         return {"galaxy": values}
 
     def share(self, u: Float[Tensor, "s f"]) -> tuple[str, Float[Tensor, " s"]] | None:
-        """Returns the name and values of the first part's share of the light; None of one part."""
+        """Returns name and values of the first part's flux fraction; None for a single part."""
         if not isinstance(self.component, Composite):
             return None
         name = self.component.table.names[1]

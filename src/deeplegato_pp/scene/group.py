@@ -1,10 +1,12 @@
-r"""Galaxies that share a stamp: all of them free, or one of them with the others following it.
+r"""Coordinates of galaxies that overlap on one stamp.
 
-The posterior of one member is that of the whole group with the others integrated out. Where these
-are nearly Gaussian given the member, that is the group's posterior at the others' best values, over
-the root of the determinant of their precision (Laplace's approximation: Tierney & Kadane 1986,
-https://doi.org/10.1080/01621459.1986.10478240). The best values follow the member along the
-regression of the group's Gaussian, and all images are rendered as they are.
+Either all galaxies are free (:class:`Group`), or one member is free and the others follow it
+(:class:`Member`). The posterior of one member is that of the group marginalised over the others.
+Where the others are nearly Gaussian given the member, it is the group's posterior at the best
+values of the others, divided by the square root of the determinant of their precision (Laplace's
+approximation: Tierney & Kadane 1986, https://doi.org/10.1080/01621459.1986.10478240). The best
+values of the others are linear functions of the member, given by the regression of the group's
+Gaussian approximation; all images are rendered exactly.
 """
 
 from __future__ import annotations
@@ -32,23 +34,23 @@ from deeplegato_pp.scene.prior import W_MAX, PriorBox
 from deeplegato_pp.scene.table import POINT
 
 Free = TypeVar("Free", bound=Coordinates)
-"""Coordinates of a member of a group."""
+"""Number of coordinates of each member of a group."""
 
 LISTED = 0.25
-"""Standard deviation of a member's centre about its listed position, over the distance of the
-nearest other one: members are told apart by where they are listed."""
+"""Prior standard deviation of a member's centre about its listed position, divided by the distance
+of the nearest other member; listed positions identify the members."""
 
 _STEP = 1e-4
-"""Step of a flux' derivative, in coordinates whose prior is one wide."""
+"""Finite-difference step of a flux' derivative, in standard-normal coordinates."""
 
 
 class Placed(SersicCoordinates):
-    """A galaxy of a group: its centre is known to lie near its listed position.
+    """A galaxy of a group, with a narrow prior of its centre about the listed position.
 
     Args:
         box: Prior box at the reference instrument.
-        place: Listed position from the stamp's centre. [px]
-        spread: Standard deviation of the centre about it, along either axis. [px]
+        place: Listed position relative to the stamp's centre. [px]
+        spread: Prior standard deviation of the centre about it, along either axis. [px]
         fixed: See :class:`~deeplegato_pp.scene.components.SersicCoordinates`.
     """
 
@@ -65,7 +67,7 @@ class Placed(SersicCoordinates):
         self._mean, self._std = _near(box, names, place, spread)
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        """Returns means and standard deviations of the prior in u, narrow in the centre."""
         return self._mean, self._std
 
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
@@ -73,15 +75,15 @@ class Placed(SersicCoordinates):
         return _normal_log_prob(u, self._mean, self._std)
 
     def in_box(self, box: PriorBox) -> Placed:
-        """Returns the same galaxy under another prior box."""
+        """Returns the same galaxy with another prior box."""
         return Placed(box, self.place, self.spread, self.fixed)
 
 
 class PlacedPoint(PointSourceCoordinates):
-    """A point source in place of a galaxy of a group, known to lie near its listed position.
+    """A point source that replaces a galaxy of a group, with the same prior of its centre.
 
     Args:
-        galaxy: The galaxy.
+        galaxy: The galaxy that it replaces.
     """
 
     def __init__(self, galaxy: Placed) -> None:
@@ -89,7 +91,7 @@ class PlacedPoint(PointSourceCoordinates):
         self._mean, self._std = _near(galaxy.box, POINT.names, galaxy.place, galaxy.spread)
 
     def normal_prior(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        """Returns means and standard deviations of the prior in u, narrow in the centre."""
         return self._mean, self._std
 
     def log_prior(self, u: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
@@ -98,10 +100,10 @@ class PlacedPoint(PointSourceCoordinates):
 
 
 class PlacedScene(GalaxyScene):
-    """A galaxy of several components in place of one of a group, near its listed position.
+    """A galaxy of several components that replaces a galaxy of a group.
 
     Args:
-        name: Of the hypothesis.
+        name: Name of the hypothesis.
         galaxy: The galaxy as a single profile.
     """
 
@@ -111,7 +113,7 @@ class PlacedScene(GalaxyScene):
         self._mean, self._std = _near(galaxy.box, names, galaxy.place, galaxy.spread)
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-        """Returns means and standard deviations of the prior in u, narrower in the centre."""
+        """Returns means and standard deviations of the prior in u, narrow in the centre."""
         return self._mean, self._std
 
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
@@ -120,13 +122,13 @@ class PlacedScene(GalaxyScene):
 
 
 class Group(Coordinates, Generic[Free]):
-    """Several galaxies of one stamp, all of them free.
+    """Coordinates of several galaxies of one stamp, all of them free.
 
     Args:
-        members: The coordinates of each; their boxes may differ in the centre.
+        members: Coordinates of each galaxy; their boxes may differ in the centre.
 
     Raises:
-        RangeError: If there is none.
+        RangeError: If there are no members.
 
     Example:
         >>> Group([SersicCoordinates(PriorBox())] * 2).dim
@@ -145,11 +147,11 @@ class Group(Coordinates, Generic[Free]):
         return u.split([m.dim for m in self.members], -1)
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
-        """Returns the coordinates of members that are all alike."""
+        """Returns the coordinates of a group whose members all have the given coordinates."""
         return torch.cat([m.project(w) for m in self.members], -1)
 
     def in_box(self, box: PriorBox) -> Group[Free]:
-        """Returns the group with its first member under another prior box."""
+        """Returns the group with another prior box for its first member."""
         return Group([self.members[0].in_box(box), *self.members[1:]])
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
@@ -163,25 +165,25 @@ class Group(Coordinates, Generic[Free]):
         return torch.stack([m.log_prior(part) for m, part in parts]).sum(0)
 
     def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
-        """Returns what `render_sersic` draws of each member."""
+        """Returns the renderer's columns of each member."""
         return [m.profiles(part) for m, part in zip(self.members, self.split(u), strict=True)]
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
-        """Returns what `render_sersic` draws of all members."""
+        """Returns the renderer's columns of all members, with shape (C, 7, S)."""
         return torch.cat(self.galaxies(u))
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """The others of a group, as they follow one member.
+    """The other members of a group, as functions of one member.
 
     Attributes:
-        others: Their coordinates, jointly.
-        at: Of the member, at the group's best values, with shape (F,).
-        others_at: Of the others there, with shape (G,).
-        slope: Regression of the others on the member, with shape (G, F).
-        log_volume: ln of the integral over the others of a Gaussian of height one and of the
-            curvature that they have given the member.
+        others: Joint coordinates of the other members.
+        at: Coordinates of the member at the group's optimum, with shape (F,).
+        others_at: Coordinates of the others at the optimum, with shape (G,).
+        slope: Regression coefficients of the others on the member, with shape (G, F).
+        log_volume: ln of the integral over the others of a Gaussian of unit height with their
+            conditional covariance given the member.
     """
 
     others: Group[SersicCoordinates]
@@ -197,12 +199,12 @@ class Surroundings:
         u: Float[Tensor, " n"],
         covariance: Float[Tensor, "n n"],
     ) -> Surroundings:
-        """Returns the others of a group at its optimum.
+        """Builds the other members of a group from its optimum.
 
         Args:
-            others: Their coordinates.
-            u: The optimum of all, the member's coordinates first.
-            covariance: Of the group's posterior there.
+            others: Joint coordinates of the other members.
+            u: Optimum of the whole group; the member's coordinates come first.
+            covariance: Covariance of the group's posterior at the optimum.
         """
         f = len(u) - others.dim
         cross = covariance[f:, :f]
@@ -213,14 +215,15 @@ class Surroundings:
 
 
 class Member(Coordinates):
-    """One galaxy of a group, free; the others follow it.
+    """Coordinates of one galaxy of a group; the other members follow it.
 
-    Fluxes follow fluxes, in which images are linear; all else follows coordinates.
+    Fluxes of the others are linear in the member's flux; all other parameters are linear in the
+    coordinates.
 
     Args:
         own: Coordinates of the galaxy.
-        around: The others, as they were found beside it.
-        found: Coordinates of the galaxy in which they were found; `own` if None.
+        around: The other members, as functions of this one.
+        found: Coordinates of the galaxy in which `around` is expressed; `own` if None.
     """
 
     def __init__(
@@ -240,11 +243,11 @@ class Member(Coordinates):
         ]
 
     def project(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b f"]:
-        """Returns the galaxy's own coordinates out of seven."""
+        """Returns the galaxy's own coordinates among the seven."""
         return self.own.project(w)
 
     def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 7"]:
-        """Returns the galaxy's seven coordinates w, fixed ones filled in."""
+        """Returns the galaxy's seven coordinates w, with fixed values inserted."""
         return self._profile(self.own).embed(u)
 
     @staticmethod
@@ -253,11 +256,11 @@ class Member(Coordinates):
         return coordinates
 
     def in_box(self, box: PriorBox) -> Member:
-        """Returns the galaxy under another prior box; the others are as they were found."""
+        """Returns the galaxy with another prior box; the other members stay the same."""
         return Member(self.own.in_box(box), self.around, self.found)
 
     def follow(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "s g"]:
-        """Returns the others' coordinates, with shape (S, G)."""
+        """Returns the coordinates of the other members, with shape (S, G)."""
         a = self.around
         if self.box != self.found.box:
             physical = self.box.to_physical(self.embed(u))
@@ -277,11 +280,11 @@ class Member(Coordinates):
         return torch.cat(moved, 1).clamp(-W_MAX, W_MAX)
 
     def galaxies(self, u: Float[Tensor, "s f"]) -> list[Float[Tensor, "c 7 s"]]:
-        """Returns what `render_sersic` draws of the galaxy, and of each of the others."""
+        """Returns the renderer's columns of the galaxy and of each of the others."""
         return [self.own.profiles(u), *self.around.others.galaxies(self.follow(u))]
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
-        """Returns what `render_sersic` draws of the galaxy and the others."""
+        """Returns the renderer's columns of the galaxy and all others, with shape (C, 7, S)."""
         return torch.cat(self.galaxies(u))
 
     def normal_prior(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
@@ -289,9 +292,9 @@ class Member(Coordinates):
         return self.own.normal_prior()
 
     def log_prior(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
-        """Returns the galaxy's prior times that of the others and their volume, with shape (*,).
+        """Returns the log-prior of the galaxy and the others plus their log-volume, (*,).
 
-        With the likelihood it integrates to the evidence of the whole group.
+        Together with the likelihood it integrates to the evidence of the whole group.
         """
         others = self.around.others.log_prior(self.follow(u.reshape(-1, self.dim)))
         return self.own.log_prior(u) + others.reshape(u.shape[:-1]) + self.around.log_volume
@@ -300,7 +303,7 @@ class Member(Coordinates):
 def _near(
     box: PriorBox, names: Sequence[str], place: tuple[float, float], spread: float
 ) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-    """Means and standard deviations of coordinates, those of the centre near a place."""
+    """Returns prior means and standard deviations in u, with the centre near a given position."""
     mean = torch.zeros(len(names), dtype=torch.float64)
     std = torch.ones_like(mean)
     for name, value in zip(("center_x", "center_y"), place, strict=True):
@@ -327,13 +330,13 @@ def _normal_log_prob(
 
 
 def about(box: PriorBox, x: float, y: float) -> PriorBox:
-    """Returns a prior box whose centre's bounds lie about another position. [px]"""
+    """Returns a prior box with the centre's bounds moved to another position. [px]"""
     half_x, half_y = (0.5 * (high - low) for low, high in (box.center_x, box.center_y))
     return replace(box, center_x=(x - half_x, x + half_x), center_y=(y - half_y, y + half_y))
 
 
 def _flux_and_slope(coordinates: Coordinates, u: Float[Tensor, " f"]) -> tuple[float, float]:
-    """The flux of a galaxy, and its derivative with the first coordinate."""
+    """Returns the flux of a galaxy and its derivative with respect to the first coordinate."""
     step = torch.zeros_like(u)
     step[0] = _STEP
     at, up, down = coordinates.profiles(torch.stack([u, u + step, u - step]))[:, 0].sum(0).tolist()
@@ -341,7 +344,7 @@ def _flux_and_slope(coordinates: Coordinates, u: Float[Tensor, " f"]) -> tuple[f
 
 
 def _to_normal(box: PriorBox, physical: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:
-    """Coordinates of values that may lie outside the box: those at its edge then."""
+    """Returns coordinates of physical values; values outside the box map to its edge."""
     w = torch.empty_like(physical)
     for block, columns in box.blocks:
         w[..., columns] = block.to_normal(physical[..., columns])
@@ -349,7 +352,7 @@ def _to_normal(box: PriorBox, physical: Float[Tensor, "s 7"]) -> Float[Tensor, "
 
 
 def _magnitude_coordinate(box: PriorBox, flux: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
-    """The magnitude's coordinate of fluxes; the prior's faint edge of those that are none."""
+    """Returns the magnitude's coordinate for fluxes; the faint edge where they are not positive."""
     bright, faint = flux_of(torch.tensor(box.magnitude, dtype=torch.float64)).tolist()
     magnitude = magnitude_of(flux.clamp(faint, bright)).clamp(*box.magnitude)
     block, _ = box.blocks[MAGNITUDE]

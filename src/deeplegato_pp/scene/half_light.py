@@ -1,4 +1,4 @@
-"""Half-light radius of a sum of concentric profiles, along a given ellipse."""
+"""Half-light radius of a sum of concentric profiles, measured along a given ellipse."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from deeplegato_pp.scene.render.sersic_profile import compute_bn
 
 _ANGLES = 64
-"""Directions over which light inside an ellipse is averaged."""
+"""Number of directions over which the light inside an ellipse is averaged."""
 
 _HALVINGS = 40
-"""Steps of the bisection in ln radius: 1e-11 of the interval."""
+"""Number of bisection steps in ln radius, for a relative precision of 1e-11."""
 
 
 def half_light_radius(
@@ -24,19 +24,19 @@ def half_light_radius(
     position_angle: Float[Tensor, "*s"],
     points: Sequence[Float[Tensor, "s 3"]] = (),
 ) -> Float[Tensor, " s"]:
-    """Returns the semi-major axis of the ellipse that holds half of the light of a sum.
+    """Computes the semi-major axis of the ellipse that encloses half of the total light.
 
-    The light of each profile inside the ellipse is exact but for an average over 64 directions.
-    Centres are taken to coincide.
+    The enclosed light of each profile is exact except for an average over 64 directions. All
+    centres are assumed to coincide.
 
     Args:
         profiles: Parameters of the Sérsic profiles, each with shape (S, 7).
-        axis_ratio: b/a of the ellipse along which the radius is measured.
-        position_angle: Its position angle. [deg]
-        points: Parameters of point sources, each with shape (S, 3); all of their light is inside.
+        axis_ratio: Axis ratio b/a of the ellipse along which the radius is measured.
+        position_angle: Position angle of the ellipse. [deg]
+        points: Parameters of point sources, each with shape (S, 3); all their light is enclosed.
 
     Returns:
-        The radius, with shape (S,), in the profiles' unit; 0 where points hold half of the light.
+        The radius, with shape (S,), in the profiles' unit; 0 if points hold half of the light.
 
     Example:
         >>> disc = torch.tensor([[20.0, 1.5, 1.0, 0.6, 30.0, 0.0, 0.0]], dtype=torch.float64)
@@ -61,13 +61,13 @@ def half_light_radius(
 
 
 def _boundary(profile: Tensor, axis_ratio: Tensor, position_angle: Tensor) -> Tensor:
-    """The ellipse of unit semi-major axis in the frame in which a profile is round, (S, 64).
+    """Returns the unit ellipse's radii in the frame in which a profile is round, (S, 64).
 
-    Radii at uniform angles of that frame, in which light per angle is uniform.
+    The radii are at uniform angles of that frame, in which light per angle is uniform.
     """
     phi = (torch.arange(_ANGLES, dtype=torch.float64) + 0.5) * (2.0 * math.pi / _ANGLES)
     q, turn = profile[:, 3:4], torch.deg2rad(profile[:, 4] - position_angle)[:, None]
-    # A direction of the round frame, in the frame of the profile, then in that of the ellipse.
+    # Directions of the round frame, rotated to the profile's frame, then to the ellipse's.
     along, across = phi.cos(), q * phi.sin()
     u = along * turn.cos() - across * turn.sin()
     v = along * turn.sin() + across * turn.cos()
@@ -76,7 +76,7 @@ def _boundary(profile: Tensor, axis_ratio: Tensor, position_angle: Tensor) -> Te
 
 
 def _fraction(profile: Tensor, radius: Tensor) -> Tensor:
-    """The share of a profile's light inside a boundary, with shape (S,)."""
+    """Returns the fraction of a profile's light inside a boundary, with shape (S,)."""
     n = profile[:, 2:3]
     x = compute_bn(n) * (radius / profile[:, 1:2]) ** (1.0 / n)
     return torch.special.gammainc(2.0 * n.expand_as(x), x).mean(-1)

@@ -1,8 +1,8 @@
-"""The likelihood of one galaxy in several bands: the sum of the bands' own.
+"""The likelihood of one galaxy in several bands.
 
-Each band keeps its stamp, PSF, noise and sky in a likelihood of its own, all of them functions of
-the same coordinates. Images of the bands stand side by side, (S, K, N, N), so a search sees one
-likelihood with one more axis.
+The joint ln L is the sum over bands. Each band keeps its own stamp, PSF, noise and sky in a
+likelihood of its own, as a function of the shared coordinates. Images of the bands are stacked,
+(S, K, N, N), so that searches treat them as one likelihood with one more axis.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class JointLikelihood:
     """The likelihood of one galaxy in several bands.
 
     Args:
-        bands: One likelihood per band, each of one stamp, all stamps of one side.
-        coordinates: Of the galaxy in all bands.
+        bands: One likelihood per band, each of one stamp; all stamps have the same side.
+        coordinates: Coordinates of the galaxy in all bands.
 
     Raises:
-        ShapeError: If the bands are not as many as the coordinates', or not of one stamp each.
+        ShapeError: If there is not one likelihood of one stamp for each band.
     """
 
     def __init__(self, bands: Sequence[Likelihood], coordinates: BandCoordinates) -> None:
@@ -57,16 +57,16 @@ class JointLikelihood:
 
 @dataclass(frozen=True)
 class JointData:
-    """Pixels and noise of all bands, the same rows of each.
+    """Pixels and noise of all bands, with the same rows in each.
 
     Attributes:
-        bands: Pixels by band.
+        bands: Pixels and noise of each band.
     """
 
     bands: tuple[Data, ...]
 
     def at(self, index: Tensor) -> JointData:
-        """Returns some of the rows."""
+        """Returns the selected rows."""
         return JointData(tuple(band.at(index) for band in self.bands))
 
     def log_likelihood(self, model: Float[Tensor, "r k n n"]) -> Float[Tensor, " r"]:
@@ -75,12 +75,12 @@ class JointData:
         return torch.stack(parts).sum(0)
 
     def unexplained(self, model: Float[Tensor, "r k n n"]) -> tuple[Tensor, Tensor]:
-        """Returns data less images and each band's templates, and the variance, (R, K, N, N)."""
+        """Returns data minus images and best templates, and the variance, (R, K, N, N)."""
         parts = [b.unexplained(model[:, k]) for k, b in enumerate(self.bands)]
         return torch.stack([p[0] for p in parts], 1), torch.stack([p[1] for p in parts], 1)
 
     def freeze(self, index: Tensor, width_slope: Float[Tensor, "r k n n"]) -> None:
-        """Takes what errors of the PSFs' widths change; see :meth:`Data.freeze`."""
+        """Sets the PSF-width templates of all bands; see :meth:`Data.freeze`."""
         for k, band in enumerate(self.bands):
             if bool((band.psf_error > 0).any()):
                 band.freeze(index, width_slope[:, k])
@@ -88,7 +88,7 @@ class JointData:
     def respond(
         self, model: Float[Tensor, "r k n n"], jacobian: Float[Tensor, "r f p"]
     ) -> Response:
-        """Returns gradient and Fisher information of ln L: the sums of the bands'."""
+        """Returns gradient and Fisher information of ln L, summed over bands."""
         slopes = jacobian.unflatten(-1, (len(self.bands), -1))
         parts = [b.respond(model[:, k], slopes[:, :, k]) for k, b in enumerate(self.bands)]
         return Response(
@@ -99,17 +99,17 @@ class JointData:
     def squared_distance(
         self, model: Float[Tensor, "r k n n"], difference: Float[Tensor, "r p"]
     ) -> Float[Tensor, " r"]:
-        """Returns the chi-squares between images, each band's templates marginalised."""
+        """Returns the chi-square between pairs of images, summed over bands."""
         change = difference.unflatten(-1, (len(self.bands), -1))
         parts = [b.squared_distance(model[:, k], change[:, k]) for k, b in enumerate(self.bands)]
         return torch.stack(parts).sum(0)
 
 
 class JointBatches:
-    """Renders all bands of one galaxy together.
+    """Renders all bands of one galaxy.
 
     Args:
-        likelihood: The galaxy in all bands.
+        likelihood: Joint likelihood of the galaxy.
     """
 
     def __init__(self, likelihood: JointLikelihood) -> None:
@@ -123,23 +123,24 @@ class JointBatches:
 
     @property
     def derivative_cost(self) -> int:
-        """Images that the galaxy's images and all their derivatives cost."""
+        """Cost of the galaxy's images with all derivatives, in units of one set of images."""
         return sum(band.derivative_cost for band in self.bands)
 
     def data(self, rows: Int[Tensor, " r"]) -> JointData:
-        """Returns the pixels, as many times as asked for."""
+        """Returns the galaxy's pixels and noise, repeated once per row."""
         return JointData(tuple(band.data(rows) for band in self.bands))
 
     def render(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> Float[Tensor, "r k n n"]:
-        """Returns noiseless images of all bands, float64."""
+        """Returns noiseless images of all bands, float64, with shape (R, K, N, N)."""
         return torch.stack([band.render(rows, u) for band in self.bands], 1)
 
     def differentiate(
         self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]
     ) -> tuple[Float[Tensor, "r k n n"], Float[Tensor, "r f p"], Float[Tensor, "r k n n"] | None]:
-        """Returns images, float64, and their derivatives, the bands' pixels one after another.
+        """Returns images, float64, and their derivatives, with the bands' pixels concatenated.
 
-        The last are those with the PSFs' widths, 0 in bands whose PSF is known; None if all are.
+        The third value holds derivatives with respect to ln(PSF width): 0 in bands whose PSF is
+        known, None if all are known.
         """
         images, jacobians, widths = zip(
             *(band.differentiate(rows, u) for band in self.bands), strict=True
@@ -153,7 +154,7 @@ class JointBatches:
         return torch.stack(images, 1), torch.cat(jacobians, -1), width
 
     def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
-        """Takes points for where errors of the PSFs act; see :meth:`Batches.freeze`."""
+        """Sets the points of the PSF-width templates; see :meth:`Batches.freeze`."""
         for band in self.bands:
             band.freeze(rows, u)
 
@@ -163,7 +164,7 @@ AnyBatches = Batches | JointBatches
 
 
 def batches_of(likelihood: AnyLikelihood) -> AnyBatches:
-    """Returns what renders rows of a likelihood, of one band or of several."""
+    """Returns the object that renders rows of a likelihood of one or several bands."""
     if isinstance(likelihood, JointLikelihood):
         return JointBatches(likelihood)
     return Batches(likelihood)

@@ -1,7 +1,7 @@
-"""The likelihood of a batch of observed galaxies: the one door to ln L, chi-square and p-value.
+"""The likelihood of a batch of observed galaxies: ln L, chi-square, p-value and residuals.
 
-It is the simulator's own: `scene.render` draws the galaxy and `scene.noise` compares it with the
-data; nothing of either is written here a second time.
+It uses the simulator's own forward model: `scene.render` draws the galaxies and `scene.noise`
+compares them with the data.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from deeplegato_pp.scene.whitening import StampWhitening, Whitening
 SINGLE_PRECISION_PEAK = 1000.0
 """Brightest pixel [sigma] up to which draws are rendered in float32.
 
-Against float64, ln L is off by 4e-6 times the brightest pixel in sigmas (n 1 and 4, R_e 2 and
-10 px, both noise modes), so its differences are good to 4e-3 at this limit.
+Relative to float64, the error of ln L is 4e-6 times the brightest pixel in sigmas (n 1 and 4, R_e 2
+and 10 px, both noise modes), so differences of ln L are accurate to 4e-3 at this limit.
 """
 
 _CHUNK_PIXELS = 2**19
-"""Pixels of model images held at a time, for one galaxy."""
+"""Number of pixels of model images held at a time, for one galaxy."""
 
 
 class Likelihood:
-    """The likelihood of a batch of stamps, as a function of coordinates.
+    """The likelihood of a batch of stamps, as a function of a hypothesis' coordinates.
 
     Args:
-        stamps: Observed galaxies in detector units (its network PSF is not used).
-        psfs: PSF of each galaxy as observed, (Py, Px), odd-sided.
+        stamps: Observed galaxies in detector units (the network PSF is not used).
+        psfs: PSF of each galaxy as observed, with shape (Py, Px), odd-sided.
         oversampling: PSF samples per pixel, one per galaxy.
-        includes_pixel: Whether the detector's pixel is in the PSF, one per galaxy.
+        includes_pixel: Whether the PSF includes the detector's pixel, one per galaxy.
         box: Prior box at the reference instrument.
-        coordinates: Hypothesis; a Sérsic galaxy with nothing fixed if None.
-        model_error: Error of the model as a fraction of itself, added in quadrature to the noise.
-        psf_error: Relative error of the PSF's width, one per galaxy; None: PSFs are known. It acts
-            once :meth:`freeze` has said where.
+        coordinates: Hypothesis; a Sérsic galaxy with all parameters free if None.
+        model_error: Model error as a fraction of the model image, added in quadrature to the noise.
+        psf_error: Relative error of the PSF's width, one per galaxy; None if the PSFs are known.
+            It takes effect once :meth:`freeze` has been called.
 
     Raises:
-        RangeError: If the stamps' noise correlation, `model_error` or `psf_error` cannot be.
+        RangeError: If the noise correlation, `model_error` or `psf_error` is out of range.
         ShapeError: If the lists do not have one entry per stamp.
     """
 
@@ -95,7 +95,7 @@ class Likelihood:
         self.model_error = float(model_error)
         self.box = box
         self.coordinates = SersicCoordinates(box) if coordinates is None else coordinates
-        # Copies that autograd may use even if the caller works in inference mode.
+        # Copies, so that autograd can use them even if the caller is in inference mode.
         with torch.inference_mode(False):
             self.stamps = StampBatch(
                 stamps.image.double().clone(),
@@ -133,13 +133,13 @@ class Likelihood:
         coordinates: Coordinates | None = None,
         model_error: float = 0.0,
     ) -> Likelihood:
-        """Returns the likelihood of prepared stamps, in float64.
+        """Builds the likelihood of prepared stamps, in float64.
 
         Args:
-            prepared: Stamps, all of one side.
+            prepared: Prepared stamps, all of the same side.
             box: Prior box at the reference instrument.
-            coordinates: Hypothesis; a Sérsic galaxy with nothing fixed if None.
-            model_error: Error of the model as a fraction of itself.
+            coordinates: Hypothesis; a Sérsic galaxy with all parameters free if None.
+            model_error: Model error as a fraction of the model image.
         """
         return cls(
             stamp_batch(prepared, torch.float64),
@@ -162,11 +162,11 @@ class Likelihood:
 
     @property
     def num_pixels(self) -> Tensor:
-        """Unmasked pixels per galaxy, with shape (B,)."""
+        """Number of unmasked pixels per galaxy, with shape (B,)."""
         return (~self.stamps.mask).sum((-2, -1))
 
     def under(self, coordinates: Coordinates) -> Likelihood:
-        """Returns the same data (pixels, mask, noise, sky's prior) under another hypothesis."""
+        """Returns the likelihood of the same data under another hypothesis."""
         return self._with(self.stamps, coordinates=coordinates)
 
     def replace(
@@ -180,22 +180,22 @@ class Likelihood:
         mask: Bool[Tensor, "b n n"] | None = None,
         box: PriorBox | None = None,
     ) -> Likelihood:
-        """Returns the likelihood of the same images with some of its parts exchanged.
+        """Returns a likelihood of the same images with some settings replaced.
 
-        Nothing is shared with this one: whoever changes the new one's mask leaves this one's.
+        The new likelihood shares no state with this one; for example, its mask can be changed.
 
         Args:
-            noise_correlation: Variance of sums over many pixels over that of independent ones, or
-                the correlation itself, the same for all.
-            model_error: Error of the model as a fraction of itself.
-            psf_error: Relative error of the PSFs' widths.
-            noise_factor: Multiplies the noise map.
-            gain: Electrons per background sigma; inf declares the noise map total.
-            mask: True = ignore, with shape (B, N, N).
-            box: Prior box at the reference instrument; the same parameters stay fixed.
+            noise_correlation: Variance of sums over many pixels relative to independent pixels, or
+                the full correlation; the same for all galaxies.
+            model_error: Model error as a fraction of the model image.
+            psf_error: Relative error of the PSF's width.
+            noise_factor: Factor that multiplies the noise map.
+            gain: Electrons per background sigma; inf declares that the noise map is the total.
+            mask: True for pixels to ignore, with shape (B, N, N).
+            box: Prior box at the reference instrument; fixed parameters stay fixed.
 
         Raises:
-            RangeError: If a value cannot be.
+            RangeError: If a value is out of range.
         """
         s = self.stamps
         if noise_correlation is not None:
@@ -228,7 +228,7 @@ class Likelihood:
         model_error: float | None = None,
         rows: Sequence[int] | None = None,
     ) -> Likelihood:
-        """A likelihood of other stamps or of some rows, all else as it is here."""
+        """Returns a likelihood of other stamps or of some rows, with all other settings kept."""
         if rows is None:
             rows = range(len(self))
         else:
@@ -244,7 +244,7 @@ class Likelihood:
             model_error=self.model_error if model_error is None else model_error,
             psf_error=[float(self.psf_error[i]) for i in rows],
         )
-        found._whitenings = self._whitenings  # by correlation and mask, whoever asks
+        found._whitenings = self._whitenings  # keyed by correlation and mask, so safe to share
         found._width_slope = self._width_slope[list(rows)].clone()
         found._frozen = self._frozen[list(rows)].clone()
         kept = {k: self._frozen_at.get(i) for k, i in enumerate(rows)}
@@ -254,12 +254,12 @@ class Likelihood:
     # --- correlated noise -----------------------------------------------------------------------
 
     def whitening(self, row: int | Int[Tensor, " r"]) -> Whitening | None:
-        """Returns what makes the noise of galaxies independent; None where that of all of them is.
+        """Returns the whitening of the galaxies' noise; None if all pixels are independent.
 
-        Made once for each correlation and mask.
+        It is computed once for each correlation and mask.
 
         Args:
-            row: One galaxy for all images, or several.
+            row: One galaxy for all images, or one per image.
         """
         rows = [row] if isinstance(row, int) else row.tolist()
         known: dict[int, StampWhitening | None] = {}
@@ -278,26 +278,27 @@ class Likelihood:
 
     @property
     def psf_is_uncertain(self) -> bool:
-        """Whether the PSF of any galaxy has an error."""
+        """Whether the PSF of any galaxy has an uncertain width."""
         return bool((self.psf_error > 0).any())
 
     def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
-        """Takes what the PSF's width changes in galaxies' images at points as holding everywhere.
+        """Sets the points at which the PSF-width templates are computed.
 
-        An error of the PSF's width then adds one image of unknown size to the data, as the sky
-        does. Models that fit the data look alike, and so do their changes: those of a Gaussian PSF
-        depend on the convolved image alone. The points are to be modes; it costs one image each,
-        nothing where PSFs are known. What was said of these galaxies before is replaced.
+        An error of the PSF's width adds one template of unknown amplitude to the data, like the
+        sky. The template is computed once, at the given points, and used everywhere: models that
+        fit the data look alike, and for a Gaussian PSF the change of the image depends on the
+        convolved image alone. The points should be modes. The call renders one image per galaxy,
+        or nothing if the PSFs are known, and replaces templates set earlier for these galaxies.
 
         Args:
-            rows: Galaxies, with shape (R,).
+            rows: Galaxy indices, with shape (R,).
             u: Points, with shape (R, F).
         """
         uncertain = self.psf_error[rows] > 0
         rows, u = rows[uncertain.cpu()], u[uncertain.cpu()]
         if not len(rows):
             return
-        # Autograd may use it even if the caller works in inference mode.
+        # Detached, so that autograd can use it even if the caller is in inference mode.
         with torch.inference_mode(False), torch.no_grad():
             double = self._peak(slice(None)) > SINGLE_PRECISION_PEAK
             self._width_slope[rows] = self.model.of_many(rows, u.clone(), double, by_width=True)
@@ -306,14 +307,14 @@ class Likelihood:
                 self._frozen_at[row] = point
 
     def frozen_at(self, row: int) -> Float[Tensor, " f"] | None:
-        """Returns the point last given to :meth:`freeze` for a galaxy; None if there was none."""
+        """Returns the point last passed to :meth:`freeze` for a galaxy; None if there is none."""
         return self._frozen_at.get(row)
 
     def templates(self, row: int | Int[Tensor, " r"]) -> Templates:
-        """Returns what the data hold unknown multiples of: constant sky, error of the PSF's width.
+        """Returns the templates with marginalised amplitudes: constant sky and PSF-width error.
 
         Args:
-            row: One galaxy for all images, or several.
+            row: One galaxy for all images, or one per image.
         """
         change = None
         if self.psf_is_uncertain:
@@ -332,13 +333,12 @@ class Likelihood:
         u: Float[Tensor, "r f"],
         single_below: float = SINGLE_PRECISION_PEAK,
     ) -> Float[Tensor, "r n n"]:
-        """Returns noiseless images of many galaxies, each at its own point, in few calls.
+        """Renders noiseless images of many galaxies, each at its own point, in few calls.
 
         Args:
-            rows: Galaxies; one may come more than once. Shape (R,).
+            rows: Galaxy indices, with shape (R,); they may repeat.
             u: Points, with shape (R, F).
-            single_below: Brightest pixel of a galaxy up to which it is rendered in float32.
-                [sigma]
+            single_below: Galaxies whose brightest pixel is fainter are rendered in float32. [sigma]
 
         Returns:
             Images, with shape (R, N, N), float64. [background sigma]
@@ -346,12 +346,12 @@ class Likelihood:
         return self.model.of_many(rows, u, self._peak(slice(None)) > single_below)
 
     def needed_dtype(self, row: int) -> torch.dtype:
-        """Returns float32 where it provably serves, by :data:`SINGLE_PRECISION_PEAK`."""
+        """Returns float32 for galaxies fainter than :data:`SINGLE_PRECISION_PEAK`, else float64."""
         bright = float(self._peak(row)) > SINGLE_PRECISION_PEAK
         return torch.float64 if bright else torch.float32
 
     def _peak(self, row: int | slice) -> Float[Tensor, "*b"]:
-        """Brightest unmasked pixel. [sigma]"""
+        """Returns the brightest unmasked pixel. [sigma]"""
         s = self.stamps
         signal = s.image[row].abs() / s.sigma[row]
         return torch.where(s.mask[row], 0.0, signal).amax((-2, -1))
@@ -359,13 +359,13 @@ class Likelihood:
     # --- data against images --------------------------------------------------------------------
 
     def residual(self, row: int | Int[Tensor, " r"], images: Float[Tensor, "*s n n"]) -> Residual:
-        """Returns data less images under the noise, sky and PSF's width marginalised.
+        """Returns the residuals of images, with sky and PSF-width amplitudes marginalised.
 
-        ln L, chi-square, p-value, the best sky and the residual in sigma are read off it.
+        The result holds ln L, chi-square, p-value, the best sky and the residual in sigma.
 
         Args:
-            row: One galaxy for all images, or one for each.
-            images: Noiseless images, with shape (*, N, N); they set the noise too.
+            row: One galaxy for all images, or one per image.
+            images: Noiseless images, with shape (*, N, N); they also set the variance.
         """
         if bool(((self.psf_error[row] > 0) & ~self._frozen[row]).any()):
             raise InputError(
@@ -373,7 +373,7 @@ class Likelihood:
                 "where the galaxy's mode is."
             )
         s, dtype = self.stamps, images.dtype
-        # A masked pixel may hold anything; it must not reach the arithmetic.
+        # Masked pixels may hold any value, NaN included; replace them before any arithmetic.
         image = torch.where(s.mask[row], 0.0, s.image[row]).to(dtype)
         sigma = torch.where(s.mask[row], 1.0, s.sigma[row]).to(dtype)
         return residual(
@@ -393,33 +393,34 @@ class Likelihood:
         """Returns the variance per pixel under noiseless images, with shape (*, N, N).
 
         Args:
-            row: One galaxy for all images, or one for each.
+            row: One galaxy for all images, or one per image.
             images: Noiseless images, with shape (*, N, N).
         """
         s = self.stamps
         return model_variance(images, s.sigma[row], s.gain[row], self.model_error)
 
     def residual_row(self, row: int, u: Float[Tensor, "s f"]) -> Residual:
-        """Returns data less one galaxy's images at points, in float64; see :meth:`residual`."""
+        """Returns the residuals of one galaxy's images at points, in float64; see `residual`."""
         with torch.no_grad():
             return self.residual(row, self.render(row, u, self.needed_dtype(row)).double())
 
     def chi2(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns the chi-square of one galaxy's images, the templates marginalised, (S,).
+        """Returns the chi-square of one galaxy at points, with templates marginalised, (S,).
 
-        At the truth it is distributed with as many degrees of freedom as unmasked pixels.
+        At the true parameters it follows a chi-square distribution with as many degrees of freedom
+        as there are unmasked pixels.
         """
         return self.residual_row(row, u).chi2.cpu()
 
     def reduced_chi2(
         self, row: int | Int[Tensor, " r"], chi2: Float[Tensor, "*s"]
     ) -> Float[Tensor, "*s"]:
-        """Returns chi-squares over the degrees of freedom: unmasked pixels less free parameters."""
+        """Returns chi-square divided by unmasked pixels minus free parameters, with shape (S,)."""
         free = self.num_pixels[row].to(chi2) - self.coordinates.dim
         return chi2 / free.clamp_min(1.0)
 
     def p_value(self, row: int, u: Float[Tensor, "s f"]) -> Float[Tensor, " s"]:
-        """Returns the chances of a larger chi-square if the points were the truth, (S,)."""
+        """Returns the probability of a larger chi-square if a point is the truth, (S,)."""
         return self.residual_row(row, u).p_value.cpu()
 
     def log_likelihood_row(
@@ -435,13 +436,13 @@ class Likelihood:
         others: Sequence[Likelihood],
         dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "l s"]:
-        """Returns ln L of one galaxy under several likelihoods, its images rendered once.
+        """Returns ln L of one galaxy under several likelihoods, rendering its images once.
 
         Args:
-            row: Galaxy, the same row in each.
+            row: Galaxy index, the same in each likelihood.
             u: Points, with shape (S, F).
-            others: Likelihoods of the same galaxies, PSFs and coordinates.
-            dtype: What to render in; chosen by the galaxy's brightness if None.
+            others: Likelihoods with the same galaxies, PSFs and coordinates.
+            dtype: Dtype of the rendering; chosen by the galaxy's brightness if None.
 
         Returns:
             ln L, with shape (L, S) for L likelihoods, float64.
@@ -463,14 +464,14 @@ class Likelihood:
     def log_posterior(
         self, row: int, u: Float[Tensor, "s f"], dtype: torch.dtype | None = None
     ) -> Float[Tensor, " s"]:
-        """Returns ln L + ln prior of one galaxy at many points, unnormalised.
+        """Returns the unnormalised ln L + ln prior of one galaxy at many points.
 
-        Beyond |u| = 8, where the prior's bijection ends (and 1e-15 of the prior lies), it is -inf.
+        It is -inf for |u| > 8, the limit of the prior's bijection (1e-15 of the prior lies beyond).
 
         Args:
-            row: Galaxy.
-            u: Coordinates, with shape (S, F).
-            dtype: What to render in; chosen by the galaxy's brightness if None.
+            row: Galaxy index.
+            u: Points, with shape (S, F).
+            dtype: Dtype of the rendering; chosen by the galaxy's brightness if None.
         """
         inside = (u.abs() <= W_MAX).all(-1)
         value = torch.full((len(u),), -torch.inf, dtype=torch.float64)
@@ -488,7 +489,7 @@ class Likelihood:
 
     @property
     def _chunk(self) -> int:
-        """Images of one galaxy held at a time."""
+        """Returns the number of images of one galaxy held at a time."""
         return max(1, _CHUNK_PIXELS // self.size**2)
 
     def _refuse_nan(self, row: int, u: Tensor, result: Tensor) -> None:
@@ -500,7 +501,7 @@ class Likelihood:
             )
 
     def log_likelihood(self, u: Float[Tensor, "b s f"]) -> Float[Tensor, "b s"]:
-        """Returns ln L of every galaxy at its own points, in bounded memory.
+        """Returns ln L of every galaxy at its own points, using bounded memory.
 
         Args:
             u: Coordinates, with shape (B, S, F).
@@ -514,10 +515,10 @@ class Likelihood:
         return torch.stack([self.log_likelihood_row(i, u[i]) for i in range(len(self))])
 
     def linearize(self, row: int, u: Float[Tensor, " f"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns ln L of one galaxy, its gradient and its Fisher information at a point.
+        """Returns ln L of one galaxy at a point, with its gradient and Fisher information.
 
         Args:
-            row: Galaxy.
+            row: Galaxy index.
             u: Point, with shape (F,).
 
         Returns:
@@ -531,7 +532,7 @@ class Likelihood:
     def jacobian(
         self, row: int, u: Float[Tensor, " f"], dtype: torch.dtype = torch.float64
     ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "f p"]]:
-        """Returns one galaxy's image at a point (N, N), and its derivatives there (F, N * N).
+        """Returns one galaxy's image at a point, (N, N), and its derivatives, (F, N * N).
 
         See :meth:`~deeplegato_pp.scene.model_images.ModelImages.derivatives`.
         """
@@ -540,19 +541,21 @@ class Likelihood:
     def respond(
         self, row: int, image: Float[Tensor, "n n"], jacobian: Float[Tensor, "f p"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Returns ln L of one galaxy, its gradient and its Fisher information, from an image.
+        r"""Returns ln L of one galaxy, its gradient and its Fisher information, given an image.
 
-        With J the Jacobian, the information of a Gaussian whose variance follows the model is
+        With J the Jacobian, the Fisher information of a Gaussian whose variance depends on the
+        model is
 
         .. math:: J \Sigma^{-1} J^T + \tfrac12 \sum \nabla\!\ln V\, \nabla\!\ln V^T,
 
-        with the covariance of pixels and templates (`scene.templates`), the second term, absent for
-        a fixed variance, taken without the templates' (a correction of order 1/pixels).
+        with :math:`\Sigma` the covariance of pixels and templates (`scene.templates`). The second
+        term vanishes for a fixed variance; it neglects the templates (a correction of order
+        1/pixels).
 
         Args:
-            row: Galaxy.
-            image: Its noiseless image, with shape (N, N), float64.
-            jacobian: The image's derivatives, with shape (F, N * N), float64.
+            row: Galaxy index.
+            image: Noiseless image, with shape (N, N), float64.
+            jacobian: Derivatives of the image, with shape (F, N * N), float64.
 
         Returns:
             ln L (), its gradient (F,) and the information (F, F), float64.
@@ -574,17 +577,17 @@ class Likelihood:
     def squared_distance(
         self, row: int, image: Float[Tensor, "n n"], difference: Float[Tensor, " p"]
     ) -> float:
-        """Returns the chi-square between two images of one galaxy, the templates marginalised.
+        """Returns the chi-square between two images of one galaxy, with templates marginalised.
 
         Args:
-            row: Galaxy.
-            image: One of them, with shape (N, N); it sets the noise.
-            difference: Of the two, with shape (N * N,).
+            row: Galaxy index.
+            image: One of the images, with shape (N, N); it sets the variance.
+            difference: Difference of the two images, with shape (N * N,).
         """
         return float(self._information(row, image, difference[None]))
 
     def _information(self, row: int, model: Tensor, jacobian: Tensor) -> Tensor:
         found = self.residual(row, model)
         slope = variance_slope(model, self.stamps.gain[row], self.model_error)
-        excess = 0.5 * (found.weight * slope).flatten() ** 2  # of the variance's own change
+        excess = 0.5 * (found.weight * slope).flatten() ** 2  # term of the variance's change
         return found.inner(jacobian, excess)

@@ -1,4 +1,4 @@
-"""Noiseless images of a batch of galaxies, each under its own PSF."""
+"""Noiseless images of a batch of galaxies, each with its own PSF."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from deeplegato_pp.scene.render.point_source import render_points
 from deeplegato_pp.scene.render.renderer import Bands, render_sersic
 
 NEGLIGIBLE_LIGHT = 1e-4
-"""Light of periodic copies that is not worth subtracting, over the noise of the best pixel.
+"""Light of periodic copies that is not subtracted, relative to the noise of the best pixel.
 
-It is a bound; what is left out is a tenth of it or less, and changes ln L by less than 0.01.
+This is an upper bound: the neglected light is at most a tenth of it and changes ln L by < 0.01.
 """
 
 _STEP = {torch.float64: 1e-5, torch.float32: 1e-3}
-"""Step of the finite differences, in coordinates whose prior is one wide, by precision."""
+"""Step of the finite differences in standard-normal coordinates, by dtype."""
 
 
 _KEPT = 16
-"""Galaxies whose PSFs' transforms are kept: those that are refined together."""
+"""Number of galaxies whose PSF transforms are cached."""
 
 _TRANSFORMS = 2**23
-"""Numbers that the transforms of the PSFs of one call may have, all together."""
+"""Maximum number of values in all PSF transforms of one call."""
 
 _REACHES = 8
-"""Classes per cycle and pixel of the frequencies that PSFs reach: a call costs what its
-widest-reaching one asks for."""
+"""Number of classes per cycle/px of the PSFs' highest frequencies; the cost of a call is set by its
+PSF with the highest frequencies."""
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Galaxies whose images can be rendered in one call: PSFs of one kind.
+    """Galaxies whose images can be rendered in one call, because their PSFs are of one kind.
 
     Attributes:
-        psf: Their PSFs, in the precision that they need, with shape (P, Py, Px).
+        psf: PSFs, in the precision that they need, with shape (P, Py, Px).
         oversampling: PSF samples per pixel.
-        includes_pixel: Whether the pixel is in the PSF already.
-        place: Of every galaxy, the number of its PSF; -1 for those of other groups.
-        negligible: Light of periodic copies that is not worth subtracting, with shape (P,). [flux
-            per pixel]
-        bands: The PSFs' transforms, once they are known.
+        includes_pixel: Whether the PSFs include the detector's pixel.
+        place: Index of the PSF for every galaxy; -1 for galaxies of other groups.
+        negligible: Light of periodic copies that is not subtracted, with shape (P,). [flux per
+            pixel]
+        bands: Cached transforms of the PSFs.
     """
 
     psf: Float[Tensor, "p py px"]
@@ -59,13 +59,13 @@ class Group:
 
 
 class ModelImages:
-    """What galaxies look like at coordinates.
+    """Renders galaxies as functions of their coordinates.
 
     Args:
         coordinates: Hypothesis.
-        psfs: PSF of each galaxy as observed, (Py, Px), odd-sided.
+        psfs: PSF of each galaxy as observed, with shape (Py, Px), odd-sided.
         oversampling: PSF samples per pixel, one per galaxy.
-        includes_pixel: Whether the detector's pixel is in the PSF, one per galaxy.
+        includes_pixel: Whether the PSF includes the detector's pixel, one per galaxy.
         size: Side of the stamps. [px]
         faintest: Noise of each galaxy's best pixel, with shape (B,). [background sigma]
     """
@@ -107,13 +107,13 @@ class ModelImages:
         double: Bool[Tensor, " b"],
         by_width: bool = False,
     ) -> Float[Tensor, "r n n"]:
-        """Returns images of many galaxies, each at its own point, in as few calls as can be.
+        """Returns images of many galaxies, each at its own point, in as few calls as possible.
 
         Args:
-            rows: Galaxies; one may come more than once. Shape (R,).
+            rows: Galaxy indices, with shape (R,); they may repeat.
             u: Points, with shape (R, F).
-            double: Which of all galaxies are rendered in float64, the others in float32.
-            by_width: Return the images' derivatives with the logarithm of the PSF's width instead.
+            double: Whether each galaxy is rendered in float64; the others use float32.
+            by_width: Return the derivatives with respect to ln(PSF width) instead of the images.
 
         Returns:
             Images, with shape (R, N, N), float64.
@@ -131,11 +131,11 @@ class ModelImages:
     def calls(
         self, rows: Int[Tensor, " r"], double: Bool[Tensor, " b"]
     ) -> list[tuple[Group, Tensor]]:
-        """Returns what of some rows can be rendered in one call: groups, and places of rows.
+        """Splits rows into groups that can be rendered in one call; yields group and positions.
 
         Args:
-            rows: Galaxies, with shape (R,).
-            double: Which of all galaxies are rendered in float64, the others in float32.
+            rows: Galaxy indices, with shape (R,).
+            double: Whether each galaxy is rendered in float64; the others use float32.
         """
         found = [
             (group, (group.place[rows] >= 0).nonzero()[:, 0]) for group in self._groups(double)
@@ -145,9 +145,9 @@ class ModelImages:
     def of_steps(
         self, row: int, u: Float[Tensor, "k f"], dtype: torch.dtype
     ) -> Float[Tensor, "k n n"]:
-        """Images at points of which some differ from the first in nothing but the flux, (K, N, N).
+        """Returns images at points, (K, N, N); those that differ from the first in flux are scaled.
 
-        Those are scaled, not rendered.
+        Scaling avoids a render.
         """
         profiles = self.coordinates.profiles(u.clamp(-W_MAX, W_MAX))
         flux = profiles[:, 0].sum(0)
@@ -164,17 +164,17 @@ class ModelImages:
     def derivatives(
         self, row: int, u: Float[Tensor, " f"], dtype: torch.dtype = torch.float64
     ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "f p"]]:
-        """Returns one galaxy's image at a point, and its derivatives there.
+        """Returns one galaxy's image at a point, and its derivatives.
 
-        They come from forward differences: on a CPU six more renders (the flux only scales the
-        image) cost a third of forward-mode differentiation, and every branch of the renderer is
-        served.
+        The derivatives are forward differences: on a CPU, six more renders (a change of flux only
+        scales the image) cost a third of forward-mode differentiation, and every branch of the
+        renderer is supported.
 
         Args:
-            row: Galaxy.
+            row: Galaxy index.
             u: Point, with shape (F,).
-            dtype: What the derivatives' images are rendered in. Of float32 a wider step leaves the
-                derivatives good to about 1e-3, at half of the cost.
+            dtype: Dtype in which the derivatives' images are rendered. With float32 a wider step is
+                used; the derivatives are accurate to about 1e-3, at half the cost.
 
         Returns:
             The image (N, N) and its derivatives (F, N * N), both float64.
@@ -184,7 +184,7 @@ class ModelImages:
         """
         dim = self.coordinates.dim
         steps = torch.cat([u.new_zeros(1, dim), _STEP[dtype] * torch.eye(dim).to(u)])
-        # Steps point to the origin, so none leaves the coordinates' range.
+        # Steps point towards the origin, so that they stay inside the coordinates' range.
         steps = steps * torch.where(u > 0, -1.0, 1.0)
         with torch.no_grad():
             images = self.of_steps(row, u + steps, dtype).double()
@@ -205,7 +205,7 @@ class ModelImages:
     def _render(
         self, group: Group, columns: Tensor, psf_index: Tensor | None, by_width: bool = False
     ) -> Tensor:
-        """Images of a group's galaxies; of one galaxy if there is no index."""
+        """Renders a group's galaxies; a single galaxy if there is no index."""
         flux, radius, n, q, angle, x, y = columns
         options = {
             "oversampling": group.oversampling,
@@ -244,7 +244,7 @@ class ModelImages:
         )
 
     def _bands(self, row: int, dtype: torch.dtype) -> Bands:
-        """The transforms of one galaxy's PSF; those of the last few galaxies are kept."""
+        """Returns the transforms of one galaxy's PSF; those of the last few galaxies are cached."""
         bands = self._kept_bands.pop((row, dtype), {})
         self._kept_bands[row, dtype] = bands
         while len(self._kept_bands) > _KEPT:
@@ -252,7 +252,7 @@ class ModelImages:
         return bands
 
     def _groups(self, double: Tensor) -> list[Group]:
-        """Galaxies by the shape and kind of their PSFs and the precision that they need."""
+        """Groups galaxies by shape and kind of their PSFs and by the precision that they need."""
         key = tuple(double.tolist())
         if key not in self._kept_groups:
             members: dict[tuple[object, ...], list[int]] = {}
@@ -268,7 +268,7 @@ class ModelImages:
         return self._kept_groups[key]
 
     def _in_bounds(self, rows: list[int]) -> list[list[int]]:
-        """Galaxies of one kind in parts whose PSFs' transforms fit in memory."""
+        """Splits galaxies of one kind into parts whose PSF transforms fit in memory."""
         largest = (3 * self.size * self.oversampling[rows[0]]) ** 2
         count = max(1, _TRANSFORMS // largest)
         return [rows[i : i + count] for i in range(0, len(rows), count)]
@@ -287,12 +287,12 @@ class ModelImages:
 
 
 def side_by_side(profiles: Float[Tensor, "c 7 s"]) -> Float[Tensor, "7 cs"]:
-    """Returns the columns of all profiles one after another, to be rendered in one call."""
+    """Returns the columns of all profiles concatenated, to be rendered in one call."""
     return profiles.transpose(0, 1).flatten(1)
 
 
 def _reach(psf: Tensor, oversampling: int) -> int:
-    """The class of the highest frequency that a PSF reaches, along either axis."""
+    """Returns the class of the highest frequency of a PSF, along either axis."""
     side = 2 * (max(psf.shape) // 2 + 1)
     size = torch.fft.rfft2(psf, s=(side, side)).abs()
     reached = size > BAND_FLOOR[torch.float32] * size[0, 0]

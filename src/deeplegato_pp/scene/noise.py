@@ -1,14 +1,14 @@
-"""Noise and the likelihood under it, side by side: whoever changes one changes the other.
+"""Noise model and Gaussian likelihood.
 
-Two modes, as `gain` says, per galaxy:
+The noise has two modes, selected by `gain` for each galaxy:
 
-* finite gain: `sigma` is the background's, and the model adds its own shot noise,
+* finite gain: `sigma` is the background noise, and the model adds its own shot noise,
   V = sigma^2 + max(I, 0)/gain;
-* infinite gain: `sigma` is the total, V = sigma^2.
+* infinite gain: `sigma` is the total noise, V = sigma^2.
 
-Reality's floor, off by default, holds in both modes: a `model_error` f, V += (f I)^2, for galaxies
-that are not what the model says; and a correlation P of the noise of neighbouring pixels, as
-drizzling leaves it behind: the covariance is then V^1/2 P V^1/2, see `scene.whitening`.
+Two optional terms apply in both modes: a `model_error` f, V += (f I)^2, for galaxies that deviate
+from the model; and a correlation P of the noise of neighbouring pixels, as produced by drizzling,
+which makes the covariance V^1/2 P V^1/2, see `scene.whitening`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from deeplegato_pp.scene.templates import Amplitudes, Templates, marginalise
 from deeplegato_pp.scene.whitening import Whitening
 
 POISSON_LIMIT = 100.0
-"""Expected electrons above which counts are drawn by their first three cumulants.
+"""Expected electrons above which counts are drawn from their first three cumulants.
 
-There the fourth, which is then missing, is below 1 % of the squared variance.
+The fourth cumulant, which is neglected, is then below 1 % of the squared variance.
 """
 
 MODEL_ERROR = 0.03
-"""Error of the model, as a fraction of itself, with which galaxies are refined unless told.
+"""Default model error for refinement, as a fraction of the model image.
 
-No galaxy is a Sérsic profile: without it a few bright pixels decide where the optimum lies.
+Real galaxies deviate from Sérsic profiles: without it, a few bright pixels determine the optimum.
 """
 
 
@@ -43,13 +43,13 @@ def model_variance(
     gain: Float[Tensor, "*#b"],
     model_error: float = 0.0,
 ) -> Float[Tensor, "*b n n"]:
-    """Returns the variance per pixel under a model image.
+    """Computes the variance per pixel under a model image.
 
     Args:
         model: Noiseless images, with shape (*, N, N). [units]
-        sigma: Background noise, or total where the gain is infinite. [units]
+        sigma: Background noise, or total noise where the gain is infinite. [units]
         gain: Electrons per unit, with shape (*,); inf for the fixed-variance mode.
-        model_error: Error of the model as a fraction of itself.
+        model_error: Model error as a fraction of the model image.
     """
     variance = sigma**2 + model.clamp_min(0.0) / gain[..., None, None]
     return variance + (model_error * model) ** 2 if model_error else variance
@@ -58,36 +58,36 @@ def model_variance(
 def variance_slope(
     model: Float[Tensor, "*b n n"], gain: Float[Tensor, "*#b"], model_error: float = 0.0
 ) -> Float[Tensor, "*b n n"]:
-    """Returns the derivative of :func:`model_variance` with the model image, pixel by pixel.
+    """Computes the derivative of :func:`model_variance` with respect to the model, per pixel.
 
     Args:
         model: Noiseless images, with shape (*, N, N).
         gain: Electrons per unit, with shape (*,); inf for the fixed-variance mode.
-        model_error: Error of the model as a fraction of itself.
+        model_error: Model error as a fraction of the model image.
     """
     return (model > 0) / gain[..., None, None] + 2.0 * model_error**2 * model
 
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    r"""Data less model under the noise, the amplitudes of templates marginalised.
+    r"""Residual of a model under the noise, with the amplitudes of templates marginalised.
 
-    With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the pixels' noise is
-    :math:`C = V^{1/2} P V^{1/2}` in what follows, P its correlation; templates are the constant sky
-    and, where the PSF is known imperfectly, what another width of it changes: see
+    Below, :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, the noise covariance of the
+    pixels is :math:`C = V^{1/2} P V^{1/2}` with correlation P, and the templates are the constant
+    sky and, if the PSF is uncertain, the change of the image with its width: see
     `scene.templates`.
 
     Attributes:
         variance: V, with shape (*, N, N); 1 where masked.
         weight: w, with shape (*, N, N); 0 where masked.
         difference: r, with shape (*, N, N); 0 where masked.
-        count: Unmasked pixels, with shape (*,), float64.
-        whitening: What makes the noise independent; None where it is.
+        count: Number of unmasked pixels, with shape (*,), float64.
+        whitening: Whitening of correlated noise; None for independent pixels.
         templates: Templates.
-        amplitudes: What the data say of theirs.
-        chi2: Chi-square with the templates at their best, :math:`r^T C^{-1} r - b^T M^{-1} b`,
-            with shape (*,), float64. At the truth it is distributed as chi-square with as many
-            degrees of freedom as unmasked pixels.
+        amplitudes: Posterior of the templates' amplitudes.
+        chi2: Chi-square at the best template amplitudes, :math:`r^T C^{-1} r - b^T M^{-1} b`,
+            with shape (*,), float64. At the true parameters it follows a chi-square distribution
+            with as many degrees of freedom as there are unmasked pixels.
     """
 
     variance: Float[Tensor, "*b n n"]
@@ -101,7 +101,7 @@ class Residual:
 
     @property
     def log_determinant(self) -> Float[Tensor, "*b"]:
-        """Logarithm of the determinant of 2 pi times the covariance, templates included, (*,)."""
+        """Log-determinant of 2 pi times the covariance, templates included, with shape (*,)."""
         log_v = self.variance.log().sum((-2, -1), dtype=torch.float64)
         pixels = log_v + self.count * math.log(2.0 * math.pi)
         if self.whitening is not None:
@@ -116,7 +116,7 @@ class Residual:
 
     @property
     def left(self) -> Float[Tensor, "*b n n"]:
-        """Data less model less the best templates, with shape (*, N, N); 0 where masked."""
+        """Data minus model minus best templates, with shape (*, N, N); 0 where masked."""
         found = self.templates.combine(self.amplitudes.best).to(self.difference)
         return self.difference - found * (self.weight > 0)
 
@@ -127,14 +127,14 @@ class Residual:
 
     @property
     def sky(self) -> Float[Tensor, "*b"]:
-        """The best constant sky, with shape (*,)."""
+        """Best-fitting constant sky, with shape (*,)."""
         return self.amplitudes.best[..., 0] * self._sky_sigma
 
     def sky_spread(self, floor: float = 0.0) -> Float[Tensor, "*b"]:
-        """Returns the standard deviation of the best sky were its prior right, with shape (*,).
+        """Returns the standard deviation of the best sky if its prior is correct, shape (*,).
 
         Args:
-            floor: Standard deviation that the sky has at least.
+            floor: Lower limit of the sky's prior standard deviation.
         """
         known = 1.0 - self.amplitudes.covariance[..., 0, 0]
         return self._sky_sigma.clamp_min(floor) * known.clamp_min(0.0).sqrt()
@@ -145,16 +145,16 @@ class Residual:
 
     @property
     def p_value(self) -> Float[Tensor, "*b"]:
-        """Chance of a larger chi-square if the model were the truth, with shape (*,)."""
+        """Probability of a larger chi-square if the model is the truth, with shape (*,)."""
         return torch.special.gammaincc(0.5 * self.count.expand_as(self.chi2), 0.5 * self.chi2)
 
     def whiten(self, images: Float[Tensor, "*b f n n"]) -> Float[Tensor, "*b f n n"]:
-        """Returns images in units of the noise, which is independent in them; 0 where masked."""
+        """Returns whitened images, in units of independent unit noise; 0 where masked."""
         scaled = self.weight.sqrt().to(images)[..., None, :, :] * images
         return scaled if self.whitening is None else self.whitening(scaled)
 
     def apply_inverse(self, images: Float[Tensor, "*b f n n"]) -> Float[Tensor, "*b f n n"]:
-        """Returns the inverse of the pixels' noise C, without the templates, times images."""
+        """Returns images multiplied by the inverse of the pixel covariance C, without templates."""
         if self.whitening is None:
             return self.weight.to(images)[..., None, :, :] * images
         root = self.weight.sqrt().to(images)[..., None, :, :]
@@ -163,16 +163,16 @@ class Residual:
     def inner(
         self, vectors: Float[Tensor, "*b f p"], extra: Float[Tensor, "*b p"] | None = None
     ) -> Float[Tensor, "*b f f"]:
-        r"""Returns inner products in units of the noise, the templates' amplitudes marginalised.
+        r"""Returns inner products under the noise, with the templates' amplitudes marginalised.
 
-        Of the model's derivatives it is their Fisher information for a fixed variance. With what
-        templates make of the vectors subtracted, :math:`A = M^{-1} T C^{-1} J^T`, it is a sum of
-        squares, and so positive however much of a vector a template takes away.
+        For the model's derivatives this is the Fisher information at fixed variance. The projection
+        of the vectors on the templates, :math:`A = M^{-1} T C^{-1} J^T`, is subtracted first, so
+        that the result is a sum of squares and positive in floating point too.
 
         Args:
             vectors: J, with shape (*, F, N * N).
-            extra: Weight of the pixels beside the noise's own, of which the templates know
-                nothing, with shape (*, N * N).
+            extra: Additional pixel weights, which are not projected on the templates, with shape
+                (*, N * N).
         """
         size = self.weight.shape[-1]
         templates = self.whiten(self.templates.images.to(vectors)).flatten(-2)
@@ -195,12 +195,12 @@ def residual(
     whitening: Whitening | None = None,
     model_error: float = 0.0,
 ) -> Residual:
-    """Returns data less model under the noise; arguments as for :func:`log_likelihood`.
+    """Returns the residual of models under the noise; arguments as in :func:`log_likelihood`.
 
-    The whitening has one row for all models, or one for each, in their order.
+    The whitening has one row for all models, or one row per model.
     """
     good = ~mask
-    # Replaced, not multiplied by zero: what lies under a mask may be NaN.
+    # Replaced rather than multiplied by zero: masked pixels may hold NaN.
     variance = torch.where(good, model_variance(model, sigma, gain, model_error), 1.0)
     weight = good / variance
     difference = torch.where(good, data - model, 0.0)
@@ -239,7 +239,7 @@ def log_likelihood(
     model_error: float = 0.0,
     psf_change: Float[Tensor, "*#b n n"] | None = None,
 ) -> Float[Tensor, "*b"]:
-    r"""Returns the Gaussian log-likelihood with a constant sky offset marginalised.
+    r"""Computes the Gaussian log-likelihood with a constant sky offset marginalised.
 
     With :math:`w = 1/V` and :math:`r = d - I` over unmasked pixels, and the sky's prior
     :math:`N(0, \tau^2)`,
@@ -247,25 +247,25 @@ def log_likelihood(
     .. math:: \ln L = -\tfrac12 \sum (w r^2 + \ln 2 \pi V)
         + \tfrac12 \frac{(\sum w r)^2}{\sum w + \tau^{-2}} - \tfrac12 \ln(1 + \tau^2 \sum w).
 
-    Under correlated noise residual and sky are first made ones of independent pixels, masked ones
-    marginalised, and the correlation's determinant is included: see `scene.whitening`. An imperfect
-    PSF adds one more template with an unknown amplitude, see `scene.templates`.
+    For correlated noise, residual and sky are whitened first (masked pixels are marginalised) and
+    the determinant of the correlation is included: see `scene.whitening`. An uncertain PSF adds one
+    more template of unknown amplitude, see `scene.templates`.
 
-    Sums are taken in float64 whatever comes in. `data`, `sigma` and `mask` broadcast against
-    `model`, so many models of one galaxy cost no copies of it.
+    Sums are computed in float64 for any input dtype. `data`, `sigma` and `mask` broadcast against
+    `model`, so that many models of one galaxy need no copies of it.
 
     Args:
         data: Images, with shape (*, N, N).
         model: Noiseless images, with shape (*, N, N).
         sigma: Background or total noise, see `gain`.
-        mask: True = ignore.
+        mask: True for pixels to ignore.
         gain: Electrons per unit; inf for fixed variance. Shape (*,).
-        sky_sigma: tau, with shape (*,); 0 for a sky that is known.
-        noise_correlation: Variance of sums over many pixels over that of independent ones, of noise
-            that was smoothed by a Gaussian; a number, or with shape (B,).
+        sky_sigma: Prior standard deviation tau of the sky, with shape (*,); 0 for a known sky.
+        noise_correlation: Variance of sums over many pixels relative to independent pixels, for
+            noise smoothed by a Gaussian; a number, or with shape (B,).
         model_error: f.
-        psf_change: What one standard deviation of the PSF's width changes, with shape (*, N, N);
-            None: the PSF is known.
+        psf_change: Change of the image per standard deviation of the PSF's width, with shape
+            (*, N, N); None if the PSF is known.
 
     Returns:
         ln L, with shape (*,), float64.
@@ -295,24 +295,24 @@ def draw_noise(
 ) -> Float[Tensor, "b n n"]:
     """Draws noisy images: Poisson counts of source and sky, and Gaussian read noise.
 
-    The background's variance sigma^2 is split between sky counts and read noise. Where more than
-    100 electrons are expected, a Gaussian draw is bent to the right skewness instead of counting
-    (a Cornish-Fisher expansion: ten times faster); where the gain is infinite it is Gaussian.
+    The background variance sigma^2 is split between sky counts and read noise. Where more than
+    100 electrons are expected, a Cornish-Fisher expansion with the Poisson skewness replaces
+    Poisson draws (ten times faster); where the gain is infinite the noise is Gaussian.
 
     Args:
         model: Noiseless images, with shape (B, N, N).
         sigma: Background noise (total where the gain is infinite), with shape (B, N, N).
         gain: Electrons per unit, with shape (B,), or inf.
-        read_fraction: Part of the background's variance that is read noise, in [0, 1].
-        noise_correlation: Variance of sums over many pixels over the independent one's, 1 to 50,
-            a number or with shape (B,); the noise of each pixel stays as it is.
-        lags: Correlation at distances (y, x), with shape (B, 17, 17); None: of the Gaussian family
-            with that total.
-        model_error: Error of the model as a fraction of itself, independent from pixel to pixel.
-        generator: Source of randomness on the images' device.
+        read_fraction: Fraction of the background variance that is read noise, in [0, 1].
+        noise_correlation: Variance of sums over many pixels relative to independent pixels, 1 to
+            50, a number or with shape (B,); the variance of each pixel is unchanged.
+        lags: Correlation at lags (y, x), with shape (B, 17, 17); if None, the Gaussian family with
+            that total.
+        model_error: Model error as a fraction of the image, independent from pixel to pixel.
+        generator: Random generator on the images' device.
 
     Returns:
-        Images with noise, with shape (B, N, N).
+        Noisy images, with shape (B, N, N).
     """
     normal = torch.randn(model.shape, generator=generator, device=model.device, dtype=model.dtype)
     variance = model_variance(model, sigma, gain)

@@ -1,7 +1,7 @@
-"""The seven Sérsic parameters: one table.
+"""The table of the seven Sérsic parameters.
 
-Everything that needs to know a parameter (its name, symbol, unit, bounds, scale, period) reads
-:data:`PARAMETERS`; nothing repeats it.
+Code that needs a property of a parameter (name, symbol, unit, bounds, scale, period) reads it from
+:data:`PARAMETERS`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from deeplegato_pp.errors import ShapeError
 
 @dataclass(frozen=True)
 class Parameter:
-    """One physical parameter: what it is called, measured in and allowed to be.
+    """One physical parameter: its name, unit and allowed range.
 
     Attributes:
         name: Name in code and tables.
-        symbol: Symbol for figures, in matplotlib's mathematics.
+        symbol: Symbol for figures, in matplotlib's mathtext.
         unit: Unit string that :mod:`astropy.units` reads ("" if dimensionless).
         lower: Default lower bound.
         upper: Default upper bound.
         scale: Prior density: ``"linear"`` (uniform) or ``"log"`` (uniform in the logarithm).
         period: Period, or None if the parameter is not circular.
         meaning: One line for the documentation.
-        reason: Why the bounds stand where they stand.
+        reason: Reason for the bounds.
     """
 
     name: str
@@ -138,7 +138,7 @@ MAGNITUDE, RADIUS, SERSIC_INDEX, AXIS_RATIO, POSITION_ANGLE, CENTER_X, CENTER_Y 
 
 @dataclass(frozen=True)
 class SersicParams:
-    """The parameters of one galaxy, in physical units.
+    """Sérsic parameters of one galaxy, in physical units.
 
     Args:
         magnitude: Total magnitude. [mag]
@@ -188,7 +188,7 @@ def signal_to_noise(
 
     .. math:: S/N = \frac{F/2}{\sigma_b \sqrt{2 \pi (R_e^2 q + \mathrm{FWHM}^2/4)}}
 
-    The one formula behind every S/N that the project writes. Source noise is left out.
+    Every S/N that the package reports uses this formula. Source noise is neglected.
 
     Args:
         flux: Total flux, with shape (*,). [units of sigma x px^2]
@@ -207,4 +207,4 @@ def signal_to_noise(
 
 
 SNR_CLASSES: tuple[float, ...] = (0.0, 3.0, 10.0, 30.0, 100.0, 500.0, math.inf)
-"""Edges of the classes by which every figure is given."""
+"""Edges of the S/N classes used in tables and figures."""

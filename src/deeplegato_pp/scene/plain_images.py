@@ -1,7 +1,7 @@
-"""Plain images, tensors or arrays in their own units, as the network takes and answers them.
+"""Plain images (tensors or arrays in their own units) as input of networks.
 
-What a stamp needs beside the pixels is assumed and flagged: noise from the image's border, the
-reference PSF, pixel scale and zero point.
+Missing information is assumed and flagged: noise from the image's border, the reference PSF, the
+reference pixel scale and zero point.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PlainImages = Tensor | Array | Sequence[Tensor] | Sequence[Array]
 
 
 def plane(image: Tensor | Array) -> Array:
-    """Returns a tensor or array as an array, without the axis of its one channel.
+    """Converts a tensor or array to a 2-D array, dropping a channel axis of length one.
 
     Args:
         image: With shape (H, W) or (1, H, W).
@@ -40,10 +40,10 @@ def plane(image: Tensor | Array) -> Array:
 
 
 def planes(images: PlainImages) -> tuple[list[Array], bool]:
-    """Returns images one by one, each (H, W), and whether it was a single one.
+    """Splits the input into images of shape (H, W), and says whether it was a single image.
 
     Raises:
-        ShapeError: If they are not shaped like images of one channel.
+        ShapeError: If the input is not shaped like images of one channel.
 
     Example:
         >>> found, single = planes(torch.zeros(2, 1, 5, 6))
@@ -70,9 +70,10 @@ def planes(images: PlainImages) -> tuple[list[Array], bool]:
 
 
 NOISE_ERROR = 0.5
-"""How far a noise taken from an image's border may carry the prior's edges in magnitude. [mag]
+"""Tolerance for magnitudes beyond the prior's edge, because noise estimated from an image's border
+is uncertain. [mag]
 
-As far beyond an edge, a magnitude is put `INSIDE` of it; farther, it is refused.
+Magnitudes within this tolerance are moved `INSIDE` of the edge; others are refused.
 """
 
 INSIDE = 0.01
@@ -81,13 +82,13 @@ INSIDE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """What a network is asked about: its stamps, and the units in which it has to answer.
+    """Stamps for a network, and the units in which results are returned.
 
     Attributes:
-        stamps: Stamps in detector units.
-        boxes: The prior's box in each image's units; one box for all if there were only stamps,
-            which are at the reference instrument.
-        flags: Names of what was assumed or found, by image; None if there were only stamps.
+        boxes: Prior box in each image's units; a single box if stamps were given, which are at the
+            reference instrument.
+        flags: Names of the flags of each image; None if stamps were given.
+        single: Whether the input was one image without a batch axis.
         single: Whether this was one image, without an axis for several.
     """
 
@@ -104,17 +105,17 @@ class ImageBatch:
         prior: PriorBox,
         device: torch.device | str = "cpu",
     ) -> ImageBatch:
-        """Takes stamps as they are, and makes some of plain images.
+        """Builds the batch from stamps, used as they are, or from plain images.
 
         Args:
             images: Stamps, or images in any unit: one (H, W), or several, (B, H, W), (B, 1, H, W)
-                or a list. Cut or padded to the stamps' side about their middle, if need be.
+                or a list. They are cropped or padded to the stamps' side about their centre.
             size: Side of the stamps. [px]
-            prior: The box at the reference instrument.
-            device: Where stamps made of images are wanted.
+            prior: Prior box at the reference instrument.
+            device: Device of stamps made from images.
 
         Raises:
-            InputError: If an image cannot be used; the message says which one.
+            InputError: If an image cannot be used; the message names it.
         """
         if isinstance(images, StampBatch):
             return cls(images, [prior])
@@ -133,20 +134,20 @@ class ImageBatch:
         )
 
     def to_physical(self, w: Float[Tensor, "b s 7"]) -> Float[Tensor, "b s 7"]:
-        """Returns physical parameters, in the images' units, of coordinates w."""
+        """Returns physical parameters, in the images' units, for coordinates w."""
         if self.flags is None:
             return self.boxes[0].to_physical(w)
         return torch.stack([box.to_physical(row) for box, row in zip(self.boxes, w, strict=True)])
 
     def to_normal(self, params: Float[Tensor, "b 7"]) -> Float[Tensor, "b 7"]:
-        """Returns the coordinates w of physical parameters in the images' units.
+        """Returns coordinates w for physical parameters in the images' units.
 
-        The box goes with each image's noise, which of plain images is known roughly: a magnitude
-        just beyond its edge is put inside, see :data:`NOISE_ERROR`.
+        The prior box depends on each image's noise, which is only estimated for plain images; a
+        magnitude slightly beyond its edge is moved inside, see :data:`NOISE_ERROR`.
 
         Raises:
             ShapeError: If there are not seven parameters for each image.
-            RangeError: If one lies outside the prior's box.
+            RangeError: If a value lies outside the prior box.
         """
         params = params[None] if self.single and params.dim() == 1 else params
         if tuple(params.shape) != (len(self.stamps), 7):
@@ -165,9 +166,9 @@ class ImageBatch:
         return torch.cat(rows)
 
     def answer(self, found: dict[str, Tensor]) -> dict[str, Tensor | list[str] | list[list[str]]]:
-        """Returns what was found as it was asked for: of one image without the first axis.
+        """Returns results in the shape of the input: without the batch axis for a single image.
 
-        Flags are added where something was assumed.
+        Flags are included if something was assumed.
         """
         result: dict[str, Tensor | list[str] | list[list[str]]] = {
             name: value[0] if self.single else value for name, value in found.items()
@@ -178,7 +179,7 @@ class ImageBatch:
 
 
 def _inside(params: Tensor, box: PriorBox) -> Tensor:
-    """Returns parameters with magnitudes just beyond the box's edge put inside."""
+    """Moves magnitudes slightly beyond the box's edge inside."""
     lower, upper = box.magnitude
     magnitude = params[:, MAGNITUDE]
     near = (magnitude > lower - NOISE_ERROR) & (magnitude < upper + NOISE_ERROR)

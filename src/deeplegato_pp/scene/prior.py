@@ -1,4 +1,4 @@
-r"""The prior: a box of physical values, and one bijection to the standard normal.
+r"""The prior: a box of physical values, and its bijection to the standard normal.
 
 :class:`PriorBox` maps physical values to coordinates :math:`w \in R^7` under which the prior is
 exactly :math:`N(0, I)`, and back.
@@ -30,10 +30,10 @@ from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POI
 
 @dataclass(frozen=True)
 class PriorBox:
-    r"""Bounds of the seven parameters, and the bijection under which the prior is :math:`N(0, I)`.
+    r"""Bounds of the seven parameters, with a bijection under which the prior is :math:`N(0, I)`.
 
-    Its blocks are those of `scene.blocks`: intervals, and the plane of axis ratio and position
-    angle. All arithmetic is float64, whatever comes in.
+    The bijection consists of the blocks of `scene.blocks`: intervals, and the plane of axis ratio
+    and position angle. All arithmetic is in float64, for any input dtype.
 
     Args:
         magnitude: Bounds. [mag]
@@ -45,8 +45,8 @@ class PriorBox:
         center_y: Bounds. [px]
 
     Raises:
-        RangeError: If a bound is not finite or not ordered, a logarithmic one not positive, or
-            the shape's fixed bounds are changed.
+        RangeError: If a bound is not finite, not ordered, not positive for a logarithmic prior, or
+            if a fixed bound of the shape is changed.
 
     Example:
         >>> box = PriorBox()
@@ -85,7 +85,7 @@ class PriorBox:
 
     @cached_property
     def blocks(self) -> tuple[tuple[Block, tuple[int, ...]], ...]:
-        """Bijections, each with the columns that it serves, in the table's order."""
+        """Bijections, each with its columns, in the table's order."""
         blocks: list[tuple[Block, tuple[int, ...]]] = []
         for i, p in enumerate(PARAMETERS):
             if i == AXIS_RATIO:
@@ -97,10 +97,10 @@ class PriorBox:
 
     @classmethod
     def from_mapping(cls, bounds: Mapping[str, Iterable[float]]) -> PriorBox:
-        """Builds a box from ``{name: (lower, upper)}``; names left out keep their default.
+        """Builds a box from ``{name: (lower, upper)}``; missing names keep their defaults.
 
         Raises:
-            RangeError: If a name is unknown or a pair is not a pair.
+            RangeError: If a name is unknown or a value is not a pair of numbers.
         """
         unknown = set(bounds) - set(NAMES)
         if unknown:
@@ -120,12 +120,12 @@ class PriorBox:
     def at_reference(
         cls, bounds: Mapping[str, Iterable[float]], pixel_scale: float, zero_point: float
     ) -> PriorBox:
-        """Builds an instrument's box, moved rigidly to the reference instrument.
+        """Builds a box from an instrument's bounds, shifted to the reference instrument.
 
         Args:
-            bounds: As `from_mapping` takes them, at the instrument.
-            pixel_scale: Of the instrument. [arcsec/px]
-            zero_point: Magnitude of one background sigma per pixel there.
+            bounds: Bounds as for `from_mapping`, at the instrument.
+            pixel_scale: Pixel scale of the instrument. [arcsec/px]
+            zero_point: Magnitude of one background sigma per pixel at the instrument.
         """
         return cls.from_mapping(bounds).shifted(
             magnitude=REFERENCE_ZERO_POINT - zero_point,
@@ -137,11 +137,11 @@ class PriorBox:
         return {name: list(getattr(self, name)) for name in NAMES}
 
     def shifted(self, *, magnitude: float = 0.0, radius_factor: float = 1.0) -> PriorBox:
-        """Returns the box moved rigidly to another instrument.
+        """Returns the box shifted to another instrument.
 
         Args:
             magnitude: Added to both magnitude bounds. [mag]
-            radius_factor: Multiplies both radius bounds, the ratio of pixel scales.
+            radius_factor: Factor for both radius bounds, the ratio of pixel scales.
         """
         m, r = self.magnitude, self.effective_radius
         return replace(
@@ -155,7 +155,7 @@ class PriorBox:
 
         Args:
             batch: Number of draws.
-            generator: Source of randomness (its device is used), or None for torch's global one.
+            generator: Random generator, whose device is used; None for torch's global one.
 
         Returns:
             Physical parameters, with shape (batch, 7), float64.
@@ -167,7 +167,7 @@ class PriorBox:
         return self.to_physical(w.clamp(-W_MAX, W_MAX))
 
     def contains(self, params: Float[Tensor, "*b 7"]) -> Tensor:
-        """Returns a boolean per row: whether all seven values lie inside the box."""
+        """Returns whether all seven values of each row lie inside the box, with shape (*,)."""
         lower, upper = self._edges(params.device)
         inside = (params.double() >= lower) & (params.double() <= upper)
         inside[..., POSITION_ANGLE] = torch.isfinite(params[..., POSITION_ANGLE])
@@ -178,7 +178,7 @@ class PriorBox:
 
         Args:
             params: Physical parameters, with shape (*, 7), in the table's units. The position
-                angle may be any number of degrees; it is taken modulo 180.
+                angle may have any value; it is taken modulo 180.
 
         Returns:
             Coordinates w, with shape (*, 7), float64, |w| <= 8.
@@ -194,14 +194,14 @@ class PriorBox:
         return w
 
     def to_physical(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b 7"]:
-        """Maps standard-normal coordinates to physical parameters; the inverse of `to_normal`.
+        """Maps standard-normal coordinates to physical parameters; inverse of `to_normal`.
 
         Args:
-            w: Coordinates, with shape (*, 7). No finite value leaves the box.
+            w: Coordinates, with shape (*, 7). Every finite value maps into the box.
 
         Returns:
             Physical parameters, with shape (*, 7), float64. Differentiable, except for the
-            position angle at q = 1, where it has no meaning.
+            position angle at q = 1, where it is undefined.
         """
         parts = [block.to_physical(w[..., columns]) for block, columns in self.blocks]
         return torch.cat(parts, -1)
@@ -209,17 +209,17 @@ class PriorBox:
     def log_jacobian(
         self, w: Float[Tensor, "*b 7"], physical: Float[Tensor, "*b 7"] | None = None
     ) -> Float[Tensor, "*b"]:
-        r"""Returns :math:`\ln |\det \partial w / \partial p|`, the density's change of units.
+        r"""Returns :math:`\ln |\det \partial w / \partial p|`, the change of the density's units.
 
-        A density in w becomes one in physical units (per mag, arcsec, degree, ...) by
+        A density in w is converted to physical units (per mag, arcsec, degree, ...) by
         ``log q(p) = log q(w) + log_jacobian(w)``.
 
         Args:
             w: Coordinates, with shape (*, 7).
-            physical: What `to_physical` makes of them, if it is known already.
+            physical: The result of `to_physical` for w, if already known.
 
         Returns:
-            The logarithm of the determinant, with shape (*,), float64.
+            ln |det|, with shape (*,), float64.
         """
         physical = self.to_physical(w) if physical is None else physical
         return torch.stack(
@@ -230,7 +230,7 @@ class PriorBox:
         ).sum(0)
 
     def log_prior(self, w: Float[Tensor, "*b 7"]) -> Float[Tensor, "*b"]:
-        """Returns the prior's log-density at w, in the coordinates w, with shape (*,)."""
+        """Returns the prior's log-density in the coordinates w, with shape (*,)."""
         w = w.double()
         return -0.5 * (w**2).sum(-1) - 0.5 * NUM_PARAMETERS * math.log(2 * math.pi)
 

@@ -1,4 +1,4 @@
-"""The plain Sérsic law on a grid: of one galaxy, or of many."""
+"""The Sérsic law on a grid, for one galaxy or many."""
 
 from __future__ import annotations
 
@@ -40,25 +40,24 @@ def generate_sersic_profile(
     zero_point: float = REFERENCE_ZERO_POINT,
     **named: Any,
 ) -> Tensor:
-    r"""Returns the plain Sérsic law :math:`I(r) = I_0 \exp(-b_n (r/R_e)^{1/n})` on a grid.
+    r"""Evaluates the Sérsic law :math:`I(r) = I_0 \exp(-b_n (r/R_e)^{1/n})` on a grid.
 
-    What a reader expects the formula to be, for checks and wide grids. It does *not* average
-    over pixels, which at the cusp (n > 2) and for thin discs matters by tens of per cent: for
-    images use the renderer.
+    This is the formula itself, for checks and wide grids. It is *not* averaged over pixels, which
+    matters by tens of per cent at the cusp (n > 2) and for thin discs: use the renderer for images.
 
-    Called with one galaxy, ``generate_sersic_profile(SersicParams(...), size=128)``, it draws
-    that galaxy on a grid of pixels. Called with columns, it draws many on any grid:
+    With one galaxy, ``generate_sersic_profile(SersicParams(...), size=128)``, the grid consists of
+    pixels. With columns, many galaxies are evaluated on any grid:
     ``generate_sersic_profile(flux, effective_radius, sersic_index, axis_ratio, position_angle,
     x, y)``.
 
     Args:
-        flux: One galaxy's parameters; or total fluxes, with shape (B,).
-        *columns: Beside fluxes, each with shape (B,): major-axis half-light radii [px], Sérsic
-            indices, axis ratios b/a, position angles counter-clockwise from +y [deg]; then x and
-            y, columns and rows of the grid from the galaxies' centre, with any shape. [px]
-        size: Of one galaxy: side of the grid, whose middle its centre is measured from. [px]
-        pixel_scale: Of one galaxy. [arcsec/px]
-        zero_point: Of one galaxy: magnitude of one image unit.
+        flux: Parameters of one galaxy; or total fluxes, with shape (B,).
+        *columns: With fluxes only: major-axis half-light radii [px], Sérsic indices, axis ratios
+            b/a, position angles counter-clockwise from +y [deg], each with shape (B,); then x and
+            y, columns and rows of the grid relative to the galaxies' centre, of any shape. [px]
+        size: With one galaxy: side of the grid; its centre is the origin of the position. [px]
+        pixel_scale: With one galaxy: pixel scale. [arcsec/px]
+        zero_point: With one galaxy: magnitude of one image unit.
         **named: Columns by the names above.
 
     Returns:
@@ -85,7 +84,7 @@ def generate_sersic_profile(
 def _one_galaxy(
     params: SersicParams, size: int, pixel_scale: float, zero_point: float
 ) -> Float[Tensor, "n n"]:
-    """Returns one galaxy's surface brightness at the pixels' centres, with shape (N, N)."""
+    """Returns one galaxy's surface brightness at the pixel centres, with shape (N, N)."""
     axis = torch.arange(check_positive_integer(size, "size"), dtype=torch.float64)
     axis = axis - (size - 1) / 2
     y, x = torch.meshgrid(axis - params.center_y, axis - params.center_x, indexing="ij")

@@ -1,4 +1,4 @@
-"""PSFs resampled: averaged over the pixel, and on the grid that networks see."""
+"""Resampling of PSFs: convolution with the pixel, and the grid used by networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def normalise(psf: Float[Tensor, "*b k k"]) -> Float[Tensor, "*b k k"]:
 
 
 def convolve_pixel(psf: Float[Tensor, "b k k"], oversampling: int) -> Float[Tensor, "b k k"]:
-    """Returns PSFs averaged over the detector's pixel (trapezium rule within the samples)."""
+    """Convolves PSFs with the detector's pixel (trapezium rule within the samples)."""
     if oversampling == 1:
         weights = [1 / 8, 6 / 8, 1 / 8]
     else:
@@ -28,9 +28,9 @@ def convolve_pixel(psf: Float[Tensor, "b k k"], oversampling: int) -> Float[Tens
 
 
 def convolve_separable(images: Float[Tensor, "b ny nx"], weights: list[float]) -> Tensor:
-    """Convolves images with the same short symmetric kernel along both axes, edges repeated.
+    """Convolves images with a short symmetric kernel along both axes, repeating the edges.
 
-    Shifted sums: several times faster on a CPU than `conv2d` with one channel.
+    Implemented as shifted sums, several times faster on a CPU than `conv2d` with one channel.
     """
     reach = len(weights) // 2
     for dim in (1, 2):
@@ -47,16 +47,16 @@ def convolve_separable(images: Float[Tensor, "b ny nx"], weights: list[float]) -
 def to_network_grid(
     psf: Float[Tensor, "b py px"], oversampling: int, psf_includes_pixel: bool = True
 ) -> Float[Tensor, "b 43 43"]:
-    """Resamples PSFs onto the grid that networks see.
+    """Resamples PSFs onto the grid used by networks.
 
-    In Fourier space, so that nothing is lost from a well-sampled PSF: the spectrum is padded or
-    cut to two samples a pixel. Light outside the grid is cut off, not scaled away: the sum says
-    how much lies inside.
+    The resampling is done in Fourier space, which is exact for a well-sampled PSF: the spectrum is
+    padded or cut to two samples per pixel. Light outside the grid is cut off without rescaling, so
+    that the sum is the fraction of light inside.
 
     Args:
         psf: PSFs, odd-sided, with shape (B, Py, Px).
-        oversampling: Their samples per pixel.
-        psf_includes_pixel: If not, the detector's pixel is convolved in.
+        oversampling: Samples per pixel of the PSFs.
+        psf_includes_pixel: Whether the PSFs include the detector's pixel; if not, it is convolved.
 
     Returns:
         PSFs on the grid, with shape (B, 43, 43). [fraction of the light per sample]

@@ -1,4 +1,4 @@
-"""Scenes: the sum of several components, with parameters free, fixed or tied."""
+"""Scenes: sums of several components, with parameters free, fixed or tied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deeplegato_pp.scene.table import Table
 
 @dataclass(frozen=True)
 class _Placed:
-    """A block of one component, and where it stands among the columns of the scene."""
+    """A block of one component, with its columns in the scene."""
 
     block: Block
     columns: tuple[int, ...]
@@ -28,22 +28,22 @@ class _Placed:
 
 
 class Scene:
-    """A sum of components, explored in coordinates u under whose prior they are N(0, I).
+    """A sum of components, with coordinates u whose prior is N(0, I).
 
-    Parameters are called ``component_parameter`` (``bulge_magnitude``); those of a single component
-    keep their own names. A parameter that is fixed keeps its value, one that is tied follows
-    another; what is left is free and has the prior of its component. Axis ratio and position angle
-    share two coordinates: they are fixed or tied together.
+    Parameters are named ``component_parameter`` (``bulge_magnitude``); those of a single component
+    keep their own names. A fixed parameter keeps its value, a tied parameter equals another one,
+    and all others are free with the priors of their components. Axis ratio and position angle share
+    two coordinates: they are fixed or tied together.
 
     Args:
         components: Components by name.
         fixed: Values by parameter, at the reference instrument.
-        ties: For a tied parameter the one that it follows; both have the same prior.
+        ties: Maps each tied parameter to the one that it follows; both must have the same prior.
 
     Raises:
-        RangeError: If a name is unknown, a value lies outside its prior, a tie has no free end or
-            joins parameters of different priors, only one of a pair is fixed, nothing is free, or
-            two point sources stand at one place.
+        RangeError: If a name is unknown, a value lies outside its prior, a parameter is tied to one
+            that is not free or has another prior, only one of a pair is fixed, nothing is free, or
+            two point sources share one position.
 
     Example:
         >>> from deeplegato_pp.scene.components import PointSource, Sersic
@@ -105,7 +105,7 @@ class Scene:
             raise RangeError(f"{both[0]} is both fixed and tied. Choose one.")
 
     def _check_points(self) -> None:
-        """Refuses point sources at one place, whose light nothing divides between them."""
+        """Raises `RangeError` for point sources at one position, which are degenerate."""
         places: dict[tuple[object, ...], str] = {}
         for name, component in self.components.items():
             if not isinstance(component, PointSource) or len(self.components) == 1:
@@ -120,7 +120,7 @@ class Scene:
             places[place] = name
 
     def _free_columns(self, placed: _Placed) -> tuple[int, ...]:
-        """The columns of a block that are free: all or none; templates and ties are noted."""
+        """Returns the free columns of a block (all or none), and stores fixed and tied ones."""
         fixed = [name in self.fixed for name in placed.names]
         tied = [name in self.ties for name in placed.names]
         if not any(fixed) and not any(tied):
@@ -140,7 +140,7 @@ class Scene:
         p = torch.tensor(values, dtype=torch.float64)
         w = placed.block.to_normal(p)
         back = placed.block.to_physical(w)
-        # Outside the prior a value comes back as the nearest edge.
+        # Values outside the prior come back as the nearest edge.
         for name, value, found in zip(placed.names, values, back.tolist(), strict=True):
             parameter = self.table.parameters[self.table.index(name)]
             if parameter.period is None and not math.isclose(
@@ -171,7 +171,7 @@ class Scene:
         return Table(tuple(self.table.parameters[i] for i in self._free))
 
     def embed(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b p"]:
-        """Returns the coordinates of all parameters, fixed and tied ones filled in."""
+        """Returns the coordinates of all parameters, with fixed and tied ones inserted."""
         if u.shape[-1] != self.dim:
             raise ShapeError(f"coordinates have {self.dim} columns, got {tuple(u.shape)}.")
         w = self._template.to(u.device).expand(*u.shape[:-1], len(self.table)).clone()
@@ -192,7 +192,7 @@ class Scene:
     def to_coordinates(self, values: Float[Tensor, "*b p"]) -> Float[Tensor, "*b f"]:
         """Returns the free coordinates of given values, with shape (*, F); ties are not checked.
 
-        Values outside the prior come out at its edge.
+        Values outside the prior map to its edge.
         """
         w = torch.empty_like(values, dtype=torch.float64)
         for placed in self._placed:
@@ -205,7 +205,7 @@ class Scene:
         return -0.5 * (u.double() ** 2).sum(-1) - 0.5 * self.dim * math.log(2.0 * math.pi)
 
     def log_jacobian(self, u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
-        """Returns the logarithm of |det du/dp| of the free parameters, with shape (*,)."""
+        """Returns ln |det du/dp| of the free parameters, with shape (*,)."""
         w, values = self.embed(u), self.to_physical(u)
         parts = []
         for placed in self._placed:
@@ -217,7 +217,7 @@ class Scene:
     # --- images -------------------------------------------------------------------------------
 
     def profiles(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "c 7 s"]:
-        """Returns what `render_sersic` draws of each profile in the scene, in detector units."""
+        """Returns the renderer's columns of every profile, in detector units, (C, 7, S)."""
         values, parts, start = self.to_physical(u), [], 0
         for component in self.components.values():
             stop = start + len(component.table)
@@ -241,7 +241,7 @@ class Scene:
             u: Coordinates, with shape (S, F).
             psf: Effective PSF, odd-sided.
             size: Side of the stamp. [px]
-            dtype: What to render in.
+            dtype: Dtype of the rendering.
             **options: Further arguments of `render_sersic`.
         """
         columns = self.profiles(u).to(dtype)

@@ -1,4 +1,4 @@
-"""The border between images and networks: a batch of square stamps in detector units."""
+"""Batches of square stamps in detector units, the input of networks and likelihoods."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from deeplegato_pp.observation.correlation import NoiseCorrelation
 from deeplegato_pp.scene.correlated_noise import lags_of
 
 PSF_GRID = 43
-"""Side of the PSF array that networks see. [PSF samples]"""
+"""Side of the PSF array used by networks. [PSF samples]"""
 
 PSF_GRID_OVERSAMPLING = 2
 """PSF samples per pixel on that grid.
 
-Two samples a pixel serve a PSF down to FWHM 1.25 px (Nyquist), the sharpest of today's cameras;
-three would cost 2.25 times as much and show the network nothing more.
+Two samples per pixel are sufficient (Nyquist) for a PSF down to FWHM 1.25 px, the sharpest of
+current cameras; three would cost 2.25 times as much without adding information.
 """
 
 REFERENCE_PIXEL_SCALE = 0.25
@@ -32,19 +32,19 @@ REFERENCE_ZERO_POINT = 30.5
 
 @dataclass(frozen=True)
 class StampBatch:
-    """Stamps as the network and the likelihood see them: lengths in pixels, fluxes in sigmas.
+    """Stamps in detector units: lengths in pixels, fluxes in background sigmas.
 
     Attributes:
-        image: Pixel values over the stamp's background sigma, with shape (B, N, N).
-        sigma: Noise map over the same number: the background's if `gain` is finite, the total
-            otherwise. With shape (B, N, N), > 0.
-        mask: True where a pixel is to be ignored, with shape (B, N, N).
+        image: Pixel values divided by the stamp's background sigma, with shape (B, N, N).
+        sigma: Noise map divided by the same number: background noise if `gain` is finite, total
+            noise otherwise. With shape (B, N, N), > 0.
+        mask: True for pixels to ignore, with shape (B, N, N).
         psf: PSF on the networks' grid, with shape (B, 43, 43); see :data:`PSF_GRID`.
         gain: Electrons per background sigma, with shape (B,); inf declares `sigma` total.
-        sky_sigma: Width of the constant sky offset's prior, in sigmas, with shape (B,).
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones; 1 where pixels are independent. With shape (B,), >= 1.
-        lags: Correlation of the noise at distances (y, x), with shape (B, 17, 17); None: of the
+        sky_sigma: Prior standard deviation of the constant sky offset, in sigmas, with shape (B,).
+        noise_correlation: Variance of sums over many pixels relative to independent pixels, with
+            shape (B,), >= 1; 1 for independent pixels.
+        lags: Correlation of the noise at lags (y, x), with shape (B, 17, 17); if None, the
             Gaussian family with those totals, see `NoiseCorrelation.gaussian`.
         psf_error: Relative error of the PSF's width, one sigma, with shape (B,); None: not told,
             which networks that know of it take for none.
@@ -64,7 +64,7 @@ class StampBatch:
         return self.image.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> StampBatch:
-        """Returns the stamps at a slice or an index tensor."""
+        """Returns the stamps selected by a slice or an index tensor."""
         return self._each(lambda x: x[index])
 
     def to(self, device: torch.device | str) -> StampBatch:
@@ -72,10 +72,10 @@ class StampBatch:
         return self._each(lambda x: x.to(device, non_blocking=True))
 
     def with_noise_correlation(self, value: float | NoiseCorrelation) -> StampBatch:
-        """Returns the same stamps with noise of another correlation, the same for all.
+        """Returns the same stamps with another noise correlation, the same for all.
 
         Args:
-            value: The correlation, or its total: that of the Gaussian family is then meant.
+            value: The correlation, or its total, which stands for the Gaussian family.
         """
         lags = None
         if isinstance(value, NoiseCorrelation):
@@ -85,7 +85,7 @@ class StampBatch:
         return replace(self, noise_correlation=column, lags=lags)
 
     def pin_memory(self) -> StampBatch:
-        """Returns the batch in page-locked memory, from which a GPU takes it faster."""
+        """Returns the batch in page-locked memory, for faster transfers to a GPU."""
         return self._each(lambda x: x.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> StampBatch:
@@ -95,7 +95,7 @@ class StampBatch:
 
     @property
     def full_lags(self) -> Float[Tensor, "b 17 17"]:
-        """Correlation of the noise at distances (y, x), those of the Gaussian family filled in."""
+        """Correlation of the noise at lags (y, x), computed from the totals if not given."""
         return lags_of(self.noise_correlation) if self.lags is None else self.lags
 
     @property
@@ -104,7 +104,7 @@ class StampBatch:
         return torch.zeros_like(self.gain) if self.psf_error is None else self.psf_error
 
     def correlation(self, row: int) -> NoiseCorrelation | None:
-        """Returns the correlation of one stamp's noise; None where pixels are independent."""
+        """Returns the correlation of one stamp's noise; None for independent pixels."""
         if self.lags is None and float(self.noise_correlation[row]) == 1.0:
             return None
         lags = self.full_lags[row].double().cpu().numpy()

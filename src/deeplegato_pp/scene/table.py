@@ -1,4 +1,4 @@
-"""Tables of parameters: what a component or a scene has, in order."""
+"""Ordered tables of the parameters of components and scenes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from deeplegato_pp.scene.parameters import PARAMETERS, Parameter
 
 @dataclass(frozen=True)
 class Table:
-    """Parameters in the order of the columns that hold their values.
+    """Parameters in the order of the columns of their values.
 
     Args:
-        parameters: The parameters; their names are all different.
+        parameters: The parameters, with unique names.
 
     Raises:
-        RangeError: If two of them have the same name.
+        RangeError: If two parameters have the same name.
 
     Example:
         >>> both = SERSIC.prefixed("bulge") + POINT.prefixed("point")
@@ -43,7 +43,7 @@ class Table:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Units, in order; "" where there is none."""
+        """Units, in order; "" for dimensionless parameters."""
         return tuple(p.unit for p in self.parameters)
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Table:
         """Returns the column of a parameter.
 
         Raises:
-            RangeError: If there is no such parameter.
+            RangeError: If the name is unknown.
         """
         try:
             return self.names.index(name)
@@ -69,17 +69,17 @@ class Table:
             ) from None
 
     def prefixed(self, component: str) -> Table:
-        """Returns the table with ``component_`` before every name."""
+        """Returns the table with ``component_`` prepended to every name."""
         return Table(tuple(replace(p, name=f"{component}_{p.name}") for p in self.parameters))
 
     def only(self, names: Iterable[str]) -> Table:
-        """Returns the table of some of the parameters, in this table's order."""
+        """Returns the table of the given parameters, in this table's order."""
         wanted = {self.parameters[self.index(name)].name for name in names}
         return Table(tuple(p for p in self.parameters if p.name in wanted))
 
 
 SERSIC = Table(PARAMETERS)
-"""A Sérsic profile."""
+"""Parameters of a Sérsic profile."""
 
 POINT = SERSIC.only(("magnitude", "center_x", "center_y"))
-"""A point source."""
+"""Parameters of a point source."""

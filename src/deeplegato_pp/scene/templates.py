@@ -1,10 +1,11 @@
-r"""Errors of known shape and unknown size: templates, whose amplitudes are marginalised.
+r"""Marginalisation of templates: errors of known shape and unknown amplitude.
 
-A constant that is left of the sky, and what a PSF of another width makes of the model's image, add
-to the data images whose shapes are known and whose sizes are not. With the templates T, each times
-the standard deviation of its amplitude a priori, and the pixels' noise C, the covariance is
-:math:`\Sigma = C + T^T T`, of low rank beside C. So all that is asked of :math:`\Sigma` follows
-from inner products under :math:`C^{-1}` (Woodbury 1950), with :math:`M = 1 + T C^{-1} T^T`:
+A residual constant sky, and the change of the model image with the PSF's width, add images of known
+shape and unknown amplitude to the data. With the templates T, each multiplied by the prior standard
+deviation of its amplitude, and the pixel covariance C, the total covariance is
+:math:`\Sigma = C + T^T T`, a low-rank update of C. Everything about :math:`\Sigma` therefore
+follows from inner products under :math:`C^{-1}` (Woodbury 1950), with
+:math:`M = 1 + T C^{-1} T^T`:
 
 .. math:: r^T \Sigma^{-1} r = r^T C^{-1} r - b^T M^{-1} b, \quad b = T C^{-1} r, \qquad
     |\Sigma| = |C|\,|M| .
@@ -21,11 +22,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Templates:
-    """Images of which the data hold some unknown multiple, N(0, 1) a priori.
+    """Images whose amplitudes in the data are unknown, with prior N(0, 1).
 
     Attributes:
-        images: Templates, each times the standard deviation of its amplitude, the constant sky
-            first; float64, with shape (K, N, N) for all models, or one set for each, (*, K, N, N).
+        images: Templates multiplied by the prior standard deviation of their amplitudes, the
+            constant sky first; float64, with shape (K, N, N) for all models, or (*, K, N, N).
     """
 
     images: Float[Tensor, "*b k n n"]
@@ -37,13 +38,13 @@ class Templates:
         size: int,
         psf_change: Float[Tensor, "*b n n"] | None = None,
     ) -> Templates:
-        """Returns the templates of galaxies.
+        """Builds the templates of galaxies.
 
         Args:
-            sky_sigma: Standard deviation of the constant sky, with shape (*,).
+            sky_sigma: Prior standard deviation of the constant sky, with shape (*,).
             size: Side of the images. [px]
-            psf_change: What one standard deviation of the PSF's width changes, with shape
-                (*, N, N); None: the PSF is known.
+            psf_change: Change of the image per standard deviation of the PSF's width, with shape
+                (*, N, N); None if the PSF is known.
         """
         sky = sky_sigma.double()[..., None, None].expand(*sky_sigma.shape, size, size)
         images = [sky] if psf_change is None else [sky, psf_change.double()]
@@ -51,11 +52,11 @@ class Templates:
 
     @property
     def number(self) -> int:
-        """Templates K."""
+        """Number of templates K."""
         return self.images.shape[-3]
 
     def at(self, index: Int[Tensor, " r"]) -> Templates:
-        """Returns the sets of some of the galaxies."""
+        """Returns the templates of the selected galaxies."""
         return Templates(self.images[index])
 
     def project(self, image: Float[Tensor, "*s n n"]) -> Float[Tensor, "*s k"]:
@@ -67,7 +68,7 @@ class Templates:
         return (templates @ flat[..., None])[..., 0]
 
     def products(self, weight: Float[Tensor, "*s n n"]) -> Float[Tensor, "*s k k"]:
-        """Returns the templates' own inner products under weights of the pixels, (*, K, K)."""
+        """Returns the inner products of templates under pixel weights, with shape (*, K, K)."""
         flat = weight.flatten(-2).double()
         templates = self.images.flatten(-2)
         if templates.dim() == 2:
@@ -76,23 +77,23 @@ class Templates:
         return (templates * flat[..., None, :]) @ templates.mT
 
     def combine(self, amplitude: Float[Tensor, "*s k"]) -> Float[Tensor, "*s n n"]:
-        """Returns the sums of the templates with amplitudes, with shape (*, N, N)."""
+        """Returns the templates' sum weighted by amplitudes, with shape (*, N, N)."""
         return torch.einsum("...k,...kyx->...yx", amplitude, self.images)
 
     def spread(self, covariance: Float[Tensor, "*s k k"]) -> Float[Tensor, "*s n n"]:
-        """Returns each pixel's variance under amplitudes of a covariance, with shape (*, N, N)."""
+        """Returns the variance per pixel for a covariance of the amplitudes, (*, N, N)."""
         half = torch.einsum("...jk,...kyx->...jyx", covariance, self.images)
         return (half * self.images).sum(-3)
 
 
 @dataclass(frozen=True, eq=False)
 class Amplitudes:
-    r"""What the data say of the templates' amplitudes, and what marginalising them does to ln L.
+    r"""Posterior of the templates' amplitudes, and its effect on ln L.
 
     Attributes:
-        best: The amplitudes' means, with shape (*, K).
-        covariance: Theirs, :math:`M^{-1}`, with shape (*, K, K).
-        squares: What chi-square loses, :math:`b^T M^{-1} b`, with shape (*,).
+        best: Means of the amplitudes, with shape (*, K).
+        covariance: Covariance of the amplitudes, :math:`M^{-1}`, with shape (*, K, K).
+        squares: Reduction of chi-square, :math:`b^T M^{-1} b`, with shape (*,).
         log_determinant: :math:`\ln |M|`, with shape (*,).
     """
 
@@ -103,14 +104,14 @@ class Amplitudes:
 
     @property
     def gain(self) -> Float[Tensor, "*b"]:
-        """What ln L gains when the amplitudes are marginalised, with shape (*,)."""
+        """Increase of ln L from marginalising the amplitudes, with shape (*,)."""
         return 0.5 * (self.squares - self.log_determinant)
 
 
 def marginalise(
     projection: Float[Tensor, "*b k"], information: Float[Tensor, "*b k k"]
 ) -> Amplitudes:
-    r"""Returns what the data say of amplitudes that are N(0, 1) a priori.
+    r"""Returns the posterior of amplitudes with prior N(0, 1).
 
     Args:
         projection: :math:`b = T C^{-1} r`, with shape (*, K).
@@ -122,7 +123,7 @@ def marginalise(
         (1.5, 9.0)
     """
     identity = torch.eye(projection.shape[-1], dtype=projection.dtype, device=projection.device)
-    # Not a number in, not a number out: whoever asks refuses it with the galaxy's name.
+    # NaN is passed on; the caller raises an error with the galaxy's index.
     tril, _ = torch.linalg.cholesky_ex(information + identity)
     covariance = torch.cholesky_inverse(tril)
     best = (covariance @ projection[..., None])[..., 0]

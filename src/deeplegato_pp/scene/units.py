@@ -1,7 +1,8 @@
-"""Between the user's units and detector units: boxes, fixed values, columns, stamps, PSFs.
+"""Conversion between the user's units and detector units.
 
-Detector units are pixels of the prepared stamp and background sigmas; the reference instrument is
-where one of each is 0.25 arcsec and magnitude 30.5.
+Converts prior boxes, fixed values, columns, stamps and PSFs. Detector units are pixels of the
+prepared stamp and background sigmas; at the reference instrument, these are 0.25 arcsec and
+magnitude 30.5.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from deeplegato_pp.scene.stamps import (
 
 
 def user_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
-    """Returns a box of the reference instrument in the units of a user's image.
+    """Converts a prior box at the reference instrument to the units of a user's image.
 
-    It shifts rigidly: magnitudes with zero point and noise, radii with the pixel scale, centres
-    with crop and binning. The coordinates w of a galaxy are the same in both.
+    The box is shifted: magnitudes by zero point and noise, radii by the pixel scale, centres by
+    crop and binning. The coordinates w of a galaxy are the same in both boxes.
 
     Args:
-        box: At the reference instrument.
-        prepared: The stamp, which knows the way back.
+        box: Prior box at the reference instrument.
+        prepared: Prepared stamp of the image.
     """
     factor = prepared.pixel_scale / REFERENCE_PIXEL_SCALE
     (x_low, x_high), (y_low, y_high) = box.center_x, box.center_y
@@ -60,12 +61,13 @@ def user_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
 
 
 def reference_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
-    """Returns a box in the units of a user's image at the reference instrument.
+    """Converts a prior box in the units of a user's image to the reference instrument.
 
-    The inverse of :func:`user_box`.
+    Inverse of :func:`user_box`.
 
     Args:
-        box: In the user's units.
+        box: Prior box in the user's units.
+        prepared: Prepared stamp of the image.
         prepared: The stamp, which knows the way back.
     """
     factor = REFERENCE_PIXEL_SCALE / prepared.pixel_scale
@@ -80,7 +82,7 @@ def reference_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
 
 
 def reference_values(values: Mapping[str, float], prepared: PreparedStamp) -> dict[str, float]:
-    """Returns parameters by name, given in the user's units, at the reference instrument."""
+    """Converts parameters by name from the user's units to the reference instrument."""
     shift = magnitude_shift(prepared)
     factor = prepared.pixel_scale / REFERENCE_PIXEL_SCALE
     convert = {
@@ -93,12 +95,12 @@ def reference_values(values: Mapping[str, float], prepared: PreparedStamp) -> di
 
 
 def user_values(values: Float[Tensor, "s p"], prepared: PreparedStamp) -> Float[Tensor, "s p"]:
-    """Returns parameters of a profile or a point source in the user's units.
+    """Converts parameters of a profile or a point source to the user's units.
 
     Args:
-        values: At the reference instrument: seven of a profile, with shape (S, 7), or magnitude
-            and centre of a point source, with shape (S, 3).
-        prepared: The stamp.
+        values: Parameters at the reference instrument: the seven of a profile, with shape (S, 7),
+            or magnitude and centre of a point source, with shape (S, 3).
+        prepared: Prepared stamp.
     """
     found = values.clone()
     found[:, MAGNITUDE] = values[:, MAGNITUDE] + magnitude_shift(prepared)
@@ -109,9 +111,9 @@ def user_values(values: Float[Tensor, "s p"], prepared: PreparedStamp) -> Float[
 
 
 def reference_params(values: Float[Tensor, "s 7"], prepared: PreparedStamp) -> Float[Tensor, "s 7"]:
-    """Returns parameters of profiles in the user's units at the reference instrument.
+    """Converts parameters of profiles from the user's units to the reference instrument.
 
-    The inverse of :func:`user_values`.
+    Inverse of :func:`user_values`.
     """
     found = values.double().clone()
     found[:, MAGNITUDE] -= magnitude_shift(prepared)
@@ -123,14 +125,14 @@ def reference_params(values: Float[Tensor, "s 7"], prepared: PreparedStamp) -> F
 
 
 def magnitude_shift(prepared: PreparedStamp) -> float:
-    """Returns the user's magnitude minus that at the reference instrument."""
+    """Returns the user's magnitude minus the magnitude at the reference instrument."""
     return prepared.zero_point - REFERENCE_ZERO_POINT - 2.5 * math.log10(prepared.scale)
 
 
 def stamp_batch(
     prepared: Sequence[PreparedStamp], dtype: torch.dtype = torch.float32
 ) -> StampBatch:
-    """Returns prepared stamps, one row each; networks take them in float32."""
+    """Returns the batch of prepared stamps, one row each; float32 for networks."""
 
     def stack(name: str) -> Tensor:
         images = [np.asarray(getattr(p, name), dtype=np.float64) for p in prepared]
@@ -153,7 +155,7 @@ def stamp_batch(
 
 
 def _lags(prepared: Sequence[PreparedStamp], dtype: torch.dtype) -> Tensor | None:
-    """Correlations of the noise, where more than the totals is known of any."""
+    """Returns the noise correlations, if more than the total is known for any stamp."""
     if all(p.correlation is None for p in prepared):
         return None
     totals = torch.tensor([p.noise_correlation for p in prepared], dtype=torch.float64)
@@ -163,7 +165,7 @@ def _lags(prepared: Sequence[PreparedStamp], dtype: torch.dtype) -> Tensor | Non
 
 
 def renderer_columns(params: Float[Tensor, "b 7"], prepared: PreparedStamp) -> list[Tensor]:
-    """Returns the renderer's seven columns, in detector units, of parameters in user's units."""
+    """Returns the renderer's seven columns, in detector units, for parameters in user's units."""
     flux = 10.0 ** (-0.4 * (params[:, MAGNITUDE] - prepared.zero_point)) / prepared.scale
     radius = params[:, RADIUS] / prepared.pixel_scale
     x, y = prepared.center_from_user(params[:, CENTER_X], params[:, CENTER_Y])
@@ -171,11 +173,11 @@ def renderer_columns(params: Float[Tensor, "b 7"], prepared: PreparedStamp) -> l
 
 
 def median_snr(params: Float[Tensor, "s 7"], prepared: PreparedStamp, fwhm: float) -> float:
-    """Returns the median signal-to-noise ratio of draws in user's units.
+    """Computes the median signal-to-noise ratio of draws in user's units.
 
     Args:
         params: Draws, with shape (S, 7).
-        prepared: The stamp.
+        prepared: Prepared stamp.
         fwhm: FWHM of the effective PSF. [px of the stamp]
     """
     flux, radius, _, q, *_ = renderer_columns(params, prepared)
@@ -183,11 +185,11 @@ def median_snr(params: Float[Tensor, "s 7"], prepared: PreparedStamp, fwhm: floa
 
 
 def content_seeds(stamps: StampBatch, seed: int | Sequence[int]) -> Tensor:
-    """Returns one seed per stamp, from its content and `seed` alone.
+    """Returns one seed per stamp, computed from its content and `seed` only.
 
-    So a galaxy's draws do not depend on what else is measured, nor in which order. The content of
-    a PSF may differ in its last bits between processors: who needs the same draws on each of them
-    gives a seed per stamp, which is then the seed.
+    A galaxy's draws therefore depend neither on the other galaxies nor on their order. The last
+    bits of a PSF may differ between processors: to get the same draws on all of them, give one seed
+    per stamp, which is then used directly.
 
     Returns:
         Non-negative seeds, with shape (B,), int64.
@@ -204,12 +206,12 @@ def content_seeds(stamps: StampBatch, seed: int | Sequence[int]) -> Tensor:
 
 
 def network_psf(prepared: PreparedStamp) -> Float[Tensor, "1 43 43"]:
-    """Returns a stamp's PSF on the grid that networks see."""
+    """Returns a stamp's PSF on the grid used by networks, with shape (1, 43, 43)."""
     return _resampled(*_psf_key(prepared))[0]
 
 
 def effective_fwhm(prepared: PreparedStamp) -> float:
-    """Returns the FWHM of a stamp's PSF, its pixel included. [px of the stamp]"""
+    """Returns the FWHM of a stamp's PSF, including the pixel. [px of the stamp]"""
     return _resampled(*_psf_key(prepared))[1]
 
 
@@ -222,7 +224,7 @@ def _psf_key(prepared: PreparedStamp) -> tuple[bytes, tuple[int, ...], int, bool
 def _resampled(
     content: bytes, shape: tuple[int, ...], oversampling: int, includes_pixel: bool
 ) -> tuple[Tensor, float]:
-    """A PSF on the networks' grid and its FWHM; galaxies of one image often share their PSF."""
+    """Returns a PSF on the networks' grid and its FWHM; cached, as galaxies often share PSFs."""
     psf = torch.from_numpy(np.frombuffer(content).reshape(shape).copy())[None]
     grid = to_network_grid(psf, oversampling, includes_pixel)
     return grid.float(), psf_fwhm(grid[0].numpy(), PSF_GRID_OVERSAMPLING)

@@ -1,9 +1,9 @@
-r"""ln L of many images of one galaxy under correlated noise, sums over pixels taken once.
+r"""Fast evaluation of ln L for many images of one galaxy under correlated noise.
 
-As `scene.expansion`, where pixels do not add: with the residual in units of the noise, y, and W
-what makes it white, ln L holds :math:`|W y|^2`. Of images b B, W y is a sum of whitened basis
-images where y is linear in the image, as it is but for the few pixels in which the variance follows
-the model closely; what those deviate by is carried along with the rows of :math:`W^T W` among them.
+Like `scene.expansion`, for correlated pixels: with y the residual in units of the noise and W the
+whitening matrix, ln L contains :math:`|W y|^2`. For images b B, W y is a sum of whitened basis
+images wherever y is linear in the image. This fails for the few pixels whose variance depends
+strongly on the model; their deviations are added with the rows of :math:`W^T W` among them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from deeplegato_pp.scene.noise import variance_slope
 from deeplegato_pp.scene.templates import marginalise
 
 _NEGLECTED = 0.01
-"""Error of ln L granted to pixels that are expanded."""
+"""Allowed error of ln L from expanded pixels."""
 
 
 class WhitenedLikelihood:
-    """ln L of one galaxy's images reference + b B under correlated noise, for many b.
+    """Evaluates ln L of images reference + b B of one galaxy under correlated noise.
 
     Args:
-        data: The galaxy's pixels, one row, with correlated noise.
-        reference: Noiseless image that the expansion is about, with shape (N, N).
+        data: Pixels and noise of the galaxy, one row, with correlated noise.
+        reference: Noiseless image about which ln L is expanded, with shape (N, N).
         basis: Basis images, with shape (K, P), float64.
-        probes: Some of the images' b, with shape (M, K): they tell which pixels are not expanded.
+        probes: Sample of coefficients, with shape (M, K), used to find the pixels that cannot be
+            expanded.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class WhitenedLikelihood:
         self.basis = basis[:, self.exact]
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
-        """Returns ln L, with shape (S,)."""
+        """Returns ln L for coefficients b, with shape (S,)."""
         chunk = max(1, CHUNK_PIXELS // max(1, int(self.exact.sum())))
         return torch.cat([self._value(part) for part in b.split(chunk)])
 
@@ -77,7 +78,7 @@ class WhitenedLikelihood:
             change = b @ self.basis
             found, exact = self.pixels.fields(self.reference[self.exact] + change, self.exact)
             log_v = log_v + exact.sum(-1)
-            # What the fields of some pixels are beyond the expansion, (S, 1 + T, E).
+            # Deviation of the fields from their expansion in some pixels, (S, 1 + T, E).
             beyond = (found - self._expanded(change, self.exact)).movedim(0, 1)
             cross = torch.einsum("sk,fke->sfe", shares, self.among) @ beyond.mT
             sums = sums + cross + cross.mT + beyond @ self.products @ beyond.mT
@@ -88,10 +89,10 @@ class WhitenedLikelihood:
         return self.fields[:, None, where] + self.slope[:, None, where] * change
 
     def _unexpanded(self, basis: Tensor, probes: Tensor, matter: Tensor) -> Bool[Tensor, " p"]:
-        """The pixels whose expansions would be off, by more than is neglected all together.
+        """Returns the pixels whose summed expansion errors would exceed the tolerance.
 
-        Errors of the fields count with the residual made white twice, whose sign is as good as
-        random: their squares add up.
+        Errors of the fields are multiplied by the residual whitened twice, whose sign is random:
+        they are added in quadrature.
         """
         exact = torch.zeros_like(self.reference, dtype=torch.bool)
         if not self.pixels.follows:
@@ -112,16 +113,16 @@ class WhitenedLikelihood:
 
 
 class _Pixels(GalaxyPixels):
-    """Their residual and templates in units of the noise."""
+    """Residual and templates of one galaxy in units of the noise."""
 
     def fields(
         self, model: Float[Tensor, "*s p"], where: Bool[Tensor, " n"] | None = None
     ) -> tuple[Float[Tensor, "t *s p"], Float[Tensor, "*s p"]]:
-        """Returns residual and templates in units of the noise, 0 where masked, and ln V.
+        """Returns residual and templates in units of the noise (0 where masked), and ln V.
 
         Args:
             model: Noiseless images.
-            where: Which pixels those are; all if None.
+            where: Pixels of those images; all pixels if None.
         """
         every = slice(None) if where is None else where
         good = self.good[every]
@@ -135,7 +136,7 @@ class _Pixels(GalaxyPixels):
     def expand(
         self, model: Float[Tensor, " p"]
     ) -> tuple[Float[Tensor, "t p"], Float[Tensor, "t p"]]:
-        """Returns the fields of an image, and their slopes with the image."""
+        """Returns the fields of an image, and their derivatives with respect to it."""
         fields, _ = self.fields(model)
         variance = self.variance(model)
         slope = -0.5 * fields * (self._variance_slope(model) / variance)
@@ -143,7 +144,7 @@ class _Pixels(GalaxyPixels):
         return fields, slope
 
     def expand_log_variance(self, model: Float[Tensor, " p"]) -> Float[Tensor, "3 p"]:
-        """Returns ln V, its first and its second derivative with the image; 0 where masked."""
+        """Returns ln V with its first and second derivatives; 0 where masked, shape (3, P)."""
         variance = self.variance(model)
         relative = self._variance_slope(model) / variance
         second = 2.0 * self.model_error**2 / variance - relative**2

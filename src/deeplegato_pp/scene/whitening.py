@@ -1,14 +1,14 @@
-r"""Correlated noise made independent: :math:`P^{-1/2}` of a stamp's unmasked pixels.
+r"""Whitening of correlated noise: :math:`P^{-1/2}` for the unmasked pixels of a stamp.
 
-Vecchia's factorisation: pixels are put in an order, and each is predicted from those within
-5 pixels that come before it and are not masked; what is left is divided by its standard deviation.
-The inverse correlation is then a product of two sparse matrices, positive definite whatever the
-mask, and its determinant a product of variances. Masked pixels are marginalised, not set to zero.
+Uses Vecchia's factorisation: pixels are ordered, each is predicted from the unmasked pixels within
+5 px that precede it, and the remainder is divided by its standard deviation. The inverse
+correlation is then a product of two sparse matrices, positive definite for any mask, and its
+determinant is a product of variances. Masked pixels are marginalised, not set to zero.
 
-The order takes every other pixel of every other row first, then those diagonal to them, then the
-rest: so most pixels are predicted from neighbours on all sides, and the answer at a given radius is
-several times closer to the exact one than in raster order. Against dense algebra (a galaxy on
-40 x 40 px, some 5 % of them masked) the standard deviations of seven parameters are within 0.1 %
+The order takes every other pixel of every other row first, then their diagonal neighbours, then the
+rest. Most pixels are thus predicted from neighbours on all sides, and the result at a given radius
+is several times closer to the exact one than in raster order. Compared with dense algebra (a galaxy
+on 40 x 40 px, some 5 % of them masked) the standard deviations of seven parameters are within 0.1 %
 for drizzled noise with pixfrac/scale up to 1.6 and for the Gaussian family up to a total of 5, and
 within 2 % for pixfrac/scale 2 to 2.5 and a total of 10.
 
@@ -36,21 +36,21 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.observation.correlation import REACH
 
 RADIUS = 5.1
-"""Distance up to which pixels are predicted from others. [px]"""
+"""Distance up to which pixels are used for predictions. [px]"""
 
 _CLASSES = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""Pixels by whether row and column are odd, in the order in which they are predicted."""
+"""Classes of pixels by parity of row and column, in the order of prediction."""
 
 _TOGETHER = 32
-"""Images multiplied at a time."""
+"""Number of images multiplied at a time."""
 
 _PATTERNS = 4096
-"""Patterns of masked neighbours whose predictions are computed at a time."""
+"""Number of patterns of masked neighbours processed at a time."""
 
 
 @lru_cache(maxsize=1)
 def _offsets() -> list[Int[Array, "k 2"]]:
-    """Offsets (y, x) of the pixels that come before one of each class."""
+    """Returns the offsets (y, x) of the preceding pixels for each class."""
     most = int(RADIUS)
     near = [
         (y, x)
@@ -70,10 +70,10 @@ def _offsets() -> list[Int[Array, "k 2"]]:
 
 
 class _Predictions:
-    """How pixels are predicted from others, for one correlation.
+    """Coefficients that predict pixels from others, for one correlation.
 
     Args:
-        lags: Correlation at distances (y, x), with shape (17, 17).
+        lags: Correlation at lags (y, x), with shape (17, 17).
     """
 
     def __init__(self, lags: Float[Array, "17 17"]) -> None:
@@ -81,11 +81,11 @@ class _Predictions:
         self._known: list[dict[bytes, Array]] = [{} for _ in _CLASSES]
 
     def of(self, number: int, present: Bool[Array, "m k"]) -> Float[Array, "m k+1"]:
-        """Returns the coefficients of whitened pixels, the neighbours' and at last their own.
+        """Returns the coefficients of whitened pixels: neighbours first, the pixel itself last.
 
         Args:
-            number: The pixels' class.
-            present: Which neighbours are not masked.
+            number: Class of the pixels.
+            present: True for unmasked neighbours.
         """
         known = self._known[number]
         keys = [bits.tobytes() for bits in np.packbits(present, axis=1)]
@@ -118,15 +118,15 @@ def _predictions(content: bytes) -> _Predictions:
 
 
 class _Rows:
-    """Some rows of W.
+    """Some rows of the whitening matrix W.
 
     Args:
-        predictions: Of the noise's correlation.
-        good: Unmasked pixels.
+        predictions: Predictions for the noise's correlation.
+        good: True for unmasked pixels.
         rows: Flat indices of the rows' pixels, with shape (M,).
 
     Attributes:
-        log_scale: Logarithms of the standard deviations that were divided by, with shape (M,).
+        log_scale: Logarithms of the standard deviations of the remainders, with shape (M,).
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class _Rows:
         self._transpose = {_KEY: _sparse(column, row, weights, shape[::-1])}
 
     def times(self, images: Float[Tensor, "s p"]) -> Float[Tensor, "s m"]:
-        """Returns images times these rows."""
+        """Returns images multiplied by these rows."""
         return _product(self._matrix, images)
 
     def transpose_times(self, white: Float[Tensor, "s m"]) -> Float[Tensor, "s p"]:
-        """Returns images times the rows' transpose."""
+        """Returns images multiplied by the rows' transpose."""
         return _product(self._transpose, white)
 
     def columns(self, pixels: Int[Array, " e"]) -> csr_matrix:
@@ -173,7 +173,7 @@ _KEY = (torch.float64, torch.device("cpu"))
 
 
 def _product(kept: dict[tuple[torch.dtype, torch.device], Tensor], images: Tensor) -> Tensor:
-    """Sparse times dense, in the images' precision and on their device."""
+    """Multiplies a sparse matrix with dense images, in the images' precision and device."""
     key = images.dtype, images.device
     if key not in kept:
         kept[key] = kept[_KEY].to(images)
@@ -199,7 +199,7 @@ def _sparse(row: Array, column: Array, values: Array, shape: tuple[int, int]) ->
 
 @lru_cache(maxsize=16)
 def _complete(content: bytes, size: int) -> _Rows:
-    """All rows of W of a stamp without masked pixels."""
+    """Returns all rows of W for a stamp without masked pixels."""
     everything = np.ones((size, size), bool)
     return _Rows(_predictions(content), everything, np.arange(size**2))
 
@@ -207,19 +207,18 @@ def _complete(content: bytes, size: int) -> _Rows:
 class StampWhitening:
     r"""Whitening of one stamp: a sparse W with :math:`W^T W \approx P^{-1}`.
 
-    Rows of pixels that have no masked ones near are those of a stamp without any, which galaxies
-    share.
+    Rows of pixels without masked neighbours are those of an unmasked stamp, which galaxies share.
 
     Args:
-        lags: Correlation at distances (y, x), as `NoiseCorrelation.padded_lags`.
-        good: Unmasked pixels.
+        lags: Correlation at lags (y, x), as `NoiseCorrelation.padded_lags`.
+        good: True for unmasked pixels.
 
     Attributes:
-        whole: Rows of W were no pixel masked.
-        at: Pixels whose rows are others, with shape (M,).
-        special: Those rows; None if there are none.
-        good: Unmasked pixels.
-        complete: Whether that is all.
+        whole: Rows of W for an unmasked stamp.
+        at: Pixels whose rows differ, with shape (M,).
+        special: Rows of those pixels; None if there are none.
+        good: True for unmasked pixels.
+        complete: Whether all pixels are unmasked.
         log_det: Logarithm of the determinant of P.
     """
 
@@ -240,7 +239,7 @@ class StampWhitening:
         self.log_det = 2.0 * float(log_scale)
 
     def inverse_among(self, pixels: Int[Tensor, " e"]) -> Float[Tensor, "e e"]:
-        """Returns rows and columns of :math:`W^T W`, float64.
+        """Returns the given rows and columns of :math:`W^T W`, float64.
 
         Args:
             pixels: Flat indices of unmasked pixels, with shape (E,).
@@ -257,11 +256,11 @@ class StampWhitening:
 
 
 class Whitening:
-    """Whitening of the stamps of many galaxies, a row each.
+    """Whitening of the stamps of many galaxies, one row each.
 
     Args:
-        stamps: One entry per row, the same object where rows share correlation and mask; None where
-            pixels are independent.
+        stamps: One entry per row, the same object for rows with the same correlation and mask; None
+            for independent pixels.
     """
 
     def __init__(self, stamps: Sequence[StampWhitening | None]) -> None:
@@ -269,11 +268,11 @@ class Whitening:
 
     @classmethod
     def of(cls, lags: Float[Tensor, "b 17 17"], good: Bool[Tensor, "b n n"]) -> Whitening:
-        """Returns the whitening of noise.
+        """Builds the whitening of correlated noise.
 
         Args:
-            lags: Correlation at distances (y, x); 0 but in the middle where pixels are independent.
-            good: Unmasked pixels.
+            lags: Correlation at lags (y, x); 0 except at lag 0 for independent pixels.
+            good: True for unmasked pixels.
         """
         made: dict[tuple[bytes, bytes], StampWhitening | None] = {}
         rows = []
@@ -288,7 +287,7 @@ class Whitening:
         return len(self.stamps)
 
     def at(self, rows: Sequence[int]) -> Whitening:
-        """Returns some of the rows, in the order given; one may come more than once."""
+        """Returns the selected rows, in the given order; they may repeat."""
         return Whitening([self.stamps[i] for i in rows])
 
     @property
@@ -303,22 +302,22 @@ class Whitening:
         return torch.tensor(found, dtype=torch.float64)
 
     def __call__(self, images: Float[Tensor, "b *s n n"]) -> Float[Tensor, "b *s n n"]:
-        """Returns images in which the noise is independent, masked pixels 0.
+        """Returns whitened images, with masked pixels 0.
 
         Args:
-            images: A row of images for each stamp, 0 where masked. Over the noise's standard
-                deviation, their noise has the correlation P.
+            images: One or more images for each row, 0 where masked, divided by the standard
+                deviation of the noise, so that their noise has the correlation P.
         """
         white: Tensor = images if self.trivial else _Product.apply(images, self, False)
         return white
 
     def transposed(self, white: Float[Tensor, "b *s n n"]) -> Float[Tensor, "b *s n n"]:
-        """Returns the transposes of the whitenings times images, 0 where masked."""
+        """Returns images multiplied by the transposed whitening, 0 where masked."""
         images: Tensor = white if self.trivial else _Product.apply(white, self, True)
         return images
 
     def multiply(self, images: Tensor, transposed: bool) -> Tensor:
-        """Returns W, or its transpose, times images, of which autograd knows nothing."""
+        """Returns images multiplied by W or its transpose, without tracking gradients."""
         flat = images.reshape(len(self), -1, images.shape[-1] ** 2)
         multiply = _multiply_transposed if transposed else _multiply
         groups: dict[int, list[int]] = {}
@@ -337,7 +336,7 @@ class Whitening:
 
 
 class _Product(torch.autograd.Function):
-    """W times images: linear, so its derivative is the transpose."""
+    """W times images for autograd: linear, so its derivative is the transpose."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, whitening: Whitening, transposed: bool) -> Tensor:
@@ -373,7 +372,7 @@ def _multiply_transposed(stamps: list[StampWhitening], white: Float[Tensor, "b k
 
 
 def _without_masked(stamps: list[StampWhitening], images: Float[Tensor, "b k p"]) -> Tensor:
-    """Images with 0 for masked pixels, whatever they hold."""
+    """Returns images with masked pixels set to 0."""
     if all(stamp.complete for stamp in stamps):
         return images
     good = torch.stack([stamp.good.flatten() for stamp in stamps])[:, None].to(images.device)

@@ -1,1 +1,1 @@
-"""The renderer: Sérsic profiles and point sources under a PSF, in Fourier space."""
+"""Rendering of Sérsic profiles and point sources with a PSF, in Fourier space."""

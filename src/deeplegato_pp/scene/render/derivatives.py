@@ -1,9 +1,10 @@
-r"""Images of Sérsic galaxies together with their derivatives, taken in Fourier space.
+r"""Images of Sérsic galaxies with their derivatives, computed in Fourier space.
 
-A shift multiplies the spectrum by :math:`-2 \pi i k`; the radius, the axis ratio and the angle act
-through one number, the transform's argument, so that they share its slope
-:math:`dT_n / d\ln k`; the flux is a scale. A galaxy's image and six derivatives so cost what three
-images cost. The light of periodic copies is smooth: finite differences of it serve.
+A shift multiplies the spectrum by :math:`e^{-2 \pi i k \cdot x_0}`, so its derivative is a factor
+:math:`-2 \pi i k`. Radius, axis ratio and angle enter through the argument of the transform only
+and share its slope :math:`dT_n / d\ln k`; the flux is a scale factor. An image with its derivatives
+therefore costs as much as three images. The light of periodic copies is smooth and is
+differentiated by finite differences.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from deeplegato_pp.scene.render.renderer import (
 from deeplegato_pp.scene.render.wings import Galaxies, Plan, psf_moments, wings, wings_matter
 
 COLUMNS = 7
-"""Columns of the renderer, of each of which there is a derivative."""
+"""Columns of the renderer with respect to which derivatives are computed."""
 
 _STEP = 1e-4
-"""Step of the wings' finite differences, relative to radius and n. [and in px, degrees]"""
+"""Finite-difference step for the wings, relative for radius and n. [px, deg for the others]"""
 
 
 def render_with_derivatives(
@@ -53,22 +54,22 @@ def render_with_derivatives(
     Float[Tensor, "b 7 size size"],
     Float[Tensor, "b size size"] | None,
 ]:
-    """Returns images, and their derivatives with the renderer's seven columns.
+    """Renders images and their derivatives with respect to the renderer's seven columns.
 
     Args:
         galaxies: B galaxies: flux, radius, n, axis ratio, angle [deg], x and y.
-        psf: PSFs, each odd-sided.
-        psf_index: Which of them each galaxy has, with shape (B,).
+        psf: PSFs, odd-sided, with shape (P, Py, Px).
+        psf_index: Index of each galaxy's PSF, with shape (B,).
         size: Side of the stamp. [px]
         oversampling: PSF samples per pixel.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+        psf_includes_pixel: Whether the PSF includes the detector's pixel.
         negligible: As for :func:`~deeplegato_pp.scene.render.renderer.render_sersic`.
         bands: As for `render_sersic`.
-        by_width: Whether the images' derivatives with the logarithm of the PSF's width are wanted.
+        by_width: Whether to compute derivatives with respect to ln(PSF width) too.
 
     Returns:
-        Images (B, size, size), derivatives (B, 7, size, size) in the columns' order, and those with
-        the PSF's width (B, size, size), None if they are not wanted.
+        Images (B, size, size), derivatives (B, 7, size, size) in the columns' order, and
+        derivatives with respect to ln(PSF width) (B, size, size), or None if not requested.
     """
     radius = galaxies.radius
     bands = {} if bands is None else bands
@@ -100,7 +101,7 @@ def render_with_derivatives(
 def _periodic(
     galaxies: Galaxies, band: Band, size: int, pixel: bool
 ) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b 7 n n"], Float[Tensor, "b n n"] | None]:
-    """The inverse FFT's images and derivatives, copies and all; the last if the band has one."""
+    """Returns periodic images and derivatives; the last if the band has a width derivative."""
     flux, radius, n, q, angle, x, y = galaxies
     hankel = load_tables().hankel
     kx, ky = band.kx, band.ky[:, None]
@@ -117,12 +118,12 @@ def _periodic(
     cos, sin = t.cos(), t.sin()
     major, minor = kx * cos + ky * sin, ky * cos - kx * sin  # k along the axes
     scale = (radius**2)[:, None, None]
-    share = slope * scale / k2  # of the slope, by what it is with ln k^2 / 2
+    share = slope * scale / k2  # factor that multiplies the derivatives of ln k^2 / 2
     by_q = share * q[:, None, None] * minor**2
     by_angle = share * (1.0 - q[:, None, None] ** 2) * major * minor * (math.pi / 180.0)
 
     def image_of(real: Tensor) -> Tensor:
-        """The image whose spectrum is that of a point times something real."""
+        """Returns the image whose spectrum is that of a point source times a real factor."""
         parts = torch.view_as_real(spectrum) * real[..., None]
         return to_stamp(torch.view_as_complex(parts), band, size)
 
@@ -157,11 +158,11 @@ def _subtract_wings(
     negligible: float | Tensor,
     plan: Plan,
 ) -> None:
-    """Takes the copies' light off images and derivatives, in place."""
+    """Subtracts the light of periodic copies from images and derivatives, in place."""
     rows = wings_matter(galaxies, moments, size, length, negligible).nonzero()[:, 0]
     if not len(rows):
         return
-    # In float64, for the sake of the differences: the wings are few numbers.
+    # In float64, because differences lose precision; the wings have few values.
     part = Galaxies(*(c[rows].double() for c in galaxies))
     seen = moments[rows].double()
 
@@ -178,7 +179,7 @@ def _subtract_wings(
 def _difference(
     light: Callable[[Galaxies], Tensor], galaxies: Galaxies, here: Tensor, number: int
 ) -> Tensor:
-    """The wings' derivative with one column, by a forward difference."""
+    """Returns the derivative of the wings with respect to one column, by a forward difference."""
     column = galaxies[number]
     step = _STEP * (column if number in (1, 2) else torch.ones_like(column))
     if number == 3:

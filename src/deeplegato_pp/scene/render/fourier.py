@@ -1,9 +1,9 @@
-"""The Fourier side of rendering: a PSF's band, and the way from a spectrum to pixels.
+"""Fourier transforms of PSFs, and conversion of spectra to pixels.
 
-Where a PSF's transform has died away there is nothing to evaluate: only the rectangle of
-frequencies that it reaches, its band, is worked on. Sampling at the pixels folds what lies beyond
-the pixels' own frequencies back; along columns that is done before the inverse FFT, which then is
-as long as the pixels ask for, whatever the PSF's sampling.
+Only frequencies at which a PSF's transform is not negligible are evaluated: this rectangle is the
+PSF's band. Sampling at the pixels aliases frequencies beyond Nyquist; along columns, they are
+folded before the inverse FFT, whose length then depends on the number of pixels only, whatever the
+PSF's sampling.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 BAND_FLOOR = {torch.float32: 3e-7, torch.float64: 1e-8}
-"""Transform over its value at k = 0 below which it counts as zero.
+"""Transform relative to its value at k = 0 below which it is set to zero.
 
-It sums to less than this part of the flux in any pixel; in float32 the transform's own rounding is
-as large.
+The neglected sum is below this fraction of the flux in any pixel; in float32, the rounding error of
+the transform is as large.
 """
 
 
 _RINGS = 16
-"""Square rings of frequencies that a band is told to end between."""
+"""Number of square rings of frequencies at which a band can be truncated."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """A PSF's half-plane transform on the frequencies that it reaches.
+    """A PSF's transform on half of the frequency plane, where it is not negligible.
 
     Attributes:
         transfer: Transform, rows from -r to r, with shape (*, 2r+1, c+1) or, where every row is
@@ -38,12 +38,12 @@ class Band:
         kx: Frequencies of the columns. [cycles per px]
         first: Index of the first row, -r.
         length: Samples per period after folding, L.
-        oversampling: Samples per pixel before, s.
-        ring_edges: Where the band's square rings begin, and where the last one ends, with shape
-            (Q + 1,). [rows or columns from the middle]
-        ring_sums: Sums of the transform's size over each ring, both half-planes, with shape (*, Q).
-        width: Transform differentiated with the logarithm of the PSF's width, in the transform's
-            shape; None: not asked for.
+        oversampling: Samples per pixel before folding, s.
+        ring_edges: Inner edges of the band's square rings, and the outer edge of the last one, with
+            shape (Q + 1,). [rows or columns from the middle]
+        ring_sums: Sums of |transform| over each ring, both half-planes, with shape (*, Q).
+        width: Derivative of the transform with respect to ln(PSF width), in the transform's shape;
+            None if not requested.
     """
 
     transfer: Complex[Tensor, "*b r c"]
@@ -57,7 +57,7 @@ class Band:
     width: Complex[Tensor, "*b r c"] | None = None
 
     def at(self, rows: Int[Tensor, " n"] | slice) -> Band:
-        """Returns the bands of some of the PSFs."""
+        """Returns the bands of the selected PSFs."""
         return replace(
             self,
             transfer=self.transfer[rows],
@@ -66,13 +66,12 @@ class Band:
         )
 
     def within(self, reach: int) -> Band:
-        """Returns the band without what lies beyond a row and column.
+        """Returns the band truncated beyond a given row and column.
 
-        Within the pixels' own frequencies nothing is left to fold, and samples between the pixels
-        are not needed.
+        Below Nyquist nothing needs folding, and samples between pixels are not needed.
 
         Args:
-            reach: Last row and column to keep, either way from the middle.
+            reach: Last row and column to keep, on either side of the middle.
         """
         if reach >= max(-self.first, len(self.kx) - 1):
             return self
@@ -93,7 +92,7 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
     """Transforms PSFs whose centre sits on sample (0, 0) of the period.
 
     Args:
-        psf: One PSF or one per galaxy; the band is what the widest-reaching one asks for.
+        psf: One PSF or one per galaxy; the band covers the one with the highest frequencies.
         length: Pixels per period, even.
         oversampling: PSF samples per pixel.
     """
@@ -104,14 +103,14 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
     size = full.detach().abs()
     reached = size > BAND_FLOOR.get(psf.dtype, 0.0) * size[..., :1, :1]
     index = torch.fft.fftfreq(fine, 1.0 / fine, device=psf.device).round().long()
-    rows = torch.where(reached.any(-1), index.abs(), 0).amax(-1)  # of each PSF
+    rows = torch.where(reached.any(-1), index.abs(), 0).amax(-1)  # last row of each PSF
     width = torch.arange(full.shape[-1], device=psf.device)
     columns = torch.where(reached.any(-2), width, 0).amax(-1)
     r, c = int(rows.max()), int(columns.max())
     first, last = max(-r, -(fine // 2)), min(r, fine // 2 - 1)
     order = torch.arange(first, last + 1, device=psf.device)
     transfer = full[..., order % fine, : c + 1]
-    if psf.dim() == 3:  # a PSF's image is to be the same in any company
+    if psf.dim() == 3:  # a PSF's image must not depend on the other PSFs
         within = order.abs()[:, None] <= rows[:, None, None]
         transfer = transfer * (within & (width[: c + 1] <= columns[:, None, None]))
     edges, sums = _rings(transfer.detach(), order)
@@ -128,15 +127,15 @@ def psf_band(psf: Float[Tensor, "*b py px"], length: int, oversampling: int) -> 
 
 
 def with_width(band: Band, psf: Float[Tensor, "*b py px"]) -> Band:
-    r"""Returns a band together with its derivative with the logarithm of the PSF's width.
+    r"""Returns a band with its derivative with respect to the logarithm of the PSF's width.
 
-    A PSF of s times the width, :math:`p(x/s)/s^2`, has the transform :math:`P(s k)`, whose
+    A PSF scaled to s times its width, :math:`p(x/s)/s^2`, has the transform :math:`P(s k)`, whose
     derivative with ln s is :math:`k \cdot \nabla P(k)`: the transform of
     :math:`-\nabla \cdot (x\, p)`.
 
     Args:
-        band: From :func:`psf_band`.
-        psf: The PSFs that it is of.
+        band: Band from :func:`psf_band`.
+        psf: The PSFs of that band.
     """
     fine = band.length * band.oversampling
     py, px = psf.shape[-2:]
@@ -152,13 +151,13 @@ def with_width(band: Band, psf: Float[Tensor, "*b py px"]) -> Band:
 
 
 def _rings(transfer: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges of square rings about the middle of a band, and the sums of sizes in each."""
+    """Returns edges of square rings about the middle of a band, and sums of |transform| in each."""
     last = max(int(order.abs().max()), transfer.shape[-1] - 1)
     width = max(1, -(-(last + 1) // _RINGS))
     edges = torch.arange(0, last + width, width, device=transfer.device)
     edges[-1] = last + 1
     size = transfer.abs()
-    size[..., 1:] *= 2.0  # the other half-plane's
+    size[..., 1:] *= 2.0  # the other half-plane
     columns = size.cumsum(-1)
     within = []
     for edge in edges[1:].tolist():
@@ -169,22 +168,22 @@ def _rings(transfer: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_stamp(spectrum: Complex[Tensor, "b r c"], band: Band, size: int) -> Tensor:
-    """Returns the pixels 0 to size - 1 of the periodic image with this spectrum, (B, size, size).
+    """Returns pixels 0 to size - 1 of the periodic image of a spectrum, (B, size, size).
 
     Args:
-        spectrum: On the band's frequencies, normalised so that its value at 0 is the flux.
-        band: The frequencies.
+        spectrum: Spectrum on the band's frequencies; its value at 0 is the flux.
+        band: Band that defines the frequencies.
         size: Side of the stamp. [px]
     """
     rows = _fold_rows(spectrum, band.first, band.length)
-    # Only the stamp's rows go on to the second half of the transform.
+    # The second half of the transform needs the stamp's rows only.
     stamp = torch.fft.ifft(rows, dim=-2)[:, :size]
     s = band.oversampling
     return s * torch.fft.irfft(stamp, n=band.length * s, dim=-1)[..., : size * s : s]
 
 
 def _fold_rows(spectrum: Tensor, first: int, length: int) -> Tensor:
-    """Adds rows `first`, `first + 1`, ... up modulo the length, with shape (B, L, C)."""
+    """Adds up rows `first`, `first + 1`, ... modulo the length, with shape (B, L, C)."""
     batch, count, columns = spectrum.shape
     folded = spectrum.new_zeros(batch, length, columns)
     start = 0
@@ -197,13 +196,13 @@ def _fold_rows(spectrum: Tensor, first: int, length: int) -> Tensor:
 
 
 def shift_phases(band: Band, x: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the factors that put galaxies at (x, y) [px]: columns (B, C), and rows (B, R).
+    """Returns the phase factors of shifts to (x, y): for columns (B, C) and for rows (B, R).
 
     Args:
-        band: The frequencies.
+        band: Band that defines the frequencies.
         x: Columns, with shape (B,). [px]
         y: Rows, with shape (B,). [px]
-        scale: What the rows' factor is multiplied by, with shape (B,).
+        scale: Factor included in the rows' phases, with shape (B,).
     """
     one = torch.ones_like(x)[:, None]
     columns = torch.polar(one.expand(-1, len(band.kx)), -2 * math.pi * band.kx * x[:, None])

@@ -1,8 +1,7 @@
-"""Tables of the unit Sérsic profile: its Hankel transform, the light beyond a radius, and b_n.
+"""Tables of the unit Sérsic profile: Hankel transform, light beyond a radius, and b_n.
 
-The numbers are computed once, in float64, by
-``python -m deeplegato_pp.scene.render.hankel_tables`` and ship with the package, so
-that rendering needs neither SciPy nor a start-up computation.
+The tables are computed in float64 by ``python -m deeplegato_pp.scene.render.hankel_tables`` and
+shipped with the package, so that rendering needs neither SciPy nor a computation at start-up.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor
 _FILE = Path(__file__).with_name("sersic_tables.npz")
 
 N_MIN, N_MAX = 0.25, 10.0
-"""Range of n in the tables; wider than any prior, so that cubics never run off their end."""
+"""Range of n in the tables; wider than any prior, so that interpolation stays inside."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class LogTable:
     """A function f(n, x), piecewise cubic in ln x and locally cubic in ln n.
 
     Attributes:
-        start: Smallest ln x; below it f takes the value there.
+        start: Smallest ln x; f is constant below it.
         step: Width of an interval in ln x.
         n_start: Smallest ln n.
         n_step: Spacing of the rows in ln n.
@@ -42,12 +41,12 @@ class LogTable:
     coefficients: Float[Tensor, "n k 4"]
 
     def rows(self, sersic_index: Float[Tensor, " b"]) -> Float[Tensor, "b k 4"]:
-        """Returns the polynomials at each galaxy's own n (Lagrange cubic in ln n)."""
+        """Returns the polynomials at each galaxy's n (cubic Lagrange interpolation in ln n)."""
         near, t = self._near(sersic_index)
         return torch.einsum("bj,bjkc->bkc", _lagrange(t), near).to(sersic_index.dtype)
 
     def _near(self, sersic_index: Tensor) -> tuple[Tensor, Tensor]:
-        """The four rows about each n, (B, 4, K, 4), and where between the middle ones it lies."""
+        """Returns the four rows nearest to each n, (B, 4, K, 4), and n's position between them."""
         table = _on(self.coefficients, sersic_index.device)
         position = (sersic_index.double().log() - self.n_start) / self.n_step
         first = position.detach().floor().long().clamp(1, table.shape[0] - 3) - 1
@@ -57,7 +56,7 @@ class LogTable:
     def evaluate(
         self, rows: Float[Tensor, "b k 4"], log_x: Float[Tensor, "b *p"]
     ) -> Float[Tensor, "b *p"]:
-        """Returns f at ln x, one row per galaxy; beyond the last interval its end value."""
+        """Returns f at ln x, one row per galaxy; f is constant beyond the last interval."""
         flat, t = self._interval(rows.shape[1], log_x)
         c0, c1, c2, c3 = _gather(rows, flat, t)
         return torch.addcmul(c0, torch.addcmul(c1, torch.addcmul(c2, c3, t), t), t)
@@ -79,7 +78,7 @@ class LogTable:
         return value, torch.where(log_x > self.start, slope, 0.0), by_n
 
     def _interval(self, intervals: int, log_x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where in a galaxy's rows the intervals of ln x stand, flat, and the fractions of them."""
+        """Returns flat indices of the intervals that contain ln x, and fractions within them."""
         position = ((log_x - self.start) / self.step).clamp(0.0, intervals * (1.0 - 1e-6))
         index = position.detach().floor()
         offset = torch.arange(len(log_x), device=log_x.device).view(
@@ -90,14 +89,14 @@ class LogTable:
 
 
 def _gather(rows: Float[Tensor, "b k 4"], flat: Tensor, like: Tensor) -> list[Tensor]:
-    """The polynomials' four coefficients at places, each of the shape of `like`."""
-    # Four gathers of one number each are several times as fast as one of four.
+    """Returns the four polynomial coefficients at flat indices, each in the shape of `like`."""
+    # Four gathers of one number are several times faster than one gather of four.
     parts = rows.reshape(-1, 4).T.contiguous().unbind(0)
     return [part.index_select(0, flat).view_as(like) for part in parts]
 
 
 def _lagrange(t: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
-    """Weights of the values at -1, 0, 1 and 2 in the cubic through them."""
+    """Returns the weights at -1, 0, 1 and 2 of cubic Lagrange interpolation."""
     return torch.stack(
         [
             -t * (t - 1) * (t - 2) / 6,
@@ -110,7 +109,7 @@ def _lagrange(t: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
 
 
 def _lagrange_slopes(t: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
-    """Derivatives of :func:`_lagrange`."""
+    """Returns the derivatives of :func:`_lagrange`."""
     t2 = t**2
     return torch.stack(
         [
@@ -125,14 +124,14 @@ def _lagrange_slopes(t: Float[Tensor, " b"]) -> Float[Tensor, "b 4"]:
 
 @dataclass(frozen=True)
 class SersicTables:
-    """Everything tabulated about the unit profile (flux 1, R_e = 1).
+    """Tabulated functions of the unit profile (flux 1, R_e = 1).
 
     Attributes:
         hankel: T_n(k), the profile's Fourier transform; k in cycles per R_e.
         outside: Fraction of the light beyond x R_e.
         bn_series: Chebyshev coefficients of b_n - 2n + 1/3 in 1/n.
-        n_min: Smallest n served.
-        n_max: Largest n served.
+        n_min: Smallest tabulated n.
+        n_max: Largest tabulated n.
     """
 
     hankel: LogTable
@@ -144,7 +143,7 @@ class SersicTables:
 
 @cache
 def load_tables() -> SersicTables:
-    """Reads the shipped tables (once; about 10 ms)."""
+    """Reads the shipped tables (cached; about 10 ms)."""
     with np.load(_FILE) as f:
         n_start, n_step = (float(x) for x in f["n_grid"])
         hankel, outside = (
@@ -167,7 +166,7 @@ def _on(table: Tensor, device: torch.device) -> Tensor:
 
 
 def _hermite(value: np.ndarray, slope: np.ndarray, step: float) -> Tensor:
-    """Turns values and slopes at the knots into one cubic per interval."""
+    """Converts values and slopes at the knots to one cubic per interval."""
     f0, f1 = value[:, :-1], value[:, 1:]
     d0, d1 = slope[:, :-1] * step, slope[:, 1:] * step
     c = np.stack([f0, d0, 3 * (f1 - f0) - 2 * d0 - d1, 2 * (f0 - f1) + d0 + d1], -1)
@@ -178,7 +177,7 @@ def build_tables() -> dict[str, np.ndarray]:
     r"""Computes the tables with FFTLog and the incomplete gamma function.
 
     :math:`T_n(k) = 2\pi \int I(r) J_0(2 \pi k r) r\,dr` over 16 decades of r at 450 points a
-    decade; the cubic through values and slopes every 0.05 in ln k is good to 1e-6 of T_n.
+    decade; the cubics through values and slopes every 0.05 in ln k are accurate to 1e-6 of T_n.
 
     Returns:
         Arrays by name, as `load_tables` reads them.
@@ -191,7 +190,7 @@ def build_tables() -> dict[str, np.ndarray]:
     from scipy.special import gammaincc, gammaincinv, gammaln
 
     n_step = 0.03
-    # One row beyond either end, so that the four neighbours of any n are there.
+    # One extra row at either end, so that every n has four neighbours.
     rows = math.ceil(math.log(N_MAX / N_MIN) / n_step) + 3
     log_n = math.log(N_MIN) - n_step + n_step * np.arange(rows)
     n = np.exp(log_n)

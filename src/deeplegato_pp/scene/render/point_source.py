@@ -1,8 +1,7 @@
-"""Images of point sources: the effective PSF, shifted exactly by the Fourier theorem.
+"""Images of point sources: the effective PSF, shifted exactly in Fourier space.
 
-The same image as :func:`~deeplegato_pp.scene.render.renderer.render_sersic` draws for a radius
-that goes to zero, without the profile's transform and the periodic copies' wings, which a point
-does not have.
+The result equals that of :func:`~deeplegato_pp.scene.render.renderer.render_sersic` in the limit of
+zero radius, but needs neither the profile's transform nor the wings of periodic copies.
 """
 
 from __future__ import annotations
@@ -29,21 +28,20 @@ def render_points(
     chunk_pixels: int = 2**20,
     by_width: bool = False,
 ) -> Float[Tensor, "b size size"]:
-    """Renders point sources on square stamps; dtype and device follow `flux`.
+    """Renders point sources on square stamps; dtype and device are those of `flux`.
 
     Args:
         flux: Total flux, with shape (B,).
         x: Column from the stamp's centre, with shape (B,). [px]
         y: Row from the stamp's centre, with shape (B,). [px]
-        psf: PSF with both sides odd, shared by all, or with `psf_index` several; used as given.
+        psf: PSF with odd sides, shared by all sources; several with `psf_index`. Used as given.
         size: Side of the stamp. [px]
         oversampling: PSF samples per pixel.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF; if not, its box is
-            convolved in.
-        psf_index: Which of the PSFs each source has, with shape (B,).
+        psf_includes_pixel: Whether the PSF includes the detector's pixel; if not, it is convolved.
+        psf_index: Index of each source's PSF, with shape (B,).
         bands: As for :func:`~deeplegato_pp.scene.render.renderer.render_sersic`.
-        chunk_pixels: Pixels of the period worked on at a time.
-        by_width: Render the images' derivatives with the logarithm of the PSF's width instead.
+        chunk_pixels: Pixels of the period processed at a time.
+        by_width: Render the derivatives with respect to ln(PSF width) instead.
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]

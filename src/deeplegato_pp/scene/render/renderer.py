@@ -1,14 +1,13 @@
-r"""Noiseless images of PSF-convolved Sérsic galaxies, exact in Fourier space.
+r"""Noiseless images of PSF-convolved Sérsic galaxies, computed in Fourier space.
 
-A pixel's value is the convolved surface brightness at its centre (the PSF is the effective one,
-so the pixel is in it). In Fourier space an elliptical Sérsic profile is its Hankel transform,
+A pixel's value is the convolved surface brightness at its centre (the PSF is the effective PSF,
+which includes the pixel). In Fourier space an elliptical Sérsic profile is its Hankel transform,
 
 .. math:: G(k) = F\, T_n(R_e \sqrt{u^2 + q^2 v^2})\, \mathrm{PSF}(k)\, e^{-2 \pi i k \cdot x_0},
 
-with (u, v) = k along the major and minor axis. The inverse FFT on L pixels shows the galaxy's
-periodic copies too; their wings are subtracted (`scene.render.wings`). How large L must be, and
-how finely the wings must be sampled, depends on the galaxy: `choose_plans` spends only where it is
-needed.
+with (u, v) = k along the major and minor axis. The inverse FFT on L pixels contains periodic copies
+of the galaxy; their wings are subtracted (`scene.render.wings`). The required L and the number of
+nodes for the wings depend on the galaxy: `choose_plans` selects the cheapest sufficient plan.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from deeplegato_pp.scene.render.sersic_profile import check_sersic_index
 from deeplegato_pp.scene.render.wings import Galaxies, Plan, psf_moments, wings, wings_matter
 
 _CHUNK_PIXELS = 2**19
-"""Fourier pixels worked on at a time on a CPU: a few MB an array, so that they stay in cache."""
+"""Number of Fourier pixels processed at a time on a CPU: arrays of a few MB fit in the cache."""
 
 
 _STEPS = 4
-"""Rings of frequencies between which is chosen where galaxies differ: fewer, larger calls."""
+"""Number of rings of frequencies between truncations, where galaxies differ."""
 
 Bands = dict[int, Band]
-"""A PSF's transforms by the length of the period."""
+"""Transforms of a PSF by the length of the period."""
 
 FARTHEST = 0.61
-"""Largest offset of a galaxy from the stamp's centre, over the stamp's side: farther out, its
-periodic copy would come too near to the opposite edge."""
+"""Largest offset of a galaxy from the stamp's centre, in units of the stamp's side; beyond it, the
+periodic copy would come too close to the opposite edge."""
 
 COMPACT = Plan(1.25, 17, 2)
 EXTENDED = Plan(1.5, 17, 2)
@@ -51,13 +50,13 @@ PLANS = (COMPACT, EXTENDED, WIDE, HUGE)
 
 
 def choose_plans(radius: Tensor, axis_ratio: Tensor, size: int) -> Tensor:
-    """Returns, per galaxy, the index of the cheapest plan in :data:`PLANS` that is good enough.
+    """Returns, per galaxy, the index of the cheapest sufficient plan in :data:`PLANS`.
 
-    Thin discs are the hard ones: along their major axis a copy throws a narrow ray across the
-    stamp, whose width goes with q R_e. On a 128 px stamp the limits keep the error below 1e-5 of
-    the peak pixel for R_e up to 40 px, q from 0.1 and n up to 8 (on a 64 px stamp, where the PSF
-    is twice as wide for its size, below 8e-5); `benchmarks/render_accuracy.py` shows the error by
-    class.
+    Thin discs are the hardest case: along its major axis, a copy adds a narrow ray across the
+    stamp, whose width scales with q R_e. On a 128 px stamp the limits keep the error below 1e-5 of
+    the peak pixel for R_e up to 40 px, q from 0.1 and n up to 8 (below 8e-5 on a 64 px stamp, for
+    which the PSF is relatively twice as wide); `benchmarks/render_accuracy.py` measures the error
+    by class.
 
     Args:
         radius: Major-axis half-light radius, with shape (B,). [px]
@@ -92,9 +91,9 @@ def render_sersic(
     bands: Bands | None = None,
     by_width: bool = False,
 ) -> Float[Tensor, "b size size"]:
-    """Renders galaxies on square stamps.
+    """Renders Sérsic galaxies on square stamps.
 
-    Dtype and device follow the parameters. Differentiable in all of them, n included.
+    Dtype and device are those of the parameters. Differentiable in all parameters, including n.
 
     Args:
         flux: Total flux, with shape (B,).
@@ -105,21 +104,21 @@ def render_sersic(
         x: Column of the centre from the stamp's centre, with shape (B,). [px]
         y: Row of the centre from the stamp's centre, with shape (B,). [px]
         psf: One PSF (Py, Px), one per galaxy (B, Py, Px), or a few that galaxies share (see
-            `psf_index`), odd-sided, used as given.
+            `psf_index`), odd-sided; used as given.
         size: Side of the stamp. [px]
         oversampling: PSF samples per pixel.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF already; if not, a box of
-            one pixel is convolved in.
-        psf_index: Which of the PSFs each galaxy has, with shape (B,); its own if None. PSFs that
-            are shared are transformed once.
-        plan: Render every galaxy by this plan instead of by its own class.
-        negligible: Light that may be wrong in a pixel, a number or one per galaxy: that of
-            periodic copies need not be subtracted (below 1e-6 of the peak pixel it never is), and
-            frequencies that add no more than this are left out. [flux per pixel]
-        bands: An empty dictionary at first, to be given again with these PSFs, oversampling and
-            dtype: their transforms are then computed once. For PSFs that galaxies share.
-        by_width: Render the images' derivatives with the logarithm of the PSF's width instead.
-            Those of the periodic copies, which are smooth, are left in.
+        psf_includes_pixel: Whether the PSF includes the detector's pixel; if not, a box of one
+            pixel is convolved.
+        psf_index: Index of each galaxy's PSF, with shape (B,); one PSF per galaxy if None. Shared
+            PSFs are transformed once.
+        plan: Render every galaxy with this plan instead of choosing one per galaxy.
+        negligible: Allowed error per pixel, one number or one per galaxy: fainter light of periodic
+            copies is not subtracted (below 1e-6 of the peak pixel it never is), and frequencies
+            that add less are neglected. [flux per pixel]
+        bands: Cache for the transforms of shared PSFs: pass an empty dictionary, and pass it again
+            with the same PSFs, oversampling and dtype.
+        by_width: Render the derivatives with respect to ln(PSF width) instead. Those of the
+            periodic copies, which are smooth, are not subtracted.
 
     Returns:
         Images, with shape (B, size, size). [flux per pixel]
@@ -154,12 +153,12 @@ def render_sersic(
 
 
 def rows_of(value: float | Tensor, rows: Tensor | slice) -> float | Tensor:
-    """Returns a number as it is, and of one number per galaxy those of some rows."""
+    """Returns a number unchanged, and the selected rows of a tensor with one value per galaxy."""
     return value[rows] if isinstance(value, Tensor) else value
 
 
 def _used(psf: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the PSFs that are used, and the index among those."""
+    """Returns the PSFs in use, and indices into them."""
     used, inverse = index.unique(return_inverse=True)
     return psf[used], inverse
 
@@ -204,7 +203,7 @@ def _render_plan(
     by_width: bool,
     plan: Plan,
 ) -> Tensor:
-    """Renders galaxies of one plan, a cache-sized number at a time."""
+    """Renders galaxies with one plan, in parts that fit in the cache."""
     length = period_length(size, psf.shape[-2:], s, plan)
     if bands is None:
         bands = {}
@@ -231,14 +230,14 @@ def _render_plan(
 
 
 def band_of(bands: Bands, psf: Tensor, length: int, s: int, by_width: bool = False) -> Band:
-    """Returns PSFs' transforms, with their derivatives with the PSF's width if these are wanted.
+    """Returns PSF transforms, with derivatives with respect to the PSF's width if requested.
 
     Args:
-        bands: Those known so far; what is not is added.
+        bands: Cache of transforms; new ones are added.
         psf: The PSFs.
         length: Pixels per period.
         s: PSF samples per pixel.
-        by_width: Whether the derivatives are wanted.
+        by_width: Whether to include the derivatives.
     """
     if length not in bands:
         bands[length] = psf_band(psf, length, s)
@@ -250,15 +249,15 @@ def band_of(bands: Bands, psf: Tensor, length: int, s: int, by_width: bool = Fal
 def by_reach(
     galaxies: Galaxies, band: Band, index: Tensor | None, negligible: float | Tensor
 ) -> Iterator[tuple[Tensor, Band]]:
-    """Yields rows of galaxies together with as much of the band as they need.
+    """Yields rows of galaxies with the part of the band that they need.
 
-    Each galaxy's own reach decides, so that its image is the same in any company.
+    Each galaxy is truncated individually, so that its image does not depend on the others.
 
     Args:
         galaxies: B galaxies.
-        band: Of the PSFs.
-        index: PSF of each galaxy; None if there is but one.
-        negligible: Light that may be missing in a pixel; 0: the whole band is needed.
+        band: Band of the PSFs.
+        index: Index of each galaxy's PSF; None if there is one PSF.
+        negligible: Light that may be neglected in a pixel; 0 keeps the whole band.
     """
     everything = torch.arange(len(galaxies.flux), device=galaxies.flux.device)
     if not isinstance(negligible, Tensor) and negligible == 0.0:
@@ -279,7 +278,7 @@ def _without_wings(
     negligible: float | Tensor,
     plan: Plan,
 ) -> Tensor:
-    """Subtracts the copies' light from the images of those galaxies where there is any."""
+    """Subtracts the light of periodic copies from those images in which it matters."""
     matters = wings_matter(galaxies, moments, size, length, negligible)
     if bool(matters.all()):
         return image - wings(galaxies, moments, size, length, plan)
@@ -305,14 +304,14 @@ def _fast_length(minimum: int) -> int:
 
 
 def period_length(size: int, psf_shape: tuple[int, ...], oversampling: int, plan: Plan) -> int:
-    """Returns the side L of the periodic square: the plan's, or what the PSF's reach asks for."""
+    """Returns the side L of the periodic square, from the plan or from the size of the PSF."""
     reach = math.ceil(max(psf_shape) / (2 * oversampling))
     shortest = max(size + 24, size // 2 + reach + 16, 2 * reach)
     return _fast_length(max(math.ceil(plan.period * size), shortest))
 
 
 def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> Tensor:
-    """Inverse FFT of the model, or of its derivative with the PSF's width if the band has one."""
+    """Returns the inverse FFT of the model, or of its PSF-width derivative if the band has one."""
     flux, radius, n, q, angle, x, y = galaxies
     hankel = load_tables().hankel
     kx, ky = band.kx, band.ky[:, None]
@@ -322,17 +321,17 @@ def _periodic_image(galaxies: Galaxies, band: Band, size: int, pixel: bool) -> T
     profile = hankel.evaluate(hankel.rows(n), 0.5 * k2.clamp_min(tiny).log())
     if not pixel:
         profile = profile * torch.sinc(kx) * torch.sinc(ky)
-    # Stamp pixel i sits at sample i of the period; the galaxy at (size - 1)/2 + offset.
+    # Stamp pixel i is sample i of the period; the galaxy's centre is at (size - 1)/2 + offset.
     middle = (size - 1) / 2
     columns, rows = shift_phases(band, middle + x, middle + y, flux)
-    # Real times complex is three times as fast as a product of two reals.
+    # A real times a complex array is three times faster than two real products.
     transfer = band.transfer if band.width is None else band.width
     spectrum = torch.view_as_complex(torch.view_as_real(transfer) * profile[..., None])
     return to_stamp(spectrum * columns[:, None, :] * rows[:, :, None], band, size)
 
 
 def transform_form(radius: Tensor, q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Quadratic form of (R_e |k|)^2, with the minor axis shortened by q."""
+    """Returns the quadratic form of (R_e |k|)^2, with the minor axis shortened by q."""
     t = torch.deg2rad(angle + 90.0)
     cos, sin = t.cos(), t.sin()
     major, minor = radius**2, (radius * q) ** 2

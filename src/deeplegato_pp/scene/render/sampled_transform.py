@@ -1,9 +1,9 @@
-r"""Images compared without rendering them: their Fourier transforms at a few hundred frequencies.
+r"""Comparison of images through their Fourier transforms at a few hundred frequencies.
 
-An image is a linear function of the galaxy's transform, and the transform is known in closed form.
-So whichever sum of images makes another one, the same sum of transforms makes its transform; and by
-Parseval's theorem the distance of two images is that of their transforms, an integral over the
-frequencies that a few hundred of them, spaced evenly in angle and :math:`\ln k`, tell well.
+An image is a linear function of the galaxy's transform, which is known in closed form. A linear
+combination of images that reproduces another image therefore also reproduces its transform. By
+Parseval's theorem the distance of two images is that of their transforms, an integral that a few
+hundred frequencies, evenly spaced in angle and :math:`\ln k`, approximate well.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from deeplegato_pp.scene.render.hankel_tables import load_tables
 from deeplegato_pp.scene.render.renderer import transform_form
 
 RADII, ANGLES = 24, 14
-"""Frequencies by their size, and by their direction in half of the plane."""
+"""Number of frequencies in |k|, and of directions in a half-plane."""
 
 _LOWEST = 0.005
-"""Lowest frequency other than zero, [cycles per R_e]; wings of high n reach far."""
+"""Lowest non-zero frequency. High n has extended wings. [cycles per R_e]"""
 
 _LOWEST_SEEN = 0.25
-"""Frequency below which there is nothing to see. [cycles per stamp]"""
+"""Frequency below which images are not distinguished. [cycles per stamp]"""
 
 _PSF_FLOOR = 1e-3
-"""Transfer of the PSF where the highest frequencies lie."""
+"""Transfer function of the PSF at the highest frequencies."""
 
 
 @dataclass(frozen=True)
 class SampledTransform:
-    """Frequencies at which transforms of galaxies under one PSF are taken.
+    """Frequencies at which transforms of galaxies with one PSF are evaluated.
 
     Attributes:
-        kx: With shape (J,). [cycles per px]
-        ky: With shape (J,). [cycles per px]
-        weights: What transforms there are multiplied by, with shape (J,): the PSF's transfer, and
-            the root of the frequencies' share of the plane.
-        centre: What positions are counted from, with shape (2,). [px]
+        kx: Frequencies along x, with shape (J,). [cycles per px]
+        ky: Frequencies along y, with shape (J,). [cycles per px]
+        weights: Factors of the transforms, with shape (J,): the PSF's transfer function times the
+            square root of each frequency's area of the plane.
+        centre: Origin of positions, with shape (2,). [px]
     """
 
     kx: Float[Tensor, " j"]
@@ -57,13 +57,13 @@ class SampledTransform:
         psf_includes_pixel: bool,
         size: int,
     ) -> SampledTransform:
-        """Returns the frequencies that serve galaxies like a given one.
+        """Chooses frequencies suitable for galaxies similar to a given one.
 
         Args:
-            columns: Its profiles, by the renderer's columns.
-            psf: Their PSF.
+            columns: The renderer's columns of its profiles.
+            psf: PSF.
             oversampling: PSF samples per pixel.
-            psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+            psf_includes_pixel: Whether the PSF includes the detector's pixel.
             size: Side of the stamp. [px]
         """
         transfer = _Transfer(psf.double(), oversampling, psf_includes_pixel)
@@ -71,10 +71,10 @@ class SampledTransform:
         highest = max(transfer.reach(), 4.0 * lowest)
         log_k = torch.linspace(math.log(lowest), math.log(highest), RADII, dtype=torch.float64)
         angle = (torch.arange(ANGLES, dtype=torch.float64) + 0.5) * (math.pi / ANGLES)
-        # Every second circle is turned by half of a step.
+        # Every second circle is rotated by half a step.
         turned = angle + (torch.arange(RADII) % 2)[:, None] * (0.5 * math.pi / ANGLES)
         k = log_k.exp()[:, None].expand_as(turned)
-        area = 2.0 * k**2 * (log_k[1] - log_k[0]) * (math.pi / ANGLES)  # of both half-planes
+        area = 2.0 * k**2 * (log_k[1] - log_k[0]) * (math.pi / ANGLES)  # both half-planes
         zero = torch.zeros(1, dtype=torch.float64)
         kx = torch.cat([zero, (k * turned.cos()).flatten()])
         ky = torch.cat([zero, (k * turned.sin()).flatten()])
@@ -83,9 +83,9 @@ class SampledTransform:
         return cls(kx, ky, area.sqrt() * transfer(kx, ky), brightest[5:7].cpu().double())
 
     def __call__(self, columns: Float[Tensor, "c 7 s"]) -> Float[Tensor, "s j2"]:
-        """Returns the transforms of sums of profiles, cosines' parts first, with shape (S, 2 J).
+        """Returns transforms of sums of profiles, with shape (S, 2 J); real parts come first.
 
-        Squared distances are those of the images, summed over pixels.
+        Squared distances equal those of the images, summed over pixels.
 
         Args:
             columns: The renderer's columns of every profile.
@@ -106,7 +106,7 @@ class SampledTransform:
 
 @dataclass(frozen=True)
 class _Transfer:
-    """The size of a PSF's transform, at any frequency."""
+    """Absolute value of a PSF's transform at any frequency."""
 
     psf: Tensor
     oversampling: int
@@ -123,7 +123,7 @@ class _Transfer:
         return size if self.includes_pixel else size * (torch.sinc(kx) * torch.sinc(ky)).abs()
 
     def reach(self) -> float:
-        """The highest frequency along the axes that is worth looking at. [cycles per px]"""
+        """Highest relevant frequency along the axes. [cycles per px]"""
         k = torch.linspace(0.0, 0.5 * self.oversampling, 65, dtype=torch.float64)
         zero = torch.zeros_like(k)
         seen = torch.maximum(self(k, zero), self(zero, k))

@@ -20,10 +20,10 @@ from deeplegato_pp.scene.render.hankel_tables import load_tables
 
 
 def compute_bn(sersic_index: Float[Tensor, "*b"] | Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    r"""Returns :math:`b_n`, which makes :math:`R_e` enclose half of the total light.
+    r"""Computes :math:`b_n`, for which :math:`R_e` encloses half of the total light.
 
     A Chebyshev series in 1/n fitted to the root of :math:`P(2n, b_n) = 1/2`: its relative error
-    is below 1e-11 in float64 for n in [0.25, 10], and it differentiates.
+    is below 1e-11 in float64 for n in [0.25, 10]. Differentiable.
 
     Args:
         sersic_index: Sérsic index n, with shape (*,). [0.25 <= n <= 10]
@@ -51,7 +51,7 @@ def compute_bn(sersic_index: Float[Tensor, "*b"] | Int[Tensor, "*b"]) -> Float[T
 
 
 def check_sersic_index(sersic_index: Tensor) -> None:
-    """Raises `RangeError` if an index lies where no table was computed."""
+    """Raises `RangeError` if an index lies outside the tables."""
     tables = load_tables()
     outside = ~((sersic_index >= tables.n_min) & (sersic_index <= tables.n_max))
     if bool(outside.any()):
@@ -63,7 +63,7 @@ def check_sersic_index(sersic_index: Tensor) -> None:
 
 
 def _clenshaw(series: Tensor, t: Tensor) -> Tensor:
-    """Sums a Chebyshev series at t in [-1, 1]."""
+    """Evaluates a Chebyshev series at t in [-1, 1] by Clenshaw's recurrence."""
     b1 = torch.zeros_like(t)
     b2 = torch.zeros_like(t)
     for coefficient in series.tolist()[:0:-1]:
@@ -92,11 +92,10 @@ def generate_sersic_profile(
     x: Float[Tensor, "*grid"],
     y: Float[Tensor, "*grid"],
 ) -> Float[Tensor, "b *grid"]:
-    r"""Returns the plain Sérsic law :math:`I(r) = I_0 \exp(-b_n (r/R_e)^{1/n})` on a grid.
+    r"""Evaluates the Sérsic law :math:`I(r) = I_0 \exp(-b_n (r/R_e)^{1/n})` on a grid.
 
-    What a reader expects the formula to be, for checks and wide grids. It does *not* average
-    over pixels, which at the cusp (n > 2) and for thin discs matters by tens of per cent: for
-    images use the renderer.
+    This is the formula itself, for checks and wide grids. It is *not* averaged over pixels, which
+    matters by tens of per cent at the cusp (n > 2) and for thin discs: use the renderer for images.
 
     Args:
         flux: Total flux, with shape (B,).
@@ -104,8 +103,8 @@ def generate_sersic_profile(
         sersic_index: Sérsic index, with shape (B,).
         axis_ratio: b/a, with shape (B,).
         position_angle: Counter-clockwise from +y, with shape (B,). [deg]
-        x: Columns from the galaxy's centre, with any shape. [px]
-        y: Rows from the galaxy's centre, with the same shape. [px]
+        x: Columns relative to the galaxy's centre, of any shape. [px]
+        y: Rows relative to the galaxy's centre, with the same shape. [px]
 
     Returns:
         Surface brightness, with shape (B, *grid). [flux per px^2]

@@ -1,8 +1,8 @@
-"""The light that a galaxy's periodic copies shed on its stamp.
+"""Light of a galaxy's periodic copies on its stamp.
 
-An inverse FFT shows a galaxy repeated with the transform's period L. What its copies add to the
-stamp is their outer profile, which is smooth there: it is evaluated in real space on few points,
-and the renderer subtracts it.
+An inverse FFT shows a galaxy repeated with the transform's period L. The copies add their outer
+profiles to the stamp. These wings are smooth, so they are evaluated in real space at a few points,
+interpolated, and subtracted by the renderer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deeplegato_pp.scene.render.sersic_profile import (
 
 
 class Galaxies(NamedTuple):
-    """The columns that the renderer takes, in its order.
+    """The renderer's columns, in its order.
 
     Attributes:
         flux: Total flux, with shape (B,).
@@ -57,12 +57,12 @@ class Galaxies(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How one class of galaxies is rendered.
+    """Settings for rendering one class of galaxies.
 
     Attributes:
-        period: Side L of the periodic square over the stamp's side.
-        nodes: Chebyshev nodes per axis on which the copies' wings are evaluated.
-        rings: Rings of copies evaluated one by one; the rest enters as a uniform term.
+        period: Side L of the periodic square divided by the stamp's side.
+        nodes: Number of Chebyshev nodes per axis at which the copies' wings are evaluated.
+        rings: Rings of copies that are evaluated individually; the rest is approximated.
     """
 
     period: float
@@ -71,7 +71,7 @@ class Plan:
 
 
 def psf_moments(psf: Tensor, oversampling: int, pixel: bool) -> Float[Tensor, "*b 6"]:
-    """Returns a PSF's moments of 1, x, y, x^2, y^2 and xy about its centre. [px]"""
+    """Returns the moments of 1, x, y, x^2, y^2 and xy of a PSF about its centre. [px]"""
     y, x = (
         (torch.arange(n, dtype=psf.dtype, device=psf.device) - n // 2) / oversampling
         for n in psf.shape[-2:]
@@ -86,7 +86,7 @@ def psf_moments(psf: Tensor, oversampling: int, pixel: bool) -> Float[Tensor, "*
 
 
 NEGLIGIBLE = 1e-6
-"""Light of all copies, over the peak pixel's, below which it is not worth computing."""
+"""Light of all copies, relative to the peak pixel, below which it is not computed."""
 
 
 def wings_matter(
@@ -98,17 +98,17 @@ def wings_matter(
 ) -> Bool[Tensor, " b"]:
     """Returns whether a galaxy's copies may shed more than 1e-6 of its peak pixel on the stamp.
 
-    The copies' light is bounded by that of the nearest one at the edge nearest to it, along the
-    major axis, 16 times over: 8 copies touch the stamp's sides and corners, and the profile falls
-    at least as fast as it does there. The peak is at least the mean within the half-light ellipse
+    The light of the copies is bounded by 16 times that of the nearest copy at the nearest edge,
+    along the major axis: 8 copies touch the stamp's sides and corners, and the profile falls
+    at least as fast there. The peak is at least the mean within the half-light ellipse
     broadened by the PSF.
 
     Args:
         galaxies: B galaxies.
-        psf_moments: Of one PSF or of one per galaxy, as from `psf_moments`.
+        psf_moments: Moments of one PSF or of one per galaxy, from `psf_moments`.
         size: Side of the stamp. [px]
-        length: The period. [px]
-        negligible: Light that need not be subtracted even where it is more. [flux per pixel]
+        length: Period. [px]
+        negligible: Light that is never subtracted, even if larger. [flux per pixel]
     """
     flux, radius, n, q, _, x, y = (column.detach() for column in galaxies)
     bn = compute_bn(n)
@@ -117,7 +117,7 @@ def wings_matter(
     light = log_central_brightness(n, radius, q, bn) - bn * root
     m00, _, _, m20, m02, _ = psf_moments.detach().unbind(-1)
     area = 2.0 * math.pi * (radius**2 * q + (m20 + m02) / m00)
-    # Beyond the first ring the sum over copies is an integral: at least 8 R_e-folds are asked for.
+    # The sum over copies beyond the first ring is an integral, so at least 8 R_e are required.
     steep = bn * root / n > 8.0
     enough = torch.maximum(NEGLIGIBLE / area, negligible / flux)
     return ~(steep & (light + math.log(16.0) < enough.log()))
@@ -130,19 +130,19 @@ def wings(
     length: int,
     plan: Plan,
 ) -> Float[Tensor, "b size size"]:
-    """Returns the light that the galaxy's periodic copies shed on the stamp.
+    """Computes the light of the galaxy's periodic copies on the stamp.
 
-    The nearest rings of copies are evaluated on Chebyshev nodes and interpolated (the wings are
-    smooth across the stamp, so this converges geometrically); all further ones, together, are
-    a paraboloid (`_far_copies`). The wings vary slowly over the PSF's width, so that its moments
-    up to the second convolve them.
+    The nearest rings of copies are evaluated at Chebyshev nodes and interpolated (the wings are
+    smooth across the stamp, so this converges geometrically); all further copies together are
+    approximated by a paraboloid (`_far_copies`). Since the wings vary slowly over the PSF's width,
+    the convolution uses the PSF's moments up to second order.
 
     Args:
         galaxies: B galaxies.
-        psf_moments: Of one PSF or of one per galaxy, as from `psf_moments`.
+        psf_moments: Moments of one PSF or of one per galaxy, from `psf_moments`.
         size: Side of the stamp. [px]
-        length: The period. [px]
-        plan: How finely, and how many rings.
+        length: Period. [px]
+        plan: Number of nodes and rings.
     """
     flux, radius, sersic_index, axis_ratio, position_angle, x, y = galaxies
     bn = compute_bn(sersic_index)
@@ -161,7 +161,7 @@ def wings(
     light = (log_i0[:, None, None, None] - bn[:, None, None, None] * root).exp()
     m00, m10, m01, m20, m02, m11 = psf_moments[..., None, None, None].unbind(-4)
     beyond = light[:, 8:].sum(1)
-    # Derivatives of I through r^2: I' = slope I and I'' = curve I. Only the nearest ring's matter.
+    # Derivatives of I through r^2: I' = slope I and I'' = curve I; needed for the nearest ring.
     dx, dy, r2, root = (part[:, :8] for part in (dx, dy, r2, root))
     power = 0.5 / sersic_index[:, None, None, None]
     slope = -bn[:, None, None, None] * power * root / r2
@@ -177,10 +177,10 @@ def wings(
 def _far_copies(
     galaxies: Galaxies, nodes: Tensor, log_i0: Tensor, bn: Tensor, length: int, half: float
 ) -> Float[Tensor, "b k k"]:
-    """Returns the light of all copies outside the rings' square, on the nodes.
+    """Returns the light of all copies outside the square of evaluated rings, at the nodes.
 
-    Averaged over one period it is the light outside the square over the period's area; its
-    second derivatives, averaged likewise, are those of the profile integrated outside the
+    Its average over one period is the light outside the square divided by the period's area. The
+    averages of its second derivatives are integrals of the profile's derivatives outside the
     square, which by Gauss's theorem are integrals along its sides.
     """
     flux, radius, n, q, angle, x, y = galaxies
@@ -190,7 +190,7 @@ def _far_copies(
     side = half * torch.cat([side, side.new_ones(1)])  # the last one is the corner
 
     def light_and_slope(across: Tensor, shear: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
-        """I on the side at distance `half`, and its derivative outwards."""
+        """Returns I on the side at distance `half`, and its outward derivative."""
         r2 = across * half**2 + side * (shear * half + along * side)
         root = power_of_square(r2, n[:, None])
         light = (log_i0[:, None] - bn[:, None] * root).exp()
@@ -215,7 +215,7 @@ def _far_copies(
 
 
 def _light_outside(radius: Tensor, n: Tensor, q: Tensor, angle: Tensor, half: float) -> Tensor:
-    """Fraction of a galaxy's light outside a centred square of half-side `half` px."""
+    """Returns the fraction of a galaxy's light outside a centred square of half-side `half` px."""
     phi = (torch.arange(64, dtype=radius.dtype, device=radius.device) + 0.5) * (math.pi / 64)
     t = torch.deg2rad(angle + 90.0)[:, None]
     u, v = phi.cos(), q[:, None] * phi.sin()
