@@ -16,9 +16,10 @@ NAMES = dict(zip(PARAMETERS, ("flux", "r_eff", "n", "ellip", "theta", "xc", "yc"
 
 def fit(galaxy: Galaxy, method: str) -> Fit:
     """Fits one Sérsic profile by one of its four ways."""
-    image, mask = galaxy.image, galaxy.mask
+    image, sigma, mask = _square(galaxy)
+    psf = _smaller(galaxy.psf, min(galaxy.image.shape))
     prior = autoprior(image, profile_type="sersic", mask=mask, sky_type="none")
-    fitter = FitSingle(data=image, rms=galaxy.sigma, psf=galaxy.psf, prior=prior, mask=mask)
+    fitter = FitSingle(data=image, rms=sigma, psf=psf, prior=prior, mask=mask)
     key = jax.random.PRNGKey(1)
     if method == "map":
         found = fitter.find_MAP(rkey=key, return_model=False)
@@ -39,6 +40,24 @@ def fit(galaxy: Galaxy, method: str) -> Fit:
     errors["flux"] /= values["flux"]
     errors["angle"] = float(np.degrees(spread.std()))
     return Fit(_converted(values), errors)
+
+
+def _square(galaxy: Galaxy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, noise and mask on a square, which its renderers ask for; what is added is masked."""
+    height, width = galaxy.image.shape
+    added = [(0, max(height, width) - height), (0, max(height, width) - width)]
+    return (
+        np.pad(galaxy.image, added),
+        np.pad(galaxy.sigma, added, constant_values=1.0),
+        np.pad(galaxy.mask, added, constant_values=True),
+    )
+
+
+def _smaller(psf: np.ndarray, side: int) -> np.ndarray:
+    """The PSF's middle, smaller than the image as its renderers ask for, with sum 1."""
+    cut = max(0, (max(psf.shape) - side) // 2 + 1)
+    middle = psf[cut : psf.shape[0] - cut, cut : psf.shape[1] - cut]
+    return middle / middle.sum()
 
 
 def _converted(values: dict[str, float]) -> dict[str, float]:
