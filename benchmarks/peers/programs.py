@@ -49,7 +49,7 @@ PROGRAMS = (
     Program("pyimfit LM", "imfit", "LM", ("pyimfit==1.1",), user_lines=15),
     Program("pysersic MAP", "pysersic_", "map", PYSERSIC, share=2, real=False, user_lines=4),
     Program("pysersic Laplace", "pysersic_", "laplace", PYSERSIC, share=2, user_lines=4),
-    Program("pysersic SVI", "pysersic_", "svi-mvn", PYSERSIC, share=2, real=False, user_lines=4),
+    Program("pysersic SVI", "pysersic_", "svi-mvn", PYSERSIC, share=5, real=False, user_lines=4),
     Program(
         "pysersic NUTS", "pysersic_", "nuts", PYSERSIC, 300.0, share=10, real=False, user_lines=4
     ),
