@@ -30,3 +30,32 @@ def make_table(rows: int = 3) -> QTable:
         table[name] = np.full(rows, value)
     table["psf_fwhm"] = np.full(rows, 3.0)
     return table
+
+
+def make_scene_table() -> QTable:
+    """Results of four galaxies: a single profile, bulge and disc, host and point, and none."""
+    table = make_table(4)
+    table["best_scene"] = ["sersic", "bulge+disc", "sersic+point", ""]
+    table["scene_odds"] = [3.0, 12.5, 40.0, np.nan]
+    magnitude = table["magnitude"].value
+    parts = {
+        "bulge": (1, 0.5, 0.2, 4.0),
+        "disc": (1, 0.5, 1.5, 1.0),
+        "host": (2, 0.8, 1.0, 2.0),
+        "point": (2, 0.2, None, None),
+    }
+    for part, (row, share, radius, index) in parts.items():
+        values = {"magnitude": magnitude[row] - 2.5 * np.log10(share)}
+        if radius is not None:
+            shape = {"axis_ratio": 0.7, "position_angle": 30.0}
+            values |= {"effective_radius": radius, "sersic_index": index, **shape}
+        for p in PARAMETERS[:5]:
+            if p.name in values:
+                column = np.full(4, np.nan)
+                column[row] = values[p.name]
+                table[f"{part}_{p.name}"] = u.Quantity(column, p.unit)
+    column = table["bulge_effective_radius"]
+    for suffix, shift in (("std", 0), ("q025", -2), ("q16", -1), ("q50", 0), ("q84", 1), ("q975", 2)):  # noqa: E501  # fmt: skip
+        table[f"bulge_effective_radius_{suffix}"] = column + 0.01 * shift * u.arcsec
+        table[f"disc_effective_radius_{suffix}"] = column + 0.01 * shift * u.arcsec
+    return table

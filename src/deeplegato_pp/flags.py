@@ -139,9 +139,10 @@ class Flag(enum.IntFlag):
     )
     TOO_LARGE = (
         1 << 16,
-        "The galaxy is too large for the stamp even at the coarsest binning",
-        "posterior R_e still above the limit after the last binning",
+        "The image shows too little of the galaxy: its outskirts are extrapolated",
+        "posterior R_e above 16 px, and the image too small to be binned further",
         "caution",
+        "Give a larger cutout",
     )
     MASKED_CORE = (
         1 << 17,

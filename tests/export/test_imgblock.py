@@ -9,9 +9,10 @@ from astropy.io import fits
 
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.errors import InputError
-from deeplegato_pp.export.galfit_header import Part, parts_of, render_part
+from deeplegato_pp.export.galfit_header import part_image, parts_of
 from deeplegato_pp.export.imgblock import write_imgblock
 from deeplegato_pp.inference import Predictor
+from deeplegato_pp.inference.posterior.parts import Part
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.observation.effective_psf import moffat_psf
 from deeplegato_pp.observation.galfit import Frame
@@ -77,7 +78,7 @@ def test_the_header_holds_galfits_numbers(posterior, tmp_path):
 def test_the_model_is_the_stamps(posterior):
     residuals = posterior.residual_image()
     (part,) = parts_of(posterior, residuals, ())
-    image = render_part(part, posterior.observations)
+    image = part_image(part, posterior.observations)
     left, bottom = (round(v) for v in residuals.origin)
     inside = residuals.model[-bottom : -bottom + 90, -left : -left + 100] - residuals.sky
     np.testing.assert_allclose(image, inside, atol=2e-4 * image.max())
@@ -131,8 +132,8 @@ def test_a_point_source_is_galfits_psf():
     observation = Observation.from_array(
         np.zeros((21, 31)), moffat_psf(2.0)[0], 1.0, pixel_scale=0.25, zero_point=25.0
     )
-    part = Part("psf", "POINT", {"magnitude": 20.0, "center_x": 2.0, "center_y": -3.0}, {})
-    image = render_part(part, observation)
+    part = Part("point", {"magnitude": 20.0, "center_x": 2.0, "center_y": -3.0}, {})
+    image = part_image(part, observation)
     assert image.shape == (21, 31)
     assert image.sum() == pytest.approx(100.0, rel=0.03)
     assert np.unravel_index(image.argmax(), image.shape) == (7, 17)

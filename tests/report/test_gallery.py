@@ -16,12 +16,14 @@ from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.cli.app import main
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.observation.effective_psf import moffat_psf
 from deeplegato_pp.report.details import picture
 from deeplegato_pp.report.gallery import check_folder, make_report
 from deeplegato_pp.report.panels import Panels, Pixels
 from deeplegato_pp.report.profile import interval_svg, radial_profile
+from deeplegato_pp.report.rows import Rows
 from fake_model import truth_image
-from result_tables import make_table
+from result_tables import make_scene_table, make_table
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -97,7 +99,7 @@ def test_the_picture_is_image_model_and_residual(folder):
 
 def test_panels_take_the_sky_off_and_leave_noise(folder):
     table = make_table()
-    row = {name: getattr(table[name][0], "value", table[name][0]) for name in table.colnames}
+    row = as_row(table, 0)
     panels = pixels(folder).panels(row)
     assert isinstance(panels, Panels)
     assert panels.residual.std() == pytest.approx(1.0, abs=0.1)
@@ -107,13 +109,54 @@ def test_panels_take_the_sky_off_and_leave_noise(folder):
     assert (np.diff(rings[2:, 3]) < 0).all()  # within the PSF's core rings follow the PSF
 
 
+def as_row(table, index):
+    """A row of a table as the pages have it."""
+    return Rows(table)[index]
+
+
+def test_the_model_is_that_of_the_scene_that_won(folder):
+    table = make_scene_table()
+    panels = [pixels(folder).panels(as_row(table, i)) for i in range(3)]
+    assert [list(p.components) for p in panels] == [[], ["bulge", "disc"], ["host", "point"]]
+    single, two, nucleus = (p.model for p in panels)
+    for model, found in zip((two, nucleus), panels[1:], strict=True):
+        np.testing.assert_allclose(model, sum(found.components.values()), rtol=1e-6)
+    # The table's sum has the single profile's magnitude and radius, its parts other ones.
+    flux = 10 ** (-0.4 * (table["magnitude"].value - 30.5))
+    assert two.sum() == pytest.approx(flux[1], rel=0.05)
+    assert two.max() > 1.2 * single.max()
+    point = panels[2].components["point"]
+    assert point.sum() == pytest.approx(0.2 * flux[2], rel=0.01)
+    assert point.max() == pytest.approx(point.sum() * moffat_psf(3.0)[0].max(), rel=0.1)
+    rings = np.array(radial_profile(panels[1], 0.7, 30.0))
+    np.testing.assert_allclose(rings[:, 4] + rings[:, 5], rings[:, 3], rtol=1e-5)
+
+
+def test_the_page_of_a_scene_names_its_components(folder):
+    make_report(make_scene_table(), folder / "gallery", pixels(folder))
+    pages = [p.read_text() for p in sorted((folder / "gallery/galaxies").iterdir())]
+    plain, two, nucleus, _ = pages
+    assert "Components" not in plain
+    assert "component0" not in plain
+    assert "Components: bulge+disc, odds 12.5 to 1" in two
+    assert "<span>bulge</span><span>disc</span>" in two
+    assert two.count('class="component component') == 2 * 2  # the profile's lines, and the legend's
+    assert two.count("bulge_effective_radius") == 1  # in its table, and not once more
+    assert two.count('class="interval"') == 7 + 2
+    assert "host and point" in nucleus
+    text = (folder / "gallery/rows.js").read_text()
+    data = json.loads(text.removeprefix("window.GALLERY=").removesuffix(";\n"))
+    assert data["scenes"] == ["bulge+disc", "sersic", "sersic+point"]
+    assert data["columns"]["bulge_effective_radius"]["unit"] == "arcsec"
+
+
 def test_a_small_file_is_shown_without_margins(folder):
     fits.writeto(folder / "small.fits", truth_image().numpy()[44:84, 44:84])
     table = make_table()
     table["file"] = ["small.fits"] * len(table)
     table["x"], table["y"] = 20.0, 18.5
     table["effective_radius_pix"] *= 3.0
-    row = {name: getattr(table[name][0], "value", table[name][0]) for name in table.colnames}
+    row = as_row(table, 0)
     assert pixels(folder).panels(row).image.shape == (48, 48)
 
 
@@ -136,7 +179,9 @@ def test_masked_pixels_are_grey():
 
 def test_an_angle_that_wraps_is_drawn_about_its_median():
     names = [f"position_angle_{q}" for q in ("q025", "q16", "q50", "q84", "q975")]
-    drawing = interval_svg(dict(zip(names, (176, 178, 0.5, 2, 4), strict=True)), "position_angle")
+    drawing = interval_svg(
+        dict(zip(names, (176, 178, 0.5, 2, 4), strict=True)), "position_angle", 180.0
+    )
     found = re.search(r'wide" x="([\d.]+)" y="8" width="([\d.]+)"', drawing)
     left, width = (float(v) for v in found.groups())
     assert width == pytest.approx(200 / 3, abs=0.2)
@@ -191,6 +236,7 @@ document.querySelector("#qualities input[value=good]").click();
 press("name"); document.getElementById("next").click(); seen.page = rows();
 seen.picture = document.querySelector("#rows img").getAttribute("src");
 set("column", "x", "change");
+set("scene", "bulge+disc", "change"); seen.scene = rows();
 seen.columns = Array.from(document.querySelectorAll("#rows th")).length;
 document.body.textContent = JSON.stringify(seen);
 </script>
@@ -199,7 +245,9 @@ document.body.textContent = JSON.stringify(seen);
 
 @pytest.mark.skipif(BROWSER is None, reason="NO BROWSER: chromium is not installed")
 def test_a_browser_sorts_filters_and_pages(folder):
-    make_report(make_table(60), folder / "gallery", pixels(folder))
+    table = make_table(60)
+    table["best_scene"] = ["bulge+disc" if i in (3, 7) else "sersic" for i in range(60)]
+    make_report(table, folder / "gallery", pixels(folder))
     page = folder / "gallery/index.html"
     page.write_text(page.read_text().replace("</body>", f"{ACTIONS}</body>"))
     done = subprocess.run(
@@ -221,4 +269,5 @@ def test_a_browser_sorts_filters_and_pages(folder):
     assert seen["notGood"] == ["<g58>", "<g59>"]
     assert len(seen["page"]) == 10
     assert seen["picture"].startswith("thumbnails/")
-    assert seen["columns"] == 3 + 5 + 1 + 1
+    assert seen["scene"] == ["<g3>", "<g7>"]
+    assert seen["columns"] == 4 + 5 + 1 + 1

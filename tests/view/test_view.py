@@ -12,7 +12,7 @@ from deeplegato_pp.report.panels import Pixels
 from deeplegato_pp.view.app import Viewer
 from deeplegato_pp.view.marks import Marks
 from fake_model import truth_image
-from result_tables import make_table
+from result_tables import make_scene_table, make_table
 
 pytestmark = [  # what Panel and Bokeh use of newer releases of pandas
     pytest.mark.filterwarnings(f"ignore::{kind}Warning")
@@ -106,6 +106,17 @@ def test_the_plot_shows_what_the_table_does(viewer):
     assert "&lt;g9&gt;" in viewer.heading.object
     viewer.scatter.cursor.data = {"row": [-1]}
     assert "&lt;g4&gt;" in viewer.heading.object
+
+
+def test_scenes_are_shown_and_chosen(viewer, folder):
+    assert "scene" not in viewer.widgets  # of single profiles
+    table = make_scene_table()
+    shown = Viewer(table, viewer.pixels, Marks(folder / "m.ecsv", list(table["name"])), "Field")
+    assert list(shown.table.value["scene"]) == ["sersic", "bulge+disc", "sersic+point", ""]
+    shown.widgets["scene"].value = "bulge+disc"
+    assert list(shown.table.value.index) == [1]
+    shown.look_at(1)
+    assert "Components: bulge+disc" in shown.galaxy.object
 
 
 def test_a_gallery_is_shown_by_its_thumbnails(viewer, folder):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.cutouts import Scene
 from deeplegato_pp.errors import InputError
+from deeplegato_pp.inference.posterior.parts import COLUMNS, parts_of_row, render_part
 from deeplegato_pp.io.large_fits import fits_canvas
-from deeplegato_pp.scene.render.renderer import FARTHEST, render_sersic
+from deeplegato_pp.scene.render.renderer import FARTHEST
 
 SIDES = (64, 128, 256, 512, 1024)
 """Sides of the squares on which models are rendered, the smallest that holds 16 R_e. [px]"""
@@ -28,7 +28,8 @@ ROWS = 1024
 def write_images(scene: Scene, catalogue: Any, model: Path | None, residual: Path | None) -> int:
     """Writes the sum of all models on the image's pixels, and the image less it.
 
-    Each measured source is rendered at its posterior means with its own PSF. The residual is of the
+    Each measured source is rendered at its posterior means with its own PSF; where its best scene
+    has several components, they are. The residual is of the
     image as measured: less the background where one was subtracted.
 
     Args:
@@ -77,36 +78,23 @@ def _cards(mosaic: Any) -> dict[str, Any]:
 
 def _add(scene: Scene, row: Any, canvas: Array) -> int:
     """Adds one source's model; returns whether there was one."""
-    value = {n: float(getattr(row[n], "value", row[n])) for n in (
-        "magnitude", "effective_radius", "sersic_index", "axis_ratio", "position_angle",
-        "x", "y", "pixel_scale", "zero_point", "ra", "dec",
-    )}  # fmt: skip
-    if not all(math.isfinite(value[n]) for n in ("magnitude", "effective_radius", "x", "y")):
+    parts = parts_of_row({name: row[name] for name in COLUMNS if name in row.colnames})
+    x, y, scale, zero_point = (
+        float(getattr(row[n], "value", row[n])) for n in ("x", "y", "pixel_scale", "zero_point")
+    )
+    if not parts or not math.isfinite(x + y):
         return 0
-    radius = value["effective_radius"] / value["pixel_scale"]
+    radius = max(part.values.get("effective_radius", 0.0) for part in parts) / scale
     side = next((s for s in SIDES if s >= RADII * radius), SIDES[-1])
-    left, bottom = (round(value[n]) - side // 2 for n in ("x", "y"))
-    offsets = value["x"] - left - (side - 1) / 2, value["y"] - bottom - (side - 1) / 2
+    left, bottom = (round(value) - side // 2 for value in (x, y))
+    offsets = x - left - (side - 1) / 2, y - bottom - (side - 1) / 2
     if max(map(abs, offsets)) > FARTHEST * side:
         return 0
-    kernel, oversampling, includes_pixel = scene.psf_at(0, value["x"], value["y"])
-    flux = 10.0 ** (-0.4 * (value["magnitude"] - value["zero_point"]))
-    numbers = (flux, radius, value["sersic_index"], value["axis_ratio"], value["position_angle"])
-    columns = [torch.tensor([v], dtype=torch.float64) for v in (*numbers, *offsets)]
-    flux_, radius_, n, q, angle, dx, dy = columns
-    image = render_sersic(
-        flux_,
-        radius_,
-        n,
-        q,
-        angle,
-        dx,
-        dy,
-        torch.from_numpy(np.array(kernel)),
-        side,
-        oversampling=oversampling,
-        psf_includes_pixel=includes_pixel,
-    )[0].numpy()
+    psf = scene.psf_at(0, x, y)
+    images = [
+        render_part(part, zero_point, scale, offsets, psf[0], side, *psf[1:]) for part in parts
+    ]
+    image = np.sum(images, axis=0)
     height, width = canvas.shape
     y0, y1 = max(bottom, 0), min(bottom + side, height)
     x0, x1 = max(left, 0), min(left + side, width)

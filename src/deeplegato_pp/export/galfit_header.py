@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from deeplegato_pp._version import __version__
 from deeplegato_pp.arrays import Array
+from deeplegato_pp.inference.posterior.parts import Part, parts_of_row, render_part
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.residuals import Residuals
-from deeplegato_pp.inference.posterior.scene_record import PARTS
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.observation.galfit import Frame
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.scene.parameters import NAMES
-from deeplegato_pp.scene.render.point_source import render_points
-from deeplegato_pp.scene.render.renderer import render_sersic
-
-SERSIC, POINT = "sersic", "psf"
-"""GALFIT's types of the components."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One component of a galaxy.
-
-    Attributes:
-        kind: ``sersic`` or ``psf``.
-        name: Of its image: ``SERSIC``, ``BULGE``, ...
-        values: Parameters by name, in the user's units; of a point source magnitude and centre.
-        errors: Their standard deviations; of what was held fixed None.
-    """
-
-    kind: str
-    name: str
-    values: dict[str, float]
-    errors: dict[str, float | None]
 
 
 def parts_of(posterior: Posterior, residuals: Residuals, fixed: Sequence[str]) -> list[Part]:
@@ -53,24 +29,16 @@ def parts_of(posterior: Posterior, residuals: Residuals, fixed: Sequence[str]) -
         fixed: Names of the parameters of a single profile that were held fixed.
     """
     (row,) = posterior.rows()
-    parts = PARTS.get(row.get("best_scene") or "sersic", ())
-    if not parts:
-        stds = [s.std for s in parameter_summaries(posterior)]
-        errors = {n: None if n in fixed else e for n, e in zip(NAMES, stds, strict=True)}
-        values = dict(zip(NAMES, map(float, residuals.parameters), strict=True))
-        return [Part(SERSIC, "SERSIC", values, errors)]
-    found = []
-    for part in parts:
-        point = part == "point"
-        own = {n: f"{part}_{n}" for n in (NAMES[:1] if point else NAMES[:5])}
-        columns = own | {n: n for n in NAMES[5:]}
-        errors = {n: row[f"{c}_std"] or None for n, c in columns.items()}
-        values = {n: float(row[c]) for n, c in columns.items()}
-        found.append(Part(POINT if point else SERSIC, part.upper(), values, errors))
-    return found
+    parts = parts_of_row(row)
+    if len(parts) != 1:
+        return parts
+    stds = [s.std for s in parameter_summaries(posterior)]
+    errors = {n: None if n in fixed else e for n, e in zip(NAMES, stds, strict=True)}
+    values = dict(zip(NAMES, map(float, residuals.parameters), strict=True))
+    return [Part("sersic", values, errors)]
 
 
-def render_part(part: Part, observation: Observation) -> Array:
+def part_image(part: Part, observation: Observation) -> Array:
     """Returns the noiseless image of a component on all pixels of an observation.
 
     Args:
@@ -83,35 +51,19 @@ def render_part(part: Part, observation: Observation) -> Array:
     height, width = observation.shape
     size = max(height, width)
     left, bottom = (size - width) // 2, (size - height) // 2
-    v = part.values
-    psf = torch.from_numpy(np.asarray(observation.psf, dtype=np.float64))
-    flux = _column(10.0 ** (-0.4 * (v["magnitude"] - observation.zero_point)))
-    x = _column(v["center_x"] + (width - 1) / 2 + left - (size - 1) / 2)
-    y = _column(v["center_y"] + (height - 1) / 2 + bottom - (size - 1) / 2)
-    samples, includes = observation.psf_oversampling, observation.psf_includes_pixel
-    if part.kind == POINT:
-        image = render_points(
-            flux, x, y, psf, size, oversampling=samples, psf_includes_pixel=includes
-        )
-    else:
-        image = render_sersic(
-            flux,
-            _column(v["effective_radius"] / observation.pixel_scale),
-            _column(v["sersic_index"]),
-            _column(v["axis_ratio"]),
-            _column(v["position_angle"]),
-            x,
-            y,
-            psf,
-            size,
-            oversampling=samples,
-            psf_includes_pixel=includes,
-        )
-    return np.asarray(image[0].numpy()[bottom : bottom + height, left : left + width])
-
-
-def _column(value: float) -> torch.Tensor:
-    return torch.tensor([value], dtype=torch.float64)
+    x = part.values["center_x"] + (width - 1) / 2 + left - (size - 1) / 2
+    y = part.values["center_y"] + (height - 1) / 2 + bottom - (size - 1) / 2
+    image = render_part(
+        part,
+        observation.zero_point,
+        observation.pixel_scale,
+        (x, y),
+        np.asarray(observation.psf),
+        size,
+        observation.psf_oversampling,
+        observation.psf_includes_pixel,
+    )
+    return image[bottom : bottom + height, left : left + width]
 
 
 def component_cards(
@@ -132,7 +84,8 @@ def component_cards(
     scale = observation.pixel_scale
     cards: dict[str, tuple[Any, str]] = {}
     for number, part in enumerate(parts, 1):
-        cards[f"COMP_{number}"] = (part.kind, "component type")
+        kind = "psf" if part.is_point else "sersic"
+        cards[f"COMP_{number}"] = (kind, "component type")
         wanted = [
             ("XC", "center_x", 1.0, x, "X [pix]"),
             ("YC", "center_y", 1.0, y, "Y [pix]"),

@@ -11,7 +11,8 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.export import galfit_header
-from deeplegato_pp.export.galfit_header import Part, parts_of, render_part
+from deeplegato_pp.export.galfit_header import part_image, parts_of
+from deeplegato_pp.inference.posterior.parts import Part
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.residuals import Residuals, residual_image
 from deeplegato_pp.io.files import check_output, written_whole
@@ -56,13 +57,13 @@ def write_imgblock(
         raise InputError(f"{path}: the galaxy has no observation. Measure it from an image.")
     frame = frame or Frame.whole(observation)
     parts = parts_of(posterior, residuals, fixed)
-    images = [render_part(part, observation) for part in parts]
+    images = [part_image(part, observation) for part in parts]
     galaxy = np.sum(images, axis=0)
     offset = residuals.sky if len(parts) == 1 else best_sky(galaxy, observation)
     original = observation.image[frame.window] + frame.sky
     model = galaxy[frame.window] + frame.sky + offset
     extensions = {"ORIGINAL": original, "MODEL": model, "RESIDUAL": original - model}
-    extensions |= {p.name: i[frame.window] for p, i in zip(parts, images, strict=True)}
+    extensions |= {p.name.upper(): i[frame.window] for p, i in zip(parts, images, strict=True)}
     header = _header(posterior, parts, frame, offset, residuals, galaxy)
     hdus = [fits.PrimaryHDU()]
     for name, pixels in extensions.items():

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.report.panels import Panels, Row
+from deeplegato_pp.report.panels import Panels, Pixels
 from deeplegato_pp.report.png import brightness_palette, encode_png, to_indices
 from deeplegato_pp.report.profile import profile_svg
-from deeplegato_pp.report.rows import flags_of, others_of, parameters_of
+from deeplegato_pp.report.rows import Rows, components_of, flags_of, others_of, parameters_of
 
 LOWEST = -3.0
 """Lower end of the pictures' scale. [sigma]"""
@@ -43,38 +43,52 @@ def _lenient(strict: Any) -> Any:
 
 def picture(panels: Panels) -> tuple[Array, float]:
     """Returns image, model and residual side by side as palette indices, and the peak in sigmas."""
-    shown = [panels.image, panels.model, panels.residual]
     known = panels.image[np.isfinite(panels.image) & ~panels.mask]
     highest = float(np.percentile(known, 99.8)) if known.size else 0.0
     if panels.model is not None:
         highest = max(highest, float(panels.model.max()))
     peak = max(highest / panels.sigma, 5.0)
-    low, high = (math.asinh(v / SOFTENING) for v in (LOWEST, peak))
     nothing = np.zeros(panels.mask.shape, dtype=bool)
-    parts = []
-    for k, pixels in enumerate(shown):
-        if pixels is None:
-            parts.append(to_indices(np.full(nothing.shape, np.nan), low, high, nothing))
-            continue
-        mask = nothing if k == 1 else panels.mask
-        stretched = np.arcsinh(pixels / panels.sigma / SOFTENING)
-        parts.append(to_indices(stretched, low, high, mask))
-    return np.hstack(parts), peak
+    strip = np.hstack(
+        [
+            _indices(panels, panels.image, peak, panels.mask),
+            _indices(panels, panels.model, peak, nothing),
+            _indices(panels, panels.residual, peak, panels.mask),
+        ]
+    )
+    return strip, peak
 
 
-def content_of(row: Row, found: Panels | str, source: str | None = None) -> dict[str, Any]:
+def component_picture(panels: Panels, peak: float) -> Array:
+    """Returns the components side by side as palette indices, on the scale of :func:`picture`."""
+    nothing = np.zeros(panels.mask.shape, dtype=bool)
+    return np.hstack([_indices(panels, c, peak, nothing) for c in panels.components.values()])
+
+
+def _indices(panels: Panels, pixels: Array | None, peak: float, mask: Array) -> Array:
+    low, high = (math.asinh(v / SOFTENING) for v in (LOWEST, peak))
+    if pixels is None:
+        pixels = np.full(mask.shape, np.nan)
+    return to_indices(np.arcsinh(pixels / panels.sigma / SOFTENING), low, high, mask)
+
+
+def content_of(rows: Rows, index: int, pixels: Pixels, source: str | None = None) -> dict[str, Any]:
     """Returns what the template ``measured.html`` needs.
 
     Args:
-        row: Of the catalogue.
-        found: Its pixels, or why there are none.
+        rows: Of the catalogue.
+        index: Which of them.
+        pixels: Where the images are.
         source: Address of the picture; None: the picture itself, as a data URL.
     """
+    row = rows[index]
+    found = pixels.panels(row)
     content: dict[str, Any] = {
         "row": row,
         "parameters": parameters_of(row),
+        "components": components_of(row),
         "flags": flags_of(row),
-        "others": others_of(row),
+        "others": others_of(row, rows),
     }
     if isinstance(found, str):
         return content | {"reason": found}
@@ -83,6 +97,9 @@ def content_of(row: Row, found: Panels | str, source: str | None = None) -> dict
     drawing = ""
     if found.model is not None:
         drawing = profile_svg(found, row["axis_ratio"], row["position_angle"])
+    if found.components:
+        content["component_names"] = list(found.components)
+        content["component_source"] = data_url(component_picture(found, peak))
     return content | {
         "strip": strip,
         "source": source or data_url(strip),

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp._version import __version__
-from deeplegato_pp.catalog.columns import descriptions, units
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.report.details import content_of, environment
 from deeplegato_pp.report.panels import Pixels
@@ -66,9 +65,8 @@ def make_report(
     digits = max(4, len(str(len(rows) - 1)))
     pages = [f"{i:0{digits}d}" for i in range(len(rows))]
     pictures = []
-    for i, row in enumerate(rows):
-        page = pages[i]
-        content = content_of(row, pixels.panels(row), f"../thumbnails/{page}.png")
+    for i, page in enumerate(pages):
+        content = content_of(rows, i, pixels, f"../thumbnails/{page}.png")
         pictures.append("strip" in content)
         if pictures[-1]:
             png = encode_png(content["strip"], palette)
@@ -108,20 +106,21 @@ def check_folder(folder: Path) -> None:
 def _write_index(
     rows: Rows, folder: Path, title: str, pages: list[str], pictures: list[bool]
 ) -> None:
-    known, meanings = units(), descriptions()
     numeric = rows.numeric
     data = {
         "names": list(rows.columns["name"]),
         "quality": list(rows.columns["quality"]),
         "flags": list(rows.columns["flag_names"]),
         "flagNames": rows.flag_names,
+        "scenes": rows.scenes,
+        "scene": list(rows.columns["best_scene"]) if rows.scenes else [],
         "pages": pages,
         "pictures": pictures,
         "shown": [name for name in SHOWN if name in numeric],
         "columns": {
             name: {
-                "unit": known.get(name, ""),
-                "description": meanings.get(name, ""),
+                "unit": rows.units.get(name, ""),
+                "description": rows.meanings.get(name, ""),
                 "values": [_short(value) for value in rows.columns[name].tolist()],
             }
             for name in numeric

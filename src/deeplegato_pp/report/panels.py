@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.cutouts import Scene, open_scene
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.errors import DeepLegatoError
+from deeplegato_pp.inference.posterior.parts import parts_of_row, render_part
 from deeplegato_pp.io.lazy_images import read_padded
 from deeplegato_pp.observation.effective_psf import moffat_psf
-from deeplegato_pp.scene.render.renderer import render_sersic
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)
 """Sides of the cutouts: the smallest that holds 8 R_e and 6 FWHM of the PSF, or the file. [px]"""
@@ -32,11 +32,13 @@ class Panels:
 
     Attributes:
         image: Pixels less a constant sky, with shape (N, N); NaN outside the image. [image units]
-        model: Noiseless galaxy at the posterior means, with shape (N, N); None if not measured.
+        model: Noiseless galaxy at the posterior means, the sum of its components, with shape
+            (N, N); None if not measured.
         mask: True = masked in the file, with shape (N, N).
         sigma: Noise per pixel. [image units]
         center: Column and row of the galaxy in the cutout. [px]
         pixel_scale: [arcsec/px]
+        components: Noiseless image of each component by name, where there are several.
     """
 
     image: Array
@@ -45,6 +47,7 @@ class Panels:
     sigma: float
     center: tuple[float, float]
     pixel_scale: float
+    components: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def residual(self) -> Array | None:
@@ -105,7 +108,8 @@ class Pixels:
             given = read_padded(mosaic.mask, bottom, left, side, 0.0)
             mask = given != 0 if bits is None else (given.astype(np.int64) & bits) != 0
         center = (x - left, y - bottom)
-        model = _model(row, scene, center, side)
+        components = _components(row, scene, center, scale, side)
+        model = np.sum([*components.values()], axis=0) if components else None
         rest = image if model is None else image - model
         known = rest[~mask & np.isfinite(rest)]
         sky = float(np.median(known)) if known.size else 0.0
@@ -113,42 +117,29 @@ class Pixels:
         sigma /= max(1.0, _first(row, "bin", fallback=1.0))  # of a binned stamp: per binned pixel
         if not sigma > 0:
             sigma = 1.4826 * float(np.median(np.abs(known - sky))) if known.size else 1.0
-        return Panels(image - sky, model, mask, sigma or 1.0, center, scale)
+        several = components if len(components) > 1 else {}
+        return Panels(image - sky, model, mask, sigma or 1.0, center, scale, several)
 
 
-@torch.no_grad()
-def _model(row: Row, scene: Scene, center: tuple[float, float], side: int) -> Array | None:
-    """Returns the noiseless galaxy at the posterior means, None if the row was not measured."""
-    names = ("magnitude", "effective_radius_pix", "sersic_index", "axis_ratio", "position_angle",
-             "zero_point")  # fmt: skip
-    magnitude, radius, n, q, angle, zero_point = (_first(row, k, fallback=math.nan) for k in names)
-    if not all(map(math.isfinite, (magnitude, radius, n, q, angle, zero_point))):
-        return None
+def _components(
+    row: Row, scene: Scene, center: tuple[float, float], scale: float, side: int
+) -> dict[str, Array]:
+    """Returns the noiseless image of each component of a row, none if it was not measured."""
+    parts = parts_of_row(row)
+    zero_point = _first(row, "zero_point", fallback=math.nan)
+    if not parts or not math.isfinite(zero_point):
+        return {}
     if scene.psfs[0] is None and scene.inputs.psf_fwhm is None:
-        kernel, oversampling = moffat_psf(_first(row, "psf_fwhm", fallback=3.0))
-        includes = True
+        psf = (*moffat_psf(_first(row, "psf_fwhm", fallback=3.0)), True)
     else:
-        kernel, oversampling, includes = scene.psf_at(0, row["x"], row["y"])
-    numbers = (10.0 ** (-0.4 * (magnitude - zero_point)), radius, n, q, angle,
-               center[0] - (side - 1) / 2, center[1] - (side - 1) / 2)  # fmt: skip
-    columns = [torch.tensor([v], dtype=torch.float32) for v in numbers]
-    flux, radius_, n_, q_, angle_, x, y = columns
-    return np.asarray(
-        render_sersic(
-            flux,
-            radius_,
-            n_,
-            q_,
-            angle_,
-            x,
-            y,
-            torch.from_numpy(np.array(kernel, dtype=np.float32)),
-            side,
-            oversampling=oversampling,
-            psf_includes_pixel=includes,
-        )[0].numpy(),
-        dtype=np.float64,
-    )
+        psf = scene.psf_at(0, row["x"], row["y"])
+    offset = center[0] - (side - 1) / 2, center[1] - (side - 1) / 2
+    return {
+        part.name: render_part(
+            part, zero_point, scale, offset, psf[0], side, *psf[1:], dtype=torch.float32
+        )
+        for part in parts
+    }
 
 
 def _first(row: Row, *names: str, fallback: float) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.report.panels import Panels
-from deeplegato_pp.scene.parameters import PARAMETERS
 
 WIDTH, HEIGHT = 420, 240
 """Of the profile's drawing. [px]"""
@@ -28,7 +27,7 @@ def radial_profile(panels: Panels, axis_ratio: float, angle: float) -> list[tupl
 
     Returns:
         Per ring: radius along the major axis [arcsec], mean of the image, its error, mean of the
-        model. [image units]
+        model, and of each component where there are several. [image units]
     """
     if panels.model is None:
         return []
@@ -47,18 +46,21 @@ def radial_profile(panels: Panels, axis_ratio: float, angle: float) -> list[tupl
         if number:
             error = panels.sigma / math.sqrt(number)
             where = float(radius[ring].mean()) * panels.pixel_scale
-            rings.append(
-                (where, float(panels.image[ring].mean()), error, float(panels.model[ring].mean()))
-            )
+            shown = (panels.model, *panels.components.values())
+            means = [float(pixels[ring].mean()) for pixels in shown]
+            rings.append((where, float(panels.image[ring].mean()), error, *means))
     return rings
 
 
 def profile_svg(panels: Panels, axis_ratio: float, angle: float) -> str:
-    """Returns the profile as an SVG drawing: points with errors, the model as a line."""
+    """Returns the profile as an SVG drawing: points with errors, the model as a line.
+
+    Several components have a dashed line each.
+    """
     rings = np.array(radial_profile(panels, axis_ratio, angle))
     if len(rings) < 2:
         return ""
-    radius, image, error, model = rings.T
+    radius, image, error, model, *components = rings.T
     softening = panels.sigma / 5
     lowest = math.asinh(-0.5)
     highest = math.asinh(max(image.max(), model.max(), softening) / softening)
@@ -75,11 +77,17 @@ def profile_svg(panels: Panels, axis_ratio: float, angle: float) -> str:
 
     x = along(radius)
     zero = float(up(np.zeros(1))[0])
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, up(model), strict=True))
-    parts = [
-        _line("zero", _MARGIN, WIDTH, zero, zero),
-        f'<polyline class="model" points="{points}"/>',
-    ]
+    parts = [_line("zero", _MARGIN, WIDTH, zero, zero)]
+    lines = [("model", "model", model)]
+    for k, (name, values) in enumerate(zip(panels.components, components, strict=True)):
+        lines.append((name, f"component component{k}", values))
+    for k, (name, kind, values) in enumerate(lines):
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, up(values), strict=True))
+        parts.append(f'<polyline class="{kind}" points="{points}"/>')
+        if components:
+            y = 22.0 + 15 * k
+            parts.append(_line(kind, WIDTH - 96, WIDTH - 72, y, y))
+            parts.append(_text(WIDTH - 66, y + 4, name, "start"))
     for place, top, bottom, y in zip(
         x, up(image + error), up(image - error), up(image), strict=True
     ):
@@ -105,20 +113,19 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{text}</text>'
 
 
-def interval_svg(row: dict[str, Any], name: str) -> str:
-    """Returns one parameter's posterior as a drawing: 95 and 68 % intervals and median.
+def interval_svg(row: dict[str, Any], name: str, period: float | None = None) -> str:
+    """Returns one column's posterior as a drawing: 95 and 68 % intervals and median.
 
-    The drawing spans 4 times the 95 % interval, clipped to the prior's bounds, which are marked.
-    A circular parameter whose interval wraps is unwrapped about the median.
+    The drawing spans 3 times the 95 % interval; bounds of the prior that lie within are marked.
+    A circular column whose interval wraps is unwrapped about the median.
     """
-    parameter = next(p for p in PARAMETERS if p.name == name)
     found = [row.get(f"{name}_{q}") for q in ("q025", "q16", "q50", "q84", "q975")]
     if any(v is None or not math.isfinite(v) for v in found):
         return ""
     values = [float(v) for v in found if v is not None]
-    if parameter.period is not None:
-        half = parameter.period / 2
-        values = [(v - values[2] + half) % parameter.period - half + values[2] for v in values]
+    if period is not None:
+        half = period / 2
+        values = [(v - values[2] + half) % period - half + values[2] for v in values]
     width = max(values[4] - values[0], 1e-9)
     low, high = values[2] - 1.5 * width, values[2] + 1.5 * width
     bounds = [row.get(f"prior_{name}_{side}") for side in ("lower", "upper")]

@@ -12,8 +12,10 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.columns import descriptions, units
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.scene_record import parameter_columns
 from deeplegato_pp.report.panels import Row
 from deeplegato_pp.report.profile import interval_svg
+from deeplegato_pp.scene.galaxy_scene import SCENES
 from deeplegato_pp.scene.parameters import PARAMETERS
 
 SHOWN = (
@@ -36,6 +38,11 @@ class Rows(Sequence[Row]):
 
     Numbers that are not finite are None. Each row has ``name`` (its ``id``, its ``name`` or its
     number), ``quality``, ``flag_names`` and ``reason``.
+
+    Attributes:
+        columns: Values of each column, with shape (N,).
+        units: Unit of each column of the table; "" of pure numbers.
+        meanings: One line on each.
 
     Args:
         table: ``QTable`` of results, a row per galaxy.
@@ -60,6 +67,9 @@ class Rows(Sequence[Row]):
         self.columns["name"] = np.array(
             [n or number for n, number in zip(given, numbers, strict=True)], dtype=object
         )
+        known, lines = units(), descriptions()
+        self.units = {n: _unit(table[n]) or known.get(n, "") for n in table.colnames}
+        self.meanings = {n: table[n].info.description or lines.get(n, "") for n in table.colnames}
         for name in ("flag_names", "reason"):
             self.columns.setdefault(name, np.full(len(table), "", dtype=object))
 
@@ -90,9 +100,20 @@ class Rows(Sequence[Row]):
         ]
 
     @property
+    def scenes(self) -> list[str]:
+        """Scenes that are some row's best, sorted; none where every galaxy is a single profile."""
+        found = {str(name) for name in self.columns.get("best_scene", ())} - {""}
+        return sorted(found) if found - {"sersic"} else []
+
+    @property
     def flag_names(self) -> list[str]:
         """Names of the flags that some row has, sorted."""
         return sorted({f for text in self.columns["flag_names"] for f in text.split(",") if f})
+
+
+def _unit(column: Any) -> str:
+    unit = getattr(column, "unit", None)
+    return "" if unit is None else str(unit)
 
 
 def _plain(column: Any) -> Array:
@@ -112,25 +133,39 @@ def _value(value: Any) -> Any:
 
 def parameters_of(row: Row) -> list[dict[str, str]]:
     """Returns the seven parameters as a page prints them; nothing if they were not measured."""
-    found = []
-    for p in PARAMETERS:
-        if row.get(p.name) is None:
-            return []
-        error = row.get(f"{p.name}_std") or 0.0
-        digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 4
-        middle = row.get(f"{p.name}_q50")
-        found.append(
-            {
-                "name": p.name,
-                "value": f"{row[p.name]:.{digits}f}",
-                "error": f"{error:.{digits}f}",
-                "median": "" if middle is None else f"{middle:.{digits}f}",
-                "drawing": interval_svg(row, p.name),
-                "unit": p.unit,
-                "meaning": p.meaning,
-            }
-        )
-    return found
+    if any(row.get(p.name) is None for p in PARAMETERS):
+        return []
+    return [_printed(row, p.name, p.unit, p.meaning, p.period) for p in PARAMETERS]
+
+
+def components_of(row: Row) -> list[dict[str, str]]:
+    """Returns the columns of the best scene's components in the same way; none of one profile."""
+    return [
+        _printed(row, name, *about)
+        for name, about in component_columns(row).items()
+        if row.get(name) is not None
+    ]
+
+
+def component_columns(row: Row) -> dict[str, tuple[str, str, float | None]]:
+    """Returns unit, meaning and period of the columns of the best scene's components."""
+    best = row.get("best_scene")
+    return parameter_columns([best]) if best in SCENES else {}
+
+
+def _printed(row: Row, name: str, unit: str, meaning: str, period: float | None) -> dict[str, str]:
+    error = row.get(f"{name}_std") or 0.0
+    digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 4
+    middle = row.get(f"{name}_q50")
+    return {
+        "name": name,
+        "value": f"{row[name]:.{digits}f}",
+        "error": f"{error:.{digits}f}",
+        "median": "" if middle is None else f"{middle:.{digits}f}",
+        "drawing": interval_svg(row, name, period),
+        "unit": unit,
+        "meaning": meaning,
+    }
 
 
 def flags_of(row: Row) -> list[dict[str, str]]:
@@ -142,10 +177,15 @@ def flags_of(row: Row) -> list[dict[str, str]]:
     ]
 
 
-def others_of(row: Row) -> list[tuple[str, str, str]]:
-    """Returns what a page has not shown already: name, value with error and unit, meaning."""
-    known, meanings = units(), descriptions()
+def others_of(row: Row, rows: Rows) -> list[tuple[str, str, str]]:
+    """Returns what a page has not shown already: name, value with error and unit, meaning.
+
+    Args:
+        row: What is shown.
+        rows: Those it is one of, which know the units.
+    """
     skip = {p.name for p in PARAMETERS} | {"name", "quality", "flags", "flag_names", "reason"}
+    skip |= set(component_columns(row))
     found = []
     for name, value in row.items():
         hidden = name.endswith(("_std", *QUANTILES)) or name.startswith("prior_")
@@ -155,5 +195,5 @@ def others_of(row: Row) -> list[tuple[str, str, str]]:
         error = row.get(f"{name}_std")
         if isinstance(error, float):
             text += f" ± {error:.2g}"
-        found.append((name, f"{text} {known.get(name, '')}".strip(), meanings.get(name, "")))
+        found.append((name, f"{text} {rows.units[name]}".strip(), rows.meanings[name]))
     return found

@@ -101,7 +101,7 @@ class Viewer:
         self._document = pn.state.curdoc
         pn.state.on_session_destroyed(lambda context: self.samp.close())
         w = self.widgets
-        filters = pn.FlexBox(w["qualities"], w["flag"], w["where"], w["name"])
+        filters = pn.FlexBox(*(w[k] for k in self.filters))
         columns = pn.Card(w["columns"], title="columns of the table", collapsed=True, margin=5)
         axes = pn.FlexBox(w["x"], w["log_x"], w["y"], w["log_y"], w["samp"])
         buttons = pn.Row(*(w[mark] for mark in (*MARKS, "unmark")))
@@ -172,7 +172,12 @@ class Viewer:
         for mark, colour in zip(MARKS, ("success", "warning", "danger"), strict=True):
             self._button(mark, mark, colour)
         self._button("unmark", "", "default")
-        for name in ("qualities", "flag", "where", "name"):
+        self.filters = ["qualities", "flag", "where", "name"]
+        if self.rows.scenes:
+            scene = select_(label="scene", options=["", *self.rows.scenes], width=130)
+            self.widgets["scene"] = scene
+            self.filters.insert(2, "scene")
+        for name in self.filters:
             self.widgets[name].param.watch(lambda event: self._filter(), "value")
         for name in ("x", "y", "log_x", "log_y"):
             self.widgets[name].param.watch(lambda event: self._plot_anew(), "value")
@@ -202,7 +207,9 @@ class Viewer:
 
         chosen = self.widgets["columns"].value
         columns = {k: five_digits(self.rows.columns[k][self.chosen]) for k in chosen}
-        texts = {k: self.rows.columns[k][self.chosen] for k in TEXTS if k != "mark"}
+        scene = {"scene": "best_scene"} if self.rows.scenes else {}
+        names = {k: k for k in TEXTS if k != "mark"} | scene
+        texts = {k: self.rows.columns[name][self.chosen] for k, name in names.items()}
         marks = np.array([self.marks[int(i)] for i in self.chosen], dtype=object)
         texts["flag_names"] = np.array([t.replace(",", ", ") for t in texts["flag_names"]], object)
         flags = {"flags": texts.pop("flag_names")}
@@ -222,11 +229,9 @@ class Viewer:
         self._say()
 
     def _filter(self) -> None:
-        w = self.widgets
+        given = {name: self.widgets[name].value for name in self.filters}
         try:
-            self.chosen = select(
-                self.rows, w["qualities"].value, w["flag"].value, w["name"].value, w["where"].value
-            )
+            self.chosen = select(self.rows, **given)
         except InputError as error:
             self._say(str(error))
             return
@@ -268,9 +273,8 @@ class Viewer:
         )
 
     def _render(self, row: int) -> str:
-        values = self.rows[row]
-        content = content_of(values, self.pixels.panels(values))
-        thumbnail = Path(values.get("thumbnail") or "")
+        content = content_of(self.rows, row, self.pixels)
+        thumbnail = Path(content["row"].get("thumbnail") or "")
         if "source" not in content and thumbnail.is_file():
             encoded = base64.b64encode(thumbnail.read_bytes()).decode()
             content["source"] = f"data:image/png;base64,{encoded}"

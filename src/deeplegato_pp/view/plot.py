@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.catalog.columns import units
 from deeplegato_pp.report.rows import Rows
 
 COLOURS = {"good": "#2e7d4f", "caution": "#b7791f", "bad": "#b03a2e"}
@@ -62,7 +61,7 @@ class Scatter:
         from bokeh.plotting import figure
 
         self.columns = (x, y)
-        known = units()
+        known = self.rows.units
         labels = [f"{name} [{known[name]}]" if known.get(name) else name for name in (x, y)]
         made = figure(
             height=360,

@@ -25,7 +25,7 @@ _OPERATORS = {
 _CONDITION = re.compile(r"(\w+)\s*(<=|>=|!=|==|=|<|>)\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 
 
-def where(rows: Rows, text: str) -> Array:
+def fulfil(rows: Rows, text: str) -> Array:
     """Returns which rows fulfil conditions such as ``snr > 30, sersic_index < 2``.
 
     Args:
@@ -56,7 +56,12 @@ def where(rows: Rows, text: str) -> Array:
 
 
 def select(
-    rows: Rows, qualities: Collection[str], flag: str = "", name: str = "", conditions: str = ""
+    rows: Rows,
+    qualities: Collection[str],
+    flag: str = "",
+    name: str = "",
+    where: str = "",
+    scene: str = "",
 ) -> Array:
     """Returns the numbers of the rows that pass all filters, with shape (K,).
 
@@ -65,15 +70,18 @@ def select(
         qualities: Those that are shown.
         flag: One that a row must have; empty: any or none.
         name: Part of the name, in upper or lower case.
-        conditions: See :func:`where`.
+        where: Conditions, see :func:`fulfil`.
+        scene: The best one; empty: any.
 
     Raises:
         InputError: If the conditions are not understood.
     """
-    chosen = where(rows, conditions)
+    chosen = fulfil(rows, where)
     chosen &= np.isin(rows.columns["quality"].astype(str), list(qualities))
     if flag:
         chosen &= np.array([flag in text.split(",") for text in rows.columns["flag_names"]])
+    if scene:
+        chosen &= rows.columns["best_scene"].astype(str) == scene
     if name:
         part = name.lower()
         chosen &= np.array([part in text.lower() for text in rows.columns["name"]])

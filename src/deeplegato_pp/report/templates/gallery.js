@@ -4,6 +4,7 @@
   var data = window.GALLERY;
   var columns = data.columns; // name -> {unit, description, values}
   var shown = data.shown.slice();
+  var texts = ["name", "quality"].concat(data.scenes.length ? ["scene"] : []);
   var PAGE = 50;
   var order = []; // indices of the rows that pass the filters, sorted
   var sorted = { column: null, descending: false };
@@ -74,6 +75,7 @@
       qualities[box.value] = box.checked;
     });
     var flag = element("flag").value;
+    var scene = element("scene").value;
     var name = element("name").value.toLowerCase();
     var tests = conditions(element("where").value);
     element("where").classList.toggle("wrong", tests === null);
@@ -82,6 +84,7 @@
     for (var i = 0; i < data.names.length; i += 1) {
       if (qualities[data.quality[i]] === false) { continue; }
       if (flag && data.flags[i].split(",").indexOf(flag) < 0) { continue; }
+      if (scene && data.scene[i] !== scene) { continue; }
       if (name && data.names[i].toLowerCase().indexOf(name) < 0) { continue; }
       if (tests.every(function (test) { return holds(test, i); })) { order.push(i); }
     }
@@ -91,6 +94,7 @@
   function values(column) {
     if (column === "name") { return data.names; }
     if (column === "quality") { return data.quality; }
+    if (column === "scene") { return data.scene; }
     if (column === "flags") { return data.flags; }
     return columns[column].values;
   }
@@ -128,7 +132,7 @@
     var body = document.querySelector("#rows tbody");
     var top = document.createElement("tr");
     top.appendChild(cell("th", "image, model, residual")).className = "text";
-    ["name", "quality"].forEach(function (column) {
+    texts.forEach(function (column) {
       top.appendChild(heading(column, column)).className = "text";
     });
     shown.forEach(function (column) {
@@ -167,6 +171,7 @@
       quality.className = "text";
       quality.appendChild(mark);
       line.appendChild(quality);
+      if (data.scenes.length) { line.appendChild(cell("td", data.scene[i])).className = "text"; }
       shown.forEach(function (column) { line.appendChild(cell("td", withError(column, i))); });
       var flags = cell("td", data.flags[i].split(",").join(", "));
       flags.className = "text flags";
@@ -198,6 +203,9 @@
     Object.keys(columns).forEach(function (name) {
       element("column").appendChild(cell("option", name));
     });
+    data.scenes.forEach(function (name) { element("scene").appendChild(cell("option", name)); });
+    element("scenes").hidden = !data.scenes.length;
+    element("scene").addEventListener("change", filter);
     element("flag").addEventListener("change", filter);
     element("where").addEventListener("input", filter);
     element("name").addEventListener("input", filter);
