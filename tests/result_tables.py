@@ -58,4 +58,5 @@ def make_scene_table() -> QTable:
     for suffix, shift in (("std", 0), ("q025", -2), ("q16", -1), ("q50", 0), ("q84", 1), ("q975", 2)):  # noqa: E501  # fmt: skip
         table[f"bulge_effective_radius_{suffix}"] = column + 0.01 * shift * u.arcsec
         table[f"disc_effective_radius_{suffix}"] = column + 0.01 * shift * u.arcsec
+    table["disc_sersic_index_std"] = [np.nan, 0.0, np.nan, np.nan]
     return table

@@ -143,6 +143,7 @@ def test_the_page_of_a_scene_names_its_components(folder):
     assert two.count('class="component component') == 2 * 2  # the profile's lines, and the legend's
     assert two.count("bulge_effective_radius") == 1  # in its table, and not once more
     assert two.count('class="interval"') == 7 + 2
+    assert two.count("<td>fixed</td>") == 1
     assert "host and point" in nucleus
     text = (folder / "gallery/rows.js").read_text()
     data = json.loads(text.removeprefix("window.GALLERY=").removesuffix(";\n"))

@@ -160,7 +160,7 @@ def _printed(row: Row, name: str, unit: str, meaning: str, period: float | None)
     return {
         "name": name,
         "value": f"{row[name]:.{digits}f}",
-        "error": f"{error:.{digits}f}",
+        "error": "fixed" if row.get(f"{name}_std") == 0.0 else f"{error:.{digits}f}",
         "median": "" if middle is None else f"{middle:.{digits}f}",
         "drawing": interval_svg(row, name, period),
         "unit": unit,
