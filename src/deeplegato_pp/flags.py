@@ -4,8 +4,13 @@
 """
 
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 from deeplegato_pp.errors import RangeError
+
+LEVELS = ("bad", "caution", "good")
+"""What a flag makes of a row, the most serious first."""
 
 
 class Flag(enum.IntFlag):
@@ -19,7 +24,7 @@ class Flag(enum.IntFlag):
         >>> Flag.names(Flag.NO_PSF | Flag.PADDED)
         ['no_psf', 'padded']
         >>> Flag.NO_PSF.meaning
-        'No PSF was given: the reference PSF was used'
+        'No PSF was given: a Moffat of 3 px FWHM was used'
     """
 
     meaning: str
@@ -42,7 +47,7 @@ class Flag(enum.IntFlag):
     # --- the observation ---------------------------------------------------------------------
     NO_PSF = (
         1 << 0,
-        "No PSF was given: the reference PSF was used",
+        "No PSF was given: a Moffat of 3 px FWHM was used",
         "neither `psf` nor `psf_fwhm` given, and none in the file; a Moffat (beta 4.765) of FWHM "
         "3 px stands in",
         "caution",
@@ -436,7 +441,7 @@ class Flag(enum.IntFlag):
     )
     NOISE_MEASURED = (
         1 << 56,
-        "The noise is not what its map says, and the error bars hold what was measured",
+        "The noise is not what was given, and the error bars hold what was measured",
         "as `noise_mismatch`, with honest widths, the background scattering 0.5 to 3 times as much "
         "as the map; where it is more the widths are those of the background's noise",
     )
@@ -515,6 +520,25 @@ class Flag(enum.IntFlag):
             >>> Flag.quality(Flag.NOISE_MEASURED), Flag.quality(Flag.NOISE_MEASURED, honest=True)
             ('caution', 'good')
         """
+        levels = cls.levels(value, refined=refined, honest=honest)
+        return next(iter(levels.values()), "good")
+
+    @classmethod
+    def levels(
+        cls, value: int, *, refined: bool = False, honest: bool = False
+    ) -> "dict[Flag, str]":
+        """Returns the flags that are set with their level in such a row, the most serious first.
+
+        Args:
+            value: Sum of flags.
+            refined: See :meth:`quality`.
+            honest: See :meth:`quality`.
+
+        Example:
+            >>> flags = Flag.PADDED | Flag.POOR_FIT | Flag.FAILED
+            >>> [(f.name, level) for f, level in Flag.levels(flags).items()]
+            [('FAILED', 'bad'), ('POOR_FIT', 'caution'), ('PADDED', 'good')]
+        """
         known = {cls.UNFAMILIAR: "caution"} if refined else {}
         if honest:
             known[cls.POOR_FIT] = "good"
@@ -526,8 +550,19 @@ class Flag(enum.IntFlag):
                 cls.NEIGHBOUR_HELD: "caution",
                 cls.MISFIT_HELD: "bad",
             }
-        levels = {known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}
-        return next((level for level in ("bad", "caution") if level in levels), "good")
+        found = {flag: known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}
+        return dict(sorted(found.items(), key=lambda item: LEVELS.index(item[1])))
+
+    @classmethod
+    def levels_of_row(cls, row: Mapping[str, Any]) -> "dict[Flag, str]":
+        """Returns the flags of a row of results with their level in it, the most serious first.
+
+        Args:
+            row: With ``flags``, and with ``method`` and ``widths`` where it was measured.
+        """
+        refined = row.get("method") not in (None, "", "amortized")
+        honest = row.get("widths") == "honest"
+        return cls.levels(int(row.get("flags") or 0), refined=refined, honest=honest)
 
     @classmethod
     def without(cls, value: int, flags: int) -> int:
@@ -541,18 +576,6 @@ class Flag(enum.IntFlag):
             True
         """
         return int(value) & ~int(flags)
-
-    @classmethod
-    def by_level(cls, value: int) -> "list[Flag]":
-        """Returns the flags in ``value``, the most serious first.
-
-        Example:
-            >>> [f.name for f in Flag.by_level(Flag.PADDED | Flag.NO_PSF | Flag.FAILED)]
-            ['FAILED', 'NO_PSF', 'PADDED']
-        """
-        order = ("bad", "caution", "good")
-        found = [flag for flag in cls if int(value) & int(flag)]
-        return sorted(found, key=lambda flag: order.index(flag.level))
 
     @classmethod
     def describe(cls, value: int) -> str:

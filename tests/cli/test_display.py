@@ -27,3 +27,11 @@ def test_flags_are_printed_unbroken_the_most_serious_first(capsys):
     assert [line.split()[0] for line in lines] == ["noise_off", "no_psf", "padded"]
     assert "--noise-type" in lines[0]
     assert "--psf-fwhm" in lines[1]
+
+
+def test_flags_are_printed_with_their_level_in_the_row(capsys):
+    flags = int(Flag.POOR_FIT)
+    print_flags([{"flags": flags, "method": "importance", "widths": "honest"}])
+    assert capsys.readouterr().out.startswith("poor_fit (good)")
+    print_flags([{"flags": flags, "method": "importance", "widths": "noise"}])
+    assert capsys.readouterr().out.startswith("poor_fit (caution)")

@@ -85,6 +85,10 @@ def test_moffat_has_the_fwhm_asked_for(fwhm, oversampling):
     assert missing_light(psf) < 1e-4
 
 
+def test_a_psf_that_ends_within_its_array_misses_no_light():
+    assert missing_light(bin_psf(moffat_psf(3.0)[0], 1, 30)) < 1e-6
+
+
 def test_moffat_needs_a_positive_fwhm():
     with pytest.raises(RangeError, match="psf_fwhm must be positive"):
         moffat_psf(0)

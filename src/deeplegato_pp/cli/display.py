@@ -220,7 +220,7 @@ def _print_many(console: Any, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         cells = [value_and_error(row[name], row[f"{name}_std"]) for name in SHORT]
         chi2 = "-" if row["chi2"] is None else f"{row['chi2']:.3g}"
-        verdict = (row["quality"], _escaped(_flags_in_brief(row["flags"])))
+        verdict = (row["quality"], _escaped(_flags_in_brief(row)))
         table.add_row(_escaped(row["name"]), *cells, chi2, *verdict)
     console.print(table)
     _print_flags(console, rows)
@@ -237,33 +237,34 @@ def _print_flags(console: Any, rows: list[dict[str, Any]]) -> None:
     """Prints what each flag that occurs means."""
     from rich.text import Text
 
-    from deeplegato_pp.flags import Flag
+    from deeplegato_pp.flags import LEVELS, Flag
 
-    union = 0
+    found: dict[Flag, str] = {}
     for row in rows:
-        union |= row["flags"]
-    for flag in Flag.by_level(union):
-        line = f"{str(flag.name).lower()} ({flag.level}): {flag.meaning}"
+        for flag, level in Flag.levels_of_row(row).items():
+            found[flag] = min(found.get(flag, level), level, key=LEVELS.index)
+    for flag, level in sorted(found.items(), key=lambda item: LEVELS.index(item[1])):
+        line = f"{str(flag.name).lower()} ({level}): {flag.meaning}"
         if flag.remedy:
             line += f". {flag.remedy}"
-        console.print(Text(line, style="red" if flag.level == "bad" else "yellow"), soft_wrap=True)
+        console.print(Text(line, style="red" if level == "bad" else "yellow"), soft_wrap=True)
 
 
 SHOWN = 3
 """Flags of a row that stand in the table of many galaxies; the rest is counted."""
 
 
-def _flags_in_brief(flags: int) -> str:
+def _flags_in_brief(row: dict[str, Any]) -> str:
     """The most serious flags of a row, unbroken, those of no consequence counted only.
 
     Example:
-        >>> _flags_in_brief((1 << 36) | (1 << 6) | (1 << 13))
+        >>> _flags_in_brief({"flags": (1 << 36) | (1 << 6) | (1 << 13)})
         'zero_point_conflict +2'
     """
     from deeplegato_pp.flags import Flag
 
-    found = Flag.by_level(flags)
-    serious = [str(flag.name).lower() for flag in found if flag.level != "good"][:SHOWN]
+    found = Flag.levels_of_row(row)
+    serious = [str(flag.name).lower() for flag, level in found.items() if level != "good"][:SHOWN]
     rest = len(found) - len(serious)
     return ",".join(serious) + (f" +{rest}" if serious and rest else f"+{rest}" if rest else "")
 

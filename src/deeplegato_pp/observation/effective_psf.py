@@ -176,6 +176,10 @@ def bin_psf(psf: Array, oversampling: int, bin_factor: int) -> Array:
     return binned
 
 
+FLATTEST, STEEPEST = 1.5, 100.0
+"""Limits of the index of a Moffat that continues a PSF: wings of r^-3, and a Gaussian's."""
+
+
 def missing_light(psf: Array) -> float:
     """Returns the part of a PSF's light that lies beyond its array, by its own wings.
 
@@ -198,10 +202,11 @@ def missing_light(psf: Array) -> float:
     light = np.array([psf[near].mean(), psf[far].mean()])
     drop = math.log(max(light[0] / light[1], 1.0))
     core = 0.5 * _half_maximum_diameter(psf)
-    beta = 1.5
+    beta = FLATTEST
     for _ in range(30):
         scale2 = core**2 / (2.0 ** (1.0 / beta) - 1.0)
-        beta = max(drop / math.log((scale2 + distance[1] ** 2) / (scale2 + distance[0] ** 2)), 1.5)
+        beta = drop / math.log((scale2 + distance[1] ** 2) / (scale2 + distance[0] ** 2))
+        beta = min(max(beta, FLATTEST), STEEPEST)
     scale2 = core**2 / (2.0 ** (1.0 / beta) - 1.0)
     angle = (np.arange(360) + 0.5) * (2 * math.pi / 360)
     edge = np.minimum(half_x / np.abs(np.cos(angle)), half_y / np.abs(np.sin(angle)))

@@ -1,6 +1,7 @@
 """One line that says what was taken from a file, and from where."""
 
 from deeplegato_pp.io.header_keywords import Taken
+from deeplegato_pp.observation.effective_psf import REFERENCE_FWHM
 
 
 def provenance_line(
@@ -34,7 +35,7 @@ def provenance_line(
         else f"{pixel_scale.value:.4g} arcsec/px ({pixel_scale.source})",
     ]
     if not psf:
-        parts.append("no PSF")
+        parts.append(f"no PSF (a Moffat of {REFERENCE_FWHM:g} px FWHM)")
     elif oversampling is None or oversampling == 1:
         parts.append(f"PSF ({psf})")
     else:

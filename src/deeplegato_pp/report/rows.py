@@ -169,11 +169,10 @@ def _printed(row: Row, name: str, unit: str, meaning: str, period: float | None)
 
 
 def flags_of(row: Row) -> list[dict[str, str]]:
-    """Returns a row's flags with level and meaning."""
+    """Returns a row's flags with their level in it and meaning, the most serious first."""
     return [
-        {"name": f.name.lower(), "level": f.level, "meaning": f.meaning}
-        for f in Flag
-        if f.name and int(row.get("flags") or 0) & f
+        {"name": str(f.name).lower(), "level": level, "meaning": f.meaning}
+        for f, level in Flag.levels_of_row(row).items()
     ]
 
 
