@@ -93,6 +93,23 @@ def pairs_of(cases: Table, rows: list[int], sources: tuple[str, ...]) -> list[tu
     return [(a, b) for a, b in pairs if cases[a]["source"] != cases[b]["source"]]
 
 
+def differences(
+    shapes: dict[int, Shape], pairs: list[tuple[int, int]], coloured: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns differences within pairs and their combined errors, each with shape (P, 4).
+
+    Args:
+        shapes: By case.
+        pairs: Of cases.
+        coloured: The median difference in ln R_e and ln n is a gradient of colour: take it out.
+    """
+    difference = np.array([shapes[a].mean[:4] - shapes[b].mean[:4] for a, b in pairs])
+    error = np.array([np.hypot(shapes[a].std[:4], shapes[b].std[:4]) for a, b in pairs])
+    if coloured:
+        difference[:, :2] -= np.median(difference[:, :2], 0)
+    return difference, error
+
+
 def within(values: np.ndarray) -> float:
     """Returns the absolute value within which 68 % of values lie."""
     return float(np.quantile(np.abs(values), 0.68))
@@ -114,39 +131,42 @@ def report_pairs(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
             continue
         print(f"{group}: {len(pairs)} pairs; 68 % of pulls in {', '.join(NAMES)}; differences")
         for kind, shapes in kinds.items():
-            difference = np.array([shapes[a].mean[:4] - shapes[b].mean[:4] for a, b in pairs])
-            error = np.array([np.hypot(shapes[a].std[:4], shapes[b].std[:4]) for a, b in pairs])
-            if group == COLOUR:
-                difference[:, :2] -= np.median(difference[:, :2], 0)
+            difference, error = differences(shapes, pairs, coloured=group == COLOUR)
             rng = np.random.default_rng(0)
             pulls = "  ".join(interval(column, rng) for column in (difference / error).T)
             scatter = " ".join(f"{within(column):.3f}" for column in difference.T)
             print(f"  {kind:15s} {pulls}   {scatter}")
 
 
+def published(cases: Table, shapes: dict[int, Shape]) -> dict[int, np.ndarray]:
+    """Returns how far galaxies of tier A lie from published fits.
+
+    Returns:
+        By case, the differences in ln R_e, ln n, q and angle [deg], and their errors, with shape
+        (2, 4).
+    """
+    found = {}
+    for i, s in sorted(shapes.items()):
+        c = cases[i]
+        radius = c["ref_effective_radius_px"] * c["pixel_scale"]
+        if c["tier"] != "A" or "degenerate" in str(c["flags"]) or not np.isfinite(radius):
+            continue
+        turn = (s.mean[5] - c["ref_position_angle"] + 90.0) % 180.0 - 90.0
+        theirs = np.array([math.log(radius), math.log(c["ref_sersic_index"])])
+        difference = [*(s.mean[:2] - theirs), s.mean[4] - c["ref_axis_ratio"], turn]
+        found[i] = np.array([difference, s.std[[0, 1, 4, 5]]])
+    return found
+
+
 def report_published(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
     """Prints how published fits lie in the error bars."""
-    chosen = [
-        i
-        for i in sorted(next(iter(kinds.values())))
-        if cases[i]["tier"] == "A"
-        and "degenerate" not in str(cases[i]["flags"])
-        and np.isfinite(cases[i]["ref_effective_radius_px"])
-    ]
-    if not chosen:
+    if not published(cases, next(iter(kinds.values()))):
         return
-    print(f"published fits: {len(chosen)}; ln R_e, ln n, q, angle within 1 and 2 sigma,")
-    print("  within 1 and 2 sigma with floors, 68 % scatter")
-    for kind, shapes in kinds.items():
-        differences, errors = [], []
-        for i in chosen:
-            c, s = cases[i], shapes[i]
-            radius = c["ref_effective_radius_px"] * c["pixel_scale"]
-            turn = (s.mean[5] - c["ref_position_angle"] + 90.0) % 180.0 - 90.0
-            theirs = np.array([math.log(radius), math.log(c["ref_sersic_index"])])
-            differences.append([*(s.mean[:2] - theirs), s.mean[4] - c["ref_axis_ratio"], turn])
-            errors.append(s.std[[0, 1, 4, 5]])
-        d, e = np.array(differences), np.array(errors)
+    for number, (kind, shapes) in enumerate(kinds.items()):
+        d, e = np.array(list(published(cases, shapes).values())).transpose(1, 0, 2)
+        if number == 0:
+            print(f"published fits: {len(d)}; ln R_e, ln n, q, angle within 1 and 2 sigma,")
+            print("  within 1 and 2 sigma with floors, 68 % scatter")
         shares = [
             " ".join(f"{x:.2f}" for x in (np.abs(d) < level * width).mean(0))
             for width in (e, np.hypot(e, FLOORS))

@@ -113,8 +113,15 @@ def test_in_memory(folder):
         noise=1.0,
         pixel_scale=0.25,
         zero_point=(30.5, 30.5),
+        covariance=True,
     )
     table = rows.to_table()
+    cov = table["cov_magnitude_effective_radius"][0]
+    assert (
+        0
+        < abs(cov.to_value("mag arcsec"))
+        < (table["magnitude_std"][0] * table["effective_radius_std"][0]).to_value("mag arcsec")
+    )
     assert isinstance(table, QTable)
     assert str(table["effective_radius_r"].unit) == "arcsec"
     assert abs(table["magnitude_r"][0].value - 19.9) < 5 * table["magnitude_r_std"][0].value

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,17 @@ def test_a_catalogue_has_a_row_per_source_in_the_lists_order(folder):
         assert row["refined"] == 0
     assert table[5]["flags"] & Flag.IMAGE_EDGE
     assert set(report.seconds) >= {"cut", "network", "rows", "write", "join", "wall"}
+
+
+def test_covariances_come_when_asked_for(folder):
+    make(request(folder))
+    assert not any(n.startswith("cov_") for n in pq.read_schema(folder / "out.parquet").names)
+    make(request(folder, "c.parquet", options=replace(OPTIONS, covariance=True)))
+    field = pq.read_schema(folder / "c.parquet").field("cov_magnitude_effective_radius_noise")
+    assert field.metadata[b"unit"] == b"mag arcsec"
+    for row in pq.read_table(folder / "c.parquet").to_pylist():
+        largest = row["magnitude_std"] * row["effective_radius_std"]
+        assert 0 < abs(row["cov_magnitude_effective_radius"]) <= largest
 
 
 def test_no_source_is_lost(folder):

@@ -227,3 +227,15 @@ def test_fixed_parameters_and_odds_reach_the_refinement(stamps, monkeypatch, cap
     assert "psf_error must lie in [0, 0.5), got 0.5" in capsys.readouterr().err
     assert main(["predict", "good.fits", "--no-refine", "--model-error", "0.1"]) == 2
     assert "--model-error" in capsys.readouterr().err
+
+
+def test_covariances_come_into_the_table(stamps, capsys):
+    call = ["predict", "good.fits", "bad.fits", "--psf-fwhm", "3", "--no-refine", "--covariance"]
+    assert main(call) == 2
+    assert "--covariance adds columns to a table" in capsys.readouterr().err
+    assert main([*call, "-o", "t.json"]) == 0
+    good, bad = json.loads((stamps / "t.json").read_text())
+    assert abs(good["cov_magnitude_effective_radius"]) > 0
+    assert good["units"]["cov_magnitude_effective_radius"] == "mag arcsec"
+    assert good["units"]["cov_center_x_center_y_noise"] == "pix2"
+    assert bad["cov_magnitude_effective_radius"] is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deeplegato_pp.inference.posterior import band_record, scene_record, summary
+from deeplegato_pp.inference.posterior import band_record, covariance, scene_record, summary
 from deeplegato_pp.inference.refine.scenes import hypotheses_of
 from deeplegato_pp.observation.bands import Bands
 from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
@@ -28,28 +28,35 @@ DRAWS = "draws"
 """The column of posterior draws: a struct of lists, one list per parameter."""
 
 
-def units(scene: str = "sersic", bands: Bands | None = None) -> dict[str, str]:
+def units(
+    scene: str = "sersic", bands: Bands | None = None, covariances: bool = False
+) -> dict[str, str]:
     """Returns the unit of every column, in the order of the catalogue.
 
     Args:
         scene: What sources were fitted with, see :meth:`Predictor.refine`.
         bands: Bands that were fitted together; None of one.
+        covariances: Whether there are those of all pairs of parameters.
     """
     before = {n: unit for n, (unit, _) in PLACE.items() if n not in AFTER}
     compared = hypotheses_of(scene)
     parts = scene_record.units(compared) if len(compared) > 1 else {}
     if bands is not None:
         parts |= band_record.units([bands.names], bands.structure)
+    if covariances:
+        parts |= covariance.units()
     return before | summary.units() | parts | {n: PLACE[n][0] for n in AFTER}
 
 
-def descriptions(scene: str = "sersic", bands: Bands | None = None) -> dict[str, str]:
+def descriptions(
+    scene: str = "sersic", bands: Bands | None = None, covariances: bool = False
+) -> dict[str, str]:
     """Returns one line on each column."""
     more = {} if bands is None else band_record.descriptions([bands.names])
     lines = summary.every_description() | more | {n: text for n, (_, text) in PLACE.items()}
     lines["x"] = "column of the measured centre, 0-based, in the mosaic"
     lines["y"] = "row of the measured centre, 0-based, in the mosaic"
-    return {name: lines[name] for name in units(scene, bands)}
+    return {name: lines[name] for name in units(scene, bands, covariances)}
 
 
 def schema(
@@ -58,6 +65,7 @@ def schema(
     metadata: dict[str, str] | None = None,
     scene: str = "sersic",
     bands: Bands | None = None,
+    covariances: bool = False,
 ) -> Any:
     """Returns the catalogue's ``pyarrow.Schema``, with units and descriptions.
 
@@ -67,13 +75,14 @@ def schema(
         metadata: Of the whole table.
         scene: What sources were fitted with.
         bands: Bands that were fitted together.
+        covariances: Whether there are those of all pairs of parameters.
     """
     import pyarrow as pa
 
-    described = descriptions(scene, bands)
+    described = descriptions(scene, bands, covariances)
     fields = [
         pa.field(name, _type(name, text_ids), metadata=_about(unit, described[name]))
-        for name, unit in units(scene, bands).items()
+        for name, unit in units(scene, bands, covariances).items()
     ]
     if draws:
         lists = [

@@ -54,7 +54,13 @@ class CatalogueRows:
         """Returns all rows as an ``astropy.table.QTable``, draws left out."""
         text = self.sources.ids.dtype.kind == "O"
         options = self.measurer.options
-        columns = schema(bool(text), False, scene=options.scene, bands=options.bands)
+        columns = schema(
+            bool(text),
+            False,
+            scene=options.scene,
+            bands=options.bands,
+            covariances=options.covariance,
+        )
         return to_qtable(to_arrow(list(self), columns))
 
 
@@ -77,6 +83,7 @@ def catalog(
     neighbours: str | None = None,
     scene: str = "sersic",
     bands: Bands | None = None,
+    covariance: bool = False,
     **inputs: Any,
 ) -> CatalogueRows:
     """Measures the sources of a mosaic, one row each, as ``deeplegato catalog`` does.
@@ -104,6 +111,8 @@ def catalog(
         scene: What sources are fitted with, where refined, see :meth:`Predictor.refine`.
         bands: The images are these bands of the same sky, the first being the frame, and each
             source is fitted in all of them, see ``docs/bands.md``; refined, with all else as it is.
+        covariance: Whether rows hold the covariances of all pairs of parameters, as columns
+            ``cov_<p>_<q>``, see :meth:`Posterior.covariance`.
         **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,
             ``zero_point``, ``noise_correlation`` and the other fields of
             :class:`~deeplegato_pp.catalog.inputs.Inputs`.
@@ -135,7 +144,9 @@ def catalog(
         raise ConfigError(
             "fixed holds parameters while refining, and nothing is refined. Add refine='exact'."
         )
-    options = Options(samples, seed, refining, draws, batch_size, widths, neighbours, bands)
+    options = Options(
+        samples, seed, refining, draws, batch_size, widths, neighbours, bands, covariance
+    )
     if bands is not None:
         bands.check_images(len(found))
     opened = open_scene(Inputs(found, **inputs))

@@ -107,7 +107,7 @@ class Measurer:
     ) -> list[dict[str, Any]]:
         """Returns the rows of measured sources."""
         with _timed(self.seconds, "rows"):
-            rows = posterior.rows()
+            rows = posterior.rows(self.options.covariance)
             kept = self._kept_draws(chunk, posterior)
             finished = []
             for i, row in enumerate(rows):

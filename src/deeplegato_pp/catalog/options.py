@@ -35,6 +35,7 @@ class Options:
             their segments, or ``keep`` them; None: ``fit`` where sources are refined, else
             ``mask`` where a segmentation is known, else ``keep``.
         bands: The images are these bands of one sky, fitted together; None: of one band each.
+        covariance: Whether rows hold the covariances of all pairs of parameters.
     """
 
     samples: int = 1000
@@ -45,6 +46,7 @@ class Options:
     widths: str = "honest"
     neighbours: str | None = None
     bands: Bands | None = None
+    covariance: bool = False
 
     def searched(self, mosaics: list[Mosaic]) -> list[Mosaic]:
         """Returns the images in which sources are looked for: of bands the first."""

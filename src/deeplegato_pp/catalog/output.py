@@ -248,7 +248,7 @@ def read_catalogue(path: str | os.PathLike[str]) -> Any:
         )
     if path.suffix.lower() == ".fits":
         table = QTable.read(path, format="fits", mask_invalid=False)
-        for name, text in descriptions().items():
+        for name, text in descriptions(covariances=True).items():
             if name in table.colnames:
                 table[name].info.description = text
         return table

@@ -204,6 +204,7 @@ def make_catalogue(
         request.options.draws,
         request.options.scene,
         request.options.bands,
+        request.options.covariance,
         request.resume,
         request.overwrite,
         lambda rows, new: progress(total, rows, new),

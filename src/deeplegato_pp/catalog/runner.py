@@ -75,6 +75,7 @@ class Run:
         draws: Whether rows hold draws.
         scene: What sources are fitted with.
         bands: Bands that are fitted together; None of one.
+        covariances: Whether rows hold those of all pairs of parameters.
         resume: Go on with what an earlier run has finished.
         overwrite: Throw it away.
         advance: Told of finished rows: their number, and whether they are new.
@@ -87,6 +88,7 @@ class Run:
     draws: int = 0
     scene: str = "sersic"
     bands: Bands | None = None
+    covariances: bool = False
     resume: bool = False
     overwrite: bool = False
     advance: Callable[[int, bool], None] = field(default=lambda rows, new: None)
@@ -126,7 +128,7 @@ class Run:
     ) -> None:
         if not numbers:
             return
-        table = schema(self._text_ids, bool(self.draws), scene=self.scene, bands=self.bands)
+        table = self._schema(None)
         for chunk, rows in backend()(self.plan.chunk(n) for n in numbers):
             started = time.perf_counter()
             work.store(self.plan, chunk.number, to_arrow(rows, table))
@@ -140,7 +142,7 @@ class Run:
         joining = time.perf_counter()
         parts = [work.part(n) for n in self.plan.numbers]
         metadata = self.metadata()
-        joined = schema(self._text_ids, bool(self.draws), metadata, self.scene, self.bands)
+        joined = self._schema(metadata)
         with disk_full_named(self.output):
             files = write_catalogue(parts, self.output, joined, self.plan.shard.suffix)
         rows = measured = 0
@@ -160,6 +162,11 @@ class Run:
         self.seconds["join"] += time.perf_counter() - joining
         seconds = {**self.seconds, "wall": time.perf_counter() - started}
         return Report(rows, measured, resumed, files, seconds, qualities=qualities, flagged=flagged)
+
+    def _schema(self, metadata: dict[str, str] | None) -> Any:
+        return schema(
+            self._text_ids, bool(self.draws), metadata, self.scene, self.bands, self.covariances
+        )
 
     @property
     def _text_ids(self) -> bool:

@@ -119,7 +119,7 @@ def measure_bands(
         widths=how.widths,
         num_samples=how.samples,
     )
-    (row,) = posterior.rows()
+    (row,) = posterior.rows(how.covariance)
     rows = [{"file": printable(",".join(files))} | {name: printable(v) for name, v in row.items()}]
     outputs.draw(posterior[[0]], [0], [files[0]])
     outputs.write([posterior[[0]]], rows)

@@ -142,6 +142,7 @@ def catalog(
             "--draws", metavar="N", min=0, help="Posterior draws stored per source (Parquet only)."
         ),
     ] = 0,
+    covariance: options.Covariance = False,
     refine: Annotated[
         bool,
         typer.Option(
@@ -310,7 +311,14 @@ def catalog(
         inputs=Inputs(**given),
         output=output,
         options=Options(
-            samples, seed, refining, draws, widths=widths.value, neighbours=how, bands=together
+            samples,
+            seed,
+            refining,
+            draws,
+            widths=widths.value,
+            neighbours=how,
+            bands=together,
+            covariance=covariance,
         ),
         sources=sources,
         detection=found,

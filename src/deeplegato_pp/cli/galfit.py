@@ -96,7 +96,7 @@ def measure_galfit(
 ) -> tuple[Posterior, list[dict[str, Any]]]:
     """Returns the posterior of a feedme's galaxy, and its row; x and y count in the whole file."""
     posterior = how.measure(predictor, [feedme.observation])
-    (row,) = posterior.rows()
+    (row,) = posterior.rows(how.covariance)
     for axis, first, window in zip(
         "xy", feedme.frame.first, feedme.frame.window[::-1], strict=True
     ):

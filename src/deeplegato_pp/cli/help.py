@@ -46,7 +46,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "noise_type",
         "gain",
         "noise_correlation",
-        "covariance",
         "sky_sigma",
     ),
     "Posterior": (
@@ -70,6 +69,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "output",
         "samples_output",
         "draws",
+        "covariance",
         "plot",
         "plot_columns",
         "imgblock",

@@ -37,12 +37,14 @@ class Measuring:
         seed: Random seed.
         refining: How they are refined, or None for the bare network.
         widths: Of what is not refined, ``honest`` or ``noise``.
+        covariance: Whether rows hold the covariances of all pairs of parameters.
     """
 
     samples: int
     seed: int
     refining: Refining | None = None
     widths: str = "honest"
+    covariance: bool = False
 
     @property
     def chunk(self) -> int:
@@ -269,7 +271,7 @@ def measure_files(
             part = _measure_chunk(predictor, [images[i] for i in numbers], options, how)
             made = [
                 {"file": printable(images[i])} | {k: printable(v) for k, v in row.items()}
-                for i, row in zip(numbers, part.rows(), strict=True)
+                for i, row in zip(numbers, part.rows(how.covariance), strict=True)
             ]
             if journal is not None:
                 journal.add([marks[i] for i in numbers], made)
@@ -329,7 +331,7 @@ def _measure_chunk(
 
     def together(chosen: Sequence[int]) -> list[Posterior]:
         posterior = how.measure(predictor, [read[i] for i in chosen])
-        posterior.rows()  # what breaks while a row is made breaks here
+        posterior.rows(how.covariance)  # what breaks while a row is made breaks here
         return [posterior[[k]] for k in range(len(chosen))]
 
     if read:

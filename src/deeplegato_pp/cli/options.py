@@ -254,6 +254,14 @@ WidthsOption = Annotated[
     ),
 ]
 
+Covariance = Annotated[
+    bool,
+    typer.Option(
+        "--covariance",
+        help="Covariances of all pairs of parameters in the table: columns cov_<p>_<q>.",
+    ),
+]
+
 ModelName = Annotated[
     str | None,
     typer.Option(

@@ -139,6 +139,7 @@ def predict(
         Path | None,
         typer.Option("--samples-output", metavar="FILE", help="Posterior draws: .npz or .parquet."),
     ] = None,
+    covariance: options.Covariance = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -195,6 +196,8 @@ def predict(
     columns = plot_columns_from(plot_columns)
     outputs = Outputs(output, samples_output, plot, imgblock, plot_columns=columns)
     outputs.check()
+    if covariance and output is None:
+        raise InputError("--covariance adds columns to a table, and none is written. Add -o FILE.")
     check_imgblock(imgblock)
     names = list(images or [str(galfit)])
     options.check_psf_error(psf_error)
@@ -271,7 +274,7 @@ def predict(
     from deeplegato_pp.cli.display import print_rows
     from deeplegato_pp.flags import Flag
 
-    how = Measuring(samples, seed, refining, widths.value)
+    how = Measuring(samples, seed, refining, widths.value, covariance)
     if together is not None:
         rows = measure_bands(predictor, names, reading, together, how, outputs)
     elif feedme is not None:

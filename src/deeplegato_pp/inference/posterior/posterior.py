@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deeplegato_pp.inference.posterior import residuals, summary
+import numpy as np
+from jaxtyping import Float
+
+from deeplegato_pp.inference.posterior import covariance, residuals, summary
 from deeplegato_pp.inference.posterior.base import PosteriorBase
 from deeplegato_pp.inference.posterior.measurement import Measurement as Measurement
 from deeplegato_pp.inference.posterior.reweight import Prior, reweight_posterior
@@ -42,18 +45,44 @@ class Posterior(PosteriorBase):
         """
         return residuals.residual_image(self)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns one plain dictionary per galaxy, fit for strict JSON (None where unknown)."""
-        return summary.rows(self)
+    def covariance(self, *, noise: bool = False) -> Float[np.ndarray, "*b 7 7"]:
+        """Returns the covariance of the parameters that the tables report, NaN if not measured.
 
-    def summary(self) -> Any:
+        Its diagonal holds the squares of the columns ``<p>_std`` (of ``<p>_std_noise`` with
+        `noise`), the unit of an entry is the product of its two parameters' units. Deviations of
+        the position angle are those from its circular mean, within a quarter turn. Where several
+        components are fitted, entries between a parameter of their sum (magnitude, radius, centre)
+        and one of the single profile (index, axis ratio, angle) are NaN.
+
+        Args:
+            noise: Of the draws that the stated noise alone gives.
+
+        Returns:
+            With shape (B, 7, 7), or (7, 7) of a single galaxy, in the table's order.
+        """
+        found = [covariance.covariance_matrix(self, i, noise=noise) for i in range(len(self))]
+        return found[0] if self.single else np.stack(found)
+
+    def rows(self, covariances: bool = False) -> list[dict[str, Any]]:
+        """Returns one plain dictionary per galaxy, fit for strict JSON (None where unknown).
+
+        Args:
+            covariances: Whether to add those between all pairs of parameters, as columns
+                ``cov_<p>_<q>`` and ``cov_<p>_<q>_noise``; see :meth:`covariance`.
+        """
+        return summary.rows(self, covariances)
+
+    def summary(self, covariances: bool = False) -> Any:
         """Returns an ``astropy.table.QTable`` with units, one row per galaxy.
 
         For each parameter ``p``: the mean ``p``, ``p_std`` and the quantiles ``p_q025``, ``p_q16``,
         ``p_q50``, ``p_q84``, ``p_q975``; then derived quantities with their ``_std``, flags,
         method, quality figures and the prior box. Unknown numbers are NaN.
+
+        Args:
+            covariances: See :meth:`rows`.
         """
-        return summary.to_qtable(self.rows())
+        return summary.to_qtable(self.rows(covariances))
 
     def __repr__(self) -> str:
         draws = self.batch_samples.shape[1]

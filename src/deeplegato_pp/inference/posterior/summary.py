@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.posterior import band_record, scene_record
+from deeplegato_pp.inference.posterior import band_record, covariance, scene_record
 from deeplegato_pp.inference.posterior.derived import DERIVED, derive
 from deeplegato_pp.inference.posterior.draw_columns import lines_on, names_of
 from deeplegato_pp.inference.posterior.measurement import RIVALS
@@ -114,18 +114,18 @@ def descriptions() -> dict[str, str]:
 
 
 def every_unit(plain: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
-    """Returns the unit of every column that a table may have, those of scenes included.
+    """Returns the unit of every column that a table may have, scenes and covariances included.
 
     Args:
         plain: The table's rows, which say what bands it has.
     """
-    return units() | scene_record.units() | band_record.units(_bands(plain))
+    return units() | covariance.units() | scene_record.units() | band_record.units(_bands(plain))
 
 
 def every_description(plain: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
     """Returns one line on every column that a table may have; see :func:`every_unit`."""
     more = scene_record.descriptions() | band_record.descriptions(_bands(plain))
-    return descriptions() | more
+    return descriptions() | covariance.descriptions() | more
 
 
 def _bands(plain: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -134,13 +134,21 @@ def _bands(plain: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [tuple(text.split(",")) for text in found if text]
 
 
-def rows(posterior: PosteriorBase) -> list[dict[str, Any]]:
+def rows(posterior: PosteriorBase, covariances: bool = False) -> list[dict[str, Any]]:
     """Returns one dictionary per galaxy, with None for numbers that are unknown or not finite.
 
     All rows have the same columns: where a scene was asked for, those of its parts too.
+
+    Args:
+        posterior: Of one galaxy or many.
+        covariances: Whether the rows hold those between all pairs of parameters too.
     """
     noise = posterior.under_noise()
     found = [_row(posterior, noise, i) for i in range(len(posterior))]
+    if covariances:
+        for i, row in enumerate(found):
+            own = covariance.columns_of(posterior, i)
+            row |= {name: _plain(value) for name, value in own.items()}
     columns = dict.fromkeys(name for row in found for name in row)
     return [columns | row for row in found]
 
