@@ -38,6 +38,7 @@ class ModeFinder:
     Neighbours are masked twice: with the network's predictive image and its scatter, and then, if
     the search converged, with the mode's own image, until the mask does not change. PSF-width
     templates are those of the best mode, or of the pilot draws' mean if no mode is sought.
+
     Args:
         likelihood: Galaxies; not modified.
         coordinates: Coordinates of the galaxies.

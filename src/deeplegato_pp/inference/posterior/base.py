@@ -222,7 +222,7 @@ class PosteriorBase:
 
     @property
     def quality(self) -> Any:
-        """Quality levels ``good``, ``caution`` or ``bad``, from the flags (see ``docs/flags.md``)."""
+        """Quality levels ``good``, ``caution`` or ``bad``, by the flags (see ``docs/flags.md``)."""
         return self._each("quality")
 
     @property

@@ -70,9 +70,9 @@ def derive(
     """Computes the derived quantities of every draw.
 
     Args:
+        samples: Draws in the user's physical units, with shape (S, 7).
         observation: The observation.
         prepared: Stamp on which the galaxy was measured.
-        psf_fwhm: FWHM of the effective PSF. [px of the stamp]
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
 
     Returns:

@@ -242,7 +242,6 @@ def reweight(
         galaxy: Exact posterior of one galaxy.
         log_ratio: Log of new over old density, with shape (S,); normalised, for the evidence.
         ess_wanted: Effective sample size below which `low_ess` is set.
-        ess_wanted: Effective size below which `low_ess` is set.
 
     Raises:
         ShapeError: If there is not one ratio per draw.

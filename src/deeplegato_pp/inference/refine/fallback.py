@@ -57,7 +57,6 @@ def point_source_log_odds(
     Returns:
         The bound if it is near e^30 (:data:`evidence.LOST`); smaller values are too low, since the
         search ends early. -inf if the point source's likelihood cannot be evaluated.
-        the search ends early. -inf if the point source's likelihood cannot be evaluated.
     """
     best = galaxy.w[galaxy.log_weights.argmax()]
     start = torch.stack([galaxy.mean(), best])[None]
