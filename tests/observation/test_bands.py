@@ -76,7 +76,7 @@ def test_without_wcs_the_centres_are_one():
     assert not found.by_wcs
     bands = {"g": observation(wcs_of(0.2)), "r": observation(), "i": observation(wcs_of(0.2))}
     assert MultiBandObservation(bands).notes == [
-        "without WCS, the centres of the stamps of g, r are taken to be one"
+        "without WCS, the centres of the stamps of g, r are assumed to coincide"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What was observed: images, noise, masks and PSFs, and the stamps made of them."""
+"""Observations: images with noise, mask and PSF, and the stamps prepared from them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Arrays that bring more than their numbers: astropy's Quantity and NDData, taken apart."""
+"""Conversion of astropy's Quantity, NDData and CCDData to arrays with unit, mask and noise."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +12,17 @@ from deeplegato_pp.io.header_keywords import Cards
 
 @dataclass(frozen=True, eq=False)
 class Unpacked:
-    """What an array-like object holds.
+    """Contents of an array-like object.
 
     Attributes:
-        values: Its numbers, as they are.
-        unit: Its unit, or empty.
-        mask: True = ignore, or None.
-        uncertainty: Another such object, or None.
-        uncertainty_type: See ``noise_maps.NOISE_TYPES``; None: there is none.
+        values: The array, unchanged.
+        unit: Unit, or empty.
+        mask: True for pixels to ignore, or None.
+        uncertainty: Uncertainty as another such object, or None.
+        uncertainty_type: See ``noise_maps.NOISE_TYPES``; None without uncertainty.
         wcs: Celestial WCS, or None.
         psf: Image of the PSF, or None.
-        header: Its metadata, with BUNIT as its unit.
+        header: Metadata, with BUNIT set to the unit.
     """
 
     values: Any
@@ -39,7 +39,7 @@ def unpack(given: Any) -> Unpacked:
     """Returns the parts of a Quantity, an NDData or CCDData, or a plain array.
 
     Args:
-        given: Whatever stands for an image or a noise map.
+        given: Image or noise map.
     """
     if given is None:
         return Unpacked(None)
@@ -67,10 +67,10 @@ def unpack(given: Any) -> Unpacked:
 
 
 def check_nddata(given: Any) -> None:
-    """Refuses what is no ``NDData``.
+    """Raises an error if the object is not an ``NDData``.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is another type.
     """
     if getattr(given, "data", None) is None or not hasattr(given, "uncertainty"):
         raise InputError(
@@ -80,10 +80,10 @@ def check_nddata(given: Any) -> None:
 
 
 def unpack_uncertainty(noise: Any) -> Unpacked:
-    """Returns the numbers and the unit of an ``NDUncertainty``.
+    """Returns the values and the unit of an ``NDUncertainty``.
 
     Raises:
-        InputError: If it is of a kind without a known meaning.
+        InputError: If its kind has no known meaning.
     """
     kind = type(noise).__name__
     if kind not in UNCERTAINTY_TYPES:
@@ -96,7 +96,7 @@ def unpack_uncertainty(noise: Any) -> Unpacked:
 
 
 def uncertainty_type(given: Any) -> str | None:
-    """Returns what an ``NDUncertainty`` holds, or None for anything else."""
+    """Returns the noise type of an ``NDUncertainty``, or None for anything else."""
     return (
         UNCERTAINTY_TYPES.get(type(given).__name__) if hasattr(given, "uncertainty_type") else None
     )

@@ -1,4 +1,4 @@
-"""One galaxy observed in several bands: an observation for each, and how they lie on the sky."""
+"""Observations of one galaxy in several bands, and their relative alignment."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _STEP = 8.0
 """Half-length over which a WCS is linearised. [px]"""
 
 _RESERVED = re.compile(r"(.*_)?(std|noise|q\d+)|p|limit|pix|circ|sky", re.IGNORECASE)
-"""Names of bands that would make columns of other quantities, as magnitude_std."""
+"""Names of bands that would collide with other columns, such as magnitude_std."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Bands:
     """Bands that are fitted together.
 
     Attributes:
-        names: Of the bands, the first being the frame.
-        structure: How the structure depends on the band: ``shared``, ``linear`` or ``free``.
-        wavelengths: Of the bands; None where they are not known. [micrometre]
+        names: Names of the bands; the first is the frame.
+        structure: Dependence of the structure on the band: ``shared``, ``linear`` or ``free``.
+        wavelengths: Wavelengths of the bands; None if unknown. [micrometre]
 
     Raises:
-        InputError: If a name cannot be, see :func:`check_bands`.
+        InputError: If a name is invalid, see :func:`check_bands`.
     """
 
     names: tuple[str, ...]
@@ -44,10 +44,10 @@ class Bands:
         check_bands(self.names)
 
     def check_images(self, number: int) -> None:
-        """Refuses images that are not one for each band.
+        """Raises an error unless there is one image per band.
 
         Raises:
-            InputError: If their number is another.
+            InputError: If the number of images differs.
         """
         if number != len(self.names):
             raise InputError(
@@ -61,23 +61,22 @@ class MultiBandObservation:
     """One galaxy in several bands, each with its own image, noise, mask, PSF and calibration.
 
     The first band is the frame: its pixels, centre and position angle are those of the results.
-    The bands' WCS say how the others lie to it, shifted by parts of a pixel, turned, mirrored and
-    with other pixel scales; of a band without WCS (or if the first has none) the stamp's centre is
-    taken to be that of the first band's, and its axes parallel.
+    The alignment of the other bands (sub-pixel shifts, rotation, mirroring, pixel scale) is taken
+    from the WCS. For a band without WCS, or if the first band has none, the stamps' centres are
+    assumed to coincide and their axes to be parallel.
 
     Args:
-        observations: By the band's name, at least two.
-        wavelengths: Of the bands, in their order; only a structure linear in the wavelength asks
-            for them. [micrometre]
-        name: What to call the galaxy in tables; that of the first band if empty.
+        observations: Observations by band name, at least two.
+        wavelengths: Wavelengths of the bands, in the same order; needed only for a structure linear
+            in the wavelength. [micrometre]
+        name: Name of the galaxy in tables; that of the first band's observation if empty.
 
     Attributes:
-        aligned: Each band's observation, and where the first band's pixels lie on it.
+        aligned: Each band's observation with its alignment to the first band.
 
     Raises:
-        InputError: If there are fewer than two bands, a name cannot be part of a column's, two
-            names differ in case only, there is not one wavelength for each band, or bands do not
-            overlap.
+        InputError: If there are fewer than two bands, a name is invalid, two names differ only in
+            case, the number of wavelengths differs from that of bands, or bands do not overlap.
 
     Example:
         >>> import numpy as np
@@ -123,15 +122,15 @@ class MultiBandObservation:
 
         Args:
             paths: FITS files, in the order of the bands.
-            bands: Names.
-            wavelengths: Of the bands. [micrometre]
-            name: Of the galaxy.
-            options: Those of ``Observation.from_fits``; of :data:`PER_BAND` a list holds one for
-                each band, and one value serves them all.
+            bands: Names of the bands.
+            wavelengths: Wavelengths of the bands. [micrometre]
+            name: Name of the galaxy.
+            options: Options of ``Observation.from_fits``; those in :data:`PER_BAND` take a list
+                with one value per band, or one value for all.
 
         Raises:
-            InputError: If there are not as many files, or values of an option, as bands, or a file
-                cannot be used; the message names the band.
+            InputError: If the number of files, or of an option's values, differs from that of
+                bands, or a file cannot be used; the message names the band.
         """
         Bands(tuple(bands)).check_images(len(paths))
         per_band = [{name: _of_band(name, value, k, bands) for name, value in options.items()}
@@ -151,18 +150,18 @@ class MultiBandObservation:
 
     @property
     def first(self) -> Observation:
-        """The first band's observation, which is the frame."""
+        """Observation of the first band, which is the frame."""
         return next(iter(self.observations.values()))
 
     @property
     def notes(self) -> list[str]:
-        """What was assumed of how the bands lie to each other, in words."""
+        """Assumptions about the bands' alignment, as text."""
         first, *others = self.bands
         aligned = self.aligned[1:]
         apart = [band for band, a in zip(others, aligned, strict=True) if not a.by_wcs]
         assumed = [
-            f"without WCS, the centres of the stamps of {', '.join([first, *apart])} are taken to "
-            "be one"
+            f"without WCS, the centres of the stamps of {', '.join([first, *apart])} are assumed "
+            "to coincide"
         ]
         return [*(assumed if apart else []), *(note for a in aligned for note in a.notes)]
 
@@ -174,21 +173,23 @@ class MultiBandObservation:
         )
 
     def __repr__(self) -> str:
-        """The bands, a line each."""
+        """Returns the bands, one line each."""
         lines = [f"  {band}: {observation!r}" for band, observation in self.observations.items()]
         return "\n".join([f"MultiBandObservation({self.name or 'unnamed'})", *lines])
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedBand:
-    """A band's observation with the galaxy near its middle, and where the first band's pixels lie.
+    """A band's observation with the galaxy near its centre, and its alignment to the first band.
 
     Attributes:
-        observation: Padded with masked pixels so that its centre is where the first band's is.
-        matrix: From pixels of the first band's image to this one's, with shape (2, 2).
-        offset: Where the first band's centre lies from this one's. [px]
-        by_wcs: Whether WCS said so; if not, the stamps' centres were taken to be one.
-        notes: Remarks, in words.
+        observation: Observation, padded with masked pixels so that its centre is near that of the
+            first band.
+        matrix: Matrix from pixels of the first band's image to this one's, with shape (2, 2).
+        offset: Position of the first band's centre relative to this one's. [px]
+        by_wcs: Whether the alignment comes from the WCS; if not, the stamps' centres are assumed to
+            coincide.
+        notes: Remarks, as text.
     """
 
     observation: Observation
@@ -199,11 +200,11 @@ class AlignedBand:
 
 
 def check_bands(bands: Sequence[str]) -> None:
-    """Refuses names of bands of which no columns can be made.
+    """Raises an error for band names that cannot be used in column names.
 
     Raises:
-        InputError: If there are fewer than two, one is not letters, digits and underscores or has a
-            meaning of its own in columns, or two are the same but for case.
+        InputError: If there are fewer than two, one does not consist of letters, digits and
+            underscores or is reserved, or two differ only in case.
     """
     if len(bands) < 2:
         raise InputError(f"several bands are at least two, got {len(bands)}.")
@@ -223,7 +224,7 @@ def check_bands(bands: Sequence[str]) -> None:
 
 
 def align(first_name: str, first: Observation, name: str, other: Observation) -> AlignedBand:
-    """Returns how a band lies to the first, about the first one's centre.
+    """Computes a band's alignment to the first band, linearised about the first band's centre.
 
     Args:
         first_name: Name of the first band.
@@ -266,13 +267,13 @@ def align(first_name: str, first: Observation, name: str, other: Observation) ->
 
 
 def recentred(observation: Observation, x: float, y: float) -> tuple[Observation, Array]:
-    """Returns an observation whose middle is at a point, and where the point lies from it.
+    """Returns an observation centred near a point, and the point's position from its centre.
 
-    Masked pixels are added on one side of each axis, none is lost; nothing is added for a pixel or
-    less. The WCS is dropped.
+    Masked pixels are added on one side of each axis; no pixel is lost. Nothing is added for an
+    offset of a pixel or less. The WCS is dropped.
 
     Args:
-        observation: What was observed.
+        observation: The observation.
         x: Column of the point, 0-based. [px]
         y: Row.
 
@@ -301,7 +302,7 @@ def recentred(observation: Observation, x: float, y: float) -> tuple[Observation
 
 
 def _of_band(name: str, value: Any, band: int, bands: Sequence[str]) -> Any:
-    """A band's value of an option, of which a list holds one for each."""
+    """Returns a band's value of an option, whose list holds one value per band."""
     if not isinstance(value, list | tuple):
         return value
     if name not in PER_BAND:

@@ -1,11 +1,11 @@
-"""How coarsely a galaxy is to be sampled so that it fits the stamp.
+"""Binning of galaxies that are too large for the stamp.
 
-The rule. A galaxy whose posterior median R_e exceeds 16 px of the stamp is binned by the smallest
-integer that brings it to 10 px or below, and measured again; since a galaxy cut by the stamp is
-often found too small at first, this repeats up to four times. Binning shows the network no more of
-an image that already lies within the stamp, and takes its pixels away, so it stops where the
-shorter side of the image would be less than 32 binned pixels, the smallest visible side that
-networks are trained on. What is still above 16 px then is flagged ``too_large``.
+A galaxy whose posterior median R_e exceeds 16 px of the stamp is binned by the smallest integer
+that reduces it to 10 px or less, and measured again. Since a galaxy truncated by the stamp is often
+found too small at first, this is repeated up to four times. Binning an image that already fits in
+the stamp only loses pixels, so binning stops where the shorter side of the image would have fewer
+than 32 binned pixels, the smallest visible side in the networks' training. Galaxies that are still
+above 16 px are flagged ``too_large``.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ LARGEST_RADIUS = 16.0
 """Posterior median R_e above which a galaxy is binned. [px of the stamp]"""
 
 GOAL_RADIUS = 10.0
-"""What binning brings it to, or below. [px of the stamp]"""
+"""Maximum median R_e after binning. [px of the stamp]"""
 
 SMALLEST_SIDE = 32
-"""Visible side that binning leaves at least. [px of the stamp]"""
+"""Minimum visible side after binning. [px of the stamp]"""
 
 MAX_ROUNDS = 4
-"""How often a galaxy is binned anew."""
+"""Maximum number of times that a galaxy is binned."""
 
 
 def next_bin(radius: float, current: int, shape: tuple[int, int]) -> int:
-    """Returns the binning at which to measure a galaxy again, or the current one if it will do.
+    """Returns the binning for the next measurement, or the current one if it is sufficient.
 
     Args:
         radius: Posterior median R_e. [px of the stamp]
-        current: Pixels of the image per pixel of the stamp.
+        current: Present binning: image pixels per stamp pixel.
         shape: Rows and columns of the user's image.
 
     Example:

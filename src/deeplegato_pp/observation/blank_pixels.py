@@ -1,4 +1,4 @@
-"""Pixels that hold a placeholder instead of data, and sky that was left in an image."""
+"""Detection of placeholder pixels, and of sky left in an image."""
 
 import math
 
@@ -8,24 +8,24 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.observation.noise_maps import clipped_mad
 
 REPEATS = 10
-"""Pixels of one and the same value from which on a value can be a placeholder."""
+"""Minimum number of pixels with the same value for a placeholder."""
 
 DISTINCT = 0.95
-"""Part of the other pixels whose values must differ: an image of few levels has no placeholder."""
+"""Minimum fraction of distinct values among the other pixels; quantised images are exempt."""
 
 SKY_LIMIT = 0.5
-"""Median of every corner, in units of the noise, beyond which sky was left in the image."""
+"""Median of every corner, in units of the noise, above which sky was left in the image."""
 
 
 def placeholders(image: Array, mask: Array) -> tuple[Array, list[float]]:
-    """Returns where an image holds placeholders (0, -999, -1e30), and which.
+    """Returns the pixels that hold placeholders (0, -999, -1e30), and their values.
 
-    A value is one if it fills at least ten pixels of an image whose other values differ, and is 0
-    where others lie below it, or lies more than 5 sigma below the sky, or beyond 1e20.
+    A value is a placeholder if it fills at least ten pixels of an image whose other values differ,
+    and it is 0 with other values below it, or more than 5 sigma below the sky, or beyond 1e20.
 
     Args:
         image: With shape (H, W), finite where unmasked.
-        mask: True = ignore, with shape (H, W).
+        mask: True for pixels to ignore, with shape (H, W).
     """
     nothing = np.zeros(image.shape, dtype=bool)
     seen = image[~mask]
@@ -54,12 +54,12 @@ def placeholders(image: Array, mask: Array) -> tuple[Array, list[float]]:
 
 
 def sky_left(image: Array, noise: Array, mask: Array) -> float | None:
-    """Returns the sky that was left in an image, or None: light at every corner, of one sign.
+    """Returns the sky left in an image (light of one sign in every corner), or None.
 
     Args:
         image: With shape (H, W).
         noise: 1-sigma map, with shape (H, W).
-        mask: True = ignore, with shape (H, W).
+        mask: True for pixels to ignore, with shape (H, W).
     """
     side = max(3, min(image.shape) // 8)
     medians, errors, levels = [], [], []

@@ -1,4 +1,4 @@
-"""Stationary correlation of an image's noise: given, of drizzled images, of a Gaussian family."""
+"""Stationary noise correlation: given lags, drizzled images, or the Gaussian family."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from deeplegato_pp.checks import check_finite
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 
 REACH = 8
-"""Largest lag along an axis at which noise may correlate. [px]"""
+"""Largest lag along an axis. [px]"""
 
 LARGEST = 50.0
-"""Largest variance of sums over many pixels, over that of independent ones."""
+"""Largest variance of sums over many pixels relative to independent pixels."""
 
 FLOOR = 1e-3
-"""Least power of the noise at any frequency, over its mean.
+"""Minimum power of the noise at any frequency, relative to the mean.
 
-Drizzled noise may have none at the pixels' Nyquist frequency, where a model would be infinitely
-well measured. At pixfrac/scale = 2 it lowers the mean chi-square by 3 %, below 1.7 by nothing.
+Drizzled noise may have no power at the Nyquist frequency, where a model would be infinitely well
+constrained. At pixfrac/scale = 2 the floor lowers the mean chi-square by 3 %, below 1.7 by nothing.
 """
 
 NEGATIVE = 0.05
-"""Most negative power, over the mean, that is taken for rounding of the lags given."""
+"""Most negative power, relative to the mean, that is attributed to rounding of the given lags."""
 
 _GRID = 128
-"""Frequencies along an axis at which power is evaluated."""
+"""Number of frequencies along an axis at which power is evaluated."""
 
 _KERNEL = REACH // 2
-"""Reach of the kernel that makes noise of the Gaussian family. [px]"""
+"""Radius of the smoothing kernel of the Gaussian family. [px]"""
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseCorrelation:
-    r"""Correlation of the noise of two pixels as a function of their distance along x and y.
+    r"""Correlation of the noise of two pixels as a function of their separation in x and y.
 
-    The noise's covariance is :math:`C = D^{1/2} P D^{1/2}`, D the noise map squared and P this
-    correlation. Its power at each frequency is at least :data:`FLOOR` of the mean: where that of
-    the lags given is less, independent noise is mixed in.
+    The noise covariance is :math:`C = D^{1/2} P D^{1/2}`, with D the squared noise map and P this
+    correlation. Its power at each frequency is at least :data:`FLOOR` of the mean: where the given
+    lags have less, white noise is added.
 
     Args:
-        lags: Correlation at distances (y, x), zero distance in the middle, with shape (K, K), K odd
-            and at most 17: 1 in the middle, the same at opposite distances, positive definite.
+        lags: Correlation at lags (y, x), with shape (K, K), K odd and at most 17: lag zero in the
+            middle, with value 1, symmetric under a half-turn, positive definite.
 
     Raises:
-        ShapeError: If it is no square array of odd side.
-        InputError: If it cannot be a correlation.
+        ShapeError: If it is not a square array of odd side.
+        InputError: If it is not a valid correlation.
 
     Example:
         >>> found = NoiseCorrelation(np.outer([0.25, 1.0, 0.25], [0.25, 1.0, 0.25]))
@@ -76,7 +76,7 @@ class NoiseCorrelation:
 
     @property
     def total(self) -> float:
-        """Variance of sums over many pixels, over that of independent ones."""
+        """Variance of sums over many pixels relative to independent pixels."""
         return float(self.lags.sum())
 
     @property
@@ -86,20 +86,20 @@ class NoiseCorrelation:
 
     @property
     def padded_lags(self) -> Array:
-        """The lags with zeros around, with shape (17, 17)."""
+        """Lags padded with zeros, with shape (17, 17)."""
         return np.pad(self.lags, REACH - self.reach)
 
     def block_variance(self, side: int) -> float:
-        """Returns the variance of sums over square blocks, over that of independent pixels.
+        """Returns the variance of sums over square blocks relative to independent pixels.
 
         Args:
-            side: Of the blocks. [px]
+            side: Side of the blocks. [px]
         """
         share = np.maximum(1.0 - np.abs(np.arange(-self.reach, self.reach + 1)) / side, 0.0)
         return float(share @ self.lags @ share)
 
     def binned(self, factor: int) -> NoiseCorrelation:
-        """Returns the correlation of sums over blocks.
+        """Returns the correlation of block sums.
 
         Args:
             factor: Side of the blocks. [px]
@@ -114,10 +114,10 @@ class NoiseCorrelation:
         return NoiseCorrelation(sums / sums[number, number])
 
     def diluted(self, share: float) -> NoiseCorrelation:
-        """Returns the correlation of this noise, of so large a variance, and independent noise.
+        """Returns the correlation after adding independent noise.
 
         Args:
-            share: Of the variance, in [0, 1].
+            share: Fraction of the variance that is correlated as here, in [0, 1].
         """
         lags = share * self.lags
         lags[self.reach, self.reach] = 1.0
@@ -125,10 +125,10 @@ class NoiseCorrelation:
 
     @classmethod
     def nearest(cls, lags: Array) -> NoiseCorrelation:
-        """Returns the correlation nearest to one that was measured: power below 0 is set to 0.
+        """Returns the valid correlation nearest to measured lags: negative power is set to 0.
 
         Args:
-            lags: As measured, with shape (17, 17).
+            lags: Measured lags, with shape (17, 17).
         """
         power = _power(lags).clip(0.0)
         power /= power.mean()
@@ -138,16 +138,16 @@ class NoiseCorrelation:
 
     @classmethod
     def drizzle(cls, scale: float, pixfrac: float) -> NoiseCorrelation:
-        """Returns the correlation of drizzled noise, averaged over pointings.
+        """Returns the correlation of drizzled noise, averaged over dithers.
 
-        Of the square kernel and many dithers; its total is that of Casertano et al.
+        Valid for the square kernel and many dithers; the total is that of Casertano et al.
 
         Args:
-            scale: Side of an output pixel over that of a detector's.
-            pixfrac: Side of a drop over that of a detector's pixel, in (0, 1].
+            scale: Side of an output pixel divided by that of a detector pixel.
+            pixfrac: Side of a drop divided by that of a detector pixel, in (0, 1].
 
         Raises:
-            RangeError: If a number cannot be, or drops are too wide for :data:`REACH`.
+            RangeError: If a number is invalid, or drops are too wide for :data:`REACH`.
 
         References:
             | Drizzle: a method for the linear reconstruction of undersampled images
@@ -163,7 +163,7 @@ class NoiseCorrelation:
         if not (scale > 0.0 and 0.0 < pixfrac <= 1.0 and pixfrac / scale <= REACH):
             raise RangeError(
                 "drizzle takes SCALE > 0 (output over detector pixel) and PIXFRAC in (0, 1], at "
-                f"most {REACH} times it, got {scale:g},{pixfrac:g}. Write drizzle:0.6,0.8."
+                f"most {REACH} times SCALE, got {scale:g},{pixfrac:g}. Write drizzle:0.6,0.8."
             )
         drop = pixfrac / scale
         reach = math.ceil(1.0 + drop) - 1
@@ -179,13 +179,13 @@ class NoiseCorrelation:
 
     @classmethod
     def gaussian(cls, total: float) -> NoiseCorrelation:
-        """Returns the correlation of independent noise smoothed by a Gaussian.
+        """Returns the correlation of white noise smoothed by a Gaussian.
 
         Args:
-            total: Variance of sums over many pixels over that of independent ones, from 1 to 50.
+            total: Variance of sums over many pixels relative to independent pixels, from 1 to 50.
 
         Raises:
-            RangeError: If it lies outside.
+            RangeError: If it lies outside that range.
 
         Example:
             >>> found = NoiseCorrelation.gaussian(2.25)
@@ -196,13 +196,13 @@ class NoiseCorrelation:
 
 
 def gaussian_lags(total: Float[Array, " b"]) -> Float[Array, "b 17 17"]:
-    """Returns correlations of independent noise smoothed by Gaussians, cut at 4 px.
+    """Returns correlations of white noise smoothed by Gaussians, truncated at 4 px.
 
     Args:
-        total: Variances of sums over many pixels over those of independent ones, from 1 to 50.
+        total: Variances of sums over many pixels relative to independent pixels, from 1 to 50.
 
     Raises:
-        RangeError: If one lies outside.
+        RangeError: If a value lies outside that range.
     """
     total = np.asarray(total, dtype=np.float64)
     if not bool(((total >= 1.0) & (total <= LARGEST)).all()):
@@ -237,7 +237,7 @@ def independent_lags() -> Float[Array, "17 17"]:
 
 
 def _checked_lags(given: Array) -> Array:
-    """The lags as float64, or what is wrong with them in one line."""
+    """Returns the lags as float64; raises an error if they are invalid."""
     lags = np.array(given, dtype=np.float64)
     if lags.ndim != 2 or lags.shape[0] != lags.shape[1] or lags.shape[0] % 2 == 0:
         raise ShapeError(
@@ -264,7 +264,7 @@ def _checked_lags(given: Array) -> Array:
 
 
 def _power(lags: Array) -> Array:
-    """Power at each frequency; its mean is 1."""
+    """Returns the power at each frequency, with mean 1."""
     middle = lags.shape[0] // 2
     grid = np.zeros((_GRID, _GRID))
     grid[: lags.shape[0], : lags.shape[1]] = lags

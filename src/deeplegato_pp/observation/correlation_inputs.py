@@ -1,4 +1,4 @@
-"""What users say of the noise's correlation: a number, lags, drizzling, or to measure it."""
+"""Parsing of noise correlations: a number, lags, drizzle parameters, or to be measured."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from deeplegato_pp.observation.correlation import LARGEST, NoiseCorrelation
 from deeplegato_pp.observation.noise_correlation import measure_correlation
 
 Known = float | Literal["measure", "drizzle"] | NoiseCorrelation
-"""A number c, what is to be found on the image or in its header, or the correlation itself."""
+"""A number c, a keyword for the image or its header, or the correlation itself."""
 
 GivenCorrelation = Known | Array | str | os.PathLike[str]
-"""What users give, see :func:`parse_noise_correlation`."""
+"""User input, see :func:`parse_noise_correlation`."""
 
 _SQUARE = ("square", "turbo")
-"""Kernels of which :meth:`NoiseCorrelation.drizzle` knows the noise."""
+"""Drizzle kernels supported by :meth:`NoiseCorrelation.drizzle`."""
 
 
 def parse_noise_correlation(value: GivenCorrelation) -> Known:
-    """Returns what is said of the noise's correlation, files read.
+    """Parses a noise correlation, reading files if necessary.
 
     Args:
-        value: The variance c of the noise of sums over many pixels, over that of independent ones,
-            from 1 to 50; ``"measure"``; ``"drizzle"`` for what the image's header says of
-            drizzling, or ``"drizzle:SCALE,PIXFRAC"``; the correlation at each lag (y, x), an array
-            of odd side with lag zero in the middle, or a file that holds it (FITS, .npy or text).
+        value: One of: the variance c of sums over many pixels relative to independent pixels, from
+            1 to 50; ``"measure"``; ``"drizzle"`` to read the drizzle parameters from the image's
+            header, or ``"drizzle:SCALE,PIXFRAC"``; the correlation at each lag (y, x), an array of
+            odd side with lag zero in the middle, or a file that holds it (FITS, .npy or text).
 
     Raises:
-        InputError: If it is nothing of that.
+        InputError: If it is none of these.
         RangeError: If a number lies outside its range.
         FormatError: If a file is missing or cannot be read.
     """
@@ -70,16 +70,16 @@ def parse_noise_correlation(value: GivenCorrelation) -> Known:
 def correlation_of(
     value: GivenCorrelation, image: Array, noise: Array, mask: Array
 ) -> tuple[float, NoiseCorrelation | None, list[str]]:
-    """Returns c, the correlation where more than c is known of it, and remarks.
+    """Returns c, the correlation if more than c is known, and remarks.
 
     Args:
         value: See :func:`parse_noise_correlation`.
-        image: With shape (H, W), as the others.
+        image: Image, with shape (H, W), like the other arrays.
         noise: 1-sigma map of the background.
-        mask: True = ignore.
+        mask: True for pixels to ignore.
 
     Raises:
-        InputError: If it cannot be, or cannot be measured.
+        InputError: If it is invalid or cannot be measured.
         RangeError: If a number lies outside its range.
     """
     known = parse_noise_correlation(value)
@@ -99,17 +99,17 @@ def correlation_of(
 
 
 def drizzle_of_header(header: Mapping[str, Any], pixel_scale: float | None) -> NoiseCorrelation:
-    """Returns the correlation of drizzled noise, by what a pipeline wrote into an image's header.
+    """Returns the correlation of drizzled noise, from keywords of the image's header.
 
-    AstroDrizzle's D001ISCL, D001SCAL (or the image's own scale), D001PIXF and D001KERN; the
+    Uses AstroDrizzle's D001ISCL, D001SCAL (or the image's own scale), D001PIXF and D001KERN, or the
     PXSCLRT and PIXFRAC of JWST's resampling.
 
     Args:
-        header: Of the image.
-        pixel_scale: Of the image, None if unknown. [arcsec/px]
+        header: Header of the image.
+        pixel_scale: Pixel scale of the image, None if unknown. [arcsec/px]
 
     Raises:
-        InputError: If they are not there, or the kernel is no square.
+        InputError: If the keywords are missing, or the kernel is not square.
     """
     kernel = (header_text(header, "D001KERN") or "square").lower()
     if kernel not in _SQUARE:
@@ -133,7 +133,7 @@ def drizzle_of_header(header: Mapping[str, Any], pixel_scale: float | None) -> N
 
 
 def _lags_in(path: str | os.PathLike[str]) -> Array:
-    """The array in a file of lags."""
+    """Reads the array in a file of lags."""
     if not os.path.isfile(path):
         raise FormatError(
             f"noise_correlation takes a number, 'measure', 'drizzle', drizzle:SCALE,PIXFRAC or a "

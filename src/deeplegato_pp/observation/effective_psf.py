@@ -1,4 +1,4 @@
-"""Images of the PSF: measured, re-centred from even grids, binned, or made from a FWHM.
+"""PSF images: FWHM, centring, even grids, binning, and Moffat profiles.
 
 Pure functions over arrays (Py, Px). A PSF's own grid is ``oversampling`` times finer than the
 image's; its centre is the array's, ``((Px - 1) / 2, (Py - 1) / 2)``.
@@ -12,30 +12,30 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive, check_positive_integer, check_within
 
 MOFFAT_BETA = 4.765
-"""Slope of the Moffat profile closest to atmospheric turbulence (Trujillo et al. 2001)."""
+"""Beta of the Moffat profile closest to atmospheric turbulence (Trujillo et al. 2001)."""
 
 REFERENCE_FWHM = 3.0
 """FWHM of the reference PSF [px]: 0.75 arcsec at the reference scale of 0.25 arcsec/px."""
 
 WELL_SAMPLED_FWHM = 2.5
-"""Below this FWHM [px] a PSF must be oversampled to be rendered without aliasing."""
+"""FWHM [px] below which a PSF must be oversampled to be rendered without aliasing."""
 
 
 FWHM_RANGE = (0.1, 100.0)
-"""Widths of PSFs that are made: at the lower end with 25 samples a pixel. [px]"""
+"""Range of FWHM for Moffat PSFs; the narrowest has 25 samples per pixel. [px]"""
 
 LARGEST_SIDE = 4095
-"""Side of the largest PSF that is taken. [samples]"""
+"""Maximum side of a PSF. [samples]"""
 
 LARGEST_OVERSAMPLING = 32
-"""Most samples of a PSF per pixel: the fine grid of a stamp of 128 px then has 4,096 to a side."""
+"""Maximum samples per pixel: the fine grid of a stamp of 128 px then has a side of 4,096."""
 
 
 def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
-    """Returns a circular Moffat whose *effective* FWHM, pixel included, is ``fwhm``.
+    """Computes a circular Moffat PSF whose *effective* FWHM, pixel included, is ``fwhm``.
 
-    It is sampled at points, not averaged over pixels: the FWHM that users know was measured on
-    stars in the image, where the pixel is already in. Narrow ones come oversampled.
+    It is sampled at points, not averaged over pixels: the FWHM measured on stars in an image
+    includes the pixel already. Narrow PSFs are oversampled.
 
     Args:
         fwhm: Full width at half maximum. [px, > 0]
@@ -46,8 +46,8 @@ def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
         from the centre, beyond which lies less than 1e-4 of the light (beta = 4.765).
 
     Raises:
-        RangeError: If ``fwhm`` lies beyond what a PSF can be: the array has 10 FWHM to a side, and
-            as many samples per pixel as a narrow one needs.
+        RangeError: If ``fwhm`` is out of range: the array has a side of 10 FWHM, with as many
+            samples per pixel as a narrow PSF needs.
 
     References:
         | The effects of seeing on Sersic profiles - II. The Moffat PSF (Trujillo et al., 2001)
@@ -64,13 +64,13 @@ def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
 
 
 def psf_fwhm(psf: Array, oversampling: int = 1) -> float:
-    """Returns the FWHM of a PSF's image, in pixels of the galaxy's image.
+    """Measures the FWHM of a PSF image, in pixels of the galaxy's image.
 
-    The core is Fourier-upsampled, and the area above half of its maximum turned into the diameter
-    of a circle: for an elliptical PSF this is the geometric mean of the two widths. Against
-    Gaussians and Moffats (beta 3) sampled at any sub-pixel position it is within 0.6 % from a FWHM
-    of 3 samples, 3 % at 2.5 and 9 % at 2. Below that aliasing makes it too large, by up to 50 % at
-    1.2 samples, where the samples no longer tell the width.
+    The core is upsampled in Fourier space; the FWHM is the diameter of the circle with the area
+    above half maximum (for an elliptical PSF, the geometric mean of the two widths). For Gaussians
+    and Moffats (beta 3) at any sub-pixel position, it is accurate to 0.6 % for a FWHM above 3
+    samples, 3 % at 2.5 and 9 % at 2. Below that, aliasing makes it too large, by up to 50 % at 1.2
+    samples, where the samples no longer determine the width.
 
     Args:
         psf: Image of the PSF, with shape (Py, Px).
@@ -83,7 +83,7 @@ def psf_fwhm(psf: Array, oversampling: int = 1) -> float:
 
 
 def coarse_fwhm(psf: Array, oversampling: int = 1) -> float:
-    """Returns the FWHM of a PSF's image to about a sample, in pixels of the galaxy's image.
+    """Measures the FWHM of a PSF image to about one sample, in pixels of the galaxy's image.
 
     Args:
         psf: Image of the PSF, with shape (Py, Px).
@@ -93,17 +93,17 @@ def coarse_fwhm(psf: Array, oversampling: int = 1) -> float:
 
 
 def psf_centroid(psf: Array) -> tuple[float, float]:
-    """Returns the (x, y) of a PSF's core relative to the centre of its array, in its own samples.
+    """Measures the (x, y) of a PSF's core relative to the centre of its array, in samples.
 
-    First moments within 1.5 coarse FWHM of the maximum, the window moved onto the result until it
-    rests: the far wings, where noise and truncation sit, do not take part.
+    Uses first moments within 1.5 coarse FWHM of the maximum, with the window moved iteratively to
+    the result, so that the far wings, with their noise and truncation, do not contribute.
     """
     psf = np.asarray(psf, dtype=np.float64)
     radius = max(1.5 * _half_maximum_diameter(psf), 1.5)
     rows, columns = np.indices(psf.shape, dtype=np.float64)
     y, x = (float(i) for i in np.unravel_index(int(psf.argmax()), psf.shape))
     for _ in range(20):
-        # A window that fades over one sample, so that the centroid moves smoothly with it.
+        # The window's edge is smooth, so that the centroid is a smooth function of its position.
         distance = np.hypot(columns - x, rows - y)
         weight = np.clip(psf, 0, None) * np.clip(radius + 0.5 - distance, 0, 1)
         new_x = float((weight * columns).sum() / weight.sum())
@@ -116,11 +116,11 @@ def psf_centroid(psf: Array) -> tuple[float, float]:
 
 
 def odd_psf(psf: Array) -> Array:
-    """Returns an even-sized PSF on an odd grid, one sample longer along each even axis.
+    """Moves an even-sized PSF to an odd grid, one sample longer along each even axis.
 
-    Where the light sits decides: midway between the two central samples, it is shifted by half a
-    sample, exactly, with a Fourier phase; on one of them (``N/2``, the habit of FFTs and GALFIT,
-    or ``N/2 - 1``), a row or column of zeros on the short side does it. The sum is kept.
+    If the light is centred midway between the two central samples, it is shifted by half a sample,
+    exactly, with a Fourier phase; if it is centred on one of them (``N/2``, as for FFTs and GALFIT,
+    or ``N/2 - 1``), a row or column of zeros is added on the short side. The sum is preserved.
 
     Args:
         psf: Image of the PSF, with shape (Py, Px).
@@ -142,22 +142,22 @@ def odd_psf(psf: Array) -> Array:
 
 
 def bin_psf(psf: Array, oversampling: int, bin_factor: int) -> Array:
-    """Returns the effective PSF of pixels summed k by k, on the grid of the unbinned PSF.
+    """Computes the effective PSF of pixels binned k by k, on the grid of the unbinned PSF.
 
-    A binned pixel is the sum of k x k native ones, so its effective PSF is the native effective
-    PSF convolved with k x k points one native pixel apart, k * oversampling samples per binned
-    pixel. For even ``k * oversampling`` of odd oversampling those points fall between samples: the
-    convolution is therefore a product in Fourier space, in which half samples are exact. Nothing
-    is re-centred.
+    A binned pixel is the sum of k x k native pixels, so its effective PSF is the native effective
+    PSF convolved with k x k points spaced by one native pixel, with k * oversampling samples per
+    binned pixel. For even ``k * oversampling`` and odd oversampling, the points fall between
+    samples; the convolution is therefore done in Fourier space, where half-sample shifts are exact.
+    Nothing is re-centred.
 
     Args:
         psf: PSF that includes the native pixel, with shape (Py, Px), both odd.
-        oversampling: Its samples per native pixel.
-        bin_factor: Native pixels per binned pixel and axis.
+        oversampling: Samples of the PSF per native pixel.
+        bin_factor: Native pixels per binned pixel, along each axis.
 
     Returns:
-        PSF of the same sum, to be read with ``oversampling * bin_factor`` samples per binned
-        pixel, with shape (Py + m, Px + m), both odd.
+        PSF of the same sum, with ``oversampling * bin_factor`` samples per binned pixel, with shape
+        (Py + m, Px + m), both odd.
     """
     oversampling = check_positive_integer(oversampling, "psf_oversampling")
     bin_factor = check_positive_integer(bin_factor, "bin")
@@ -181,14 +181,14 @@ FLATTEST, STEEPEST = 1.5, 100.0
 
 
 def missing_light(psf: Array) -> float:
-    """Returns the part of a PSF's light that lies beyond its array, by its own wings.
+    """Estimates the fraction of a PSF's light that lies beyond its array, from its wings.
 
-    The profile's part beyond half of the way to the nearest edge is continued as a Moffat of the
-    PSF's FWHM, with wings no flatter than r^-3. Of Moffats (beta 2.2 to 4.8) on arrays of 3 to 13
-    FWHM it is within 15 % of the truth, or 0.001; a background left in the array counts as wings.
+    The profile beyond half the distance to the nearest edge is extrapolated as a Moffat with the
+    PSF's FWHM, with wings no flatter than r^-3. For Moffats (beta 2.2 to 4.8) on arrays of 3 to 13
+    FWHM it is within 15 % of the truth, or 0.001; a background in the array counts as wings.
 
     Args:
-        psf: Image of the PSF, with shape (Py, Px), its centre the array's.
+        psf: Image of the PSF, with shape (Py, Px), centred on the array.
     """
     half_y, half_x = (0.5 * size for size in psf.shape)
     y, x = (np.arange(size) - (size - 1) / 2 for size in psf.shape)
@@ -210,7 +210,7 @@ def missing_light(psf: Array) -> float:
     scale2 = core**2 / (2.0 ** (1.0 / beta) - 1.0)
     angle = (np.arange(360) + 0.5) * (2 * math.pi / 360)
     edge = np.minimum(half_x / np.abs(np.cos(angle)), half_y / np.abs(np.sin(angle)))
-    # The profile's integral beyond the edge, over all directions.
+    # Integral of the profile beyond the edge, over all directions.
     ratio = (scale2 + edge**2) / (scale2 + distance[1] ** 2)
     tails = (scale2 + edge**2) * ratio**-beta
     beyond = float(light[1] * math.pi * tails.mean() / (beta - 1.0))
@@ -218,25 +218,25 @@ def missing_light(psf: Array) -> float:
 
 
 def negative_fraction(psf: Array) -> float:
-    """Returns the light in negative samples over the total, as a positive number."""
+    """Returns the light in negative samples divided by the total, as a positive number."""
     return float(-np.clip(psf, None, 0).sum() / psf.sum())
 
 
 def _core(psf: Array) -> Array:
-    """Cuts out the core about the maximum, at least 3 coarse FWHM to each side where there is."""
+    """Cuts out the core about the maximum, with at least 3 coarse FWHM on each side if possible."""
     half = max(8, math.ceil(3 * _half_maximum_diameter(psf)))
     y, x = np.unravel_index(int(psf.argmax()), psf.shape)
     return psf[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1]
 
 
 def _half_maximum_diameter(psf: Array) -> float:
-    """Diameter of the circle whose area is that above half of the maximum, in samples."""
+    """Returns the diameter of the circle with the area above half maximum, in samples."""
     return 2 * math.sqrt(np.count_nonzero(psf >= 0.5 * psf.max()) / math.pi)
 
 
 def _upsample(image: Array, factor: int) -> Array:
-    """Interpolates by zero-padding the spectrum; zeros around keep the two edges apart."""
-    # Odd sizes, so that no frequency is its own mirror.
+    """Interpolates by zero-padding the spectrum; zeros around the image separate its edges."""
+    # Odd sizes, so that there is no Nyquist frequency.
     fine: Array = np.pad(image, [(0, 3 - size % 2) for size in image.shape])
     for axis, size in enumerate(fine.shape):
         spectrum = np.fft.rfft(fine, axis=axis)

@@ -1,4 +1,4 @@
-"""From a GALFIT input file to an observation, with what it holds fixed."""
+"""Reading of GALFIT input files: the observation, fixed parameters and the scene."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from deeplegato_pp.observation.galfit_components import (
 from deeplegato_pp.observation.observation import Observation
 
 FREE_SKY = 0.1
-"""1-sigma of the prior about a free sky's start value, in units of the noise: the widest that the
-networks are trained with. Over 1,000 pixels the image knows the sky three times better."""
+"""Prior standard deviation of a free sky about its start value, in units of the noise: the largest
+in the networks' training. An image of 1,000 pixels determines the sky three times better."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Where a stamp lies in the file that it was cut from, and what was subtracted from it.
+    """Position of a stamp in the original file, and the sky subtracted from it.
 
     Attributes:
         window: Rows and columns of the stamp that are pixels of the fitted region.
         first: Column and row of the region's first pixel in the file, 1-based.
         sky: Subtracted sky on the region's pixels, with shape (H, W). [image units]
-        sky_values: The sky at the region's centre and its gradients along x and y.
+        sky_values: Sky at the region's centre and its gradients along x and y.
         sky_free: Whether the sky was fitted.
-        cards: Names of the files and numbers of the fit, by GALFIT's keywords.
+        cards: Names of the fit's files and its numbers, by GALFIT's keywords.
     """
 
     window: tuple[slice, slice]
@@ -54,7 +54,7 @@ class Frame:
 
     @classmethod
     def whole(cls, observation: Observation) -> Frame:
-        """The frame of an observation that is a whole file."""
+        """Returns the frame of an observation that is a whole file."""
         height, width = observation.shape
         window = (slice(0, height), slice(0, width))
         return cls(window, (1, 1), np.zeros(observation.shape))
@@ -62,13 +62,13 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class GalfitInput:
-    """What a feedme says, as far as a scene of one galaxy and a sky can hold it.
+    """Contents of a feedme, as far as they can be represented by a scene and a sky.
 
     Attributes:
-        observation: The stamp about the first component's position, its sky subtracted; what could
-            not be kept stands in its notes.
-        fixed: Parameters of a single profile held at a value, in the user's units.
-        frame: The way back to the file's pixels.
+        observation: Stamp about the first component's position, with the sky subtracted; its notes
+            list what could not be represented.
+        fixed: Fixed parameters of a single profile, in the user's units.
+        frame: Conversion to the file's pixels.
         scene: ``sersic``, ``sersic+point``, ``bulge+disc`` or ``sersic+sersic``.
     """
 
@@ -81,19 +81,19 @@ class GalfitInput:
 def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
     """Reads a feedme and the files that it names.
 
-    The image is cut to the region ``H``, about the component's position. A sky that is held fixed
-    is subtracted and known exactly; a free one is subtracted and has a Gaussian prior of
-    ``FREE_SKY`` times the noise about its start value. Start values other than the position are
-    not needed. The zero point is ``J`` with EXPTIME of the image's header, as GALFIT has it.
+    The image is cut to the region ``H``, about the component's position. A fixed sky is subtracted
+    and assumed exact; a free sky is subtracted and gets a Gaussian prior of width ``FREE_SKY``
+    times the noise about its start value. Start values other than the position are not used. The
+    zero point is ``J`` with EXPTIME of the image's header, as in GALFIT.
 
     Args:
-        path: The feedme. The files it names are looked for in the working directory and beside it.
-        options: Arguments of :meth:`Observation.from_array`, in place of what the feedme says.
+        path: The feedme. Its files are searched for in the working directory and beside it.
+        options: Arguments of :meth:`Observation.from_array` that replace those of the feedme.
 
     Raises:
         FormatError: If the feedme or one of its files cannot be read.
-        InputError: If it holds what one Sérsic profile and a sky cannot be, or the position lies
-            outside the image.
+        InputError: If it contains components that a scene and a sky cannot represent, or the
+            position lies outside the image.
     """
     feedme = read_feedme(path)
     profiles, sky = components_of(feedme)
@@ -132,7 +132,7 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
     }
     if psf is not None:
         samples = _oversampling(feedme)
-        # A fine PSF of GALFIT's is of the light before the pixels; one on the pixels' grid is not.
+        # In GALFIT, an oversampled PSF excludes the pixel; one on the pixel grid includes it.
         reading |= {"psf": psf, "psf_oversampling": samples, "psf_includes_pixel": samples == 1}
     observation = Observation.from_array(**(reading | options))
     if options.get("sky_sigma") is None:
@@ -158,13 +158,13 @@ def read_galfit(path: str | Path, **options: Any) -> GalfitInput:
 
 
 def _exposure(header: Any) -> float:
-    """2.5 log10 of the exposure time, by which GALFIT divides the image. [mag]"""
+    """Returns 2.5 log10 of the exposure time, by which GALFIT divides the image. [mag]"""
     time = header_number(header, "EXPTIME")
     return 0.0 if time is None or time <= 0 else 2.5 * float(np.log10(time))
 
 
 def _cards(feedme: Feedme, image: Path) -> dict[str, str | float]:
-    """What GALFIT's model header says of the input."""
+    """Returns the header cards of GALFIT's model block for this input."""
     magnitude = feedme.numbers("J", 1)
     return {
         "DATAIN": str(image),
@@ -219,7 +219,7 @@ def _noise(feedme: Feedme, shape: tuple[int, ...]) -> Array | None:
 
 
 def _mask(feedme: Feedme, shape: tuple[int, ...]) -> Array | None:
-    """Returns the bad pixels: a FITS image whose non-zero pixels are bad, or a list of x y."""
+    """Reads the bad pixels: a FITS image with non-zero bad pixels, or a list of x y."""
     name = feedme.word("F")
     if not name:
         return None
@@ -243,7 +243,7 @@ def _mask(feedme: Feedme, shape: tuple[int, ...]) -> Array | None:
 
 
 def _psf(feedme: Feedme) -> tuple[Array | None, list[str]]:
-    """Returns the PSF on an odd grid: of an even one GALFIT's centre is pixel N/2 + 1."""
+    """Reads the PSF on an odd grid; GALFIT centres an even one on pixel N/2 + 1."""
     name = feedme.word("D")
     if not name:
         return None, []
@@ -251,7 +251,7 @@ def _psf(feedme: Feedme) -> tuple[Array | None, list[str]]:
     even = [1 - side % 2 for side in psf.shape]
     if not any(even):
         return psf, []
-    note = f"the PSF {psf.shape} has an even side: its first row or column was left out"
+    note = f"the PSF {psf.shape} has an even side: its first row or column was removed"
     return psf[even[0] :, even[1] :], [note]
 
 
@@ -275,7 +275,7 @@ def _sky(
 
 @dataclass(frozen=True, eq=False)
 class _Stamp:
-    """The region, padded with masked pixels until the position is in its middle."""
+    """The region, padded with masked pixels so that the position is in its middle."""
 
     image: Array
     mask: Array
@@ -287,7 +287,7 @@ class _Stamp:
 
 
 def _about(position: tuple[float, float], image: Array, mask: Array, noise: Array | None) -> _Stamp:
-    """Pads a region; without a sigma image the noise is that of the region's border.
+    """Pads a region; without a sigma image, the noise is estimated from the region's border.
 
     Args:
         position: Column and row of the galaxy in the region. [px]
@@ -328,13 +328,13 @@ def _moved(wcs: Any, columns: int, rows: int) -> Any:
 def _fixed(
     component: Component, feedme: Feedme, observation: Observation, middle: tuple[int, int]
 ) -> dict[str, float]:
-    """Returns the parameters that the feedme holds fixed, in the user's units.
+    """Returns the parameters fixed by the feedme, in the user's units.
 
     Args:
         component: The profile.
-        feedme: Its file.
+        feedme: The feedme.
         observation: The stamp.
-        middle: Column and row of the stamp's middle pixel in the file, 1-based.
+        middle: Column and row of the stamp's central pixel in the file, 1-based.
     """
     index, factor = PROFILES[component.kind]
     fixed = {} if index is None else {"sersic_index": index}

@@ -1,4 +1,4 @@
-"""The components of a GALFIT input file: the scene that holds them, and what it cannot keep."""
+"""Components of a GALFIT input file: the corresponding scene, and settings that are not kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POINT = "psf"
 """Type of a point source."""
 
 SCALE_LENGTH = 1.67834699
-"""Half-light radius of an exponential disc over its scale length."""
+"""Half-light radius of an exponential disc divided by its scale length."""
 
 PROFILES: dict[str, tuple[float | None, float]] = {
     "sersic": (None, 1.0),
@@ -20,14 +20,14 @@ PROFILES: dict[str, tuple[float | None, float]] = {
     "expdisk": (1.0, SCALE_LENGTH),
     "gaussian": (0.5, 0.5),
 }
-"""Sérsic index of each profile (None: parameter 5), and its half-light radius over parameter 4."""
+"""Sérsic index of each profile (None: parameter 5), and half-light radius over parameter 4."""
 
 BULGE_INDEX, DISC_INDEX = 4.0, 1.0
-"""Fixed Sérsic indices that make two profiles a classical bulge and disc."""
+"""Fixed Sérsic indices for which two profiles are a classical bulge and disc."""
 
 
 def components_of(feedme: Feedme) -> tuple[list[Component], Component | None]:
-    """Returns the profiles, a point source last, and the sky; refuses what no scene can be."""
+    """Returns the profiles, with a point source last, and the sky; refuses unsupported files."""
     profiles = [c for c in feedme.components if c.kind != "sky"]
     skies = [c for c in feedme.components if c.kind == "sky"]
     profiles.sort(key=lambda c: c.kind == POINT)
@@ -54,7 +54,7 @@ def _check_component(profile: Component, feedme: Feedme) -> None:
         raise InputError(
             f"{feedme.path}: the {profile.kind} of line {profile.line} has "
             f"{', '.join(profile.modifiers)}) (Fourier modes, bending, truncation or rotation), "
-            "which a plain Sérsic profile has not. Take these lines out."
+            "which a plain Sérsic profile does not support. Remove these lines."
         )
     shape = [key for key in ("6", "7", "8") if any(profile.values.get(key, ()))]
     if shape:
@@ -65,7 +65,7 @@ def _check_component(profile: Component, feedme: Feedme) -> None:
 
 
 def scene_of(profiles: list[Component], feedme: Feedme) -> str:
-    """Returns the scene that holds the profiles."""
+    """Returns the scene that corresponds to the profiles."""
     if len(profiles) == 1:
         return "sersic"
     if profiles[1].kind == POINT:
@@ -75,7 +75,7 @@ def scene_of(profiles: list[Component], feedme: Feedme) -> str:
 
 
 def _held_index(profile: Component, feedme: Feedme) -> float | None:
-    """Returns the Sérsic index that a profile is held at; None if it is fitted."""
+    """Returns the fixed Sérsic index of a profile; None if it is fitted."""
     index = PROFILES[profile.kind][0]
     if index is not None:
         return index
@@ -86,7 +86,7 @@ def _held_index(profile: Component, feedme: Feedme) -> float | None:
 def remarks_of(
     feedme: Feedme, profiles: list[Component], sky: Component | None, scene: str
 ) -> list[str]:
-    """Says what of a feedme could not be kept."""
+    """Describes the settings of a feedme that could not be kept."""
     notes = []
     if scene == "sersic":
         index = PROFILES[profiles[0].kind][0]
@@ -112,11 +112,11 @@ def remarks_of(
 
 
 def _fitted_all_the_same(feedme: Feedme, profiles: list[Component], scene: str) -> list[str]:
-    """Names what a feedme holds fixed and a scene does not."""
+    """Lists parameters that a feedme holds fixed and a scene fits."""
     notes = []
     for profile in profiles:
         keys = [key for key, flags in profile.free.items() if not all(flags)]
-        kept = {"6", "7", "8"}  # of no use in GALFIT 3
+        kept = {"6", "7", "8"}  # unused in GALFIT 3
         if scene == "bulge+disc":
             kept.add("5")
         if scene == "sersic+sersic" and PROFILES[profile.kind][0] is not None:
@@ -131,7 +131,7 @@ def _fitted_all_the_same(feedme: Feedme, profiles: list[Component], scene: str) 
 
 
 def _ties(feedme: Feedme) -> list[str]:
-    """Returns the lines of the file of constraints, comments left out."""
+    """Returns the lines of the constraints file, without comments."""
     name = feedme.word("G")
     if not name:
         return []
@@ -141,12 +141,12 @@ def _ties(feedme: Feedme) -> list[str]:
 
 
 def _ties_centres(tie: str) -> bool:
-    """Whether a constraint holds parts' centres together, as ``1_2 x offset`` does."""
+    """Returns whether a constraint ties parts' centres together, as ``1_2 x offset`` does."""
     return re.fullmatch(r"\d+(_\d+)+ [xy12] offset", tie.lower()) is not None
 
 
 def find_file(name: str, feedme: Feedme) -> Path:
-    """Returns a file that a feedme names: from the working directory, else beside the feedme."""
+    """Returns a file named by a feedme, in the working directory or beside the feedme."""
     for path in (Path(name), feedme.path.parent / name):
         if path.is_file():
             return path

@@ -1,4 +1,4 @@
-"""From what users give to what an observation holds: mask, noise and PSF, with flags and notes."""
+"""Conversion of user input to mask, noise and PSF of an observation, with flags and notes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,12 @@ ArrayLike = npt.ArrayLike
 
 
 def boolean_mask(mask: ArrayLike | None, bits: int | None, shape: tuple[int, ...]) -> Array:
-    """Returns the mask as a boolean copy; NaN counts as masked, whole numbers keep all 64 bits.
+    """Returns the mask as a boolean copy; NaN counts as masked, integers keep all 64 bits.
 
     Args:
-        mask: True or non-zero = ignore, with shape (H, W); None: nothing is masked.
-        bits: The bits that mean *ignore*; None: all; 0: none.
-        shape: (H, W).
+        mask: True or non-zero for pixels to ignore, with shape (H, W); None for no mask.
+        bits: Sum of the bits that mean *ignore*; None for all, 0 for none.
+        shape: Shape (H, W).
 
     Raises:
         InputError: If the shape is wrong, or bits were given without a mask of whole numbers.
@@ -54,7 +54,7 @@ def boolean_mask(mask: ArrayLike | None, bits: int | None, shape: tuple[int, ...
 def sigma_and_mask(
     image: Array, noise: ArrayLike | None, noise_type: str, mask: Array
 ) -> tuple[Array, Array, int, list[str]]:
-    """Turns a noise of any form into a positive 1-sigma map.
+    """Converts a noise of any form to a positive 1-sigma map.
 
     Args:
         image: Image, with shape (H, W), NaN and infinities still in it.
@@ -117,9 +117,9 @@ def usable_psf(
 
     Args:
         psf: Image of the PSF, with shape (Py, Px), or None.
-        fwhm: FWHM of a Moffat in its place, or None. [px]
+        fwhm: FWHM of a Moffat PSF instead, or None. [px]
         oversampling: Samples of ``psf`` per pixel and axis.
-        even: ``refuse`` or ``shift`` an even-sized one.
+        even: ``refuse`` or ``shift`` an even-sized PSF.
 
     Returns:
         The PSF of sum 1, its oversampling, its sum as given, flags, and notes.
@@ -146,7 +146,7 @@ def usable_psf(
         shape = kernel.shape
         kernel = effective_psf.odd_psf(kernel)
         flags |= Flag.PSF_SHIFTED
-        notes.append(f"PSF {shape} brought onto the odd grid {kernel.shape}")
+        notes.append(f"PSF {shape} moved to the odd grid {kernel.shape}")
     total = float(kernel.sum())
     kernel = kernel / total
     x, y = (value / oversampling for value in effective_psf.psf_centroid(kernel))
@@ -169,7 +169,7 @@ def usable_psf(
 def _moffat_in_place(
     fwhm: float | None, oversampling: int
 ) -> tuple[Array, int, float, int, list[str]]:
-    """A Moffat of the FWHM given, or the reference PSF, in the form of ``usable_psf``."""
+    """Returns a Moffat of the given FWHM, or the reference PSF, in the form of ``usable_psf``."""
     if oversampling != 1:
         raise InputError(
             f"psf_oversampling {oversampling} was given without a PSF to which it applies. "
@@ -203,20 +203,20 @@ def without_placeholders(image: Array, mask: Array) -> tuple[Array, int, list[st
 def remarks_on_pixels(
     image: Array, noise: Array, mask: Array, fwhm: float
 ) -> tuple[int, list[str]]:
-    """Returns flags and notes on what an image looks like: sky left in it, a galaxy hidden.
+    """Returns flags and notes on the image's pixels: residual sky, a masked galaxy.
 
     Args:
         image: Image, with shape (H, W), finite.
         noise: 1-sigma map, with shape (H, W).
         mask: True = ignore, with shape (H, W).
-        fwhm: Of the PSF. [px]
+        fwhm: FWHM of the PSF. [px]
     """
     flags, notes = 0, []
     if mask_planes.hides_galaxy(image, noise, mask, max(5.0, 2.0 * fwhm)):
         flags |= Flag.GALAXY_MASKED
         notes.append(
-            "the mask hides most of the galaxy: is it a map of sources or of detections? Give one "
-            "of damage (mask=, --mask), or the bits that mean it (--mask-bits)"
+            "the mask hides most of the galaxy: is it a map of sources or of detections? Give a "
+            "mask of bad pixels (mask=, --mask), or the bits that mark them (--mask-bits)"
         )
     level = blank_pixels.sky_left(image, noise, mask)
     if level is not None:

@@ -1,4 +1,4 @@
-"""What the bits of a mask mean: by its own cards, else by the instrument; damage only."""
+"""Meaning of mask bits, from the mask's own cards or the instrument; only damage is masked."""
 
 import math
 import re
@@ -15,13 +15,13 @@ DAMAGE = re.compile(
     r"NAN|UNMASKEDNAN|SUSPECT|NONLINEAR|DROPOUT|DO_NOT_USE|LOST|FILL\w*|REPLACED|UNSTABLE|TRAP|"
     r"SINK|STREAK|TRAIL|SPIKE|VIGNETTED|EDGE|ALLMASK|OVRCOL|BADREF|MASKED|GHOST)(_|$)"
 )
-"""Names of planes that mean that a pixel's value is not the sky's."""
+"""Names of planes in which a pixel's value is not that of the sky."""
 
 HISTORY = (
     "DETECTED", "DETECTED_NEGATIVE", "NOT_DEBLENDED", "SENSOR_EDGE", "INEXACT_PSF", "REJECTED",
     "CLIPPED", "BRIGHT_OBJECT", "CR_REGION", "PARTLY_VIGNETTED", "NOTCHECKED", "SUBTRACTED",
 )  # fmt: skip
-"""Names that tell what happened to a pixel or what is there, whatever they match: no damage."""
+"""Names that describe a pixel's history or content and are never damage."""
 
 ACS = (
     "LOST", "FILL", "BADPIX", "MASKED", "HOT", "CTE", "WARM", "BAD_COLUMN", "SAT", "BADREF",
@@ -44,22 +44,22 @@ DES = (
     "BPM", "SATUR", "INTERP", "BADAMP", "CRAY", "STAR", "TRAIL", "EDGEBLEED", "SSXTALK", "EDGE",
     "STREAK", "SUSPECT", "FIXED", "NEAREDGE", "TAPEBUMP",
 )  # fmt: skip
-"""Names of the bits, from the lowest on, as each instrument's handbook has them."""
+"""Names of the bits, lowest first, as in each instrument's handbook."""
 
 VERDICT = ("DO_NOT_USE",)
-"""JWST and Roman sum up in bit 0 whether a pixel can be used; Euclid's NISP does so too."""
+"""Bit 0 of JWST, Roman and Euclid NISP masks says whether a pixel can be used."""
 
 SEGMENTATION_NAMES = ("SEG", "SEGM", "SEGMAP", "SEGMENTATION", "SEGMENTATION_MAP")
 
 
 @dataclass(frozen=True)
 class MaskMeaning:
-    """Which bits of a mask mean *ignore*.
+    """Bits of a mask that mean *ignore*.
 
     Attributes:
-        bits: Their sum; None: any non-zero value.
-        source: Where that is from, or empty.
-        notes: Which planes were taken and which were not.
+        bits: Sum of the bits; None for any non-zero value.
+        source: Source of this meaning, or empty.
+        notes: Planes that are used and planes that are not.
     """
 
     bits: int | None = None
@@ -70,10 +70,10 @@ class MaskMeaning:
 def mask_meaning(mask_header: Header, image_header: Header, name: str) -> MaskMeaning:
     """Returns which bits of a mask mean damage.
 
-    Planes that the mask's own cards name (MP_* of LSST and HSC, BITNM* of the Legacy Surveys) go
-    by their names; data quality of HST, JWST, Roman, Euclid, SDSS and DES by the instrument's
-    table. Planes that tell history (DETECTED, JUMP_DET, warm pixels) are no damage. In any other
-    mask every value but zero means *ignore*.
+    Planes named by the mask's own cards (MP_* of LSST and HSC, BITNM* of the Legacy Surveys) are
+    selected by name; data quality of HST, JWST, Roman, Euclid, SDSS and DES by the instrument's
+    table. Planes that describe history (DETECTED, JUMP_DET, warm pixels) are not damage. In all
+    other masks every non-zero value means *ignore*.
 
     Args:
         mask_header: Header of the mask.
@@ -90,7 +90,7 @@ def mask_meaning(mask_header: Header, image_header: Header, name: str) -> MaskMe
 
 
 def is_damage(plane: str) -> bool:
-    """Returns whether a plane of this name marks pixels whose value is not the sky's.
+    """Returns whether a plane of this name marks pixels whose value is not that of the sky.
 
     Example:
         >>> is_damage("SAT"), is_damage("DETECTED"), is_damage("MP_CR"), is_damage("SENSOR_EDGE")
@@ -111,7 +111,7 @@ def _by_names(planes: dict[str, int], source: str) -> MaskMeaning:
 
 
 def _named_planes(header: Header) -> dict[str, int]:
-    """Bits by the names that a mask's cards give them."""
+    """Returns the bits by the names in a mask's cards."""
     planes = {}
     for keyword in header:
         key = str(keyword).upper()
@@ -123,7 +123,7 @@ def _named_planes(header: Header) -> dict[str, int]:
 
 
 def _table(mask: Header, image: Header, name: str) -> tuple[tuple[str, ...], str]:
-    """The table of the instrument, if the mask is its data quality, and what to call it."""
+    """Returns the instrument's table, if the mask is its data quality, and its name."""
     telescope, instrument, survey = (
         (header_text(image, key) or header_text(mask, key)).upper()
         for key in ("TELESCOP", "INSTRUME", "SURVEY")
@@ -152,11 +152,11 @@ def _table(mask: Header, image: Header, name: str) -> tuple[tuple[str, ...], str
 
 
 def looks_like_segmentation(mask: Array, name: str = "") -> bool:
-    """Returns whether a mask is a map of sources: labels, each one patch, one at the centre.
+    """Returns whether a mask is a segmentation map: labels, each one patch, one at the centre.
 
     Args:
-        mask: With shape (H, W).
-        name: Of its extension: one that says so decides.
+        mask: Mask, with shape (H, W).
+        name: Name of its extension, which decides if it says so.
     """
     values = np.asarray(mask)
     if values.dtype.kind == "b" or values.size == 0:
@@ -188,13 +188,13 @@ def looks_like_segmentation(mask: Array, name: str = "") -> bool:
 
 
 def hides_galaxy(image: Array, noise: Array, mask: Array, radius: float) -> bool:
-    """Returns whether most of what lies about the stamp's centre is masked.
+    """Returns whether most of the light about the stamp's centre is masked.
 
     Args:
         image: With shape (H, W); masked pixels that were not finite hold 0.
         noise: 1-sigma map, with shape (H, W).
         mask: True = ignore, with shape (H, W).
-        radius: Within which to look. [px]
+        radius: Radius of the region considered. [px]
     """
     height, width = image.shape
     half = math.ceil(radius) + 1

@@ -1,4 +1,4 @@
-"""How correlated an image's noise is, measured where no source is."""
+"""Measurement of the noise correlation of an image, in regions without sources."""
 
 import math
 from typing import NamedTuple
@@ -11,40 +11,40 @@ from deeplegato_pp.observation.correlation import LARGEST, REACH, NoiseCorrelati
 from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA, clipped_mad
 
 BLOCK = 8
-"""Side of the blocks whose sums are compared, well beyond the reach of drizzling. [px]"""
+"""Side of the blocks whose sums are compared, much larger than drizzle's correlation. [px]"""
 
 FEWEST = 100
-"""Pairs of blocks needed: c is then good to some 15 %."""
+"""Minimum number of pairs of blocks: c is then accurate to some 15 %."""
 
 _CLIP = 3.5
 _SOURCE = 4.0
 
 _FAR = REACH + 4
-"""Largest lag looked at. [px]"""
+"""Largest lag considered. [px]"""
 
 _SIGNIFICANT = 4.0
-"""Correlation of one lag that counts, times the root of the number of pairs."""
+"""Significance of the correlation at one lag, times the square root of the number of pairs."""
 
 _SCALED_UP = 0.9
-"""Variance of pixels, over the noise map's, below which the map was scaled up."""
+"""Ratio of pixel variance to the noise map's below which the map was scaled up."""
 
 
 class _Blocks(NamedTuple):
-    """Sums over blocks in units of independent noise, and which blocks can be used."""
+    """Block sums in units of independent noise, and which blocks can be used."""
 
     sums: Array
     good: Array
 
 
 def measure_correlation(image: Array, noise: Array, mask: Array) -> NoiseCorrelation | None:
-    """Returns the correlation of the noise where no source is; None if none is seen.
+    """Measures the correlation of the noise in regions without sources; None if there is none.
 
-    From squared differences of pixels up to 8 px apart, over those of pixels farther apart than
-    noise is seen to correlate, a slope of the sky removed: pixels in blocks of 8 x 8 px that stand
-    out are left out, so sources may be in the image if they fill less than some half of it. It is
-    taken to be the same at lags (y, x) and (y, -x), and (x, y) where nothing speaks against it.
-    Where the noise map is larger than the pixels' scatter, as maps that were scaled up for the
-    correlation are, the excess counts as correlation that is accounted for.
+    Uses squared differences of pixels up to 8 px apart, relative to those of pixels beyond the
+    correlation length, after removing a plane. Blocks of 8 x 8 px that stand out are excluded, so
+    the image may contain sources that fill less than about half of it. The correlation is assumed
+    to be the same at lags (y, x) and (y, -x), and at (x, y) if the data agree. If the noise map
+    exceeds the pixels' scatter, as in maps scaled up for correlation, the excess counts as
+    correlation already accounted for.
 
     Args:
         image: With shape (H, W). [image units]
@@ -52,12 +52,12 @@ def measure_correlation(image: Array, noise: Array, mask: Array) -> NoiseCorrela
         mask: True = ignore, with shape (H, W).
 
     Returns:
-        The correlation; that of single lags is good to 0.01 on a stamp of 128 px, the total to
-        10 %. Sources too faint to be left out, and the outskirts of galaxies, raise it.
+        The correlation; single lags are accurate to 0.01 on a stamp of 128 px, the total to 10 %.
+        Sources too faint to be excluded, and the outskirts of galaxies, raise it.
 
     Raises:
-        InputError: If there are fewer than 100 pairs of blocks without a source, no noise in
-            them, or sums vary more than 50 times as much as the noise map says.
+        InputError: If there are fewer than 100 pairs of blocks without a source, they have no
+            noise, or sums vary more than 50 times as much as expected from the noise map.
 
     References:
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
@@ -107,16 +107,16 @@ def measure_correlation(image: Array, noise: Array, mask: Array) -> NoiseCorrela
 
 
 def measure_noise_correlation(image: Array, noise: Array, mask: Array) -> float:
-    """Returns the variance of the noise of sums over many pixels, over that of independent ones.
+    """Measures the variance of sums over many pixels relative to independent pixels.
 
-    The sum of what :func:`measure_correlation` finds, which see; 1 where pixels are independent.
+    Returns the total of :func:`measure_correlation`; 1 if pixels are independent.
     """
     found = measure_correlation(image, noise, mask)
     return 1.0 if found is None else found.total
 
 
 def _flattened(values: Array, used: Array) -> tuple[Array, Array]:
-    """The pixels less a plane, and which are used once outliers are left out; 0 elsewhere."""
+    """Returns the pixels minus a plane, and those used after clipping outliers; 0 elsewhere."""
     y, x = np.indices(values.shape)
     plane = np.stack([np.ones(values.shape), x / values.shape[1], y / values.shape[0]], -1)
     for _ in range(3):
@@ -127,9 +127,9 @@ def _flattened(values: Array, used: Array) -> tuple[Array, Array]:
 
 
 def _structure(values: Array, used: Array) -> tuple[Array, Array]:
-    """Half the mean squared difference of pixels at lags (y, x), and the pairs it is the mean of.
+    """Returns half the mean squared difference at lags (y, x), and the number of pairs.
 
-    Lags (y, x) and (y, -x) are taken together; each result has shape (13, 13).
+    Lags (y, x) and (y, -x) are combined; each result has shape (13, 13).
     """
     shape = [n + _FAR for n in values.shape]
     ones, first, second = (np.fft.rfft2(a, shape) for a in (used.astype(float), values, values**2))
@@ -147,7 +147,7 @@ def _structure(values: Array, used: Array) -> tuple[Array, Array]:
 
 
 def _reach(half: Array, number: Array) -> int:
-    """The largest lag along an axis at which correlation is seen. [px]"""
+    """Returns the largest lag along an axis with significant correlation. [px]"""
     found = 0
     for lag in range(1, REACH + 1):
         far = 0.5 * (half[0, lag + 1 : lag + 4].mean() + half[lag + 1 : lag + 4, 0].mean())
@@ -160,7 +160,7 @@ def _reach(half: Array, number: Array) -> int:
 
 
 def _block_sums(relative: Array, good: Array) -> _Blocks:
-    """Sums over whole blocks, divided by what independent pixels give; those with most pixels."""
+    """Returns block sums divided by the independent pixels' expectation, for well-filled blocks."""
     rows, columns = (n // BLOCK for n in relative.shape)
 
     def gathered(values: Array) -> Array:
@@ -173,14 +173,14 @@ def _block_sums(relative: Array, good: Array) -> _Blocks:
 
 
 def _without_sources(blocks: _Blocks) -> _Blocks:
-    """Leaves out blocks that stand out above the others."""
+    """Excludes blocks that are brighter than the others."""
     good = blocks.good
     for _ in range(10):
         kept = blocks.sums[good]
         if kept.size == 0:
             break
         level = np.median(kept)
-        # Light only adds: the lower half tells the noise.
+        # Sources only add light, so the lower half of the values measures the noise.
         below = level - kept[kept <= level]
         spread = MAD_TO_SIGMA * float(np.median(below))
         fewer = good & (blocks.sums - level <= _SOURCE * spread)

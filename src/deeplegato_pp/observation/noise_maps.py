@@ -1,4 +1,4 @@
-"""Noise maps: from every convention to 1-sigma, estimated where none is given, and distrusted."""
+"""Noise maps: conversion to 1-sigma, estimation from the border, and plausibility checks."""
 
 import math
 
@@ -9,21 +9,21 @@ from deeplegato_pp.checks import check_choice
 from deeplegato_pp.errors import InputError
 
 NOISE_TYPES = ("sigma", "variance", "ivar", "weight")
-"""1-sigma; its square; the inverse of that; the same up to an unknown factor."""
+"""1-sigma; variance; inverse variance; inverse variance up to an unknown factor."""
 
 MAD_TO_SIGMA = 1.482602218505602
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+"""Standard deviation of a normal distribution divided by its median absolute deviation."""
 
 CORRELATION_LIMIT = 0.5
-"""Noise maps whose variance correlates with the data above this were made from it pixel by pixel.
+"""Pixel-to-pixel correlation of variance and data above which a noise map was made from the data.
 
-Seen on 300 simulated galaxies of S/N 3-3000 and gains of 0.3-300: such maps give 0.80-1.00; maps
-from the model, background gradients and exposure maps at most 0.17; maps from data smoothed with a
-Gaussian of 1 px at most 0.43. With noise correlated over 0.6 px: 0.57-1.00, 0.28 and 0.68.
+Measured on 300 simulated galaxies with S/N 3-3000 and gains of 0.3-300: such maps give 0.80-1.00;
+maps from the model, background gradients and exposure maps at most 0.17; maps from data smoothed
+with a Gaussian of 1 px at most 0.43. With noise correlated over 0.6 px: 0.57-1.00, 0.28 and 0.68.
 """
 
 VARIATION_LIMIT = 1e-3
-"""Pixel-to-pixel variations of the variance below this are harmless.
+"""Pixel-to-pixel variation of the variance below which it is harmless.
 
 Weighting by a variance of relative scatter ``a`` that follows the noise biases a flux measured on
 N background pixels by ``a sqrt(N)`` sigma: 0.1 sigma for the 10^4 pixels of a whole stamp.
@@ -31,17 +31,17 @@ N background pixels by ``a sqrt(N)`` sigma: 0.1 sigma for the 10^4 pixels of a w
 
 
 SENTINEL_RATIO = 1000.0
-"""A noise this many times above or below the map's median is a placeholder, not a noise."""
+"""Ratio to the map's median (either way) beyond which a noise value is a placeholder."""
 
 ENOUGH = 6000
-"""Pixels of an image among which its scatter is looked at."""
+"""Number of pixels sampled for the image's scatter."""
 
 OFF_RATIO = 10.0
-"""Scatter over noise beyond which (or below whose inverse) a map is of another type or unit."""
+"""Ratio of scatter to noise (either way) beyond which a map has the wrong type or unit."""
 
 
 def sigma_from_map(array: Array, noise_type: str, image: Array, mask: Array) -> tuple[Array, Array]:
-    """Turns a noise map of any type into 1-sigma.
+    """Converts a noise map of any type to 1-sigma.
 
     Args:
         array: The map, with shape (H, W).
@@ -77,7 +77,7 @@ def sigma_from_map(array: Array, noise_type: str, image: Array, mask: Array) -> 
 
 
 def sentinels(sigma: Array, mask: Array) -> Array:
-    """Returns where a 1-sigma map holds a placeholder (1e10, 1e-8) instead of a noise.
+    """Returns where a 1-sigma map holds a placeholder (1e10, 1e-8) instead of noise.
 
     Args:
         sigma: 1-sigma map, with shape (H, W).
@@ -96,11 +96,11 @@ def sentinels(sigma: Array, mask: Array) -> Array:
 
 
 def scatter_over_noise(image: Array, sigma: Array, mask: Array) -> float | None:
-    """Returns the image's scatter from pixel to pixel over its noise, where that is far from 1.
+    """Returns the ratio of the image's pixel-to-pixel scatter to its noise, if far from 1.
 
-    Where the noise map is too small, second differences tell, of which the quietest quarter is
-    taken, so that light does not count; where it is too large, differences over 4 px, which
-    correlated noise does not calm.
+    A noise map that is too small is detected with second differences, of which the quietest quarter
+    is used, so that sources do not count; one that is too large with differences over 4 px, which
+    correlated noise does not reduce.
 
     Args:
         image: With shape (H, W).
@@ -108,12 +108,12 @@ def scatter_over_noise(image: Array, sigma: Array, mask: Array) -> float | None:
         mask: True = ignore, with shape (H, W).
 
     Returns:
-        The ratio if it is beyond ``OFF_RATIO`` either way, else None; None too where fewer than
-        100 pixels tell.
+        The ratio if it is beyond ``OFF_RATIO`` either way, else None; also None with fewer than
+        100 usable pixels.
     """
     if min(image.shape) < 9:
         return None
-    step = max(1, image.shape[0] * image.shape[1] // ENOUGH)  # some thousand pixels tell
+    step = max(1, image.shape[0] * image.shape[1] // ENOUGH)  # a few thousand pixels suffice
     image, sigma, mask = image[::step], sigma[::step], mask[::step]
     good = ~(mask[:, :-4] | mask[:, 1:-3] | mask[:, 2:-2] | mask[:, 3:-1] | mask[:, 4:])
     if np.count_nonzero(good) < 100:
@@ -134,21 +134,21 @@ def _quantile(values: Array, part: float) -> float:
 
 
 def border_sigma(image: Array, mask: Array) -> float:
-    """Estimates the noise from the image's border: a clipped median absolute deviation.
+    """Estimates the noise from the image's border, as a clipped median absolute deviation.
 
-    The border is a tenth of the shorter side wide, at least 2 px. Correlated noise and neighbours
-    are not corrected for.
+    The border has a width of a tenth of the shorter side, at least 2 px. Correlated noise and
+    neighbours are not corrected for.
 
     Args:
         image: Image, with shape (H, W).
-        mask: True = ignore, with shape (H, W). With fewer than 16 border pixels left, all
-            unmasked pixels of the image take part.
+        mask: True for pixels to ignore, with shape (H, W). With fewer than 16 border pixels, all
+            unmasked pixels are used.
 
     Returns:
         1-sigma noise per pixel, in image units.
 
     Raises:
-        InputError: If the pixels are all equal, so that there is no noise to be seen.
+        InputError: If the pixels are all equal, so that no noise can be measured.
     """
     width = max(2, round(min(image.shape) / 10))
     border = np.ones(image.shape, dtype=bool)
@@ -165,11 +165,11 @@ def border_sigma(image: Array, mask: Array) -> float:
 
 
 def clipped_mad(values: Array, clip: float) -> float:
-    """Returns the median absolute deviation, outliers clipped, as a standard deviation.
+    """Returns the median absolute deviation with clipped outliers, as a standard deviation.
 
     Args:
-        values: At least one, with shape (N,).
-        clip: Standard deviations from the median beyond which a value is left out.
+        values: At least one value, with shape (N,).
+        clip: Clipping threshold, in standard deviations from the median.
     """
     for _ in range(10):
         offset = np.abs(values - np.median(values))
@@ -182,17 +182,17 @@ def clipped_mad(values: Array, clip: float) -> float:
 
 
 def noise_follows_data(image: Array, noise: Array, mask: Array) -> bool:
-    """Says whether a noise map was made from the noisy image pixel by pixel."""
+    """Returns whether a noise map was made from the noisy image pixel by pixel."""
     return noise_data_correlation(image, noise, mask) > CORRELATION_LIMIT
 
 
 def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
-    """Correlates variance and data from pixel to pixel, smooth trends removed.
+    """Computes the pixel-to-pixel correlation of variance and data, with smooth trends removed.
 
-    Both maps are high-passed with the 5-point Laplacian, which a background map or a smoothed
-    model of the galaxy does not survive. Pixels where the light itself bends within a pixel's
-    reach (the cusp, stars: the Laplacian of the 3 x 3 averaged image is above what noise gives it)
-    are left out, and the rest is in units of the noise, so that no pixel dominates.
+    Both maps are filtered with the 5-point Laplacian, which removes a background map or a smoothed
+    model of the galaxy. Pixels where the light itself is curved on the pixel scale (cusps, stars:
+    the Laplacian of the 3 x 3 averaged image exceeds that of the noise) are excluded; the others
+    are divided by the noise, so that no pixel dominates.
 
     Args:
         image: Image, with shape (H, W).
@@ -200,21 +200,21 @@ def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
         mask: True = ignore, with shape (H, W).
 
     Returns:
-        Pearson's coefficient, or 0 where there is nothing to be seen: fewer than 100 pixels, or a
-        variance that varies by less than ``VARIATION_LIMIT`` from pixel to pixel.
+        Pearson's coefficient, or 0 if it cannot be measured: fewer than 100 pixels, or a variance
+        that varies by less than ``VARIATION_LIMIT`` from pixel to pixel.
     """
     if min(image.shape) < 7:
         return 0.0
     if mask.all():
         return 0.0
-    # In units of the typical noise: squares of extreme values would not fit a double.
+    # In units of the typical noise, so that squares of extreme values do not overflow.
     typical = float(np.median(noise[~mask]))
     safe = np.where(mask, 0.0, image) / typical
     noise = np.where(mask, 1.0, noise / typical)
     variance, level = noise**2, noise[2:-2, 2:-2]
     masked = sum(_neighbourhood(mask.astype(float), 2)) > 0
     bend = _laplacian(_box3(safe)) / level
-    # 3 x 3 averaging leaves white noise a Laplacian of 0.157 sigma rms: keep what looks like noise.
+    # After 3 x 3 averaging, white noise has a Laplacian of 0.157 sigma rms: keep such pixels.
     keep = ~masked & (np.abs(bend) < 4 * 0.157)
     if keep.sum() < 100:
         return 0.0
@@ -222,33 +222,33 @@ def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
     change = (_laplacian(variance)[1:-1, 1:-1] / level**2)[keep]
     if not (_scatter(change) > VARIATION_LIMIT and _scatter(data) > 0):
         return 0.0
-    # Outliers (a hot pixel, a seam between exposures) must not carry the coefficient.
+    # Outliers (a hot pixel, a seam between exposures) must not dominate the coefficient.
     data = np.clip(data / _scatter(data), -4, 4)
     change = np.clip(change / _scatter(change), -4, 4)
     return float(np.corrcoef(data, change)[0, 1])
 
 
 def _scatter(values: Array) -> float:
-    """Root mean square, the largest hundredth left out."""
+    """Returns the root mean square without the largest hundredth of the values."""
     cut = np.quantile(np.abs(values), 0.99)
     return math.sqrt(float(np.mean(np.clip(values, -cut, cut) ** 2)))
 
 
 def _neighbourhood(array: Array, reach: int) -> list[Array]:
-    """The array's interior shifted by every offset of up to ``reach`` pixels per axis."""
+    """Returns the array's interior shifted by every offset of up to ``reach`` pixels per axis."""
     height, width = (size - 2 * reach for size in array.shape)
     steps = range(2 * reach + 1)
     return [array[i : i + height, j : j + width] for i in steps for j in steps]
 
 
 def _box3(array: Array) -> Array:
-    """3 x 3 average of the interior, with shape (H - 2, W - 2)."""
+    """Returns the 3 x 3 average of the interior, with shape (H - 2, W - 2)."""
     average: Array = np.mean(_neighbourhood(array, 1), axis=0)
     return average
 
 
 def _laplacian(array: Array) -> Array:
-    """Pixel minus the mean of its four neighbours, with shape (H - 2, W - 2)."""
+    """Returns pixel minus mean of its four neighbours, with shape (H - 2, W - 2)."""
     centre = array[1:-1, 1:-1]
     sides = array[:-2, 1:-1] + array[2:, 1:-1] + array[1:-1, :-2] + array[1:-1, 2:]
     high: Array = centre - sides / 4

@@ -1,4 +1,4 @@
-"""What a noise map holds and in which unit: by the file's own statements, reconciled."""
+"""Type and unit of noise maps, reconciled from the statements in a file."""
 
 import re
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from deeplegato_pp.io.flux_units import as_astropy_unit
 from deeplegato_pp.io.header_keywords import Header, header_text
 
 POWERS = {"sigma": 1, "variance": 2, "ivar": -2}
-"""The power of the image's unit that each type comes in."""
+"""Power of the image's unit for each noise type."""
 
 
 @dataclass(frozen=True)
 class NoiseStatement:
-    """What a file says of its noise map.
+    """Type and unit of a noise map, as stated by its file.
 
     Attributes:
-        kind: One of ``noise_maps.NOISE_TYPES``, or None if nothing tells it.
-        source: Where it stands, or empty.
-        factor: By which the map is to be multiplied to be in the image's unit.
+        kind: One of ``noise_maps.NOISE_TYPES``, or None if unknown.
+        source: Source of the statement, or empty.
+        factor: Factor that converts the map to the image's unit.
         flags: Sum of ``Flag`` bits.
         notes: Conversions and disagreements.
     """
@@ -41,16 +41,16 @@ def noise_statement(
 ) -> NoiseStatement:
     """Returns the type of a noise map and the factor to the image's unit.
 
-    In this order: what the user told; UTYPE; the name of the extension; IMTYPE; the power of the
-    image's unit that BUNIT is; a word in the file's name.
+    Sources in order of priority: the user; UTYPE; the name of the extension; IMTYPE; the power of
+    the image's unit in BUNIT; a word in the file's name.
 
     Args:
-        header: Of the noise map.
-        name: Of its extension.
-        stated: The type by its UTYPE, or None.
-        told: The type by the user, or None.
+        header: Header of the noise map.
+        name: Name of its extension.
+        stated: Type from its UTYPE, or None.
+        told: Type given by the user, or None.
         image_unit: BUNIT of the image.
-        file: Name of the file, if the map has one of its own.
+        file: Name of the file, if the map is in a separate file.
     """
     unit = header_text(header, "BUNIT")
     own_unit = "" if unit == image_unit else unit
@@ -80,7 +80,7 @@ def noise_statement(
 
 
 def _in_unit(statement: NoiseStatement, unit: str, image_unit: str) -> NoiseStatement:
-    """The statement with the factor that brings the map into the image's unit."""
+    """Adds the factor that converts the map to the image's unit."""
     power = POWERS.get(statement.kind or "sigma")
     here, there = as_astropy_unit(unit), as_astropy_unit(image_unit)
     if power is None or here is None or there is None:
@@ -90,7 +90,7 @@ def _in_unit(statement: NoiseStatement, unit: str, image_unit: str) -> NoiseStat
     )  # fmt: skip
     factor = _factor(here, there, power)
     if factor is None:
-        # A unit copied from elsewhere says nothing; one of the same kind in another power would.
+        # A unit of another kind may have been copied and says nothing about the type.
         if _by_unit(unit, image_unit) is None:
             flags |= int(Flag.NOISE_CONFLICT)
             notes = (*notes, f"noise in {unit}, image in {image_unit}: no conversion, used as is")
@@ -110,7 +110,7 @@ def _factor(here: object, there: object, power: int) -> float | None:
 
 
 def _by_unit(unit: str, image_unit: str) -> str | None:
-    """The type by the power of the image's unit that the map's unit is."""
+    """Returns the type from the power of the image's unit in the map's unit."""
     here, there = as_astropy_unit(unit), as_astropy_unit(image_unit)
     if here is None or there is None:
         return None
@@ -124,7 +124,7 @@ def _by_file_name(file: str) -> str | None:
 
 
 def _last(name: str) -> str:
-    """The last part of a name such as ``3-4.F.RMS``; empty for a plain one."""
+    """Returns the last part of a name such as ``3-4.F.RMS``; empty for a plain name."""
     return name.upper().rsplit(".", 1)[1] if "." in name else ""
 
 

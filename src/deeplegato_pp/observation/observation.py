@@ -1,4 +1,4 @@
-"""What was observed: an image with its noise, mask, PSF and calibration, checked and flagged."""
+"""Observations: images with noise, mask, PSF and calibration, checked and flagged."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -29,16 +29,16 @@ Source = str | os.PathLike[str] | ArrayLike
 """A path to a FITS file, or an array."""
 
 REFERENCE_PIXEL_SCALE = 0.25
-"""arcsec/px of the reference instrument, where none is known."""
+"""Default pixel scale, that of the reference instrument. [arcsec/px]"""
 
 REFERENCE_ZERO_POINT = 30.5
-"""AB magnitude of one image unit of the reference instrument, where none is known."""
+"""Default AB magnitude of one image unit, that of the reference instrument."""
 
 SKY_SIGMA_FRACTION = 0.02
 """Default 1-sigma of the constant sky offset, in units of the median noise."""
 
 PSF_ERROR = 0.02
-"""Default relative error of the PSF's width, one sigma: PSFs are known to some per cent."""
+"""Default relative error of the PSF's width, one sigma: PSFs are known to a few per cent."""
 
 LOW_COUNTS_VARIANCE = 20.0
 """Background variance [electrons^2/px] below which Poisson skewness exceeds 0.22."""
@@ -46,34 +46,36 @@ LOW_COUNTS_VARIANCE = 20.0
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Observation:
-    """A stamp of one galaxy, complete: what is missing in the input was replaced *and flagged*.
+    """A stamp of one galaxy with noise, mask, PSF and calibration.
 
-    Build it with ``from_array`` or ``from_fits``. The arrays are copies; the user's never change.
+    Missing input is replaced by assumptions, which are flagged. Build it with ``from_array``,
+    ``from_nddata`` or ``from_fits``. The arrays are copies.
 
     Attributes:
         image: Image, with shape (H, W); masked pixels that were not finite hold 0. [image units]
         noise: 1-sigma noise per pixel, with shape (H, W), positive everywhere: of the background
             alone if ``gain`` is given, else total. [image units]
-        mask: True = ignore, with shape (H, W).
+        mask: True for pixels to ignore, with shape (H, W).
         psf: Effective PSF of sum 1, with shape (Py, Px), both odd.
-        pixel_scale: [arcsec/px]
+        pixel_scale: Pixel scale. [arcsec/px]
         zero_point: AB magnitude of one image unit.
-        sky_sigma: 1-sigma of a constant sky offset, to be marginalised. [image units]
-        gain: Electrons per image unit, or None: giving one declares the noise background-only.
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones: 1, or more for drizzled and resampled images.
-        correlation: The noise's correlation at each lag; None: that of the Gaussian family with
-            this total, see `NoiseCorrelation.gaussian`.
+        sky_sigma: Prior standard deviation of a constant sky offset, which is marginalised.
+            [image units]
+        gain: Electrons per image unit, or None; if given, the noise is background-only.
+        noise_correlation: Variance of sums over many pixels relative to independent pixels: 1, or
+            more for drizzled and resampled images.
+        correlation: Noise correlation at each lag; None for the Gaussian family with this total,
+            see `NoiseCorrelation.gaussian`.
         psf_oversampling: Samples of the PSF per pixel and axis.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+        psf_includes_pixel: Whether the PSF includes the detector's pixel.
         psf_sum: Sum of the PSF as given.
-        psf_error: Relative error of the PSF's width, one sigma: part of the likelihood, as the sky
-            is (see ``docs/error_bars.md``); 0 for a PSF that is known.
+        psf_error: Relative error of the PSF's width, one sigma, which is marginalised in the
+            likelihood (see ``docs/error_bars.md``); 0 for a known PSF.
         wcs: Celestial ``astropy.wcs.WCS`` of the stamp, or None.
-        name: What to call it in tables.
-        unit: Unit of the image as stated by its header, or empty.
+        name: Name used in tables.
+        unit: Unit of the image from its header, or empty.
         flags: Sum of ``Flag`` bits.
-        notes: What was assumed, found or replaced, in words.
+        notes: Assumptions, findings and replaced values, as text.
         provenance: One line on what was taken from a file, and from where.
     """
 
@@ -125,44 +127,44 @@ class Observation:
         """Builds an observation from arrays.
 
         Args:
-            image: Image, with shape (H, W). NaN and infinity are masked, counted and flagged. Of a
-                Quantity its unit counts, of an NDData or CCDData also mask, uncertainty, WCS, PSF
-                and metadata, where they are not given.
+            image: Image, with shape (H, W). NaN and infinity are masked, counted and flagged. The
+                unit of a Quantity is used; for an NDData or CCDData also mask, uncertainty, WCS,
+                PSF and metadata, unless given explicitly.
             psf: Image of the effective PSF, with shape (Py, Px), both odd.
             noise: One number, or a map with shape (H, W), of type ``noise_type``. None: the
                 clipped MAD of the image's border. A Quantity is converted to the image's unit.
-            noise_type: ``sigma`` (None means that too), ``variance``, ``ivar`` or ``weight``
-                (inverse variance up to a factor, which the image's border gives). Zero masks the
-                pixel.
-            mask: True or non-zero = ignore, with shape (H, W).
-            gain: Electrons per image unit. Giving it declares ``noise`` background-only.
-            pixel_scale: [arcsec/px] None: the reference, flagged.
+            noise_type: ``sigma`` (also the meaning of None), ``variance``, ``ivar`` or ``weight``
+                (inverse variance up to a factor, which is determined from the image's border).
+                Zero masks the pixel.
+            mask: True or non-zero for pixels to ignore, with shape (H, W).
+            gain: Electrons per image unit. If given, ``noise`` is background-only.
+            pixel_scale: Pixel scale. None: the reference, flagged. [arcsec/px]
             zero_point: AB magnitude of one image unit. None: the reference, flagged.
-            psf_fwhm: FWHM of a Moffat in place of ``psf``. [px]
+            psf_fwhm: FWHM of a Moffat PSF instead of ``psf``. [px]
             psf_oversampling: Samples of ``psf`` per pixel and axis; None: 1.
-            psf_includes_pixel: False for PSFs such as WebbPSF's, TinyTim's and GALFIT's fine ones,
-                which the detector's pixel is not in; None: True.
-            psf_even: What to do with an even-sized PSF.
-            sky_sigma: 1-sigma of the constant sky offset. [image units] None: 0.02 of the median
-                noise.
-            mask_bits: The bits of ``mask`` that mean *ignore*. None: all.
-            name: What to call it in tables.
-            noise_correlation: For drizzled or resampled images, one of: the variance of the noise
-                of sums over many pixels, over that of independent ones (R squared in Casertano et
-                al. 2000), the noise being taken for smoothed by a Gaussian; ``"measure"``:
-                :func:`~deeplegato_pp.observation.noise_correlation.measure_correlation` finds it
-                where the stamp has no source, and a note says it;
-                ``"drizzle:SCALE,PIXFRAC"``, the output pixel's and the drop's side over the
-                detector pixel's; the correlation at each lag (y, x) as an array of odd side with
-                lag zero in its middle, or a file that holds it.
-            psf_error: Relative error of the PSF's width, one sigma, in [0, 0.5); 0 for a PSF that
-                is known, None: 0.02.
+            psf_includes_pixel: False for PSFs without the detector's pixel, such as WebbPSF's,
+                TinyTim's and GALFIT's oversampled ones; None: True.
+            psf_even: ``refuse`` or ``shift`` an even-sized PSF.
+            sky_sigma: Prior standard deviation of the constant sky offset. None: 0.02 of the median
+                noise. [image units]
+            mask_bits: Sum of the bits of ``mask`` that mean *ignore*. None: all.
+            name: Name used in tables.
+            noise_correlation: For drizzled or resampled images, one of: the variance of sums over
+                many pixels relative to independent pixels (R squared in Casertano et al. 2000), for
+                noise smoothed by a Gaussian; ``"measure"``, to measure it where the stamp has no
+                source with
+                :func:`~deeplegato_pp.observation.noise_correlation.measure_correlation`, with a
+                note; ``"drizzle:SCALE,PIXFRAC"``, the sides of the output pixel and of the drop
+                divided by the detector pixel's; the correlation at each lag (y, x) as an array of
+                odd side with lag zero in its middle, or a file that holds it.
+            psf_error: Relative error of the PSF's width, one sigma, in [0, 0.5); 0 for a known PSF,
+                None: 0.02.
             unit: Unit of the image.
             wcs: Celestial WCS of the stamp.
 
         Raises:
-            InputError: If an input cannot be used (``ShapeError``, ``RangeError`` where it is the
-                shape or a value). The message says what, and what to do.
+            InputError: If an input cannot be used (``ShapeError`` or ``RangeError`` for invalid
+                shapes or values). The message says what is wrong, and how to correct it.
         """
         parts = array_inputs.unpack(image)
         known = reconcile_arrays(
@@ -276,15 +278,15 @@ class Observation:
     def from_nddata(cls, nddata: Any, **options: Any) -> "Observation":
         """Builds an observation from an astropy ``NDData`` or ``CCDData``.
 
-        Its mask, uncertainty, psf, unit and WCS are used, and pixel scale and zero point found in
-        its header as in a file's.
+        Its mask, uncertainty, psf, unit and WCS are used; pixel scale and zero point are read from
+        its header as for a file.
 
         Args:
-            nddata: With data of shape (H, W).
-            options: Arguments of ``from_array``, in place of what it holds.
+            nddata: Data of shape (H, W).
+            options: Arguments of ``from_array``, which override the object's contents.
 
         Raises:
-            InputError: As ``from_array``, or if it is no ``NDData``.
+            InputError: As ``from_array``, or if it is not an ``NDData``.
         """
         array_inputs.check_nddata(nddata)
         return cls.from_array(nddata, **options)
@@ -312,41 +314,42 @@ class Observation:
         psf_error: float | None = None,
         plane: int | None = None,
     ) -> "Observation":
-        """Reads an observation from FITS: one file with everything, or an image and its companions.
+        """Reads an observation from one FITS file with all extensions, or from several files.
 
-        What is given as an argument wins over what the file holds. What the file says of scale,
-        zero point, noise, mask and PSF is compared, and contradictions are flagged; layouts and
-        keywords are listed in ``docs/input.md``. A header's GAIN is never used: it says nothing
-        about what the noise map contains.
+        Arguments take precedence over the contents of the file. Statements of the file on scale,
+        zero point, noise, mask and PSF are compared, and contradictions are flagged; layouts and
+        keywords are listed in ``docs/input.md``. GAIN in a header is not used, because it does not
+        say what the noise map contains.
 
         Args:
             path: FITS file (also .gz, .bz2, .fz), read whole and closed.
             psf: File (an image, STPSF's four extensions, a PSFEx model, a cube or a table) or
                 array, see ``from_array``.
             noise: File, array or number.
-            noise_type: What the noise is. None: as its file states, else sigma.
-            gain: Electrons per image unit. Giving it declares the noise background-only.
+            noise_type: Type of the noise. None: as stated by its file, else sigma.
+            gain: Electrons per image unit. If given, the noise is background-only.
             mask: File or array; replaces the mask in the file.
-            mask_bits: The bits of the mask that mean *ignore*. None: those that mean damage by
-                the mask's own cards or its instrument, else all.
-            pixel_scale: [arcsec/px] None: the WCS, else keywords, else the reference, flagged.
+            mask_bits: Sum of the bits of the mask that mean *ignore*. None: those that mean damage
+                according to the mask's own cards or its instrument, else all.
+            pixel_scale: Pixel scale. None: from the WCS, else from keywords, else the reference,
+                flagged. [arcsec/px]
             zero_point: AB magnitude of one image unit. None: from unit or keywords, else the
                 reference, flagged.
-            psf_fwhm: FWHM of a Moffat in place of a PSF. [px]
-            psf_oversampling: Samples of the PSF per pixel and axis. None: as its file states,
+            psf_fwhm: FWHM of a Moffat PSF instead of an image. [px]
+            psf_oversampling: Samples of the PSF per pixel and axis. None: as stated by its file,
                 else 1.
-            psf_includes_pixel: Whether the detector's pixel is in the PSF. None: as its file
-                states, else True.
-            psf_even: What to do with an even-sized PSF.
-            sky_sigma: 1-sigma of the constant sky offset. [image units]
+            psf_includes_pixel: Whether the PSF includes the detector's pixel. None: as stated by
+                its file, else True.
+            psf_even: ``refuse`` or ``shift`` an even-sized PSF.
+            sky_sigma: Prior standard deviation of the constant sky offset. [image units]
             extension: Index, name or (name, version) of the image in its file.
-            noise_correlation: See ``from_array``; ``"drizzle"`` takes scale and pixfrac from the
-                image's header, where AstroDrizzle or JWST's pipeline wrote them.
+            noise_correlation: See ``from_array``; ``"drizzle"`` reads scale and pixfrac from the
+                image's header, if written by AstroDrizzle or JWST's pipeline.
             psf_error: See ``from_array``.
-            plane: Which image of a cube, counted from 0.
+            plane: Plane of a cube, counted from 0.
 
         Raises:
-            FormatError: If a file is missing, damaged, not FITS, or without image.
+            FormatError: If a file is missing, damaged, not FITS, or contains no image.
             InputError: As ``from_array``.
         """
         found = fits_io.read_image(path, extension, plane)
@@ -398,7 +401,7 @@ class Observation:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         return self.image.shape[0], self.image.shape[1]
 
     @property
@@ -413,25 +416,25 @@ class Observation:
 
     @property
     def flag_names(self) -> list[str]:
-        """Names of the flags set."""
+        """Names of the flags that are set."""
         return Flag.names(self.flags)
 
     def masked(self, extra: ArrayLike, flags: int = 0) -> "Observation":
-        """Returns a copy with more pixels masked, and flagged with ``flags``.
+        """Returns a copy with additional pixels masked, and ``flags`` set.
 
         Args:
-            extra: True = ignore as well, with shape (H, W).
-            flags: Flags to set beside those that are.
+            extra: True for additional pixels to ignore, with shape (H, W).
+            flags: Additional flags.
 
         Raises:
-            InputError: If the shape is wrong or no pixel is left.
+            InputError: If the shape is wrong or no unmasked pixel is left.
         """
         mask = self.mask | inputs.boolean_mask(extra, None, self.shape)
         checks.check_not_all_masked(mask)
         return replace(self, mask=mask, flags=int(self.flags | flags))
 
     def __repr__(self) -> str:
-        """One line: what, how large, how sampled, what was flagged."""
+        """Returns one line with name, size, calibration and flags."""
         height, width = self.shape
         return (
             f"Observation({self.name or 'unnamed'}: {width} x {height} px, "
@@ -441,7 +444,7 @@ class Observation:
 
 
 def _stem(path: str | os.PathLike[str]) -> str:
-    """The file's name without its FITS and compression suffixes."""
+    """Returns the file's name without its FITS and compression suffixes."""
     name = Path(path).name
     for suffix in (".gz", ".bz2", ".fz", ".fits", ".fit", ".fts"):
         name = name.removesuffix(suffix)

@@ -1,4 +1,4 @@
-"""The zero point: what unit, keywords, exposure and photometric system say of it, reconciled."""
+"""Zero points, reconciled from unit, keywords, exposure time and photometric system."""
 
 import math
 import re
@@ -20,22 +20,22 @@ AB_KEYWORDS = (
     "MAGZERO", "MAGZPT", "ZEROPT", "ZEROPNT", "ZP", "PHOTZP", "MAGZP", "ABMAGZP", "ABZP", "ZPAB",
     "ZP_AB",
 )  # fmt: skip
-"""Keywords that hold the magnitude of one image unit, best first."""
+"""Keywords with the magnitude of one image unit, in order of priority."""
 
 SYSTEM_KEYWORDS = ("MAGSYS", "PHOTSYS", "ZPSYS", "MAGTYPE", "PHOTSYST", "MAGSYST")
 """Keywords that name the photometric system."""
 
 EXPOSURE_KEYWORDS = ("EXPTIME", "TEXPTIME", "EXPOSURE", "XPOSURE", "ITIME")
-"""Keywords that hold the exposure time in seconds, best first."""
+"""Keywords with the exposure time in seconds, in order of priority."""
 
 BRIGHTEST, FAINTEST = 10.0, 45.0
-"""Zero points [mag] outside of which a keyword is a placeholder (-99, 0, 99), not a zero point."""
+"""Range of zero points [mag]; values outside are placeholders (-99, 0, 99)."""
 
 LARGEST = 100.0
-"""Zero point [mag], either side of 0, beyond which no source is believed, a unit included."""
+"""Absolute value of a zero point [mag] beyond which no source is accepted, units included."""
 
 CREDIBLE_NOISE = (18.0, 36.0)
-"""Magnitudes of a pixel's noise between which an unusual zero point is believed all the same."""
+"""Range of magnitudes of a pixel's noise for which an unusual zero point is accepted."""
 
 TOLERANCE = 0.02
 """Difference [mag] beyond which two zero points disagree."""
@@ -46,11 +46,11 @@ AB_FLUX = 3631.0
 
 @dataclass(frozen=True)
 class _Reading:
-    """A claim, and what the same source would say if it were meant per second.
+    """A claimed zero point, and its value if the source meant counts per second.
 
     Attributes:
-        claim: As it stands.
-        other: The second reading, or None.
+        claim: Claim as stated.
+        other: Alternative reading, or None.
         ab: Whether it is in the AB system.
     """
 
@@ -65,19 +65,21 @@ def reconcile_zero_point(
     wcs_scale: float | None = None,
     noise: float | None = None,
 ) -> Taken:
-    """Returns the AB magnitude of one image unit.
+    """Determines the AB magnitude of one image unit.
 
     A physical unit (Jy, nanomaggy, erg/s/cm2/Angstrom with PHOTPLAM, MJy/sr with the area of the
-    WCS's pixels) wins over all keywords, which may be left over from the image's inputs. Of the
-    rest, what two sources agree on wins, then the order MAGZERO and the like, PHOTFLAM with
-    PHOTPLAM (and the exposure time unless the image is a rate), FLUXMAG0, PHOTFNU, PHOTMJSR.
+    WCS's pixels) takes precedence over all keywords, which may be left over from the image's
+    inputs. Otherwise a value on which two sources agree takes precedence, then the order MAGZERO
+    and similar, PHOTFLAM with PHOTPLAM (and the exposure time unless the image is a rate),
+    FLUXMAG0, PHOTFNU, PHOTMJSR.
 
     Args:
         header: The image's header.
-        pixel_scale: The scale taken, for surface brightnesses. [arcsec/px]
-        wcs_scale: Scale of the WCS, whose pixel area wins over PIXAR_SR. [arcsec/px]
-        noise: Noise per pixel, which tells a placeholder from an unusual zero point; None: the
-            number alone decides. [image units]
+        pixel_scale: Adopted pixel scale, for surface brightnesses. [arcsec/px]
+        wcs_scale: Pixel scale of the WCS, whose pixel area takes precedence over PIXAR_SR.
+            [arcsec/px]
+        noise: Noise per pixel, which distinguishes a placeholder from an unusual zero point; if
+            None, only the value is used. [image units]
 
     References:
         | ACS Data Handbook, section 5.1.1 (zero points from PHOTFLAM and PHOTPLAM)
@@ -97,7 +99,7 @@ def reconcile_zero_point(
     if unit.physical:
         needed = "PHOTPLAM" if "wavelength" in unit.kind else "the size of the pixels and the beam"
         refused.append(f"unit {unit.text} gives no zero point without {needed}")
-        others = []  # of the inputs, in other units
+        others = []  # keywords of the inputs, in other units
     readings = _settled([*keywords, *others])
     doubtful = Flag.ZERO_POINT_CONFLICT if unit.physical or (refused and not readings) else 0
     if not readings:
@@ -112,14 +114,14 @@ def reconcile_zero_point(
 
 
 def _by_unit(physical: list[Claim], rest: list[_Reading], refused: list[str]) -> Taken:
-    """The unit's zero point; whatever else stands in the file is compared with it."""
+    """Returns the unit's zero point, compared with all other sources in the file."""
     taken = physical[0]
     notes = [f"zero point {taken.value:.4f} from {taken.source}"]
     apart = [c for c in physical[1:] if _apart(c, taken)]
     for reading in rest:
         if all(_apart(c, taken) for c in (reading.claim, reading.other) if c is not None):
             apart.append(reading.claim)
-    # A keyword far outside the usual range that agrees with the unit was no placeholder.
+    # A keyword far outside the usual range that agrees with the unit is not a placeholder.
     kept = [r for r in refused if not _says(r, taken.value)]
     flags = Flag.ZERO_POINT_CONFLICT if apart else 0
     notes += kept + [_conflict(c, taken) for c in apart]
@@ -127,7 +129,7 @@ def _by_unit(physical: list[Claim], rest: list[_Reading], refused: list[str]) ->
 
 
 def _by_keywords(readings: list[_Reading], refused: list[str], remarks: list[str]) -> Taken:
-    """The best of the keywords: in AB, then confirmed by another, then by rank."""
+    """Returns the best keyword: AB first, then confirmed by another one, then by priority."""
     good = [r for r in readings if r.ab] or readings
 
     def support(reading: _Reading) -> bool:
@@ -147,12 +149,12 @@ def _by_keywords(readings: list[_Reading], refused: list[str], remarks: list[str
         flags |= Flag.ZERO_POINT_CONFLICT if remarks else 0
     if not best.ab:
         flags |= Flag.NOT_AB
-        notes.append(f"{taken.source} is no AB zero point: magnitudes are of its system")
+        notes.append(f"{taken.source} is not an AB zero point: magnitudes are in its system")
     return Taken(taken.value, taken.source, int(flags), tuple(notes))
 
 
 def _settled(readings: list[_Reading]) -> list[_Reading]:
-    """The readings, each in the sense that another source confirms."""
+    """Returns the readings, each in the sense confirmed by another source."""
     settled = []
     for reading in readings:
         rest = [r for r in readings if r is not reading]
@@ -160,7 +162,7 @@ def _settled(readings: list[_Reading]) -> list[_Reading]:
         if reading.other is None or plain:
             settled.append(_Reading(reading.claim, None, reading.ab))
             continue
-        # Two sources that are both in doubt confirm each other in their first sense only.
+        # Two ambiguous sources confirm each other in their first sense only.
         sure = [r.claim for r in rest if r.other is None]
         if any(not _apart(c, reading.other) for c in sure):
             settled.append(_Reading(reading.other, None, reading.ab))
@@ -172,7 +174,7 @@ def _settled(readings: list[_Reading]) -> list[_Reading]:
 def _keyword_readings(
     header: Header, unit: ImageUnit, exposure: tuple[float, str] | None, noise: float | None
 ) -> tuple[list[_Reading], list[str]]:
-    """What the zero point's keywords say, and remarks on those that are refused."""
+    """Returns the readings of zero-point keywords, and remarks on refused ones."""
     readings, refused = [], []
     named = " ".join(header_text(header, keyword) for keyword in SYSTEM_KEYWORDS)
     for keyword in AB_KEYWORDS:
@@ -206,7 +208,7 @@ def _instrument_readings(
     exposure: tuple[float, str] | None,
     pixel_scale: float | None,
 ) -> list[_Reading]:
-    """What the calibration of HST, LSST, HSC, JWST and Pan-STARRS says."""
+    """Returns the readings of HST, LSST, HSC, JWST and Pan-STARRS calibrations."""
     readings = []
     flam, plam = header_number(header, "PHOTFLAM"), header_number(header, "PHOTPLAM")
     if flam is not None and plam is not None and flam > 0 and plam > 0:
@@ -232,7 +234,7 @@ def _instrument_readings(
 def _per_second(
     rate: float, source: str, unit: ImageUnit, exposure: tuple[float, str] | None
 ) -> list[_Reading]:
-    """A calibration of counts per second, applied to what the image holds."""
+    """Converts a calibration of counts per second to the unit of the image."""
     total = None
     if exposure is not None and unit.kind in ("count", "none", "unknown", "other"):
         seconds, name = exposure
@@ -246,7 +248,7 @@ def _per_second(
 def _unit_claims(
     header: Header, unit: ImageUnit, pixel_scale: float | None, wcs_scale: float | None
 ) -> list[Claim]:
-    """What the unit says, best first: more than one where pixel areas differ."""
+    """Returns the claims of the unit, best first; several if pixel areas differ."""
     name = unit.text
     if unit.kind == "flux":
         return [Claim(_ab(unit.size), f"unit {name}")]
@@ -255,7 +257,7 @@ def _unit_claims(
         return []
     size = unit.size
     if "wavelength" in unit.kind and plam is not None:
-        # The AB magnitude of 1 erg/s/cm2/Angstrom, as a flux density in Jy.
+        # AB magnitude of 1 erg/s/cm2/Angstrom, as a flux density in Jy.
         size *= AB_FLUX * 10 ** (0.4 * (5 * math.log10(plam) + 2.408))
         name += " and PHOTPLAM"
     if unit.kind == "flux_wavelength":
@@ -276,7 +278,7 @@ def _unit_claims(
 
 
 def _exposure(header: Header) -> tuple[tuple[float, str] | None, list[str]]:
-    """The exposure time [s] with its keyword, and a remark where keywords disagree."""
+    """Returns the exposure time [s] with its keyword, and a remark if keywords disagree."""
     found = []
     for keyword in EXPOSURE_KEYWORDS:
         value = header_number(header, keyword)
@@ -292,7 +294,7 @@ def _exposure(header: Header) -> tuple[tuple[float, str] | None, list[str]]:
 
 
 def _keyword_area(header: Header) -> float | None:
-    """Area of a pixel by PIXAR_SR or PIXAR_A2. [sr]"""
+    """Returns the area of a pixel from PIXAR_SR or PIXAR_A2. [sr]"""
     for keyword, size in (("PIXAR_SR", 1.0), ("PIXAR_A2", 1 / ARCSEC2_PER_STERADIAN)):
         area = header_number(header, keyword)
         if area is not None and 1e-20 < area * size < 1e-6:
@@ -301,12 +303,12 @@ def _keyword_area(header: Header) -> float | None:
 
 
 def _area(scale: float | None) -> float | None:
-    """Area of a square pixel of a scale in arcsec. [sr]"""
+    """Returns the area of a square pixel, given its scale in arcsec. [sr]"""
     return None if scale is None or scale <= 0 else scale**2 / ARCSEC2_PER_STERADIAN
 
 
 def _beam_area(header: Header) -> float | None:
-    """Area of an interferometer's Gaussian beam. [sr]"""
+    """Returns the area of an interferometer's Gaussian beam. [sr]"""
     major, minor = header_number(header, "BMAJ"), header_number(header, "BMIN")
     if major is None or minor is None or major <= 0 or minor <= 0:
         return None
@@ -314,7 +316,7 @@ def _beam_area(header: Header) -> float | None:
 
 
 def _ab(flux: float) -> float:
-    """The AB magnitude of a flux density. [Jy]"""
+    """Returns the AB magnitude of a flux density in Jy."""
     return -2.5 * math.log10(flux / AB_FLUX) if flux > 0 else math.nan
 
 
@@ -334,19 +336,19 @@ def _refusal(keyword: str, value: float) -> str:
 
 
 def _noise_magnitude(zero_point: float | None, noise: float | None) -> float | None:
-    """The AB magnitude of the noise of a pixel."""
+    """Returns the AB magnitude of the noise per pixel."""
     if zero_point is None or noise is None or noise <= 0:
         return None
     return zero_point - 2.5 * math.log10(noise)
 
 
 def _credible(zero_point: float, noise: float | None) -> bool:
-    """Whether an unusual zero point gives the noise a usual magnitude, as 0 for maggies does."""
+    """Returns whether a zero point gives the noise a plausible magnitude, as 0 does for maggies."""
     magnitude = _noise_magnitude(zero_point, noise)
     return magnitude is not None and CREDIBLE_NOISE[0] <= magnitude <= CREDIBLE_NOISE[1]
 
 
 def _says(refusal: str, value: float) -> bool:
-    """Whether a refused keyword states a value after all."""
+    """Returns whether a refused keyword states the given value."""
     found = re.match(r"\S+ = (\S+) refused", refusal)
     return found is not None and abs(float(found[1]) - value) <= TOLERANCE

@@ -1,4 +1,4 @@
-"""The pixel scale: what the WCS, the keywords and the pixel's area say of it, reconciled."""
+"""Pixel scales, reconciled from the WCS, keywords and the pixel's area."""
 
 import math
 
@@ -10,7 +10,7 @@ KEYWORDS = (
     "PIXSCALE", "PIXSCAL", "PIXELSCL", "PIXSCAL1", "PIXSCAL2", "PIXSCL", "SECPIX", "SECPIX1",
     "SECPIX2",
 )  # fmt: skip
-"""Keywords that hold arcsec per pixel, best first."""
+"""Keywords with arcsec per pixel, in order of priority."""
 
 TOLERANCE = 0.02
 """Relative difference beyond which two scales disagree."""
@@ -18,18 +18,18 @@ TOLERANCE = 0.02
 ARCSEC2_PER_STERADIAN = (180 / math.pi * 3600) ** 2
 
 UNITS = (("arcsec", 1.0), ('"', 1.0), ("mas", 1e-3), ("deg", 3600.0), ("rad", 648000 / math.pi))
-"""How a unit behind a number begins, and its arcsec."""
+"""Prefixes of units after a number, with their size in arcsec."""
 
 
 def reconcile_pixel_scale(header: Header, wcs_scale: float | None = None) -> Taken:
-    """Returns the pixel scale in arcsec/px: the WCS's if there is one, else the keywords'.
+    """Determines the pixel scale in arcsec/px, from the WCS if there is one, else from keywords.
 
-    Scales outside 1e-4 to 100 arcsec/px are refused as sources; those that differ by more than
-    2 % from the one taken are flagged.
+    Scales outside 1e-4 to 100 arcsec/px are refused; scales that differ by more than 2 % from the
+    adopted one are flagged.
 
     Args:
         header: The image's header.
-        wcs_scale: Scale of the image's WCS, if it has one that can be right. [arcsec/px]
+        wcs_scale: Scale of the image's WCS, if it is plausible. [arcsec/px]
     """
     claims, refused = [], []
     if wcs_scale is not None and plausible_scale(wcs_scale):
@@ -57,7 +57,7 @@ def reconcile_pixel_scale(header: Header, wcs_scale: float | None = None) -> Tak
 def _keyword_claim(
     header: Header, keyword: str, wcs_scale: float | None
 ) -> tuple[Claim | None, str | None]:
-    """What a keyword says, or why it is no source."""
+    """Returns a keyword's claim, or the reason why it is refused."""
     found = number_with_unit(header, keyword)
     if found is None:
         if keyword in header and str(header[keyword]).strip() not in ("", "None"):
@@ -78,7 +78,7 @@ def _keyword_claim(
 
 
 def _area_claims(header: Header) -> list[Claim]:
-    """What the area of a pixel says, which JWST and Roman state."""
+    """Returns the claims from the pixel's area, as stated by JWST and Roman."""
     claims = []
     for keyword, size in (("PIXAR_A2", 1.0), ("PIXAR_SR", ARCSEC2_PER_STERADIAN)):
         area = header_number(header, keyword)

@@ -1,7 +1,7 @@
-"""From an observation to the stamp the network sees: cut or padded, binned, in detector units.
+"""Preparation of stamps from observations: cropping, padding, binning and conversion of units.
 
-Detector units are pixels (of the prepared stamp) and background sigma: one unit is the median noise
-of the stamp's unmasked pixels.
+Detector units are pixels of the prepared stamp and background sigmas: one unit of flux is the
+median noise of the stamp's unmasked pixels.
 """
 
 import math
@@ -22,29 +22,29 @@ from deeplegato_pp.observation.observation import Observation
 
 @dataclass(frozen=True, eq=False)
 class PreparedStamp:
-    """A square stamp in detector units, and the way back to the user's pixels.
+    """A square stamp in detector units, with the conversion to the user's pixels.
 
     Attributes:
-        image: Image over ``scale``, with shape (S, S); 0 where masked. [background sigma]
-        noise: Noise over ``scale``, with shape (S, S); 1 where masked. [background sigma]
-        mask: True = ignore, with shape (S, S).
+        image: Image divided by ``scale``, with shape (S, S); 0 where masked. [background sigma]
+        noise: Noise divided by ``scale``, with shape (S, S); 1 where masked. [background sigma]
+        mask: True for pixels to ignore, with shape (S, S).
         scale: Median noise of the unmasked pixels. [image units per detector unit]
-        gain: Electrons per detector unit; infinite if the observation gives none (fixed variance).
-        sky_sigma: 1-sigma of the constant sky offset per (binned) pixel. [background sigma]
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones.
-        correlation: The noise's correlation at each lag; None: that of the Gaussian family.
+        gain: Electrons per detector unit; infinite if the observation has none (fixed variance).
+        sky_sigma: Prior standard deviation of the sky offset per (binned) pixel.
+            [background sigma]
+        noise_correlation: Variance of sums over many pixels relative to independent pixels.
+        correlation: Noise correlation at each lag; None for the Gaussian family.
         psf: PSF of sum 1, with shape (Py, Px), both odd.
         psf_oversampling: Samples of the PSF per pixel of the stamp.
-        psf_includes_pixel: Whether the pixel of the stamp is in the PSF; if not, the box of
-            ``psf_oversampling`` x ``psf_oversampling`` samples is still to be applied.
-        psf_error: The observation's.
-        pixel_scale: Of the stamp's pixels. [arcsec/px]
+        psf_includes_pixel: Whether the PSF includes the stamp's pixel; if not, a box of
+            ``psf_oversampling`` x ``psf_oversampling`` samples must be convolved.
+        psf_error: Relative error of the PSF's width.
+        pixel_scale: Pixel scale of the stamp. [arcsec/px]
         zero_point: AB magnitude of one *image* unit (not detector unit).
-        bin: User's pixels per pixel of the stamp and axis.
-        offset_x: Centre of the stamp minus centre of the user's, along columns. [user's px]
-        offset_y: The same along rows. [user's px]
-        flags: The observation's, and those of the preparation.
+        bin: Image pixels per stamp pixel, along each axis.
+        offset_x: Centre of the stamp minus centre of the image, along columns. [image px]
+        offset_y: The same along rows. [image px]
+        flags: Flags of the observation and of the preparation.
     """
 
     image: Array
@@ -68,9 +68,9 @@ class PreparedStamp:
 
     @property
     def psf_fwhm(self) -> float:
-        """FWHM of the PSF array as it stands, in pixels of the stamp.
+        """FWHM of the PSF array, in pixels of the stamp.
 
-        Without the detector's pixel where ``psf_includes_pixel`` is False.
+        It excludes the detector's pixel if ``psf_includes_pixel`` is False.
         """
         return psf_fwhm(self.psf, self.psf_oversampling)
 
@@ -87,7 +87,7 @@ class PreparedStamp:
         return self.offset_x + self.bin * x, self.offset_y + self.bin * y
 
     def center_from_user(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Maps centres from the user's image to the stamp: the inverse of ``center_to_user``."""
+        """Maps centres from the user's image to the stamp; inverse of ``center_to_user``."""
         return (x - self.offset_x) / self.bin, (y - self.offset_y) / self.bin
 
     def radius_to_user(self, radius: Any) -> Any:
@@ -105,25 +105,26 @@ def prepare(
     bin: int = 1,
     center: tuple[float, float] | None = None,
 ) -> PreparedStamp:
-    """Cuts, pads, bins and scales an observation to a square stamp.
+    """Crops, pads, bins and scales an observation to a square stamp.
 
-    The user's image is first cropped or padded with masked pixels to ``size * bin`` pixels, then
-    summed bin x bin. A binned pixel is masked if more than half of its pixels are; else its sum is
-    scaled up to the full number, and its noise with it (the source's Poisson term in a likelihood
-    with gain stays that of a complete pixel: it is too small by at most a factor 2 there). The
-    noise of sums of correlated pixels is larger, and less correlated, by what is said of theirs.
+    The image is first cropped or padded with masked pixels to ``size * bin`` pixels, then summed
+    bin x bin. A binned pixel is masked if more than half of its pixels are; otherwise its sum and
+    noise are scaled to the full number of pixels (in a likelihood with gain, the Poisson noise of
+    the source remains that of a complete pixel, which is too small by at most a factor 2). The
+    noise of sums of correlated pixels is increased, and its correlation reduced, accordingly.
 
-    The binned PSF is exact and not re-centred. One that includes the native pixel is convolved
-    with the sum over bin x bin native pixels (``effective_psf.bin_psf``) and includes the binned
-    pixel afterwards. One that does not is left as it is: its samples per binned pixel are ``bin``
-    times as many, and the box still to be applied is as much wider, which is the same thing.
+    The binned PSF is exact and not re-centred. A PSF that includes the native pixel is convolved
+    with the sum over bin x bin native pixels (``effective_psf.bin_psf``) and then includes the
+    binned pixel. A PSF without the pixel is unchanged: it has ``bin`` times as many samples per
+    binned pixel, and the box still to be convolved is wider by the same factor, which is
+    equivalent.
 
     Args:
-        observation: What was observed; left unchanged.
+        observation: The observation; not modified.
         size: Pixels per side of the stamp.
-        bin: Pixels per side of the user's image in one pixel of the stamp.
-        center: (x, y), 0-based, of the point of the user's image to cut about [user's px]; None:
-            its centre. It is met to half a pixel, and the rest goes into the stamp's offset.
+        bin: Image pixels per stamp pixel, along each axis.
+        center: (x, y), 0-based, of the point of the image to centre on; None for its centre. It is
+            met to half a pixel; the remainder goes into the stamp's offset. [image px]
 
     Returns:
         The stamp in detector units.
@@ -198,12 +199,12 @@ def _checked_center(
 
 
 def _start(center: float, side: int) -> int:
-    """First of ``side`` pixels about ``center``; of two equally good ones the lower."""
+    """Returns the first of ``side`` pixels about ``center``; the lower of two equivalent ones."""
     return math.ceil(center - (side - 1) / 2 - 0.5)
 
 
 def _window(array: Array, bottom: int, left: int, side: int, fill: float | bool) -> Array:
-    """Cuts side x side pixels, which may reach beyond the array and hold ``fill`` there."""
+    """Cuts side x side pixels; pixels beyond the array get ``fill``."""
     window = np.full((side, side), fill, dtype=array.dtype)
     overlap = [
         (max(start, 0), min(start + side, length))
@@ -218,7 +219,7 @@ def _window(array: Array, bottom: int, left: int, side: int, fill: float | bool)
 def _bin_pixels(
     image: Array, variance: Array, mask: Array, factor: int
 ) -> tuple[Array, Array, Array]:
-    """Sums factor x factor pixels; see ``prepare`` for masked ones."""
+    """Sums factor x factor pixels; see ``prepare`` for the treatment of masked pixels."""
     if factor == 1:
         return image, variance, mask
     good = ~mask

@@ -1,4 +1,4 @@
-"""One line that says what was taken from a file, and from where."""
+"""One-line description of what was taken from a file, and from where."""
 
 from deeplegato_pp.io.header_keywords import Taken
 from deeplegato_pp.observation.effective_psf import REFERENCE_FWHM
@@ -12,15 +12,15 @@ def provenance_line(
     noise: str,
     mask: str = "",
 ) -> str:
-    """Returns the line that the terminal shows for an image.
+    """Returns the line shown on the terminal for an image.
 
     Args:
-        zero_point: What was taken for the zero point.
-        pixel_scale: What was taken for the pixel scale. [arcsec/px]
-        psf: Where the PSF is from; empty: there is none.
-        oversampling: Its samples per pixel; None: it varies from place to place.
+        zero_point: Adopted zero point.
+        pixel_scale: Adopted pixel scale. [arcsec/px]
+        psf: Source of the PSF; empty without a PSF.
+        oversampling: Samples of the PSF per pixel; None if it varies over the image.
         noise: Type and source of the noise, or how it was estimated.
-        mask: Where the mask is from; empty: there is none.
+        mask: Source of the mask; empty without a mask.
 
     Example:
         >>> provenance_line(Taken(26.45, "ZP"), Taken(0.06, "WCS"), "OVERDIST", 3, "ERR")

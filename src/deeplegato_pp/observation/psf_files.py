@@ -1,6 +1,6 @@
-"""PSFs from files of every kind: images, STPSF's four extensions, PSFEx models, cubes, tables.
+"""Reading of PSFs from images, STPSF files, PSFEx models, cubes and tables.
 
-What a file says of its sampling is compared with the image's pixel scale.
+The sampling stated by a file is compared with the image's pixel scale.
 """
 
 import math
@@ -22,30 +22,30 @@ from deeplegato_pp.observation import effective_psf
 from deeplegato_pp.observation.pixel_scales import TOLERANCE, reconcile_pixel_scale
 
 NEAREST = 4
-"""Planes of a cube that are averaged, weighted by the inverse square of their distance."""
+"""Number of planes of a cube that are averaged, weighted by inverse squared distance."""
 
 X_NAMES = ("x", "x_image0", "xcentroid")
 Y_NAMES = ("y", "y_image0", "ycentroid")
 
 STPSF_FINE = ("OVERDIST", "OVERSAMP")
 STPSF_NATIVE = ("DET_DIST", "DET_SAMP")
-"""Extensions of STPSF (WebbPSF), best first: oversampled, and at the detector's pixels."""
+"""Extensions of STPSF (WebbPSF) files in order of priority: oversampled, and at detector pixels."""
 
 OVERSAMPLING_KEYWORDS = ("OVERSAMP", "OVERSAMPL", "OSAMP", "PSFOVER")
-"""Keywords that hold samples per pixel."""
+"""Keywords with samples per pixel."""
 
 
 @dataclass(frozen=True, eq=False)
 class PSFAt:
-    """The PSF at one place.
+    """The PSF at one position.
 
     Attributes:
         image: Effective PSF, with shape (Py, Px), not normalised.
-        oversampling: Samples per pixel; None: as the user says.
-        notes: Remarks for the rows that rest on it.
-        includes_pixel: Whether the detector's pixel is in it; None: as the user says.
+        oversampling: Samples per pixel; None if the file does not say.
+        notes: Remarks for the results based on it.
+        includes_pixel: Whether it includes the detector's pixel; None if the file does not say.
         flags: Sum of ``Flag`` bits.
-        source: What it was taken from, for readers.
+        source: Source of the PSF, as text.
     """
 
     image: Array
@@ -57,7 +57,7 @@ class PSFAt:
 
 
 PSFMap = Callable[[float, float], PSFAt]
-"""From 0-based pixels (x, y) of the mosaic to the PSF there."""
+"""Function from 0-based pixels (x, y) of the mosaic to the PSF at that position."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +73,15 @@ class ConstantPSF:
 
 @dataclass(frozen=True, eq=False)
 class CubePSF:
-    """PSFs known at some places of the mosaic.
+    """PSFs at several positions of the mosaic.
 
-    Unusable planes (NaN, or without light) are left out; where one of them would have been the
-    nearest, the result says so.
+    Unusable planes (NaN, or without light) are ignored; a note is added where one of them would
+    have been the nearest.
 
     Attributes:
-        planes: With shape (K, Py, Px).
-        x: Columns of the planes' places, 0-based, with shape (K,). [px]
-        y: Their rows. [px]
+        planes: PSF images, with shape (K, Py, Px).
+        x: Columns of their positions, 0-based, with shape (K,). [px]
+        y: Rows of their positions. [px]
     """
 
     planes: Array
@@ -100,7 +100,7 @@ class CubePSF:
         object.__setattr__(self, "usable", good)
 
     def __call__(self, x: float, y: float) -> PSFAt:
-        """Returns the mean of the nearest planes, each normalised; of one at the place itself."""
+        """Returns the weighted mean of the nearest normalised planes, or one at its position."""
         distance = np.hypot(self.x - x, self.y - y)
         nearest = int(distance.argmin())
         notes: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class CubePSF:
         return PSFAt(mean, notes=notes, source="PSF cube")
 
     def field(self) -> tuple[float, float, float, float]:
-        """Returns the middle of the places in x and y, and their extents. [px]"""
+        """Returns the centre of the positions in x and y, and their extents. [px]"""
         return (*_middle(self.x), *_middle(self.y))
 
     @property
@@ -125,14 +125,14 @@ class CubePSF:
 
 @dataclass(frozen=True, eq=False)
 class PSFExModel:
-    """A PSFEx model: planes times a polynomial of the position.
+    """A PSFEx model: planes multiplied by polynomials of the position.
 
     Attributes:
-        planes: With shape (K, Py, Px).
-        powers: Powers of the reduced x and y of each plane, with shape (K, 2).
-        zero: x and y, from 1, at which the reduced ones vanish. [px]
-        scale: Pixels per reduced unit.
-        sampling: Pixels of the image per sample of the planes.
+        planes: Planes, with shape (K, Py, Px).
+        powers: Powers of reduced x and y of each plane, with shape (K, 2).
+        zero: x and y, 1-based, at which the reduced coordinates are zero. [px]
+        scale: Pixels per unit of the reduced coordinates.
+        sampling: Image pixels per sample of the planes.
 
     References:
         | Computing AstrOmatic software (Bertin, 2011)
@@ -146,7 +146,7 @@ class PSFExModel:
     sampling: float
 
     def __call__(self, x: float, y: float) -> PSFAt:
-        """Returns the model, on a grid of a whole number of samples per pixel."""
+        """Returns the PSF on a grid with an integer number of samples per pixel."""
         reduced = [
             (value + 1.0 - zero) / scale  # FITS counts from 1
             for value, zero, scale in zip((x, y), self.zero, self.scale, strict=True)
@@ -155,14 +155,14 @@ class PSFExModel:
         image = np.tensordot(terms, self.planes, axes=1)
         oversampling = max(1, round(1.0 / self.sampling))
         step = 1.0 / (oversampling * self.sampling)
-        # PSFEx puts the centre of N samples at sample N/2, counted from 0: right of the middle.
+        # PSFEx puts the centre of N samples at sample N/2, 0-based: right of the middle.
         middle = tuple(float(size // 2) for size in image.shape)
         return PSFAt(
             resampled(image, step, middle), oversampling, includes_pixel=True, source="PSFEx"
         )
 
     def field(self) -> tuple[float, float, float, float]:
-        """Returns the middle of the stars' positions in x and y, 0-based, and their extents."""
+        """Returns the centre of the stars' positions in x and y, 0-based, and their extents."""
         return self.zero[0] - 1, self.scale[0], self.zero[1] - 1, self.scale[1]
 
     @property
@@ -173,16 +173,16 @@ class PSFExModel:
 
 
 def resampled(image: Array, step: float, middle: tuple[float, ...] | None = None) -> Array:
-    """Returns a PSF on a grid of other spacing about the same centre, by quintic splines.
+    """Resamples a PSF to another spacing about the same centre, with quintic splines.
 
     Args:
-        image: With shape (Py, Px).
-        step: Old samples per new one.
-        middle: Row and column of its centre; None: the array's own.
+        image: PSF, with shape (Py, Px).
+        step: Old samples per new sample.
+        middle: Row and column of its centre; None for the centre of the array.
 
     Returns:
-        With odd sizes, the largest that fit in the old extent; the image itself for step 1 about
-        its central sample.
+        The largest odd-sized PSF within the old extent; the image itself for step 1 about its
+        central sample.
     """
     own = tuple((size - 1) / 2 for size in image.shape)
     middle = own if middle is None else middle
@@ -212,16 +212,16 @@ def open_psf_file(
 ) -> PSFMap:
     """Opens a PSF file of any kind.
 
-    A 2-D image is one PSF. A file of STPSF gives its finest extension (OVERDIST), or the one at
-    the detector's pixels for ``oversampling`` 1. A cube comes with a table of its planes' ``x``
-    and ``y`` (0-based pixels), one row per plane; a table may hold the images in a column of its
-    own. A PSFEx file holds a table PSF_DATA.
+    A 2-D image is one PSF. For an STPSF file, the finest extension (OVERDIST) is used, or that at
+    detector pixels for ``oversampling`` 1. A cube requires a table of its planes' ``x`` and ``y``
+    (0-based pixels), one row per plane; a table may hold the images in a column. A PSFEx file
+    contains a table PSF_DATA.
 
     Args:
         path: FITS file.
-        pixel_scale: Of the image, with which the PSF's own is compared. [arcsec/px]
-        oversampling: Samples per pixel as the user says; None: as the file does.
-        name: What to call it in messages.
+        pixel_scale: Pixel scale of the image, compared with that of the PSF. [arcsec/px]
+        oversampling: Samples per pixel given by the user; None to use the file's.
+        name: Name of the file in messages.
 
     Raises:
         FormatError: If the file is none of these, or damaged.
@@ -259,14 +259,14 @@ def psf_image(
     pixel_scale: float | None = None,
     oversampling: int | None = None,
 ) -> PSFAt:
-    """Returns one PSF's image with what its header says of its sampling.
+    """Returns one PSF with the sampling stated by its header.
 
     Args:
-        pixels: With shape (Py, Px).
-        header: Its cards.
+        pixels: PSF, with shape (Py, Px).
+        header: Header of the PSF.
         extension: Name of its extension.
-        pixel_scale: Of the image. [arcsec/px]
-        oversampling: As the user says, which wins.
+        pixel_scale: Pixel scale of the image. [arcsec/px]
+        oversampling: Samples per pixel given by the user, which take precedence.
     """
     stated = next(
         (s for key in OVERSAMPLING_KEYWORDS if (s := header_number(header, key)) is not None), None
@@ -288,7 +288,7 @@ def psf_image(
                 f"PSF sampling conflict: {stated or 1:g} samples per pixel stated, but its pixels "
                 f"of {own:.5g} arcsec are {ratio:.3f} to one of the image ({pixel_scale:.5g})"
             )
-            if samples is not None or not fits:  # the sizes on the sky are what is physical
+            if samples is not None or not fits:  # the angular sizes are physical
                 step = ratio / by_scale
         samples = by_scale
     elif ratio is not None and oversampling is None:
@@ -303,16 +303,16 @@ def psf_image(
     image = pixels
     if fine or extension in STPSF_NATIVE:
         even = image.shape[0] % 2 == 0 or image.shape[1] % 2 == 0
-        if even:  # STPSF centres on the middle of its array, between samples
+        if even:  # STPSF centres the PSF on the array, between samples
             image = effective_psf.odd_psf(image)
             flags |= Flag.PSF_SHIFTED
-            notes.append(f"PSF {pixels.shape} brought onto the odd grid {image.shape}")
+            notes.append(f"PSF {pixels.shape} moved to the odd grid {image.shape}")
     if abs(step - 1.0) > 1e-3 and oversampling is None:
         image = resampled(image, step)
         notes.append(f"PSF resampled to {samples} samples per pixel")
     includes = None
     if samples is not None and (fine or extension in STPSF_NATIVE or "DET_SAMP" in header):
-        includes = samples == 1  # STPSF's oversampled PSFs lack the detector's pixel
+        includes = samples == 1  # STPSF's oversampled PSFs exclude the detector's pixel
     source = "" if extension == "PRIMARY" else extension
     return PSFAt(image, samples, tuple(notes), includes, int(flags), source)
 
@@ -320,12 +320,12 @@ def psf_image(
 def psf_of_stamp(
     psf_map: PSFMap, shape: tuple[int, int], origin: tuple[float, float] | None
 ) -> PSFAt:
-    """Returns a file's PSF for a stamp: of a varying one, at the stamp's place in the field.
+    """Returns a file's PSF for a stamp, evaluated at the stamp's position if it varies.
 
     Args:
-        psf_map: From :func:`open_psf_file`.
-        shape: Of the stamp.
-        origin: 0-based pixel (x, y) of the field at the stamp's corner; None: unknown.
+        psf_map: PSF map from :func:`open_psf_file`.
+        shape: Shape of the stamp.
+        origin: 0-based pixel (x, y) of the field at the stamp's corner; None if unknown.
     """
     height, width = shape
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -344,7 +344,7 @@ def psf_of_stamp(
 
 
 def stamp_origin(header: Header) -> tuple[float, float] | None:
-    """Returns where in its field a stamp was cut out, 0-based, by LTV1 and LTV2, or None."""
+    """Returns the 0-based position of a stamp in its field from LTV1 and LTV2, or None."""
     x, y = header_number(header, "LTV1"), header_number(header, "LTV2")
     return None if x is None or y is None else (-x, -y)
 
@@ -354,7 +354,7 @@ def _middle(values: Array) -> tuple[float, float]:
 
 
 def _table_of_psfs(hdus: Any, path: str | os.PathLike[str], name: str) -> PSFMap:
-    """PSFs that stand in a column of a table, beside their positions."""
+    """Reads PSFs from a column of a table with their positions."""
     for hdu in hdus:
         columns = getattr(hdu, "columns", None)
         for column in () if columns is None else columns.names:

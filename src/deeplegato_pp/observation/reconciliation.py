@@ -1,6 +1,6 @@
-"""What a file says of itself, reconciled: scale, zero point, noise, mask and PSF, with flags.
+"""Reconciliation of the statements in a file on scale, zero point, noise, mask and PSF, with flags.
 
-Stamps and mosaics use the same functions. What the user gives wins over what a file holds.
+The same functions are used for stamps and mosaics. User input takes precedence over files.
 """
 
 import os
@@ -32,7 +32,7 @@ from deeplegato_pp.observation.provenance import provenance_line
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What the user gives; see ``Observation.from_fits``."""
+    """User input; see ``Observation.from_fits``."""
 
     psf: Any = None
     psf_fwhm: float | None = None
@@ -49,21 +49,21 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class Reconciled:
-    """What an observation is made of, after all statements were compared.
+    """Adopted components of an observation, after comparison of all statements.
 
     Attributes:
-        pixel_scale: [arcsec/px] None if unknown.
+        pixel_scale: Pixel scale; None if unknown. [arcsec/px]
         zero_point: AB magnitude of one image unit; None if unknown.
         noise: Array or number in the image's unit, or None.
         noise_type: See ``noise_maps.NOISE_TYPES``, or None.
-        mask: Array, or None.
-        mask_bits: Those that mean *ignore*; None: all.
+        mask: Mask array, or None.
+        mask_bits: Sum of bits that mean *ignore*; None for all.
         psf: Image of the PSF, or None.
-        psf_oversampling: Its samples per pixel, or None.
-        psf_includes_pixel: Whether the detector's pixel is in it, or None.
+        psf_oversampling: Samples of the PSF per pixel, or None.
+        psf_includes_pixel: Whether the PSF includes the detector's pixel, or None.
         flags: Sum of ``Flag`` bits.
         notes: Choices and disagreements.
-        provenance: What was taken from where, in one line.
+        provenance: One line on what was taken from where.
     """
 
     pixel_scale: float | None = None
@@ -81,11 +81,11 @@ class Reconciled:
 
 
 def reconcile(found: FitsImage, given: Given) -> Reconciled:
-    """Returns what the observation of one file is made of.
+    """Determines the components of an observation from one file.
 
     Args:
-        found: What the file holds.
-        given: What the user says.
+        found: Contents of the file.
+        given: User input.
     """
     level = pixel_noise(found.image)
     scale, zero_point = reconcile_calibration(found.header, found.sky, given, level)
@@ -131,11 +131,11 @@ def reconcile(found: FitsImage, given: Given) -> Reconciled:
 
 
 def reconcile_arrays(parts: Unpacked, given: Given) -> Reconciled:
-    """Returns the same of an image in memory, with its unit, mask, uncertainty and metadata.
+    """Determines the components of an observation from an image in memory.
 
     Args:
-        parts: Of the image.
-        given: What the user says.
+        parts: Contents of the image object.
+        given: User input.
     """
     noise, noise_type, mask = given.noise, given.noise_type, given.mask
     if noise is None and parts.uncertainty is not None:
@@ -176,13 +176,13 @@ def reconcile_arrays(parts: Unpacked, given: Given) -> Reconciled:
 def reconcile_calibration(
     header: Header, sky: SkyCoordinates, given: Given, noise: float | None = None
 ) -> tuple[Taken, Taken]:
-    """Returns pixel scale and zero point, with flags and notes; those of the WCS are the scale's.
+    """Determines pixel scale and zero point, with flags and notes.
 
     Args:
-        header: Of the image.
-        sky: Its WCS.
-        given: What the user says, which wins.
-        noise: Noise per pixel, roughly; None: unknown. [image units]
+        header: Header of the image.
+        sky: WCS of the image.
+        given: User input, which takes precedence.
+        noise: Approximate noise per pixel; None if unknown. [image units]
     """
     scale = reconcile_pixel_scale(header, sky.scale)
     if given.pixel_scale is not None:
@@ -203,7 +203,7 @@ def companion_statement(companion: Companion, told: str | None, image: Header) -
 
     Args:
         companion: The map with its header.
-        told: Its type by the user, or None.
+        told: Type given by the user, or None.
         image: Header of the image.
     """
     return noise_statement(
@@ -217,10 +217,10 @@ def companion_statement(companion: Companion, told: str | None, image: Header) -
 
 
 def companion_meaning(companion: Companion, image: Header, bits: int | None) -> MaskMeaning:
-    """Returns which bits of a mask mean *ignore*: as told, else by cards and instrument.
+    """Returns which bits of a mask mean *ignore*: as given, else from cards and instrument.
 
     Raises:
-        InputError: If its name says that it is a map of sources.
+        InputError: If the extension's name says that it is a segmentation map.
     """
     named = companion.name.upper() in SEGMENTATION_NAMES
     checks.check_no_segmentation(companion.pixels, named and bits is None)
@@ -230,19 +230,19 @@ def companion_meaning(companion: Companion, image: Header, bits: int | None) -> 
 
 
 def is_path(source: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Returns whether a source is a path, and no array or number."""
+    """Returns whether a source is a path, rather than an array or number."""
     return isinstance(source, str | os.PathLike)
 
 
 def pixel_noise(image: Array) -> float | None:
-    """Returns the noise of an image roughly: the robust scatter of adjacent pixels, or None.
+    """Estimates the noise of an image from the robust scatter of adjacent pixels, or None.
 
     Args:
-        image: With shape (H, W).
+        image: Image, with shape (H, W).
     """
     if image.ndim != 2 or image.dtype.kind not in "iuf" or image.shape[1] < 2:
         return None
-    rows = max(1, image.size // 20_000)  # some thousand pixels tell
+    rows = max(1, image.size // 20_000)  # a few thousand pixels suffice
     step = np.diff(image[::rows].astype(np.float64), axis=1)
     step = np.abs(step[np.isfinite(step)])
     scatter = 1.0483 * float(np.median(step)) if step.size else 0.0
@@ -260,7 +260,7 @@ def wcs_scale(wcs: Any) -> float:
 def noise_name(
     given: Any, kind: str | None, statement: NoiseStatement, companion: Companion | None
 ) -> str:
-    """Returns what the terminal says of the noise."""
+    """Returns the description of the noise for the terminal."""
     if companion is not None:
         return f"{kind or 'sigma'} ({statement.source or companion.name or 'assumed'})"
     if given is None:
@@ -269,7 +269,7 @@ def noise_name(
 
 
 def psf_name(given: Given, source: str | None) -> str:
-    """Returns what the terminal says of the PSF's source."""
+    """Returns the description of the PSF's source for the terminal."""
     if given.psf_fwhm is not None:
         return f"Moffat of {given.psf_fwhm:g} px"
     if source:
@@ -291,7 +291,7 @@ def _noise_companion(found: FitsImage, given: Given) -> Companion | None:
 
 
 def _mask(found: FitsImage, given: Given) -> tuple[Array | None, MaskMeaning, str]:
-    """The mask, which of its bits count, and its name."""
+    """Returns the mask, the bits that count, and its name."""
     companion = found.mask
     if is_path(given.mask):
         names = (*fits_extensions.MASK_NAMES, *SEGMENTATION_NAMES)
@@ -313,7 +313,7 @@ def _mask(found: FitsImage, given: Given) -> tuple[Array | None, MaskMeaning, st
 
 
 def _psf(found: FitsImage, given: Given, scale: float | None) -> psf_files.PSFAt | None:
-    """The PSF with what is known of its sampling; None without one."""
+    """Returns the PSF with its sampling; None without a PSF."""
     if is_path(given.psf):
         psf_map = psf_files.open_psf_file(given.psf, scale, given.psf_oversampling)
         psf = psf_files.psf_of_stamp(

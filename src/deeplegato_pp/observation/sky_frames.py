@@ -1,4 +1,4 @@
-"""Any celestial WCS to and from ICRS: other frames, swapped axes, distortions, poles, parity."""
+"""Conversion between pixels and ICRS for any celestial WCS."""
 
 import math
 import warnings
@@ -27,13 +27,13 @@ def pixel_to_icrs(wcs: Any, x: Any, y: Any) -> tuple[Array, Array]:
     from astropy.coordinates import SkyCoord
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of predicted Earth orientations, which matter to no one
+        warnings.simplefilter("ignore")  # warnings about predicted Earth orientations
         sky = SkyCoord(longitude, latitude, unit="deg", frame=frame).icrs
     return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
 
 
 def icrs_to_pixel(wcs: Any, ra: Any, dec: Any) -> tuple[Array, Array]:
-    """Returns 0-based pixels of ICRS positions; NaN where the projection does not reach.
+    """Returns 0-based pixels of ICRS positions; NaN where the projection is undefined.
 
     Args:
         wcs: As for :func:`pixel_to_icrs`.
@@ -57,23 +57,23 @@ def icrs_to_pixel(wcs: Any, ra: Any, dec: Any) -> tuple[Array, Array]:
     world[:, base.wcs.lng], world[:, base.wcs.lat] = longitude, latitude
     try:
         pixels = np.asarray(base.all_world2pix(world, 0))
-    except Exception:  # the inverse of a distortion need not converge far outside
+    except Exception:  # the inverse of a distortion may not converge far outside
         pixels = np.asarray(base.wcs_world2pix(world, 0))
     return pixels[:, 0] - left, pixels[:, 1] - bottom
 
 
 def sky_directions(wcs: Any, x: float, y: float) -> Array:
-    """Returns how far north and east, in degrees, a step along +x and one along +y leads.
+    """Returns the displacements to north and east, in degrees, of steps along +x and +y.
 
-    Bearings are taken on the sphere, so that poles and any frame are right.
+    Bearings are computed on the sphere, so that they are correct at the poles and in any frame.
 
     Args:
-        wcs: As for :func:`pixel_to_icrs`.
+        wcs: See :func:`pixel_to_icrs`.
         x: Column about which it is taken, 0-based. [px]
         y: Row.
 
     Returns:
-        With shape (2, 2): rows are the steps in x and y, columns north and east. [deg per half px]
+        Array of shape (2, 2): rows for x and y, columns for north and east. [deg per half px]
     """
     ra, dec = (np.deg2rad(v) for v in pixel_to_icrs(wcs, [x, x + 0.5, x], [y, y, y + 0.5]))
     turn = ra[1:] - ra[0]
@@ -83,18 +83,18 @@ def sky_directions(wcs: Any, x: float, y: float) -> Array:
 
 
 def _base(wcs: Any) -> tuple[Any, int, int]:
-    """The astropy WCS behind a cutout's view of it, and the cutout's corner."""
+    """Returns the astropy WCS behind a cutout's view of it, and the cutout's corner."""
     if hasattr(wcs, "left"):
         return wcs.wcs, wcs.left, wcs.bottom
     return wcs.celestial, 0, 0
 
 
 def _frame(base: Any) -> Any:
-    """The WCS's frame; None for ICRS, or for one that astropy does not know."""
+    """Returns the WCS's frame; None for ICRS or a frame unknown to astropy."""
     from astropy.wcs.utils import wcs_to_celestial_frame
 
     try:
         frame = wcs_to_celestial_frame(base)
-    except ValueError:  # a system of the sky that has no frame: its own longitude and latitude
+    except ValueError:  # no known frame: use its own longitude and latitude
         return None
     return None if frame.name == "icrs" else frame

@@ -57,8 +57,8 @@ class Interval(Block):
 
     Args:
         lower: Lower bound.
+        upper: Upper bound.
         log: Whether the prior is uniform in the logarithm, which requires positive bounds.
-        log: Whether the prior is uniform in the logarithm; the bounds are positive then.
 
     Example:
         >>> Interval(0.1, 10.0, log=True).to_physical(torch.zeros(1, 1))

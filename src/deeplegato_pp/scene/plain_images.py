@@ -85,11 +85,11 @@ class ImageBatch:
     """Stamps for a network, and the units in which results are returned.
 
     Attributes:
+        stamps: Stamps in detector units.
         boxes: Prior box in each image's units; a single box if stamps were given, which are at the
             reference instrument.
         flags: Names of the flags of each image; None if stamps were given.
         single: Whether the input was one image without a batch axis.
-        single: Whether this was one image, without an axis for several.
     """
 
     stamps: StampBatch

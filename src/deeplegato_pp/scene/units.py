@@ -68,7 +68,6 @@ def reference_box(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
     Args:
         box: Prior box in the user's units.
         prepared: Prepared stamp of the image.
-        prepared: The stamp, which knows the way back.
     """
     factor = REFERENCE_PIXEL_SCALE / prepared.pixel_scale
     (x_low, x_high), (y_low, y_high) = box.center_x, box.center_y

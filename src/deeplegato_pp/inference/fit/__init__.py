@@ -1,1 +1,1 @@
-"""Searches for the best models and modes of galaxies."""
+"""Searches for the best-fitting models and posterior modes of galaxies."""

@@ -1,4 +1,4 @@
-"""What lies about a galaxy: the scatter of the background, light that is not the galaxy's."""
+"""Background noise and foreign light in residual images."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from deeplegato_pp.inference.fit.neighbours import THRESHOLD
 from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
 
 BLOCK = 4
-"""Side of the blocks in which faint, extended light and correlated noise show. [px]"""
+"""Side of the blocks in which faint, extended light and correlated noise are detected. [px]"""
 
 FAINT = 0.5
-"""Pixels in which the model is fainter than this count as background. [sigma]"""
+"""Pixels in which the model is fainter than this are background. [sigma]"""
 
 PIXEL_TOLERANCE, BLOCK_TOLERANCE = 0.10, 0.30
-"""Relative errors of a noise map that do not count: pipelines reach no better."""
+"""Relative error of a noise map that is tolerated; pipelines are not more accurate."""
 
 SIGNIFICANT = 5.0
-"""Standard errors by which a noise map must be wrong."""
+"""Significance, in standard errors, at which a noise map counts as wrong."""
 
 _GROWTH = 2
-"""Pixels by which light that is not the galaxy's is grown, for its wings."""
+"""Number of pixels by which detected foreign light is dilated."""
 
 _FEWEST = 64
-"""Background pixels (or blocks) needed to judge the noise."""
+"""Minimum number of background pixels (or blocks) for a noise estimate."""
 
 
 def block_sums(
     residual: Float[Tensor, "*b n n"], good: Bool[Tensor, "*b n n"], side: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns sums over blocks in units of their own noise, and which are mostly unmasked.
+    """Computes block sums in units of their noise, and whether blocks are mostly unmasked.
 
     Args:
-        residual: In sigma, 0 where masked, with shape (*, N, N).
-        good: Unmasked pixels, with shape (*, N, N).
-        side: Of a block. [px]
+        residual: Residual in sigma, 0 where masked, with shape (*, N, N).
+        good: True for unmasked pixels, with shape (*, N, N).
+        side: Side of a block. [px]
     """
     share = avg_pool2d(good.double().unsqueeze(-3), side).squeeze(-3)
     sums = avg_pool2d(residual.unsqueeze(-3), side).squeeze(-3) * side
@@ -54,16 +54,16 @@ def foreign_light(
     inside: Bool[Tensor, "n n"],
     scatter: tuple[float, float] = (1.0, 1.0),
 ) -> Bool[Tensor, "n n"]:
-    """Returns the pixels outside the galaxy with light that the model does not have.
+    """Returns the pixels outside the galaxy with light that is not in the model.
 
-    Two adjacent pixels or more, or blocks of 4 x 4, more than 5 sigma above the model: a star or a
-    compact galaxy, or a faint extended one.
+    Detects two or more adjacent pixels, or blocks of 4 x 4, more than 5 sigma above the model: a
+    star, a compact galaxy, or a faint extended one.
 
     Args:
-        residual: In sigma, 0 where masked, with shape (N, N).
-        good: Unmasked pixels, with shape (N, N).
-        inside: The galaxy's own pixels, with shape (N, N).
-        scatter: Noise of pixels and of blocks over that of the noise map.
+        residual: Residual in sigma, 0 where masked, with shape (N, N).
+        good: True for unmasked pixels, with shape (N, N).
+        inside: Pixels of the galaxy itself, with shape (N, N).
+        scatter: Noise of pixels and of blocks relative to the noise map.
     """
     bright = ((residual > THRESHOLD * scatter[0]) & good & ~inside).numpy()
     labels, count = ndimage.label(bright, structure=np.ones((3, 3)))
@@ -80,48 +80,48 @@ def foreign_light(
 def noise_ratios(
     residual: Float[Tensor, "n n"], background: Bool[Tensor, "n n"]
 ) -> tuple[float, float]:
-    """Returns the background's scatter over that of the noise map, by pixels and by 4 x 4 blocks.
+    """Computes the ratio of background scatter to noise map, for pixels and for 4 x 4 blocks.
 
-    Robust (median absolute deviation), so that neighbours do not count. Pixels and blocks agree
-    for white noise; correlated noise scatters more in blocks. NaN where there are too few.
+    Uses the median absolute deviation, which is robust against neighbours. The two ratios agree
+    for white noise; correlated noise gives a larger ratio in blocks. NaN if there are too few.
 
     Args:
-        residual: In sigma, with shape (N, N).
-        background: Pixels without light of the galaxy, with shape (N, N).
+        residual: Residual in sigma, with shape (N, N).
+        background: True for pixels without light of the galaxy, with shape (N, N).
     """
     sums, used = block_sums(torch.where(background, residual, 0.0), background, BLOCK)
     return _scatter(residual[background]), _scatter(sums[used])
 
 
 def noise_differs(ratios: tuple[float, float], pixels: int) -> tuple[bool, bool]:
-    """Returns whether the noise map is wrong, in pixels and in blocks.
+    """Returns whether the noise map is wrong, for pixels and for blocks.
 
     Args:
         ratios: From :func:`noise_ratios`.
         pixels: Number of background pixels.
     """
     counts = (pixels, max(pixels // BLOCK**2, 1))
-    # The median absolute deviation of n normal numbers is good to 1.17/sqrt(2 n).
+    # The relative error of the MAD of n normal numbers is 1.17/sqrt(2 n).
     errors = (
         max(tolerance, SIGNIFICANT * 1.17 / math.sqrt(2.0 * max(count, 1)))
         for count, tolerance in zip(counts, (PIXEL_TOLERANCE, BLOCK_TOLERANCE), strict=True)
     )
     by_pixel, by_block = (abs(r - 1.0) > e for r, e in zip(ratios, errors, strict=True))
-    return by_pixel, by_block  # NaN differs from nothing
+    return by_pixel, by_block  # comparisons with NaN are False
 
 
 def measured_noise(
     residual: Float[Tensor, "n n"], background: Bool[Tensor, "n n"], told: float
 ) -> float:
-    """Returns the noise of the background over that of its map, 1 unless the map is wrong.
+    """Computes the ratio of background noise to noise map; 1 unless the map is wrong.
 
-    The larger of pixels' and blocks': parameters are decided by many pixels together. Below 1 only
-    where both are.
+    Returns the larger ratio of pixels and blocks, because parameters depend on many pixels. It is
+    below 1 only if both are.
 
     Args:
-        residual: In sigma, with shape (N, N).
-        background: Pixels without light of the galaxy, with shape (N, N).
-        told: What blocks scatter over the map by the noise's correlation as it was told.
+        residual: Residual in sigma, with shape (N, N).
+        background: True for pixels without light of the galaxy, with shape (N, N).
+        told: Ratio for blocks that is expected from the stated noise correlation.
     """
     pixels, blocks = noise_ratios(residual, background)
     ratios = (pixels, blocks / told)
@@ -137,14 +137,15 @@ def pull_of_light(
     good: Bool[Tensor, "n n"],
     light: Bool[Tensor, "n n"],
 ) -> Float[Tensor, " d"]:
-    """Returns how far some pixels pull the optimum: what masking them would move it back, linearly.
+    """Computes the shift of the optimum if some pixels were masked, to first order.
 
     Args:
-        derivatives: Of the noiseless image with the coordinates, in which the prior is N(0, I).
-        residual: Data less model and fitted sky.
-        variance: Of the likelihood.
-        good: Unmasked pixels.
-        light: The pixels; they count with two more all round.
+        derivatives: Derivatives of the noiseless image with respect to coordinates with prior
+            N(0, I).
+        residual: Data minus model and fitted sky.
+        variance: Variance of the likelihood.
+        good: True for unmasked pixels.
+        light: Pixels in question; they are dilated by two pixels.
 
     References:
         | Detection of influential observation in linear regression (Cook, 1977)

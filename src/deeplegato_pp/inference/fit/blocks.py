@@ -1,4 +1,4 @@
-"""Polar blocks of pixels about a galaxy: the pieces of sky whose residuals count as one datum."""
+"""Polar blocks of pixels about a galaxy, whose summed scores are treated as independent."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 RING_WIDTH = 0.7
-"""Width of a ring in the logarithm of the elliptical radius."""
+"""Width of a ring in ln(elliptical radius)."""
 
 SECTORS = 8
-"""Sectors of a ring; an even number, so that opposite ones can be joined."""
+"""Number of sectors of a ring; even, so that opposite ones can be joined."""
 
 
 @dataclass(frozen=True)
 class Ellipses:
-    """Where galaxies are on their stamps, and their shape.
+    """Positions and shapes of galaxies on their stamps.
 
     Attributes:
-        center_x: Column of the centre, from the stamp's, with shape (B,). [px]
-        center_y: Row of the centre, from the stamp's, with shape (B,). [px]
-        axis_ratio: q, with shape (B,), in (0, 1].
-        position_angle: Of the major axis, counter-clockwise from +y, with shape (B,). [deg]
+        center_x: Column of the centre relative to the stamp's, with shape (B,). [px]
+        center_y: Row of the centre relative to the stamp's, with shape (B,). [px]
+        axis_ratio: Axis ratio q, with shape (B,), in (0, 1].
+        position_angle: Position angle, counter-clockwise from +y, with shape (B,). [deg]
     """
 
     center_x: Float[Tensor, " b"]
@@ -37,14 +37,14 @@ class Ellipses:
 def polar_coordinates(
     ellipses: Ellipses, size: int
 ) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b n n"]]:
-    """Returns each pixel's elliptical radius and azimuth in the galaxy's plane.
+    """Computes each pixel's elliptical radius and azimuth in the galaxy's plane.
 
-    The radius is that of the circle with the ellipse's area, so a ring's width is its width on the
-    sky on average; the azimuth is counted from the major axis in the plane in which the ellipse is
-    a circle.
+    The radius is that of the circle with the ellipse's area, so that a ring has its nominal width
+    on average. The azimuth is measured from the major axis, in the plane in which the ellipse is a
+    circle.
 
     Args:
-        ellipses: Of the galaxies.
+        ellipses: Ellipses of the galaxies.
         size: Side of the stamps N. [px]
 
     Returns:
@@ -57,12 +57,12 @@ def polar_coordinates(
 def elliptical(
     ellipses: Ellipses, x: Float[Tensor, "#b #n #n"], y: Float[Tensor, "#b #n #n"]
 ) -> tuple[Float[Tensor, "b n n"], Float[Tensor, "b n n"]]:
-    """Returns elliptical radii and azimuths of points; see :func:`polar_coordinates`.
+    """Computes elliptical radii and azimuths of points; see :func:`polar_coordinates`.
 
     Args:
-        ellipses: Of the galaxies.
-        x: Columns of the points, from where the ellipses' centres are counted. [px]
-        y: Rows.
+        ellipses: Ellipses of the galaxies.
+        x: Columns of the points, in the coordinates of the ellipses' centres. [px]
+        y: Rows of the points. [px]
     """
     dx = x - ellipses.center_x[:, None, None]
     dy = y - ellipses.center_y[:, None, None]
@@ -82,22 +82,22 @@ def polar_blocks(
     ring_width: float = RING_WIDTH,
     sectors: int = SECTORS,
 ) -> Int[Tensor, "b n n"]:
-    """Returns the block to which each pixel belongs.
+    """Assigns each pixel to a block.
 
-    Rings are `ring_width` wide in ln(radius), and `scale` where that is more; each but the
-    innermost is divided into equal sectors. So no block is narrower than what PSF and noise
-    correlate, as far as a stamp has room.
+    Rings have a width of `ring_width` in ln(radius), but at least `scale`; each except the
+    innermost is divided into equal sectors. Blocks are therefore not narrower than the correlation
+    lengths of PSF and noise, where the stamp is large enough.
 
     Args:
-        ellipses: Of the galaxies.
+        ellipses: Ellipses of the galaxies.
         size: Side of the stamps N. [px]
-        scale: Least size of a block: the larger of the PSF's FWHM and the noise's correlation
+        scale: Minimum size of a block: the larger of the PSF's FWHM and the noise's correlation
             length, with shape (B,). [px]
         ring_width: Width of a ring in ln(radius), > 0.
-        sectors: Sectors of a ring, at most 9.
+        sectors: Number of sectors per ring, at most 9.
 
     Returns:
-        Numbers of blocks, with shape (B, N, N): ring times `sectors` plus sector. Some are unused.
+        Block numbers, with shape (B, N, N): ring times `sectors` plus sector. Some are unused.
 
     Example:
         >>> one = torch.ones(1, dtype=torch.float64)
@@ -118,20 +118,20 @@ def ring_sectors(
     ring_width: float = RING_WIDTH,
     sectors: int = SECTORS,
 ) -> Int[Tensor, "b n n"]:
-    """Returns the block to which points of known radius and azimuth belong.
+    """Assigns points of known radius and azimuth to blocks.
 
     Args:
-        radius: See :func:`polar_coordinates`.
-        azimuth: The same.
-        scale: See :func:`polar_blocks`, as what follows.
+        radius: Radii, see :func:`polar_coordinates`.
+        azimuth: Azimuths, see :func:`polar_coordinates`.
+        scale: Minimum size of a block, see :func:`polar_blocks`.
         ring_width: Width of a ring in ln(radius).
-        sectors: Sectors of a ring.
+        sectors: Number of sectors per ring.
     """
     least = scale[:, None, None]
-    even = 1.0 / ring_width  # rings of even width, up to where that is `ring_width` of the radius
+    even = 1.0 / ring_width  # inner rings have equal width, outer ones equal width in ln(radius)
     beyond = even * (1.0 + torch.log((ring_width * radius / least).clamp_min(1.0)))
     ring = torch.where(radius * ring_width < least, radius / least, beyond).floor()
-    # The middle of the second ring is 1.5 scales from the centre: 9 fit around it, 1 in the first.
+    # The second ring has its middle at 1.5 scales: 9 blocks fit around it, one in the first ring.
     number = torch.where(ring == 0, 1.0, float(sectors))
     sector = torch.minimum((azimuth / (2.0 * math.pi) * number).floor(), number - 1.0)
     return (ring * sectors + sector).long()
@@ -140,15 +140,15 @@ def ring_sectors(
 def blocks_among(
     galaxies: Sequence[Ellipses], radii: Sequence[float], size: int, scale: Float[Tensor, " b"]
 ) -> Int[Tensor, "b n n"]:
-    """Returns the block to which each pixel belongs where several galaxies share a stamp.
+    """Assigns each pixel to a block where several galaxies share a stamp.
 
-    A pixel belongs to the galaxy in whose effective radii it lies nearest to the centre.
+    A pixel belongs to the galaxy to whose centre it is nearest in units of effective radii.
 
     Args:
-        galaxies: The galaxies of each stamp.
-        radii: Their effective radii along the major axis. [px]
+        galaxies: Galaxies of each stamp.
+        radii: Effective radii along the major axis. [px]
         size: Side of the stamps N. [px]
-        scale: Least size of a block, see :func:`polar_blocks`. [px]
+        scale: Minimum size of a block, see :func:`polar_blocks`. [px]
     """
     nearest: Tensor | None = None
     first = 0

@@ -1,4 +1,4 @@
-"""A mode's shape where the data are far from any model: the log posterior's own curvature."""
+"""Covariance of a mode from second derivatives of the log posterior, for poorly fitting models."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from deeplegato_pp.scene.batches import Batches, Data, respond
 from deeplegato_pp.scene.prior import W_MAX
 
 _REACH = 0.1
-"""Distance of the gradients that tell the curvature. [sigmas of the covariance to begin with]"""
+"""Step between the gradients, in standard deviations of the initial covariance."""
 
 _STEPS = 3
 
 _WORTH_IT = 1e-3
-"""Gain of the log posterior below which a step was the last."""
+"""Gain of the log posterior below which the search ends."""
 
 _LEAST = 0.02
-"""Curvature over the Fisher information's below which it is not trusted: seven times the width."""
+"""Minimum ratio of curvature to Fisher information; it corresponds to seven times the width."""
 
 
 def use_full_curvature(batches: Batches, modes: Fit) -> Fit:
-    r"""Returns modes with the covariance from the log posterior's own second derivatives.
+    r"""Returns modes whose covariance comes from second derivatives of the log posterior.
 
-    Where the data are far from any model, as for a bright spiral galaxy, the residuals' term
-    :math:`\sum r\, \nabla^2 I / V`, which Fisher information leaves out, is no longer small: the
-    posterior is still nearly Gaussian, but of another shape. Gradients a tenth of a sigma apart,
-    in the directions of the covariance given, tell its curvature; a Newton step with it comes
-    nearer to the optimum. Directions without positive curvature keep their width.
+    Where the data deviate strongly from the model, as for a bright spiral galaxy, the term
+    :math:`\sum r\, \nabla^2 I / V` that Fisher information neglects is not small: the posterior
+    is still nearly Gaussian, but with another covariance. The curvature is computed from gradients
+    a tenth of a sigma apart, along the axes of the given covariance, and a Newton step with it
+    improves the optimum. Directions without positive curvature keep their width.
 
     Args:
         batches: Renders of the galaxies.
-        modes: Fits of them under the hypothesis' own prior.
+        modes: Fits of the galaxies under the hypothesis' own prior.
     """
     return Fit.concatenate([_curved(batches, modes[i : i + 1]) for i in range(len(modes))])
 
@@ -45,7 +45,7 @@ def _curved(batches: Batches, mode: Fit) -> Fit:
     tril = torch.linalg.cholesky(mode.covariance[0])
     for _ in range(_STEPS):
         points = torch.cat([mode.u, (mode.u + _REACH * tril.T).clamp(-W_MAX, W_MAX)])
-        slope = _gradients(batches, data, row, points) @ tril  # in the covariance's directions
+        slope = _gradients(batches, data, row, points) @ tril  # along the covariance's axes
         curvature = -(slope[1:] - slope[:1]) / _REACH
         value, vectors = torch.linalg.eigh(0.5 * (curvature + curvature.T))
         value = torch.where(value > _LEAST, value, 1.0)
@@ -72,7 +72,7 @@ def _curved(batches: Batches, mode: Fit) -> Fit:
 
 
 def _gradients(batches: Batches, data: Data, row: Tensor, points: Tensor) -> Tensor:
-    """Gradients of the log posterior, with shape (K, F); in float64, for differences' sake."""
+    """Returns gradients of the log posterior, with shape (K, F), in float64 for differences."""
     same = row.expand(len(points))
     images, jacobian, _ = batches.differentiate(same, points, torch.float64)
     return respond(data.at(torch.zeros_like(same)), images, jacobian).gradient - points

@@ -1,9 +1,9 @@
-"""Log posteriors at many points of one galaxy from few rendered images, where that provably serves.
+"""Emulation of a galaxy's log posterior by linear combinations of a few rendered images.
 
-Some tens of a proposal's draws are rendered such that the other draws' images are sums of theirs
-(`inference.fit.span`). Nothing is assumed: further draws are rendered to see whether ln L comes out
-there, and only if it does so closely enough is it taken from sums at other draws, and at those only
-that are as near to the span, or so improbable that it does not matter.
+Some tens of a proposal's draws are rendered so that the images of the other draws are linear
+combinations of theirs (`inference.fit.span`). The accuracy is verified: ln L is compared with that
+of further rendered draws, and the emulator is used only if they agree, and only for draws that are
+as close to the span or too improbable to matter.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.prior import W_MAX
 
 TOLERANCE = 0.03
-"""Largest error of ln L, root mean square, at the draws checked that matter: weights are then good
-to 3 %, at random, which costs a thousandth of the effective size."""
+"""Largest RMS error of ln L at the relevant draws checked: random errors of 3 % in the weights,
+which cost a thousandth of the effective sample size."""
 
 WORST = 0.15
-"""Largest error of ln L at any such draw."""
+"""Largest error of ln L at any relevant draw."""
 
 MATTERS = 12.0
-"""Draws with a log posterior farther below the best one matter little (e^-12 of its weight): an
-error of a tenth of that distance is granted."""
+"""Draws whose log posterior is farther below the best one (e^-12 of its weight) matter little: an
+error of a tenth of that distance is accepted."""
 
 NODES = 32
-"""Images of which sums are made to begin with."""
+"""Initial number of rendered images."""
 
 MORE_NODES = 40
-"""Images added while sums do not reach all draws that matter."""
+"""Number of images added at a time, until all relevant draws are close to the span."""
 
 MOST_NODES = 180
-"""Images beyond which the galaxy's draws are rendered."""
+"""Maximum number of images; beyond it, all draws are rendered."""
 
 CHECKS = 16
-"""Draws at which ln L of sums is compared with that of rendered images."""
+"""Number of draws at which the emulated ln L is compared with that of rendered images."""
 
 _DISTANCE = 0.05
-"""Distance from the span that is good enough to begin with: of this order is the error of ln L.
+"""Initial tolerance for the distance from the span, which is of the order of the error of ln L.
 [sigmas of the noise]"""
 
 _MARGIN = 0.5
-"""Log posterior above the best rendered one from which a predicted draw is rendered after all."""
+"""Emulated draws whose log posterior exceeds the best rendered one by more are rendered."""
 
 _FEWEST = 2 * (NODES + CHECKS)
-"""Draws from which sums are tried."""
+"""Minimum number of draws for emulation."""
 
 _FEW = 24
-"""Draws off the span up to which they are rendered, and not the span extended."""
+"""Maximum number of draws off the span that are rendered instead of extending the span."""
 
 
 class InterpolatedTarget:
-    """The log posterior of one galaxy at its proposal's draws, rendered as rarely as can be.
+    """The log posterior of one galaxy at a proposal's draws, with as few renders as possible.
 
     Args:
         batches: Renders of the galaxies.
-        row: Which galaxy.
+        row: Index of the galaxy.
         u: Coordinates of an image near the best one, with shape (F,).
         image: That image, with shape (N, N).
 
     Attributes:
-        span: Sums of images, once they serve.
+        span: Span of rendered images, once it is accurate enough.
     """
 
     def __init__(
@@ -110,15 +110,15 @@ class InterpolatedTarget:
         return draws.value
 
     def _off_the_span(self, draws: _Draws) -> Bool[Tensor, " s"]:
-        """Which draws sums do not serve at."""
+        """Returns which draws cannot be emulated."""
         assert self.span is not None  # noqa: S101  # asked only where there is one
         draws.predict(self.span)
         far = (draws.distance > self.limit) & draws.may_matter(self.best)
-        # Higher than anything rendered is too good to be believed unseen.
+        # Predictions above every rendered value are checked by rendering.
         return far | (draws.predicted > self.best + _MARGIN)
 
     def _learn(self, draws: _Draws, among: Tensor) -> None:
-        """Renders draws until those not used are predicted, or too many are asked for."""
+        """Renders draws until the others can be predicted, or too many renders are needed."""
         span, goal, number = self.span, _DISTANCE, NODES
         if span is None and len(self.features):
             span = self._spanned()
@@ -147,7 +147,7 @@ class InterpolatedTarget:
         return ImageSpan.of(self.reference, self.features, self.images, matter)
 
     def _check(self, draws: _Draws) -> bool:
-        """Whether ln L is predicted at draws that matter; those that are looked at become nodes."""
+        """Compares predictions with renders at relevant draws; the rendered draws become nodes."""
         matter = draws.value.isnan() & (self.best - draws.predicted < MATTERS)
         rows = matter.nonzero()[:, 0]
         if len(rows) < CHECKS:
@@ -179,12 +179,12 @@ class InterpolatedTarget:
 
 
 class _Draws:
-    """Points and what is known of them.
+    """Points with their known and predicted values.
 
     Attributes:
-        value: Log posterior where it is known, NaN elsewhere.
-        predicted: The log posterior of a sum of images.
-        distance: How far images are off the span. [sigmas of the noise]
+        value: Log posterior where known, NaN elsewhere.
+        predicted: Log posterior of the linear combination of images.
+        distance: Distance of the images from the span. [sigmas of the noise]
     """
 
     def __init__(self, u: Tensor, log_prior: Tensor, features: Tensor) -> None:
@@ -197,13 +197,13 @@ class _Draws:
         self.predicted = span.log_likelihood(shares) + self.log_prior
 
     def may_matter(self, best: float) -> Bool[Tensor, " s"]:
-        """Which are not improbable, even if the prediction is off by what it may well be."""
+        """Returns which draws are probable enough to matter, allowing for prediction errors."""
         below = (best - self.predicted).clamp_min(0.0)
         return below - self.distance * (1.0 + (2.0 * below).sqrt()) < MATTERS
 
 
 def _serves(error: Float[Tensor, " c"], below: Float[Tensor, " c"]) -> bool:
-    """Whether errors of ln L are small enough for draws so far below the best one."""
+    """Returns whether errors of ln L are acceptable for draws this far below the best one."""
     near = below < MATTERS
     if not bool(near.any()):
         return False
@@ -213,5 +213,5 @@ def _serves(error: Float[Tensor, " c"], below: Float[Tensor, " c"]) -> bool:
 
 
 def _spread(count: int) -> Tensor:
-    """An order of 0 to count - 1 in which neighbours lie far apart, the same on every call."""
+    """Returns a fixed permutation of 0 to count - 1 whose neighbours lie far apart."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(count))

@@ -1,7 +1,7 @@
 """Fits of many galaxies at once: Levenberg-Marquardt steps under a Gaussian prior.
 
-One search serves all: posterior modes under the prior, point sources, the best model that a
-network's posterior allows. What differs between them is the prior and where to stop.
+The same search finds posterior modes under the prior, the best point source, and the best model
+within a network's posterior; these differ in the prior and in the stopping criterion.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from deeplegato_pp.scene.joint import AnyBatches, AnyLikelihood, batches_of
 from deeplegato_pp.scene.prior import W_MAX
 
 MAX_GAIN_RATIO = 30.0
-"""Upper limit on the ratio of actual to predicted gain: a search that could not reach a level even
-so is given up."""
+"""Upper limit on the ratio of actual to predicted gain: a search that could not reach the required
+level even at this ratio is stopped."""
 
 MIN_GAIN_RATIO = 0.25
-"""Ratio of actual to predicted gain below which derivatives are computed anew."""
+"""Ratio of actual to predicted gain below which derivatives are recomputed."""
 
 BROYDEN_TOLERANCE = 0.1
-"""Distance of images from their predictions, per posterior sigma stepped, up to which derivatives
-corrected by secants are relied on at an optimum. [sigmas of the noise]"""
+"""Largest difference between images and their predictions, per posterior sigma stepped, at which
+derivatives updated by secants are accepted at an optimum. [sigmas of the noise]"""
 
 _DAMPING = 1e-3
 _DAMPING_LIMIT = 1e10
 
 _DAMPING_AFTER_FAILURE = 0.03
-"""Least damping of the step that follows one that gained less than predicted."""
+"""Minimum damping after a step that gained less than predicted."""
 
 _ROUNDING = 0.01
-"""Predicted gain that float32's rounding may hide: a step that promised less and failed is no sign
-of anything but an optimum."""
+"""Predicted gain that may be hidden by float32 rounding: a failed step that predicted less is taken
+as convergence."""
 
 
 @dataclass(frozen=True)
 class GaussianPrior:
-    """A normal prior for each start; steps are taken in coordinates z in which it is N(0, I).
+    """A Gaussian prior for each start; steps use coordinates z in which it is N(0, I).
 
     Attributes:
-        mean: With shape (M, F).
+        mean: Means, with shape (M, F).
         scale_tril: Lower Cholesky factors of its covariances, with shape (M, F, F).
     """
 
@@ -56,48 +56,48 @@ class GaussianPrior:
 
     @classmethod
     def of(cls, coordinates: Coordinates, count: int) -> GaussianPrior:
-        """Returns the prior that a hypothesis has in its coordinates u."""
+        """Returns the prior of a hypothesis in its coordinates u."""
         mean, std = coordinates.normal_prior()
         tril = torch.diag(std).expand(count, -1, -1)
         return cls(mean.expand(count, -1), tril)
 
     def at(self, index: Tensor) -> GaussianPrior:
-        """Returns the priors of some starts."""
+        """Returns the priors of the selected starts."""
         return GaussianPrior(self.mean[index], self.scale_tril[index])
 
     def whiten(self, u: Float[Tensor, "m f"]) -> Float[Tensor, "m f"]:
-        """Returns z at u."""
+        """Converts u to z."""
         offset = (u - self.mean)[..., None]
         return torch.linalg.solve_triangular(self.scale_tril, offset, upper=False)[..., 0]
 
     def colour(self, z: Float[Tensor, "m f"]) -> Float[Tensor, "m f"]:
-        """Returns u at z, within the coordinates' range."""
+        """Converts z to u, clipped to the coordinates' range."""
         u = self.mean + (self.scale_tril @ z[..., None])[..., 0]
         return u.clamp(-W_MAX, W_MAX)
 
     def log_prob(self, z: Float[Tensor, "m f"]) -> Float[Tensor, " m"]:
-        """Returns the density in u at z."""
+        """Returns the log-density in u at z."""
         volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return -0.5 * (z**2).sum(-1) - volume - 0.5 * z.shape[-1] * math.log(2.0 * math.pi)
 
 
 Satisfied = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From starts' numbers (R,), their points (R, F) and images (R, N, N) to whether they will do."""
+"""Maps starts' indices (R,), points (R, F) and images (R, N, N) to whether they are acceptable."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a search ends.
+    """Stopping criteria of a search.
 
     Attributes:
-        tolerance: Squared distance to the optimum, in posterior sigmas, below which it is reached,
-            and gain of ln posterior below which a step was the last.
-        iterations: Steps after which a search is given up.
-        derivatives: Times that derivatives may be computed.
-        longest_step: Largest change of one of the prior's white coordinates in one step.
-        out_of_reach: ln posterior per start, with shape (M,): a search is given up where
-            :data:`MAX_GAIN_RATIO` times the predicted gain would not lead to it.
-        satisfied: Which models are good enough to stop at.
+        tolerance: Squared distance to the optimum, in posterior sigmas, and gain of the ln
+            posterior, below which the search has converged.
+        iterations: Maximum number of steps.
+        derivatives: Maximum number of times that derivatives are computed.
+        longest_step: Largest change of any whitened coordinate in one step.
+        out_of_reach: ln posterior per start, with shape (M,): a search is stopped if
+            :data:`MAX_GAIN_RATIO` times the predicted gain would not reach it.
+        satisfied: Function that says which models are good enough to stop.
     """
 
     tolerance: float = 1e-3
@@ -110,22 +110,23 @@ class Stop:
 
 @dataclass(frozen=True)
 class Fit:
-    """Where searches ended, one row per start.
+    """Results of searches, one row per start.
 
-    Of a galaxy in several bands images have shape (K, N, N) in place of (N, N).
+    For a galaxy in several bands images have shape (K, N, N) instead of (N, N).
 
     Attributes:
-        rows: Galaxy each start belongs to, with shape (M,).
+        rows: Galaxy index of each start, with shape (M,).
         u: Coordinates of the optimum, with shape (M, F).
         covariance: Inverse of Fisher information plus prior precision, with shape (M, F, F).
         log_posterior: ln L + ln prior at the optimum, with shape (M,).
         converged: Whether the optimum was reached, with shape (M,).
-        renders: Images rendered on the way, with shape (M,).
-        image: Noiseless image there, with shape (M, N, N). [background sigma]
-        jacobian: Its derivatives with u as the search knew them last, with shape (M, F, N * N).
-        residual: Data less image and fitted templates (sky, PSF's width); 0 where masked. With
+        renders: Number of images rendered, with shape (M,).
+        image: Noiseless image at the optimum, with shape (M, N, N). [background sigma]
+        jacobian: Derivatives of the image with respect to u, as last updated by the search, with
+            shape (M, F, N * N).
+        residual: Data minus image and fitted templates (sky, PSF's width); 0 where masked. With
             shape (M, N, N).
-        variance: Of the likelihood under the image; 1 where masked. With shape (M, N, N).
+        variance: Variance of the likelihood; 1 where masked. With shape (M, N, N).
     """
 
     rows: Int[Tensor, " m"]
@@ -143,16 +144,16 @@ class Fit:
         return len(self.rows)
 
     def __getitem__(self, index: Tensor | slice) -> Fit:
-        """Returns some of the rows."""
+        """Returns the selected rows."""
         return Fit(*(getattr(self, f.name)[index] for f in fields(self)))
 
     @classmethod
     def concatenate(cls, fits: list[Fit]) -> Fit:
-        """Joins fits of one likelihood."""
+        """Concatenates fits of one likelihood."""
         return cls(*(torch.cat([getattr(fit, f.name) for fit in fits]) for f in fields(cls)))
 
     def log_mass(self) -> Float[Tensor, " m"]:
-        """Returns each mode's Laplace evidence, up to a constant, with shape (M,)."""
+        """Returns each mode's Laplace evidence in ln, up to a constant, with shape (M,)."""
         return self.log_posterior + 0.5 * torch.linalg.slogdet(self.covariance).logabsdet
 
 
@@ -165,24 +166,24 @@ def fit(
     stop: Stop | None = None,
     batches: AnyBatches | None = None,
 ) -> Fit:
-    """Climbs from each start to a mode of its galaxy's posterior, all of them together.
+    """Searches from each start for a mode of its galaxy's posterior, all in one batch.
 
     Each step solves (H + damping diag H) step = gradient, with the gradient of the log posterior
-    and H its Fisher information plus the prior's precision. Every image that a step renders
-    corrects the image's derivatives by the least change, in units of the posterior's widths, that
-    predicts it (Broyden 1965); they are computed anew where a step gains far less than predicted,
-    and at the end unless the corrections were negligible. Where the galaxy is round the image does
-    not depend on its two shape coordinates to first order: H is then the prior's, and so is the
-    covariance returned. What an error of the PSF's width changes is that of the image of which
-    derivatives were computed last. A row's result does not depend on the others'.
+    and H its Fisher information plus the prior's precision. Every rendered image updates the
+    derivatives by the smallest change, in units of the posterior's widths, that reproduces it
+    (Broyden 1965). Derivatives are recomputed where a step gains far less than predicted, and at
+    the end unless the updates were negligible. For a round galaxy the image does not depend on the
+    two shape coordinates to first order: H, and the returned covariance, are then those of the
+    prior. The PSF-width template is that of the image at which derivatives were last computed. The
+    result of a row does not depend on the other rows.
 
     Args:
         likelihood: Galaxies and hypothesis.
-        rows: Galaxy of each start, with shape (M,).
-        start: Coordinates to start from, with shape (M, F).
-        prior: Of each start; the hypothesis' own if None.
-        stop: Where to end; at an optimum if None.
-        batches: Renders of this likelihood; made here if None.
+        rows: Galaxy index of each start, with shape (M,).
+        start: Starting coordinates, with shape (M, F).
+        prior: Prior of each start; the hypothesis' own if None.
+        stop: Stopping criteria; convergence at an optimum if None.
+        batches: Renders of this likelihood; created if None.
 
     Returns:
         The fits, in the order of the starts.
@@ -210,18 +211,18 @@ def fit(
 
 
 class _Search:
-    """Searches side by side.
+    """Searches from many starts.
 
     Attributes:
-        z: Where they are, in the prior's white coordinates, with shape (M, F).
-        image: The images there.
-        jacobian: Their derivatives with z.
-        value: Log posteriors.
-        gradient: Their gradients with z.
+        z: Current points, in the prior's whitened coordinates, with shape (M, F).
+        image: Images at z.
+        jacobian: Derivatives of the images with respect to z.
+        value: Log posteriors at z.
+        gradient: Gradients of the log posterior with respect to z.
         hessian: Fisher information plus the prior's precision, in z.
-        drift: How far images were from their predictions since derivatives were computed.
-        converged: Which have reached an optimum.
-        renders: Images rendered.
+        drift: Distance of images from predictions since derivatives were last computed.
+        converged: Whether each search has converged.
+        renders: Number of images rendered.
     """
 
     def __init__(
@@ -246,7 +247,7 @@ class _Search:
         self.differentiate(torch.arange(count))
 
     def run(self) -> None:
-        """Takes steps until none is worth it; those that end leave the batch."""
+        """Takes steps until all searches have ended; those that have ended leave the batch."""
         active = self._unsatisfied(torch.arange(len(self.z)))
         for _ in range(self.stop.iterations):
             if not len(active):
@@ -266,7 +267,7 @@ class _Search:
             active = torch.cat([unsure, moving]).sort().values
 
     def result(self) -> Fit:
-        """Returns where the searches are."""
+        """Returns the current state of the searches."""
         tril = self.prior.scale_tril
         covariance = tril @ torch.linalg.inv(self.hessian) @ tril.mT
         residual, variance = self.data.unexplained(self.image)
@@ -285,7 +286,7 @@ class _Search:
         )
 
     def _distance2(self, index: Tensor) -> Float[Tensor, " r"]:
-        """Squared distances to the optima that derivatives predict. [posterior sigmas]"""
+        """Returns squared distances to the predicted optima. [posterior sigmas]"""
         gradient = self.gradient[index]
         return (torch.linalg.solve(self.hessian[index], gradient) * gradient).sum(-1)
 
@@ -302,7 +303,7 @@ class _Search:
         return index[~self.stop.satisfied(index, u, self.image[index])]
 
     def differentiate(self, index: Tensor) -> None:
-        """Renders images and all their derivatives where some searches are."""
+        """Renders images and all their derivatives for some searches."""
         prior, z = self.prior.at(index), self.z[index]
         image, jacobian, psf_change = self.batches.differentiate(self.rows[index], prior.colour(z))
         if psf_change is not None:
@@ -315,7 +316,7 @@ class _Search:
         self._respond(index)
 
     def _respond(self, index: Tensor) -> None:
-        """Gradient and information, from images and derivatives that are there."""
+        """Computes gradient and information from the current images and derivatives."""
         found = self.data.at(index).respond(self.image[index], self.jacobian[index])
         eye = torch.eye(self.z.shape[1], dtype=torch.float64)
         self.gradient[index] = found.gradient - self.z[index]
@@ -329,7 +330,7 @@ class _Search:
             )
 
     def step(self, index: Tensor) -> Bool[Tensor, " r"]:
-        """Tries one damped step of each; returns which are to go on."""
+        """Tries one damped step for each search; returns which searches continue."""
         gradient, hessian = self.gradient[index], self.hessian[index]
         damped = torch.diag_embed(self.damping[index, None] * hessian.diagonal(dim1=-2, dim2=-1))
         step = torch.linalg.solve(hessian + damped, gradient)
@@ -360,7 +361,7 @@ class _Search:
         slope: Tensor,
         length2: Tensor,
     ) -> None:
-        """Goes where it is better, and corrects the derivatives by what the images there say."""
+        """Accepts steps that improve, and updates the derivatives with the rendered images."""
         if not len(index):
             return
         predicted = (step.float()[:, None] @ self.jacobian[index])[:, 0]
@@ -372,14 +373,14 @@ class _Search:
         self._respond(index)
 
     def _decide(self, index: Tensor, gain: Tensor, predicted: Tensor) -> Bool[Tensor, " r"]:
-        """Sets the damping by how predictions were kept; returns which searches are to go on."""
+        """Adapts the damping to the ratio of actual to predicted gain; returns which continue."""
         tolerance = self.stop.tolerance
         sure = self.drift[index] < BROYDEN_TOLERANCE
         last = torch.where(gain > 0, gain < tolerance, predicted < _ROUNDING) & sure
         self.converged[index[last]] = True
         self.damping[index[gain > 0.75 * predicted]] *= 0.1
         poor = ~last & (gain < MIN_GAIN_RATIO * predicted)
-        known = self.drift[index] > 0  # derivatives are not those of this point
+        known = self.drift[index] > 0  # derivatives are secant updates, not of this point
         again = poor & known & (self.derivatives[index] < self.stop.derivatives)
         if bool(again.any()):
             self.differentiate(index[again])

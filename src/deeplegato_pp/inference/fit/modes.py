@@ -1,4 +1,4 @@
-"""Where galaxies' posteriors peak: searches from the network's draws, neighbours masked."""
+"""Posterior modes of galaxies: searches from the network's draws, with neighbours masked."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.prior import W_MAX
 
 _PREDICTIVE = 12
-"""Draws whose mean and scatter are the network's predictive image."""
+"""Number of draws that define mean and scatter of the network's predictive image."""
 
 _SAME_MODE = 1.0
-"""Distance from a known mode at which a further search ends. [its sigmas]"""
+"""Distance from a known mode, in its sigmas, at which a further search ends."""
 
 PRIOR_DRAWS = 2000
-"""Draws of the prior, the defensive part of proposals that no network makes."""
+"""Number of prior draws as defensive part of proposals without a network density."""
 
 MISFIT = 1.2
-"""Chi-square per pixel above which Fisher information does not tell a mode's shape."""
+"""Chi-square per pixel above which Fisher information is not used for a mode's covariance."""
 
 
 class ModeFinder:
-    """Weighs a few of the network's draws, masks neighbours, and climbs from the best draws.
+    """Evaluates some of the network's draws, masks neighbours, and searches from the best draws.
 
-    Neighbours are masked twice: by the network's predictive image with its scatter, then, where the
-    climb ended at a mode, by the mode's own image, until the mask stays as it is. What an error of
-    the PSF's width changes is that of the best mode, and of the pilot's mean where none is sought.
+    Neighbours are masked twice: with the network's predictive image and its scatter, and then, if
+    the search converged, with the mode's own image, until the mask does not change. PSF-width
+    templates are those of the best mode, or of the pilot draws' mean if no mode is sought.
 
     Args:
-        likelihood: Galaxies; it is left as it is.
-        coordinates: Its coordinates.
-        pilot_u: The network's draws to start from, in those coordinates, with shape (B, P, F).
-        log_q: Their density, with shape (B, P); None where it is not known (fixed parameters).
-        starts: Searches per galaxy.
+        likelihood: Galaxies; not modified.
+        coordinates: Coordinates of the galaxies.
+        pilot_u: Draws of the network to start from, in those coordinates, with shape (B, P, F).
+        log_q: Log-density of those draws, with shape (B, P); None if unknown (fixed parameters).
+        starts: Number of searches per galaxy.
         mask_neighbours: Whether neighbours are masked.
-        budget: Pixels that may be rendered per galaxy.
+        budget: Maximum number of pixels rendered per galaxy.
 
     Attributes:
-        batches: Renders of the galaxies, those of the search counted.
-        likelihood: The galaxies, the neighbours found masked.
+        batches: Renders of the galaxies, including those of the search.
+        likelihood: Galaxies, with detected neighbours masked.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ModeFinder:
         self.given_mask = self.likelihood.stamps.mask.clone()
 
     def find(self) -> tuple[list[Fit | None], list[Tensor]]:
-        """Returns each galaxy's modes (None: the network needs none) and pilot log posteriors."""
+        """Returns each galaxy's modes (None if the draws suffice) and pilot log posteriors."""
         rows = list(range(len(self.likelihood)))
         self.batches.freeze(torch.arange(len(rows)), self.pilot_u.mean(1))
         pilot = [self._pilot(i) for i in rows]
@@ -93,7 +93,7 @@ class ModeFinder:
         return [None if m is None else self._sharpen(m) for m in modes], pilot
 
     def _sharpen(self, modes: Fit) -> Fit:
-        """Gives a galaxy that its best model does not fit the posterior's own curvature."""
+        """Uses the posterior's own curvature for galaxies that the best model does not fit."""
         row = int(modes.rows[0])
         if self.batches.left(row) <= 0 or not bool(is_misfit(self.likelihood, modes[:1])):
             return modes
@@ -103,14 +103,14 @@ class ModeFinder:
         return self.log_q is None or self._efficiency(row, pilot) < 0.4
 
     def _efficiency(self, row: int, pilot: Tensor) -> float:
-        """How far the network's draws are worth what independent ones of the posterior are."""
+        """Returns the sampling efficiency of the network's draws for the posterior."""
         assert self.log_q is not None  # noqa: S101  # asked only where the density is known
         size = float(effective_sample_size(pilot - self.log_q[row, : len(pilot)]))
-        # One draw has an effective size of one whatever it is worth.
+        # A single draw always has an effective sample size of one.
         return (size - 1.0) / max(len(pilot) - 1, 1)
 
     def _search(self, rows: list[int], starts: dict[int, Tensor], modes: list[Fit | None]) -> None:
-        """Climbs from the first starts, then from the others, those ending at what is known."""
+        """Searches from the first starts, then from the others, stopping near known modes."""
         first = self._fit(rows, [starts[i][0] for i in rows])
         found = [first]
         more = [
@@ -138,7 +138,7 @@ class ModeFinder:
         return fit(self.likelihood, owner, torch.stack(starts), stop=stop, batches=self.batches)
 
     def _pilot(self, row: int) -> Tensor:
-        """Masks by the network's predictive image; returns the pilot's log posteriors."""
+        """Masks with the network's predictive image; returns the pilot's log posteriors."""
         first = self._masked_pilot if self.mask_neighbours else self._log_target
         return first(row, self.pilot_u[row])
 
@@ -153,7 +153,7 @@ class ModeFinder:
         return torch.cat([seen, self._log_target(row, u[_PREDICTIVE:])])
 
     def _mask_by_mode(self, row: int, modes: Fit | None) -> bool:
-        """Masks anew by the best mode's image; returns whether that changed anything."""
+        """Masks with the best mode's image; returns whether the mask changed."""
         if modes is None or not self.mask_neighbours or not bool(modes.converged[0]):
             return False
         return self._set_mask(row, modes.image[0], 0.0, self.coordinates.embed(modes.u[0]))
@@ -170,11 +170,11 @@ class ModeFinder:
 
 
 def is_misfit(likelihood: Likelihood, modes: Fit) -> Bool[Tensor, " m"]:
-    """Returns which galaxies their best models do not fit: chi-square above 1.2 a pixel.
+    """Returns which galaxies the best model does not fit: chi-square above 1.2 per pixel.
 
     Args:
         likelihood: Galaxies.
-        modes: Fits of them.
+        modes: Fits of the galaxies.
     """
     chi2 = likelihood.residual(modes.rows, modes.image).chi2
     return chi2 > MISFIT * likelihood.num_pixels[modes.rows]
@@ -183,16 +183,15 @@ def is_misfit(likelihood: Likelihood, modes: Fit) -> Bool[Tensor, " m"]:
 def choose_starts(
     u: Float[Tensor, "s f"], log_posterior: Float[Tensor, " s"], count: int
 ) -> Float[Tensor, "k f"]:
-    """Returns the best draw and further good ones that lie apart from it.
+    """Returns the best draw, and further good draws that lie apart from it.
 
-    A further start is the best draw at least two standard deviations of all draws (in the
-    Euclidean sense, over coordinates) from every start before it; fewer are returned if there is
-    none.
+    Each further start is the best draw that is at least two standard deviations of all draws (in
+    Euclidean distance over coordinates) from every earlier start; there may be fewer than `count`.
 
     Args:
         u: Draws, with shape (S, F).
         log_posterior: Their log posterior, with shape (S,); -inf is allowed.
-        count: Largest number of starts.
+        count: Maximum number of starts.
     """
     scale = u.std(0).clamp_min(1e-12) if len(u) > 1 else torch.ones_like(u[0])
     order = log_posterior.argsort(descending=True)
@@ -208,16 +207,16 @@ def choose_starts(
 
 
 def distinct_modes(found: Fit, *, separation: float = 2.0, depth: float = 12.0) -> list[Fit]:
-    """Groups fits by galaxy and drops repetitions and modes without mass.
+    """Groups fits by galaxy and drops repeated modes and modes of negligible mass.
 
     Args:
         found: Fits of one likelihood.
-        separation: Two optima closer than this, in sigmas of the better one, are one mode.
-        depth: A mode is dropped if its Laplace evidence is below the best one's by more than
-            this factor, in ln.
+        separation: Optima closer than this, in sigmas of the better one, are the same mode.
+        depth: Modes whose ln evidence (Laplace) is lower than the best one's by more than this are
+            dropped.
 
     Returns:
-        One set of modes per galaxy that occurs, by rising row, best first.
+        One set of modes per galaxy with fits, in order of the galaxies' index, best mode first.
     """
     mass = found.log_mass()
     groups = []
@@ -235,7 +234,7 @@ def distinct_modes(found: Fit, *, separation: float = 2.0, depth: float = 12.0) 
 
 
 def _distance(found: Fit, i: int, k: int) -> float:
-    """Mahalanobis distance of optimum i from optimum k, whose covariance counts."""
+    """Returns the Mahalanobis distance of optimum i from optimum k, under the covariance of k."""
     delta = found.u[i] - found.u[k]
     return float((delta @ torch.linalg.solve(found.covariance[k], delta)).clamp_min(0.0).sqrt())
 
@@ -243,11 +242,11 @@ def _distance(found: Fit, i: int, k: int) -> float:
 def laplace_widths(
     likelihood: Likelihood, start: Float[Tensor, "b f"]
 ) -> tuple[Float[Tensor, "b f"], Float[Tensor, "b f"], Bool[Tensor, " b"]]:
-    """Returns the Gauss-Newton posterior's means and widths, for comparison with a network's.
+    """Computes means and widths of the Gauss-Newton posterior, for comparison with a network's.
 
     Args:
         likelihood: Galaxies.
-        start: One start per galaxy in coordinates (the truth, in a test), with shape (B, F).
+        start: One start per galaxy in coordinates (in tests, the truth), with shape (B, F).
 
     Returns:
         Optimum (B, F), standard deviations (B, F), and whether each search converged (B,).
@@ -257,11 +256,11 @@ def laplace_widths(
 
 
 def mixture_at(modes: Fit, *, widened: bool) -> StudentMixture:
-    """Returns Student-t components at the modes, shared out by their Laplace evidence.
+    """Builds a mixture of Student-t components at the modes, weighted by Laplace evidence.
 
     Args:
         modes: Modes of one galaxy.
-        widened: Add, with a share of 0.1, components three times as wide.
+        widened: Whether to add components three times as wide, with a total weight of 0.1.
     """
     shares = torch.softmax(modes.log_mass(), 0).clamp_min(0.05)
     shares = shares / shares.sum()
@@ -279,14 +278,14 @@ def sampler_at(
     budget: Budget,
     prior_draws: int = PRIOR_DRAWS,
 ) -> TargetSampler:
-    """Returns a sampler that draws from the modes' mixture, with the prior as its defensive part.
+    """Builds a sampler that draws from the modes' mixture, with the prior as defensive part.
 
     Args:
         coordinates: Hypothesis.
         modes: Modes of one galaxy.
-        seed: Of its random numbers.
-        budget: How many draws it may cost.
-        prior_draws: Draws of the prior that there are.
+        seed: Random seed.
+        budget: Maximum number of draws.
+        prior_draws: Number of prior draws already made.
     """
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(prior_draws, coordinates.dim, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Pixels that no Sérsic galaxy explains: neighbours that were left unmasked."""
+"""Detection of unmasked neighbours: pixels that a single Sérsic galaxy cannot explain."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from deeplegato_pp.scene.noise import model_variance
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 
 THRESHOLD = 5.0
-"""Deviation of a pixel that counts. [sigma]"""
+"""Significance of a deviating pixel. [sigma]"""
 
 INNER_RADIUS = 1.5
-"""Pixels within this ellipse are the galaxy's own structure. [R_e]"""
+"""Pixels within this ellipse are attributed to the galaxy's own structure. [R_e]"""
 
 _FEWEST_PIXELS = 2
-"""Of 16,384 pixels of pure noise one deviates by 5 sigma in 1 % of stamps, two together never."""
+"""Minimum size of a group. In 16,384 pixels of pure noise, 1 % of stamps have one 5-sigma pixel,
+and two adjacent ones practically never occur."""
 
 _LARGEST_FRACTION = 0.3
-"""Where more than this part of the stamp deviates, the model is wrong, not the pixels."""
+"""Maximum fraction of deviating pixels; above it, the model is wrong and nothing is masked."""
 
 
 def find_neighbours(
@@ -34,21 +35,21 @@ def find_neighbours(
     model_sigma: Float[Tensor, "n n"] | float,
     w: Float[Tensor, "7"],
 ) -> Bool[Tensor, "n n"]:
-    """Returns the pixels to mask beyond those masked already.
+    """Returns the pixels to mask in addition to those already masked.
 
-    Connected groups of at least two pixels more than 5 sigma off the model and outside 1.5 R_e
-    (the ellipse broadened by a pixel), each grown by a pixel.
+    These are connected groups of at least two pixels more than 5 sigma from the model and outside
+    1.5 R_e (the ellipse enlarged by one pixel), each dilated by one pixel.
 
     Args:
         likelihood: Galaxies.
-        row: Which one.
-        mask: Pixels that are ignored to begin with, with shape (N, N).
-        model: Its image as predicted, with shape (N, N).
-        model_sigma: Uncertainty of that prediction, added to the noise, with shape (N, N).
-        w: Where the galaxy is and how large, with shape (7,).
+        row: Index of the galaxy.
+        mask: Pixels masked initially, with shape (N, N).
+        model: Predicted image, with shape (N, N).
+        model_sigma: Uncertainty of the prediction, added to the noise, with shape (N, N).
+        w: Coordinates of the galaxy, with shape (7,).
 
     Returns:
-        Pixels to mask, with shape (N, N); none if they are more than 30 % of the unmasked.
+        Pixels to mask, with shape (N, N); none if they exceed 30 % of the unmasked pixels.
     """
     s = likelihood.stamps
     noise = model_variance(model, s.sigma[row], s.gain[row], likelihood.model_error)
@@ -57,7 +58,7 @@ def find_neighbours(
     outlier = (deviation > THRESHOLD) & ~mask & _outside(likelihood, w).to(mask.device)
     if int(outlier.sum()) < _FEWEST_PIXELS:
         return torch.zeros_like(mask)
-    # Pixels next to each other, diagonally too.
+    # Pixels are connected if adjacent, diagonally too.
     labels, count = ndimage.label(outlier.cpu().numpy(), structure=np.ones((3, 3)))
     sizes = ndimage.sum_labels(np.ones_like(labels), labels, np.arange(1, count + 1))
     large = np.isin(labels, 1 + np.flatnonzero(sizes >= _FEWEST_PIXELS))
@@ -69,7 +70,7 @@ def find_neighbours(
 
 
 def _outside(likelihood: Likelihood, w: Tensor) -> Tensor:
-    """Pixels beyond 1.5 R_e of the galaxy at w."""
+    """Returns the pixels beyond 1.5 R_e of the galaxy at w."""
     _, radius, _, q, angle, x, y = SersicCoordinates(likelihood.box).profiles(
         w[None].double().cpu()
     )[0]

@@ -1,16 +1,16 @@
-r"""Error bars that hold where the model does not: the sandwich covariance of a posterior's mode.
+r"""Sandwich covariance of a posterior mode: error bars for misspecified models.
 
-A likelihood of independent pixels takes each of them for news, while the residuals of a real galaxy
-(arms, clumps, another profile, an imperfect PSF) are coherent over many pixels. The mode stays what
-it is; its covariance comes from how the score, the gradient of ln L, scatters among pieces of the
-sky larger than that coherence:
+A likelihood of independent pixels overstates the information if the residuals of a real galaxy
+(arms, clumps, another profile, an imperfect PSF) are coherent over many pixels. The mode is kept;
+its covariance is computed from the scatter of the score (the gradient of ln L) among blocks of
+pixels that are larger than the coherence length:
 
 .. math:: S = H^{-1} (J + 1) H^{-1}, \qquad J = \sum_b s_b s_b^T,
 
-with :math:`H = F + 1` the Fisher information and the prior's precision in the coordinates in which
-the prior is N(0, I), and :math:`s_b` the score of block b. If the noise is all that there is to the
-residuals, J is its own :math:`J_0` but for the scatter of some sixty blocks, and S is the usual
-covariance. Everything here is a pure function of images at the mode: nothing is rendered.
+with :math:`H = F + 1` the Fisher information plus the prior's precision in coordinates in which the
+prior is N(0, I), and :math:`s_b` the score of block b. If the residuals are pure noise, J equals
+the noise's :math:`J_0` except for the scatter of some sixty blocks, and S is the usual covariance.
+All functions are pure functions of images at the mode; nothing is rendered.
 
 References:
     | The behavior of maximum likelihood estimates under nonstandard conditions (Huber, 1967)
@@ -36,31 +36,31 @@ from deeplegato_pp.scene.templates import Templates
 from deeplegato_pp.scene.whitening import Whitening
 
 SHRINKAGE = 60.0
-"""Blocks that the noise's own scatter of the score counts for, where nothing contradicts it."""
+"""Number of blocks that the noise's own J_0 counts for in the shrinkage, without contrary data."""
 
 BLOCKS_PER_PARAMETER = 2
-"""Fewest blocks with pixels, per parameter, from which structure is judged."""
+"""Minimum number of blocks with pixels, per parameter, for measuring structure."""
 
 PIXELS_PER_PARAMETER = 10
-"""Fewest unmasked pixels, per parameter, from which structure is judged."""
+"""Minimum number of unmasked pixels, per parameter, for measuring structure."""
 
 _LARGEST_LEVERAGE = 0.9
-"""Share of a direction's information in one block beyond which its score is not scaled up more."""
+"""Maximum fraction of a direction's information in one block for the leverage correction."""
 
 
 @dataclass(frozen=True)
 class ModeImages:
-    """What is known of galaxies at the modes of their posteriors.
+    """Images and derivatives of galaxies at the modes of their posteriors.
 
     Attributes:
-        derivatives: Of the noiseless image with the coordinates w, with shape (B, D, N, N).
-        residual: Data less model and fitted templates, with shape (B, N, N).
-        variance: Of the likelihood, V, with shape (B, N, N).
-        noise_variance: Of the stated noise alone, V_0, with shape (B, N, N).
-        variance_slope: dV/dI, 0 where the variance is fixed, with shape (B, N, N).
-        mask: True where a pixel is ignored, with shape (B, N, N).
-        templates: Sky and error of the PSF's width, B sets.
-        whitening: Of correlated noise, B rows; None where pixels are independent.
+        derivatives: Derivatives of the noiseless image with respect to w, with shape (B, D, N, N).
+        residual: Data minus model and fitted templates, with shape (B, N, N).
+        variance: Variance of the likelihood, V, with shape (B, N, N).
+        noise_variance: Variance of the stated noise alone, V_0, with shape (B, N, N).
+        variance_slope: dV/dI, 0 for a fixed variance, with shape (B, N, N).
+        mask: True for pixels to ignore, with shape (B, N, N).
+        templates: Templates of sky and PSF-width error, B sets.
+        whitening: Whitening of correlated noise, B rows; None for independent pixels.
     """
 
     derivatives: Float[Tensor, "b d n n"]
@@ -75,20 +75,20 @@ class ModeImages:
 
 @dataclass(frozen=True)
 class Scores:
-    """Sums over pixels that a sandwich is made of.
+    """Sums over pixels from which a sandwich covariance is computed.
 
-    The templates' amplitudes (constant sky, error of the PSF's width) are parameters like others
-    here, the last T of the D, with the prior N(0, I) that the coordinates w have: what a block says
-    of them counts for and against what it says of w.
+    The templates' amplitudes (constant sky, PSF-width error) are treated as parameters with prior
+    N(0, I): they are the last T of the D parameters, so that their correlation with the coordinates
+    w within each block is included.
 
     Attributes:
-        fisher: F, the information of the pixels, with shape (B, D, D).
-        noise: J_0, the score's variance if the stated noise were all, with shape (B, D, D).
-        blocks: Score of each block, with shape (B, K, D); 0 of one without pixels.
+        fisher: Fisher information F, with shape (B, D, D).
+        noise: Variance of the score under the stated noise, J_0, with shape (B, D, D).
+        blocks: Score of each block, with shape (B, K, D); 0 for blocks without pixels.
         block_fisher: Information of each block, with shape (B, K, D, D).
         used: Whether a block has pixels, with shape (B, K).
-        pixels: Unmasked pixels, with shape (B,).
-        amplitudes: T.
+        pixels: Number of unmasked pixels, with shape (B,).
+        amplitudes: Number of template amplitudes T.
     """
 
     fisher: Float[Tensor, "b d d"]
@@ -100,21 +100,21 @@ class Scores:
     amplitudes: int
 
     def marginal(self, precision: Float[Tensor, "b d d"]) -> Float[Tensor, "b p p"]:
-        """Returns the precision of the coordinates alone, the amplitudes integrated out."""
+        """Returns the precision of the coordinates, with the amplitudes marginalised."""
         own, mixed, theirs = self._parts(precision)
         return own - mixed @ torch.linalg.solve(theirs, mixed.mT)
 
     def scatter_of_coordinates(
         self, scatter: Float[Tensor, "b d d"], precision: Float[Tensor, "b d d"]
     ) -> Float[Tensor, "b p p"]:
-        """Returns what scatter of all scores, and the amplitudes' prior, is for the coordinates.
+        """Returns the scatter of the coordinates' scores, with the amplitudes marginalised.
 
         Args:
             scatter: J, with shape (B, D, D).
             precision: H, with shape (B, D, D).
         """
         _, mixed, theirs = self._parts(precision)
-        follow = torch.linalg.solve(theirs, mixed.mT)  # how the amplitudes follow
+        follow = torch.linalg.solve(theirs, mixed.mT)  # response of the amplitudes
         own, with_them, of_them = self._parts(scatter)
         crossed = with_them @ follow
         identity = torch.eye(self.amplitudes).to(scatter)
@@ -127,21 +127,21 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sandwich:
-    """Covariances of galaxies' modes, and the map that gives draws the honest one.
+    """Sandwich covariances of galaxies' modes, and the maps that rescale draws to them.
 
     Attributes:
         fisher: F, with shape (B, D, D).
         precision: H, with shape (B, D, D).
         score_noise: J_0, with shape (B, D, D).
-        score_scatter: J as used: shrunk and floored, with shape (B, D, D).
+        score_scatter: J after shrinkage and flooring, with shape (B, D, D).
         covariance: S = H^-1 (J + 1) H^-1, with shape (B, D, D).
         noise_covariance: H^-1 (J_0 + 1) H^-1, with shape (B, D, D).
-        transform: A, which moves draws of covariance H^-1 about their mean to covariance S, with
-            shape (B, D, D); the identity where structure could not be judged.
-        inflation: Widths of S over those of the noise alone, by coordinate, with shape (B, D).
-        blocks: Blocks with pixels, with shape (B,).
-        judged: Whether there were pixels and blocks enough, with shape (B,). Where not, S is the
-            noise's own covariance.
+        transform: Matrix A that maps draws of covariance H^-1 about their mean to covariance S,
+            with shape (B, D, D); the identity where structure could not be measured.
+        inflation: Ratio of the widths of S to those of the noise, by coordinate, with shape (B, D).
+        blocks: Number of blocks with pixels, with shape (B,).
+        judged: Whether there were enough pixels and blocks, with shape (B,). If not, S is the
+            covariance of the noise.
     """
 
     fisher: Float[Tensor, "b d d"]
@@ -156,7 +156,7 @@ class Sandwich:
     judged: Bool[Tensor, " b"]
 
     def rescaled(self, scale: Float[Tensor, " d"]) -> Sandwich:
-        """Returns the same in coordinates that are `scale` times those of this one, (D,)."""
+        """Returns the sandwich in coordinates multiplied by `scale`, with shape (D,)."""
         outer = scale[:, None] * scale
         return replace(
             self,
@@ -171,18 +171,18 @@ class Sandwich:
 
 
 def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
-    r"""Returns the score of each block of pixels, its variance under the noise, and F.
+    r"""Computes the score of each block of pixels, its variance under the noise, and F.
 
-    A pixel's part in the score is :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]`, r the residual less
-    the fitted templates: of the coordinates it is the derivative of the likelihood with templates
-    marginalised. Under correlated noise the first term is the product of G and r made ones of
-    independent pixels, so that blocks have no noise in common, and the second has
-    :math:`r\,(C^{-1} r)` for :math:`r^2/V`. In :math:`J_0` the ratio of the stated to the
-    likelihood's variance is then taken to change little over the noise's correlation length.
+    A pixel contributes :math:`G [r/V + \tfrac12 (r^2/V - 1) V'/V]` to the score, with r the
+    residual after subtraction of the fitted templates; for the coordinates this is the derivative
+    of the likelihood with marginalised templates. For correlated noise, the first term is the
+    product of whitened G and r, so that blocks have independent noise, and the second term has
+    :math:`r\,(C^{-1} r)` instead of :math:`r^2/V`. In :math:`J_0`, the ratio of the stated
+    variance to the likelihood's is then assumed to vary slowly over the noise's correlation length.
 
     Args:
-        images: At the modes.
-        blocks: Block of each pixel, from 0, with shape (B, N, N).
+        images: Images and derivatives at the modes.
+        blocks: Block number of each pixel, from 0, with shape (B, N, N).
     """
     batch = len(images.derivatives)
     good = (~images.mask).flatten(1)
@@ -209,7 +209,7 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
 
     white, white_residual = whiten(root * g), whiten(root * residual[:, None])
     pulled = (root * whiten(white_residual, transposed=True))[:, 0]
-    excess = 0.5 * good * slope**2  # information in the variance's own change
+    excess = 0.5 * good * slope**2  # information from the variance's dependence on the model
     fisher = white @ white.mT + (of_variance * excess[:, None]) @ of_variance.mT
     noise = (white * ratio[:, None]) @ white.mT
     noise = noise + (of_variance * (excess * ratio**2)[:, None]) @ of_variance.mT
@@ -234,17 +234,17 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
 
 
 def summed(parts: Sequence[Scores]) -> Scores:
-    """Returns the scores of blocks seen in several bands: the sums of the bands'.
+    """Sums the scores of blocks over several bands.
 
     Args:
-        parts: By band; a number means the same piece of sky in each.
+        parts: Scores by band; the same block number means the same part of the sky.
     """
     number = max(p.used.shape[1] for p in parts)
     own = parts[0].fisher.shape[-1] - parts[0].amplitudes
     total = own + sum(p.amplitudes for p in parts)
     found, first = [], own
     for p in parts:
-        # Each band has amplitudes of its own.
+        # Each band has its own amplitudes.
         place = torch.tensor([*range(own), *range(first, first + p.amplitudes)])
         first += p.amplitudes
         wide = p.fisher.new_zeros(len(place), total)
@@ -262,7 +262,7 @@ def summed(parts: Sequence[Scores]) -> Scores:
 
 
 def _placed(scores: Scores, wide: Float[Tensor, "d e"], number: int) -> Scores:
-    """Scores among more parameters and blocks, of which those that are not theirs are zero."""
+    """Embeds scores among more parameters and blocks, filling the others with zeros."""
 
     def padded(array: Tensor) -> Tensor:
         missing = number - array.shape[1]
@@ -279,14 +279,14 @@ def _placed(scores: Scores, wide: Float[Tensor, "d e"], number: int) -> Scores:
 
 
 def join_opposite(scores: Scores, sectors: int) -> Scores:
-    """Returns scores in which opposite sectors of a ring are one block.
+    """Joins opposite sectors of each ring into one block.
 
-    Arms, bars and rings look the same after half a turn: what they do to the scores of opposite
-    sectors adds up in size, flux and shape.
+    Arms, bars and rings are symmetric under a half-turn: their contributions to the scores of
+    opposite sectors in size, flux and shape add up.
 
     Args:
-        scores: Of blocks numbered ring times `sectors` plus sector.
-        sectors: Sectors of a ring, an even number.
+        scores: Scores of blocks numbered ring times `sectors` plus sector.
+        sectors: Number of sectors per ring, even.
     """
     missing = -scores.used.shape[1] % sectors
 
@@ -305,14 +305,15 @@ def join_opposite(scores: Scores, sectors: int) -> Scores:
 
 
 def leverage_corrected(scores: Scores, precision: Float[Tensor, "b d d"]) -> Float[Tensor, "b k d"]:
-    r"""Returns block scores as large as they would be had the block no part in the fit.
+    r"""Corrects block scores for the leverage of each block on the fit.
 
-    Under the right model a block's score at the mode varies by :math:`F_b - F_b H^{-1} F_b`, not
-    :math:`F_b`, since the mode follows the block's noise. Each is multiplied by
-    :math:`(1 - F_b H^{-1})^{-1/2}`, in the basis in which that is symmetric.
+    For a correct model the variance of a block's score at the mode is
+    :math:`F_b - F_b H^{-1} F_b` rather than :math:`F_b`, since the mode responds to the block's
+    noise. Each score is multiplied by :math:`(1 - F_b H^{-1})^{-1/2}`, in the basis in which this
+    matrix is symmetric.
 
     Args:
-        scores: Of the blocks.
+        scores: Scores of the blocks.
         precision: H, with shape (B, D, D).
     """
     root = torch.linalg.cholesky(precision)
@@ -330,18 +331,18 @@ def shrunk_scatter(
     noise: Float[Tensor, "b d d"],
     strength: float = SHRINKAGE,
 ) -> Float[Tensor, "b d d"]:
-    r"""Returns the scatter of block scores, drawn towards the noise's own where that explains it.
+    r"""Computes the scatter of block scores, shrunk towards the noise's if that explains it.
 
-    With scores whitened by :math:`M = J_0 + 1` (directions that the prior decides do not count),
+    With scores whitened by :math:`M = J_0 + 1` (directions dominated by the prior have no weight),
     :math:`B_\mathrm{eff} = (\sum |s|^2)^2 / \sum |s|^4`, :math:`d = \mathrm{tr}\,M^{-1} J_0` and
-    :math:`\rho = \mathrm{tr}(M^{-1} J)/d`, the excess in its own standard deviations is
-    :math:`x = \max(\rho - 1, 0) / \sqrt{2/(d B_\mathrm{eff})}`, and the noise counts for
+    :math:`\rho = \mathrm{tr}(M^{-1} J)/d`, the excess in units of its standard deviation is
+    :math:`x = \max(\rho - 1, 0) / \sqrt{2/(d B_\mathrm{eff})}`, and the noise counts as
     :math:`k = \mathrm{strength}/(1 + x^2)` blocks.
 
     Args:
         blocks: Scores of the blocks, with shape (B, K, D).
         noise: J_0, with shape (B, D, D).
-        strength: Blocks that J_0 counts for where nothing contradicts it; 0 does not shrink.
+        strength: Number of blocks that J_0 counts as if the data agree with it; 0 disables it.
 
     Returns:
         J, with shape (B, D, D).
@@ -364,9 +365,9 @@ def shrunk_scatter(
 
 
 def larger(first: Float[Tensor, "b d d"], second: Float[Tensor, "b d d"]) -> Float[Tensor, "b d d"]:
-    """Returns, of two covariances, one that is at least as large as either in every direction.
+    """Returns an upper bound of two covariances that is as large as each in every direction.
 
-    It is the larger of the two in each of the directions in which both are diagonal.
+    It takes the larger of the two in each of the directions in which both are diagonal.
 
     Args:
         first: With shape (B, D, D), positive semi-definite.
@@ -383,13 +384,13 @@ def larger(first: Float[Tensor, "b d d"], second: Float[Tensor, "b d d"]) -> Flo
 def affine_map(
     covariance: Float[Tensor, "b d d"], target: Float[Tensor, "b d d"]
 ) -> Float[Tensor, "b d d"]:
-    r"""Returns the maps that turn draws of one covariance into draws of another.
+    r"""Computes the maps that transform draws of one covariance to another.
 
-    :math:`A = L (L^{-1} S L^{-T})^{1/2} L^{-1}` with :math:`L L^T` the covariance: the one nearest
-    to the identity in its own units, and the same for any L.
+    :math:`A = L (L^{-1} S L^{-T})^{1/2} L^{-1}` with :math:`L L^T` the covariance: the map nearest
+    to the identity in units of the covariance, independent of the choice of L.
 
     Args:
-        covariance: Of the draws, with shape (B, D, D).
+        covariance: Covariance of the draws, with shape (B, D, D).
         target: S, with shape (B, D, D).
     """
     tril = torch.linalg.cholesky(covariance)
@@ -408,17 +409,17 @@ def sandwich(
     precision: Float[Tensor, "b d d"] | None = None,
     shrinkage: float = SHRINKAGE,
 ) -> Sandwich:
-    """Returns the honest covariances of galaxies' modes, and the noise's own beside them.
+    """Computes the sandwich covariances of galaxies' modes, and those of the noise.
 
-    J is the larger, in every direction, of the scatter among blocks and among opposite blocks
-    joined, and of J_0.
+    J is an upper bound, in every direction, of the scatter among blocks, the scatter among joined
+    opposite blocks, and J_0.
 
     Args:
-        images: At the modes, in coordinates in which the prior is N(0, I).
-        blocks: Block of each pixel, with shape (B, N, N): see `blocks.polar_blocks`.
-        sectors: Sectors of a ring by which blocks are numbered.
-        precision: H, the curvature of the log posterior, with shape (B, D, D), where that is known
-            better than by F + 1.
+        images: Images at the modes, in coordinates in which the prior is N(0, I).
+        blocks: Block number of each pixel, with shape (B, N, N): see `blocks.polar_blocks`.
+        sectors: Number of sectors per ring in the block numbers.
+        precision: H, the curvature of the log posterior, with shape (B, D, D), if known more
+            accurately than F + 1.
         shrinkage: See :func:`shrunk_scatter`.
     """
     return sandwich_of(
@@ -434,15 +435,15 @@ def sandwich_of(
     shrinkage: float = SHRINKAGE,
     parameters: int | None = None,
 ) -> Sandwich:
-    """Returns the sandwich of blocks whose scores are known; see :func:`sandwich`.
+    """Computes the sandwich from block scores; see :func:`sandwich`.
 
     Args:
-        scores: Of the blocks.
-        sectors: As there, as what follows.
-        precision: H.
+        scores: Scores of the blocks.
+        sectors: See :func:`sandwich`.
+        precision: See :func:`sandwich`.
         shrinkage: See :func:`shrunk_scatter`.
-        parameters: Parameters that one image tells, for which there must be blocks enough; all if
-            None.
+        parameters: Number of parameters constrained by one image, which sets the minimum number of
+            blocks; all if None.
     """
     every = torch.eye(scores.fisher.shape[-1]).to(scores.fisher)
     full = scores.fisher + every
@@ -462,7 +463,7 @@ def sandwich_of(
     for part in (scores, join_opposite(scores, sectors)):
         scatter = shrunk_scatter(leverage_corrected(part, full), scores.noise, shrinkage)
         found = scores.scatter_of_coordinates(scatter, full)
-        # H stands on both sides of a covariance, so it is J + 1 that decides which is larger.
+        # S is H^-1 (J + 1) H^-1, so bounds are taken of J + 1.
         j = larger(found + identity, j + identity) - identity
     j = torch.where(judged[:, None, None], j, j0)
     inverse = torch.linalg.inv(h)
@@ -476,7 +477,7 @@ def sandwich_of(
 
 
 def _of_amplitudes(identity: Float[Tensor, "d d"], dim: int) -> Float[Tensor, "d d"]:
-    """The prior's precision of the amplitudes alone."""
+    """Returns the prior precision of the amplitudes, zero for the coordinates."""
     found = identity.clone()
     found[:dim] = 0.0
     return found

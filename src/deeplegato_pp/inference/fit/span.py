@@ -1,10 +1,10 @@
-"""ln L of one galaxy at images that are sums of a few rendered ones.
+"""Emulation of ln L for images that are linear combinations of a few rendered images.
 
-Galaxies whose images are alike enough to be told from one another by the noise only span few
-dimensions, however bent the posterior is in their parameters. Which sum of rendered images an image
-is, its Fourier transform at a few hundred frequencies tells (`scene.render.sampled_transform`), and
-by how much it is none. So an image costs no render, and ln L no pixels: it is a quadratic form in
-the shares.
+Images of one galaxy that differ by little more than the noise span few dimensions, even if the
+posterior is strongly curved in the parameters. The coefficients of an image, and its distance from
+the span, follow from its Fourier transform at a few hundred frequencies
+(`scene.render.sampled_transform`). An image therefore needs no render, and ln L needs no sum over
+pixels: it is a quadratic form in the coefficients.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from deeplegato_pp.scene.render.sampled_transform import SampledTransform
 from deeplegato_pp.scene.whitened_expansion import WhitenedLikelihood
 
 _SMALLEST = 3e-3
-"""Size of a direction's images below which it is left out. [sigmas of the noise]"""
+"""Norm of a direction below which it is dropped. [sigmas of the noise]"""
 
 _PROBES = 12
-"""Images by which it is told which pixels' shares of ln L are no quadratic forms."""
+"""Number of images used to find the pixels whose terms of ln L are not quadratic."""
 
 
 _FLUX_PROBE = 0.01
-"""A further one: that of a flux higher by this part."""
+"""Relative flux increase of an additional such image."""
 
 
 class Reference:
-    """The image that others of one galaxy are counted from.
+    """The image relative to which other images of a galaxy are expressed.
 
     Args:
         likelihood: Galaxies.
-        row: Which galaxy.
+        row: Index of the galaxy.
         u: Coordinates of an image near the best one, with shape (F,).
         image: That image, with shape (N, N), float64.
 
     Attributes:
-        image: As given.
+        image: The reference image.
         own: Its transform, with shape (J,). [sigmas of the noise]
     """
 
@@ -65,7 +65,7 @@ class Reference:
         self.own = self._transforms(u[None])[0]
 
     def features(self, u: Float[Tensor, "s f"]) -> Float[Tensor, "s j"]:
-        """Returns how the transforms at points differ from this one. [sigmas of the noise]"""
+        """Returns differences of transforms from the reference's. [sigmas of the noise]"""
         return self._transforms(u) - self.own
 
     def _transforms(self, u: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class ImageSpan:
-    """Sums of rendered images of one galaxy.
+    """Linear combinations of rendered images of one galaxy.
 
     Attributes:
         directions: Orthonormal directions of transforms, with shape (J, K).
-        quadratic: ln L as a function of the shares of those directions.
+        quadratic: ln L as a function of the coefficients of those directions.
     """
 
     directions: Float[Tensor, "j k"]
@@ -93,15 +93,15 @@ class ImageSpan:
         images: Float[Tensor, "m p"],
         matter: Bool[Tensor, " m"] | None = None,
     ) -> ImageSpan:
-        """Returns the span of a reference image and of others.
+        """Builds the span of a reference image and other images.
 
         Args:
-            reference: The image that ln L is expanded about.
-            features: How the others' transforms differ from its own.
-            images: How the others' pixels differ from its own.
-            matter: Which of the images the noise does not exclude; all if None.
+            reference: Image about which ln L is expanded.
+            features: Differences of the other transforms from the reference's.
+            images: Differences of the other images from the reference image.
+            matter: Which images are not excluded by the noise; all if None.
         """
-        # The reference itself is a direction: that of another flux.
+        # The reference itself is a direction, since the flux may change.
         features = torch.cat([reference.own[None], features])
         images = torch.cat([reference.image.flatten()[None].to(images), images])
         value, vectors = torch.linalg.eigh(features @ features.T)
@@ -118,7 +118,7 @@ class ImageSpan:
         return cls(directions, quadratic)
 
     def shares(self, features: Float[Tensor, "s j"]) -> tuple[Tensor, Tensor]:
-        """Returns shares of the directions (S, K), and how far images are off the span, (S,)."""
+        """Returns coefficients of the directions (S, K), and distances from the span (S,)."""
         shares = features @ self.directions
         left = (features**2).sum(1) - (shares**2).sum(1)
         return shares, left.clamp_min(0.0).sqrt()
@@ -134,15 +134,15 @@ def spanning(
     most: int,
     tolerance: float,
 ) -> list[int]:
-    """Returns points whose images, added to a span, bring the others' nearest to it, in turn.
+    """Selects points whose images extend a span so that it is close to all images.
 
-    The farthest one is taken each time, until none is farther than a tolerance.
+    The farthest point is selected each time, until all are within the tolerance.
 
     Args:
-        features: Of the points.
-        directions: Of the span so far; None: there is none.
-        most: Largest number of points.
-        tolerance: Distance that is good enough. [sigmas of the noise]
+        features: Features of the points.
+        directions: Directions of the present span; None if there is none.
+        most: Maximum number of points.
+        tolerance: Sufficient distance from the span. [sigmas of the noise]
     """
     left = features
     if directions is not None:

@@ -1,4 +1,4 @@
-"""From a likelihood and its modes to honest widths: the images of which a sandwich is made."""
+"""Sandwich covariances from likelihoods and modes: images, blocks and the maps for draws."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX
 
 Slopes = tuple[Tensor, Tensor]
-"""A noiseless image (N, N) and its derivatives with the coordinates (F, N * N), float64."""
+"""Noiseless image (N, N) and derivatives with respect to coordinates (F, N * N), float64."""
 
 
 def slopes_at(
@@ -54,12 +54,12 @@ def slopes_at(
 
     Args:
         batches: Renders of the galaxies.
-        rows: Galaxies.
-        points: Points of each.
+        rows: Galaxy indices.
+        points: Points of each galaxy.
 
     Returns:
-        For each galaxy one pair a point; None for all where one has no finite derivative: each is
-        then to be asked for alone.
+        For each galaxy one pair per point; None for all galaxies if any derivative is not finite,
+        in which case each must be requested individually.
     """
     sizes = [len(u) for u in points]
     owner = torch.tensor(rows, dtype=torch.long).repeat_interleave(torch.tensor(sizes))
@@ -78,9 +78,9 @@ def mode_images(
 
     Args:
         likelihood: Galaxies and hypothesis, with the masks in force.
-        row: Which galaxy.
+        row: Index of the galaxy.
         u: Point, with shape (F,).
-        slopes: Image and derivatives there, if they are known.
+        slopes: Image and derivatives at the point, if known.
     """
     model, jacobian = likelihood.jacobian(row, u) if slopes is None else slopes
     s, error = likelihood.stamps, likelihood.model_error
@@ -109,14 +109,15 @@ def widening_at(
     mean: Float[Tensor, "7"],
     slopes: Sequence[Slopes] | None = None,
 ) -> Widening:
-    """Returns what makes the draws of one galaxy honest.
+    """Computes the widening of one galaxy's draws to their sandwich covariance.
 
     Args:
         likelihood: Galaxies, with the masks in force.
-        row: Which galaxy.
-        modes: Its modes, best first; None where none were looked for: then the mean stands in.
-        mean: Weighted mean of its draws in w, with shape (7,).
-        slopes: Image and derivatives at each mode, if they are known.
+        row: Index of the galaxy.
+        modes: Modes of the galaxy, best first; None if no search was made, in which case `mean` is
+            used.
+        mean: Weighted mean of the draws in w, with shape (7,).
+        slopes: Image and derivatives at each mode, if known.
     """
     coordinates = likelihood.coordinates
     assert isinstance(coordinates, SersicCoordinates | Member)  # noqa: S101  # a galaxy is refined
@@ -153,17 +154,17 @@ def sandwich_at(
     covariance: Float[Tensor, "f f"] | None = None,
     slopes: Slopes | None = None,
 ) -> Sandwich:
-    """Returns the sandwich of one galaxy at a point, under any hypothesis, as a batch of one.
+    """Computes the sandwich of one galaxy at a point, under any hypothesis, as a batch of one.
 
-    Where the background scatters more than the noise map says, the noise's own part is that of
-    the background.
+    Where the background scatters more than the noise map, the noise of the background is used.
 
     Args:
         likelihood: Galaxies, with the masks in force.
-        row: Which galaxy.
-        u: A mode, with shape (F,).
-        covariance: The posterior's there, where it is known better than by Fisher information.
-        slopes: Image and derivatives there, if they are known.
+        row: Index of the galaxy.
+        u: Mode, with shape (F,).
+        covariance: Covariance of the posterior, if known more accurately than from Fisher
+            information.
+        slopes: Image and derivatives at the mode, if known.
     """
     return _sandwich_and_images(likelihood, row, u, covariance, slopes)[0]
 
@@ -175,8 +176,8 @@ def _sandwich_and_images(
     covariance: Tensor | None,
     slopes: Slopes | None,
 ) -> tuple[Sandwich, ModeImages, float]:
-    """A sandwich, the images of which it was made (derivatives in u), the background's noise."""
-    # In coordinates in which the prior is N(0, I), which a sandwich takes for granted.
+    """Returns a sandwich, its images (derivatives in u), and the background noise ratio."""
+    # In coordinates in which the prior is N(0, I), as sandwiches require.
     _, std = likelihood.coordinates.normal_prior()
     at_mode = mode_images(likelihood, row, u, slopes)
     noise = _background_noise(likelihood, row, at_mode)
@@ -193,24 +194,24 @@ def _sandwich_and_images(
 
 
 def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> float:
-    """The background's noise over that of its map, see `background.measured_noise`."""
+    """Returns the ratio of background noise to noise map, see `background.measured_noise`."""
     stamps = likelihood.stamps
     sigma = torch.where(images.mask[0], 1.0, stamps.sigma[row])
-    light = stamps.image[row] - images.residual[0]  # of the model and the sky
+    light = stamps.image[row] - images.residual[0]  # model plus sky
     background = ~images.mask[0] & (light.abs() < FAINT * sigma)
     told = float(block_scatter(stamps.full_lags[row : row + 1], BLOCK))
     return measured_noise(images.residual[0] / sigma, background, told)
 
 
 def _under_measured_noise(images: ModeImages, noise: float) -> ModeImages:
-    """The images under the noise of the background, where that is more than the map's."""
+    """Returns the images with the noise of the background, where it exceeds the noise map."""
     return replace(images, noise_variance=images.noise_variance * max(noise, 1.0) ** 2)
 
 
 def _pull_of_light(
     likelihood: Likelihood, row: int, u: Tensor, images: ModeImages, mode: Sandwich, noise: float
 ) -> float:
-    """How far light beside the galaxy pulls a mode, in the honest widths of its coordinates."""
+    """Returns the shift of a mode by foreign light, in sandwich widths of its coordinates."""
     good = ~images.mask[0]
     variance = images.variance[0] * max(noise, 1.0) ** 2
     (ellipse, radius), *_ = (
@@ -232,14 +233,14 @@ def joint_sandwich_at(
     u: Float[Tensor, " f"],
     covariance: Float[Tensor, "f f"],
 ) -> Sandwich:
-    """Returns the sandwich of a galaxy in several bands at a mode, as a batch of one.
+    """Computes the sandwich of a galaxy in several bands at a mode, as a batch of one.
 
-    A block is a piece of sky: its score is the sum of what all bands' pixels there say.
+    A block is a part of the sky: its score is the sum over all bands.
 
     Args:
-        likelihood: The galaxy.
-        u: The mode, with shape (F,).
-        covariance: The posterior's there, with shape (F, F).
+        likelihood: Joint likelihood of the galaxy.
+        u: Mode, with shape (F,).
+        covariance: Covariance of the posterior at the mode, with shape (F, F).
     """
     coordinates = likelihood.coordinates
     sizes = [frame.size for frame in coordinates.frames]
@@ -260,21 +261,21 @@ def joint_sandwich_at(
     return sandwich_of(
         summed(parts),
         precision=torch.linalg.inv(covariance)[None],
-        # The scatter of so many blocks is the less certain the more coordinates there are.
+        # With a given number of blocks, the scatter is less certain for more coordinates.
         shrinkage=SHRINKAGE * coordinates.dim / NUM_PARAMETERS,
         parameters=NUM_PARAMETERS,
     )
 
 
 def block_scale(likelihood: Likelihood, row: int) -> float:
-    """Returns the least size of a block: the PSF's FWHM, or what the noise correlates. [px]"""
+    """Returns the minimum size of a block: PSF FWHM or noise correlation length. [px]"""
     fwhm = psf_fwhm(likelihood.psfs[row].cpu().numpy(), likelihood.oversampling[row])
     correlated = math.sqrt(float(likelihood.stamps.noise_correlation[row]))
     return max(fwhm, correlated, 1.0)
 
 
 def _ellipse(profiles: Float[Tensor, "c 7 1"]) -> tuple[Ellipses, float]:
-    """The ellipse of a galaxy's largest part, and its effective radius. [px]"""
+    """Returns the ellipse of a galaxy's brightest part, and its effective radius. [px]"""
     _, radius, _, q, angle, x, y = profiles[int(profiles[:, 1, 0].argmax())]
     return Ellipses(x, y, q, angle), float(radius)
 
@@ -282,7 +283,7 @@ def _ellipse(profiles: Float[Tensor, "c 7 1"]) -> tuple[Ellipses, float]:
 def _embedded(
     coordinates: SersicCoordinates | Member, matrices: Float[Tensor, "m f f"], diagonal: float = 1.0
 ) -> Float[Tensor, "m 7 7"]:
-    """Matrices of free coordinates as ones of all seven; fixed ones have `diagonal`."""
+    """Embeds matrices of free coordinates in all seven; fixed ones get `diagonal`."""
     if coordinates.dim == NUM_PARAMETERS:
         return matrices
     unit = torch.eye(coordinates.dim).to(matrices)

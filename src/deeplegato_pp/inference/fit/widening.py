@@ -1,4 +1,4 @@
-"""Draws moved, mode by mode, so that they have honest widths."""
+"""Affine maps of draws, mode by mode, to the widths of sandwich covariances."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor
 from deeplegato_pp.scene.prior import W_MAX
 
 WIDTHS = ("honest", "noise")
-"""Kinds of widths: from how the residuals scatter over the sky, or from the stated noise alone."""
+"""Kinds of widths: from the scatter of residuals over the sky, or from the stated noise alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Widening:
-    """The affine maps that turn one galaxy's draws under the noise into draws of honest width.
+    """Affine maps that transform one galaxy's draws under the noise to honest widths.
 
     Attributes:
         modes: Modes of the posterior in w, with shape (M, 7).
-        precision: Curvature of the log posterior at each, with shape (M, 7, 7); by it draws are
-            told to belong to a mode.
-        maps: A of each mode, with shape (M, 7, 7).
+        precision: Curvature of the log posterior at each mode, with shape (M, 7, 7); used to assign
+            draws to modes.
+        maps: Matrix A of each mode, with shape (M, 7, 7).
         covariance: S at the best mode, with shape (7, 7).
-        inflation: Honest over the noise's own width at the best mode, by free coordinate, (F,).
-        blocks: Blocks of pixels behind the best mode's.
-        judged: Whether those were enough; where not, nothing is moved.
-        noise: Noise of the background over that of its map, at the best mode; 1 unless the map is
-            wrong. Where it is larger the widths hold it.
-        light: How far light that is not the galaxy's pulls the best mode in any coordinate, in
-            honest standard deviations; 0 where there is none.
+        inflation: Ratio of honest to noise width at the best mode, by free coordinate, (F,).
+        blocks: Number of pixel blocks of the best mode.
+        judged: Whether there were enough blocks; if not, draws are not moved.
+        noise: Ratio of background noise to noise map at the best mode; 1 unless the map is wrong.
+            If larger than 1, it is included in the widths.
+        light: Largest shift of the best mode by foreign light in any coordinate, in honest standard
+            deviations; 0 if there is none.
     """
 
     modes: Float[Tensor, "m d"]
@@ -46,11 +46,11 @@ class Widening:
 
     @property
     def structure(self) -> float:
-        """Median inflation of the widths; NaN if structure could not be judged."""
+        """Median inflation of the widths; NaN if structure could not be measured."""
         return float(self.inflation.median()) if self.judged else math.nan
 
     def owners(self, w: Float[Tensor, "s d"]) -> Int[Tensor, " s"]:
-        """Returns the mode that each draw belongs to: that of the largest Gaussian density."""
+        """Assigns each draw to the mode with the largest Gaussian density."""
         delta = w[:, None] - self.modes
         distance = torch.einsum("smi,mij,smj->sm", delta, self.precision, delta)
         log_det = torch.linalg.slogdet(self.precision).logabsdet
@@ -59,11 +59,11 @@ class Widening:
     def centers(
         self, w: Float[Tensor, "s d"], log_weights: Float[Tensor, " s"] | None = None
     ) -> Float[Tensor, "m d"]:
-        """Returns the weighted mean of each mode's draws; the mode itself where it has none.
+        """Returns the weighted mean of each mode's draws; the mode itself if it has no draws.
 
         Args:
             w: Draws under the noise.
-            log_weights: Their unnormalised weights; None: all weigh the same.
+            log_weights: Unnormalised log weights; None for equal weights.
         """
         owner = self.owners(w)
         log_weights = torch.zeros_like(w[:, 0]) if log_weights is None else log_weights
@@ -77,14 +77,14 @@ class Widening:
     def move(
         self, w: Float[Tensor, "s d"], log_weights: Float[Tensor, " s"] | None = None
     ) -> tuple[Float[Tensor, "s d"], Float[Tensor, " s"]]:
-        """Returns moved draws, and ln |det A| of the map that moved each.
+        """Returns moved draws, and ln |det A| of the map of each draw.
 
-        Every mode's draws are moved about their own weighted mean, so the means stay. Moved draws
-        end at the prior's edge, |w| = 8, where the mode leans on it.
+        Each mode's draws are moved about their own weighted mean, which is preserved. Moved draws
+        are clipped at the prior's edge, |w| = 8.
 
         Args:
             w: Draws under the noise.
-            log_weights: Their unnormalised weights; None: all weigh the same.
+            log_weights: Unnormalised log weights; None for equal weights.
         """
         owner = self.owners(w)
         center = self.centers(w, log_weights)[owner]
@@ -95,11 +95,11 @@ class Widening:
     def move_back(
         self, w: Float[Tensor, "s d"], centers: Float[Tensor, "m d"]
     ) -> tuple[Float[Tensor, "s d"], Float[Tensor, " s"]]:
-        """Returns where points come from, by the map of the nearest mode, and its ln |det A|.
+        """Inverts the map of the nearest mode; returns the original points and ln |det A|.
 
         Args:
             w: Points among the moved draws.
-            centers: What :meth:`centers` returned for the draws.
+            centers: Result of :meth:`centers` for the draws.
         """
         owner = self.owners(w)
         center = centers[owner]
@@ -111,8 +111,9 @@ class Widening:
         """Returns the same maps in other coordinates, linearised at the modes.
 
         Args:
-            jacobian: Derivatives of the new coordinates with the old at each mode, (M, D, D).
-            modes: The modes in the new coordinates, with shape (M, D).
+            jacobian: Derivatives of the new coordinates with respect to the old ones at each mode,
+                with shape (M, D, D).
+            modes: Modes in the new coordinates, with shape (M, D).
         """
         inverse = torch.linalg.inv(jacobian)
         return Widening(

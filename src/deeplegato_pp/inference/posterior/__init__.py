@@ -1,4 +1,4 @@
-"""Posteriors: weighted draws, what is known besides, summaries, tables and figures."""
+"""Posteriors of galaxies: weighted draws, measurements, summaries, tables and figures."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The figure of a galaxy in several bands."""
+"""Figure of a galaxy in several bands."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def draw_bands(figure: Figure, measurement: Measurement) -> None:
-    """Draws image, model and residual of each band in columns, magnitudes and colours below.
+    """Draws image, model and residual of each band in columns, with magnitudes and colours below.
 
     Image and model of a band share an asinh scale, linear at the noise; the residual is in sigmas.
 
     Args:
-        figure: An empty one.
-        measurement: Of a galaxy in several bands.
+        figure: Empty figure.
+        measurement: Measurement of a galaxy in several bands.
     """
     record = measurement.bands
     assert record is not None  # noqa: S101  # checked by the caller
@@ -88,7 +88,7 @@ def _draw_band(axes: Any, record: BandRecord, k: int, measurement: Measurement) 
 def _draw_values(
     axis: Axes, record: BandRecord | None, row: dict[str, Any], names: Any, labels: Any
 ) -> None:
-    """Values with their 68 % intervals: against the wavelength if it is known, else in order."""
+    """Plots values with 68 % intervals against wavelength if known, else in the bands' order."""
     waves = None if record is None else record.likelihood.coordinates.wavelengths
     places = np.arange(len(names)) if waves is None else np.asarray(waves)
     values = np.array([row[name] for name in names])

@@ -1,4 +1,4 @@
-"""What is known of a galaxy in several bands, and its columns."""
+"""Results for a galaxy in several bands, and their table columns."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _STRUCTURE = tuple(PARAMETERS[i] for i in STRUCTURE)
 
 @dataclass(frozen=True, eq=False)
 class BandRecord:
-    """One galaxy in several bands, and its draws.
+    """Results for one galaxy in several bands.
 
     Attributes:
-        names: Of the bands, the first being the frame.
-        structure: How the structure depends on the band, one of
+        names: Names of the bands; the first is the frame.
+        structure: Dependence of the structure on the band, one of
             :data:`~deeplegato_pp.scene.bands.STRUCTURES`.
-        likelihood: Of the galaxy in all bands, neighbours masked.
-        u: Draws in its coordinates, as the stated noise has them, with shape (S, F).
-        best: The draw of the highest posterior density, with shape (F,).
-        draws: Columns of every band and colours, in the user's units, each with shape (S,).
-        noise_draws: The same as the stated noise alone has them.
-        weights: Weights of the draws, of sum 1, with shape (S,).
+        likelihood: Joint likelihood of all bands, with neighbours masked.
+        u: Draws in joint coordinates under the stated noise, with shape (S, F).
+        best: Draw of the highest posterior density, with shape (F,).
+        draws: Draws of every band's columns and colours, in the user's units, each (S,).
+        noise_draws: The same under the stated noise alone.
+        weights: Weights of the draws, with sum 1, with shape (S,).
         flags: Sum of flags, by band.
         chi2: Chi-square per unmasked pixel at the best draw, by band.
-        num_modes: Modes of the joint posterior.
-        widening: What moved the draws to honest widths; None if they are as the noise has them.
+        num_modes: Number of modes of the joint posterior.
+        widening: Widening applied to the draws; None if they are those of the noise.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class BandRecord:
 
 
 def colour_name(first: str, second: str) -> str:
-    """Returns the column of a colour, the first band's magnitude less the second's.
+    """Returns the column name of a colour, the first band's magnitude minus the second's.
 
     Example:
         >>> colour_name("g", "r")
@@ -73,15 +73,15 @@ def colour_name(first: str, second: str) -> str:
 def band_columns(
     names: Sequence[str], values: Sequence[Float[Array, "s 7"]], structure: str
 ) -> dict[str, Float[Array, " s"]]:
-    """Returns the draws of the columns that bands have, by name.
+    """Returns draws of the bands' columns, by name.
 
-    Magnitudes; colours of bands that follow one another; and, unless the bands share it, the
-    structure of each.
+    These are the magnitudes, the colours of consecutive bands, and, unless the bands share it, the
+    structure of each band.
 
     Args:
-        names: Of the bands.
+        names: Names of the bands.
         values: Parameters of each band, in the user's units.
-        structure: How it depends on the band.
+        structure: Dependence of the structure on the band.
     """
     magnitude = {name: v[:, 0] for name, v in zip(names, values, strict=True)}
     found = {f"magnitude_{name}": m for name, m in magnitude.items()}
@@ -96,11 +96,11 @@ def band_columns(
 def quantities(
     names: Sequence[str], structure: str = "free"
 ) -> dict[str, tuple[str, str, float | None]]:
-    """Returns unit, meaning and period of all that bands may have a column of.
+    """Returns unit, meaning and period of every column that bands may have.
 
     Args:
-        names: Of the bands.
-        structure: How it depends on the band; of a shared one there are no columns.
+        names: Names of the bands.
+        structure: Dependence of the structure on the band; a shared one adds no columns.
 
     Example:
         >>> list(quantities(["g", "r"]))[:3]
@@ -125,8 +125,8 @@ def units(bands: Iterable[Sequence[str]], structure: str = "free") -> dict[str, 
     """Returns the unit of every column that sets of bands may add; "" for pure numbers.
 
     Args:
-        bands: Names of each set.
-        structure: How it depends on the band.
+        bands: Names of the bands of each set.
+        structure: Dependence of the structure on the band.
     """
     found = dict.fromkeys(TEXTS, "")
     for names in bands:
@@ -137,7 +137,7 @@ def units(bands: Iterable[Sequence[str]], structure: str = "free") -> dict[str, 
 
 
 def descriptions(bands: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Returns one line on each of them."""
+    """Returns a one-line description of each of these columns."""
     lines = {
         "bands": "bands fitted together; the plain columns are the first one's",
         "band_structure": "how R_e, n, q and position angle depend on the band",
@@ -152,7 +152,7 @@ def descriptions(bands: Iterable[Sequence[str]]) -> dict[str, str]:
 
 
 def columns_of(record: BandRecord) -> dict[str, Any]:
-    """Returns a row's columns."""
+    """Returns the columns of a table row."""
     known = quantities(record.names)
     row: dict[str, Any] = {"bands": ",".join(record.names), "band_structure": record.structure}
     for name, draws in record.draws.items():

@@ -1,4 +1,4 @@
-"""Weighted draws of one galaxy or many: arrays, one record per galaxy, and the sequence of them."""
+"""Container of weighted posterior draws for one galaxy or many, with one record per galaxy."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from deeplegato_pp.stats import weighted as statistics
 
 @dataclass(frozen=True, eq=False)
 class PosteriorBase:
-    """Draws from the posteriors of one galaxy or of many, without what is computed from them.
+    """Posterior draws of one galaxy or of many: arrays, records and sequence methods.
 
     The functions behind :class:`~deeplegato_pp.inference.Posterior` (summaries, residuals,
-    reweighting, tables, figures) take this class, so that they need not know the other.
+    reweighting, tables, figures) take this class, to avoid circular imports.
 
-    Of a single galaxy (`single`) every array lacks the first axis and every list is its only
-    entry. A galaxy that could not be measured keeps its place: its draws are NaN, its flags hold
-    ``FAILED`` and its reason says why.
+    For a single galaxy (`single`), arrays have no batch axis and lists are replaced by their only
+    entry. A galaxy that could not be measured keeps its row: its draws are NaN, its flags include
+    ``FAILED``, and its reason is given.
 
     Args:
         batch_samples: Draws in the user's physical units, with shape (B, S, 7), float64, CPU.
-        batch_w: The same in coordinates where the prior is N(0, I), with shape (B, S, 7).
+        batch_w: The same draws in coordinates with prior N(0, I), with shape (B, S, 7).
         batch_log_prob: Log-density of the proposal at the draws, in physical units (per mag,
             arcsec, ...), with shape (B, S).
-        measurements: What else is known, one per galaxy.
-        stamps: What the network saw, in detector units, one row per galaxy.
-        batch_log_weights: Logarithms of unnormalised weights, with shape (B, S), -inf where a row
-            is padded; None if all draws weigh the same.
+        measurements: Measurement records, one per galaxy.
+        stamps: Input stamps of the network, in detector units, one row per galaxy.
+        batch_log_weights: Logarithms of unnormalised weights, with shape (B, S), -inf in padding;
+            None for equal weights.
         single: Whether this is one galaxy, without batch axis.
-        batch_noise_w: The draws under the stated noise alone, in w, where `batch_w` holds draws
-            that were moved to honest widths, with shape (B, S, 7); None if none were. Weights,
-            evidence and reweighting are theirs: see :meth:`under_noise`.
-        batch_noise_log_prob: Their log-density of the proposal, with shape (B, S).
+        batch_noise_w: Draws under the stated noise alone, in w, with shape (B, S, 7), if `batch_w`
+            holds draws moved to honest widths; None otherwise. Weights, evidence and reweighting
+            refer to them: see :meth:`under_noise`.
+        batch_noise_log_prob: Log-density of the proposal at those draws, with shape (B, S).
 
     Raises:
         ShapeError: If the shapes do not agree.
@@ -106,10 +106,10 @@ class PosteriorBase:
         return self.batch_log_weights[0] if self.single else self.batch_log_weights
 
     def under_noise(self) -> Self:
-        """Returns the draws under the stated noise alone, before they were moved.
+        """Returns the draws under the stated noise alone, before widening.
 
-        They are what the weights, the evidence and `log_prob` of the likelihood's own posterior
-        belong to. A posterior whose draws were not moved is returned as it is.
+        Weights, evidence and `log_prob` refer to these draws. A posterior whose draws were not
+        widened is returned unchanged.
         """
         if self.batch_noise_w is None or self.batch_noise_log_prob is None:
             return self
@@ -129,10 +129,10 @@ class PosteriorBase:
         )
 
     def widened(self) -> Self:
-        """Returns the draws moved to the honest widths that each measurement carries.
+        """Returns the draws moved to the honest widths of each measurement.
 
-        Galaxies without (``widening`` None) keep their draws. Draws that were moved already are
-        moved anew from what they were, so that changed weights change the means they move about.
+        Galaxies whose ``widening`` is None keep their draws. Draws that were already moved are
+        moved again from their original values, so that changed weights change their centres.
         """
         if all(m.widening is None for m in self.measurements):
             return self
@@ -187,12 +187,12 @@ class PosteriorBase:
 
     @property
     def reasons(self) -> Any:
-        """Why a galaxy was not measured; empty for those that were."""
+        """Reasons why galaxies were not measured; empty for measured ones."""
         return self._each("reason")
 
     @property
     def method(self) -> Any:
-        """How the draws came about, see :class:`Measurement`."""
+        """Methods by which the draws were obtained, see :class:`Measurement`."""
         return self._each("method")
 
     @property
@@ -202,7 +202,7 @@ class PosteriorBase:
 
     @property
     def khat(self) -> Any:
-        """Pareto k-hat of the weights; NaN without."""
+        """Pareto k-hat of the weights; NaN without weights."""
         return self._number("khat")
 
     @property
@@ -222,12 +222,12 @@ class PosteriorBase:
 
     @property
     def quality(self) -> Any:
-        """Verdicts: ``good``, ``caution`` or ``bad``, by the flags (see ``docs/flags.md``)."""
+        """Quality levels ``good``, ``caution`` or ``bad``, by the flags (see ``docs/flags.md``)."""
         return self._each("quality")
 
     @property
     def chi2_p(self) -> Any:
-        """Chances of a misfit as large as the best model's; see :class:`Measurement`."""
+        """Probabilities of a misfit as large as the best model's; see :class:`Measurement`."""
         return self._number("chi2_p")
 
     @property
@@ -237,22 +237,22 @@ class PosteriorBase:
 
     @property
     def ood_p(self) -> Any:
-        """Chances that a training image lies farther."""
+        """Fractions of training images with larger distances."""
         return self._number("ood_p")
 
     @property
     def p_value(self) -> Any:
-        """Chances of a larger chi-square under the exact posterior; NaN if not refined."""
+        """Probabilities of a larger chi-square under the exact posterior; NaN if not refined."""
         return self._number("p_value")
 
     @property
     def num_modes(self) -> Any:
-        """Modes that the refinement's search kept; NaN if it was not run."""
+        """Numbers of modes found by refinement; NaN if not refined."""
         return self._number("num_modes")
 
     @property
     def structure(self) -> Any:
-        """Median inflation of honest widths over the noise's; NaN where none were worked out."""
+        """Median ratios of honest to noise widths; NaN if not computed."""
         return self._number("structure")
 
     @property
@@ -262,7 +262,7 @@ class PosteriorBase:
 
     @property
     def star_probability(self) -> Any:
-        """Probabilities of a point source rather than a galaxy; NaN if not weighed."""
+        """Probabilities of a point source rather than a galaxy; NaN if not computed."""
         values = [
             math.nan if m.rivals is None else m.rivals.star_probability for m in self.measurements
         ]
@@ -320,12 +320,12 @@ class PosteriorBase:
 
     @classmethod
     def failed(cls, measurement: Measurement, draws: int, image_size: int) -> Self:
-        """Returns the row of a galaxy that could not be measured: NaN draws, no pixel seen.
+        """Builds the row of a galaxy that could not be measured: NaN draws, empty stamp.
 
         Args:
             measurement: Name, flags and reason; ``FAILED`` is added to the flags.
-            draws: Length of the row.
-            image_size: Side of the stamps it will stand beside. [px]
+            draws: Number of draws of the row.
+            image_size: Side of the stamps of the other rows. [px]
         """
         unseen = torch.zeros(1, image_size, image_size)
         psf = torch.zeros(1, PSF_GRID, PSF_GRID)
@@ -340,10 +340,10 @@ class PosteriorBase:
 
     @classmethod
     def concatenate(cls, posteriors: Sequence[Self]) -> Self:
-        """Joins posteriors; rows with fewer draws are padded with weights of -inf.
+        """Concatenates posteriors; rows with fewer draws are padded with weights of -inf.
 
         Raises:
-            InputError: If there is none.
+            InputError: If the sequence is empty.
         """
         if not posteriors:
             raise InputError("there is no posterior to join: give at least one.")
@@ -368,13 +368,13 @@ class PosteriorBase:
         )
 
     def _noise_draws(self) -> tuple[Tensor, Tensor]:
-        """Draws under the stated noise alone, in w, and the proposal's density at them."""
+        """Returns the draws under the stated noise, in w, and the proposal's log-density."""
         if self.batch_noise_w is None or self.batch_noise_log_prob is None:
             return self.batch_w, self.batch_log_prob
         return self.batch_noise_w, self.batch_noise_log_prob
 
     def _padded(self, draws: int, weighted: bool) -> Self:
-        """Returns the posterior with `draws` draws a row: the first one repeated, at weight 0."""
+        """Pads rows to `draws` draws by repeating the first draw with zero weight."""
         weights = self.batch_log_weights
         if weights is None and weighted:
             weights = torch.zeros_like(self.batch_log_prob)
@@ -401,23 +401,23 @@ class PosteriorBase:
     # --- what users read ----------------------------------------------------------------------
 
     def weights(self, row: int = 0) -> Float[np.ndarray, " s"] | None:
-        """Returns one galaxy's weights, of sum 1, with shape (S,); None if all are equal."""
+        """Returns one galaxy's weights, with sum 1 and shape (S,); None for equal weights."""
         if self.batch_log_weights is None:
             return None
         return statistics.normalised_weights(self.batch_log_weights[row].numpy())
 
     def draws(self, number: int, seed: int = 0) -> Tensor:
-        """Returns equally weighted draws, resampled from the weighted ones.
+        """Returns equally weighted draws, resampled from the weighted draws.
 
-        Unweighted draws are returned as they are where there are enough, else drawn again with
-        repetition, as weighted ones always are: `ess` says how many are independent.
+        Unweighted draws are returned unchanged if there are enough; otherwise, and for weighted
+        draws, they are resampled with repetition: `ess` is the number of independent draws.
 
         Args:
-            number: Draws per galaxy.
-            seed: Of the resampling.
+            number: Number of draws per galaxy.
+            seed: Random seed of the resampling.
 
         Returns:
-            Physical parameters, with shape (B, number, 7), or (number, 7) of a single galaxy.
+            Physical parameters, with shape (B, number, 7), or (number, 7) for a single galaxy.
 
         Raises:
             RangeError: If `number` is not positive.
@@ -427,7 +427,7 @@ class PosteriorBase:
         return stacked[0] if self.single else stacked
 
     def choose(self, number: int, seed: int = 0) -> list[Int[Tensor, " n"]]:
-        """Returns the places of equally weighted draws, one array per galaxy; see :meth:`draws`.
+        """Returns the indices of equally weighted draws, one array per galaxy; see :meth:`draws`.
 
         Raises:
             RangeError: If `number` is not positive.

@@ -1,8 +1,9 @@
-"""What galaxies are sorted into classes by: quantities that follow from the posterior.
+"""Observable quantities by which galaxies are grouped into classes.
 
-A class must be made of what is known without the truth. Sorted by its *true* index, even a perfect
-posterior fails: the galaxies with the largest true n are those whose posterior, drawn towards the
-bulk of the prior, lies too low on average. By any function of the data its coverage is nominal.
+Classes must be defined without knowledge of the truth. If galaxies are grouped by their *true*
+index, even a perfect posterior appears biased: the galaxies with the largest true n have posteriors
+that are on average too low, because they are drawn towards the bulk of the prior. For classes that
+are functions of the data, the coverage of a correct posterior is nominal.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ def of_draws(
 
 
 def of_posterior(posterior: PosteriorBase) -> dict[str, Float[Array, "b"]]:
-    """Returns posterior medians of S/N, R_e over the PSF's FWHM, index and axis ratio, by name.
+    """Returns posterior medians of S/N, R_e/FWHM, index and axis ratio, by name.
 
     Args:
-        posterior: All of whose galaxies were measured.
+        posterior: Posterior in which all galaxies were measured.
 
     Raises:
-        InputError: If a galaxy's stamp is not there.
+        InputError: If a galaxy has no stamp.
     """
     prepared = []
     for m in posterior.measurements:
@@ -83,12 +84,12 @@ def of_posterior(posterior: PosteriorBase) -> dict[str, Float[Array, "b"]]:
 
 
 def class_edges(name: str, values: Float[Array, "b"], number: int = 10) -> tuple[float, ...]:
-    """Returns the edges of classes: the project's own of S/N, else quantiles.
+    """Returns the edges of classes: fixed edges for S/N, quantiles for other covariates.
 
     Args:
-        name: Of the covariate.
-        values: With shape (B,).
-        number: Classes of the same size, where they are quantiles.
+        name: Name of the covariate.
+        values: Values, with shape (B,).
+        number: Number of equally populated classes, for quantiles.
     """
     if name == SNR:
         return SNR_CLASSES

@@ -1,4 +1,4 @@
-"""Quantities that follow from the seven parameters, draw by draw, so that they carry errors."""
+"""Derived quantities, computed for every draw of the seven parameters so that they have errors."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def derive(
 
     Args:
         samples: Draws in the user's physical units, with shape (S, 7).
-        observation: What was observed.
-        prepared: The stamp on which it was measured.
+        observation: The observation.
+        prepared: Stamp on which the galaxy was measured.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
 
     Returns:
@@ -147,10 +147,10 @@ def light_fraction(
     rectangle: tuple[float, float, float, float],
     angles: int = 48,
 ) -> Float[Array, " s"]:
-    """Returns the fraction of each profile's light inside a rectangle, before the PSF.
+    """Computes the fraction of each profile's light inside a rectangle, before the PSF.
 
-    In elliptical polar coordinates every ray holds the same light, of which the tabulated
-    curve of growth gives the part inside the ray's exit; the mean over rays is the fraction.
+    In elliptical polar coordinates light is distributed uniformly over azimuth; along each ray, the
+    tabulated curve of growth gives the fraction inside the rectangle, which is averaged over rays.
 
     Args:
         x: Column of the centre, with shape (S,). [px]
@@ -160,7 +160,7 @@ def light_fraction(
         axis_ratio: b/a.
         position_angle: Counter-clockwise from +y. [deg]
         rectangle: Left, right, bottom and top edges. [px]
-        angles: Rays. 48 are good to 1e-3 down to q = 0.1, and to 1e-6 for round galaxies.
+        angles: Number of rays. 48 give 1e-3 down to q = 0.1, and 1e-6 for round galaxies.
 
     Returns:
         Fractions, with shape (S,); 0 for a centre outside the rectangle.
@@ -186,10 +186,10 @@ def light_fraction(
 def _light_outside(
     sersic_index: Float[Array, " s"], log_reach: Float[Array, "s a"]
 ) -> Float[Array, "s a"]:
-    """Returns the fraction of light beyond radii, in R_e, to 1e-4.
+    """Computes the fraction of light beyond radii, in R_e, to 1e-4.
 
-    Bilinear on a fine grid: the table's cubics, made for one index at a time, cost ten times as
-    much where every draw has its own.
+    Uses bilinear interpolation on a fine grid: the table's cubics, made for one index at a time,
+    are ten times slower if every draw has its own.
     """
     grid, n_axis, reach_axis = _outside_grid()
     row = (np.log(sersic_index) - n_axis[0]) / (n_axis[1] - n_axis[0])
@@ -209,7 +209,7 @@ def _light_outside(
 
 @cache
 def _outside_grid() -> tuple[Array, Array, Array]:
-    """The light beyond radii on a grid of ln n and ln radius, and its two axes."""
+    """Returns the light beyond radii on a grid of ln n and ln radius, with its two axes."""
     tables = load_tables()
     table = tables.outside
     n_axis = np.linspace(math.log(tables.n_min), math.log(tables.n_max), 256)

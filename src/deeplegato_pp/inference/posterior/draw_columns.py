@@ -1,4 +1,4 @@
-"""The columns that one quantity's draws make: value, widths and quantiles, named and described."""
+"""Table columns computed from one quantity's draws: value, widths and quantiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray
 
 
 def names_of(quantity: str) -> list[str]:
-    """Returns a quantity's columns, in the order of the tables.
+    """Returns the names of a quantity's columns, in the order of the tables.
 
     Example:
         >>> names_of("magnitude")[:4]
@@ -24,7 +24,7 @@ def names_of(quantity: str) -> list[str]:
 
 
 def lines_on(quantity: str, meaning: str, period: float | None) -> dict[str, str]:
-    """Returns one line on each of a quantity's columns."""
+    """Returns a one-line description of each of a quantity's columns."""
     lines = {
         quantity: f"{meaning}: posterior {'circular mean' if period else 'mean'}",
         f"{quantity}_std": f"standard deviation of {quantity}",
@@ -42,14 +42,14 @@ def columns_of_draws(
     weights: Float[Array, " s"] | None,
     period: float | None,
 ) -> dict[str, Any]:
-    """Returns a quantity's columns.
+    """Computes a quantity's columns.
 
     Args:
-        quantity: Its name.
-        draws: As they are reported, with shape (S,).
-        noise_draws: As the stated noise alone has them, with shape (S,).
-        weights: Of sum 1; None: all weigh the same.
-        period: Of an angle.
+        quantity: Name of the quantity.
+        draws: Draws as reported, with shape (S,).
+        noise_draws: Draws under the stated noise alone, with shape (S,).
+        weights: Weights with sum 1; None for equal weights.
+        period: Period, for an angle.
     """
     found = statistics.summarise(draws, weights, period)
     own = statistics.summarise(noise_draws, weights, period)

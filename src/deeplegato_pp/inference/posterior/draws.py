@@ -1,4 +1,4 @@
-"""What refining returns: weighted draws of many galaxies, and the verdict on each."""
+"""Results of refinement: weighted draws of many galaxies, with diagnostics of each."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.stats.pareto import pareto_khat, reliable
 
 _PREDICTIVE = 4
-"""Draws whose p-values are averaged."""
+"""Number of draws over which p-values are averaged."""
 
 
 @dataclass
 class RefinedGalaxy:
-    """One galaxy's draws and verdict.
+    """Draws and diagnostics of one galaxy.
 
     Attributes:
-        w: Coordinates of the draws, fixed parameters filled in, with shape (S, 7).
-        log_proposal: Log-density, in the free coordinates, of the mixture that made the draws,
+        w: Coordinates of the draws, including fixed parameters, with shape (S, 7).
+        log_proposal: Log-density, in the free coordinates, of the mixture that generated the draws,
             with shape (S,). Of a Markov chain it is the target's, so that weights are equal.
         log_likelihood: ln L at the draws, with shape (S,).
         log_weights: Unnormalised log weights, with shape (S,).
         method: ``importance`` (proposals made before any weight was seen), ``adapted`` (refitted to
             the weights), ``mcmc`` or ``laplace``.
-        log_evidence: ln Z, from the draws made after the last adaptation.
-        log_evidence_error: Its standard error.
+        log_evidence: ln Z, from draws made after the last adaptation.
+        log_evidence_error: Standard error of ln Z.
         ess: Effective sample size.
-        khat: Pareto k-hat; NaN where there are no weights.
-        efficiency: Effective over actual draws.
-        num_modes: Modes kept by the search.
-        num_renders: Images rendered, the search's included.
-        chi2: Chi-square per degree of freedom (unmasked pixels less free parameters) at the best
-            draw, the sky offset marginalised.
-        p_value: Chance that an image of the model at a draw has a larger chi-square from it than
-            the observed one, averaged over draws: the posterior predictive p-value, analytic.
-        masked_pixels: Pixels masked as neighbours.
-        neighbours: Which they are, with shape (N, N); None before the verdict.
+        khat: Pareto k-hat; NaN without weights.
+        efficiency: Effective sample size divided by the number of draws.
+        num_modes: Number of modes found by the search.
+        num_renders: Number of images rendered, including those of the search.
+        chi2: Chi-square per degree of freedom (unmasked pixels minus free parameters) at the best
+            draw, with the sky offset marginalised.
+        p_value: Posterior predictive p-value: the probability that an image simulated from a draw
+            has a larger chi-square than the observed one, averaged over draws (analytic).
+        masked_pixels: Number of pixels masked as neighbours.
+        neighbours: Pixels masked as neighbours, with shape (N, N); None before the check.
         flags: Sum of flags.
-        chain: Convergence figures of a Markov chain, if there is one.
-        star_log_odds: ln of the odds of a point source against the galaxy, at least, where they
-            are so large that no chain was run; NaN elsewhere.
-        widening: What gives the draws honest widths; None if that was not asked for.
+        chain: Convergence diagnostics of the Markov chain, if one was run.
+        star_log_odds: Lower bound on ln odds of a point source against the galaxy, if they are so
+            large that no chain was run; NaN otherwise.
+        widening: Map of the draws to honest widths; None if not requested.
     """
 
     w: Float[Tensor, "s 7"]
@@ -75,7 +75,7 @@ class RefinedGalaxy:
     widening: Widening | None = None
 
     def judge(self, ess_wanted: float) -> None:
-        """Fills in effective size, k-hat, efficiency and the flags that follow from them."""
+        """Computes effective size, k-hat, efficiency and the flags that follow from them."""
         self.ess = float(effective_sample_size(self.log_weights))
         self.khat = pareto_khat(self.log_weights)
         self.efficiency = self.ess / max(len(self.log_weights), 1)
@@ -86,19 +86,19 @@ class RefinedGalaxy:
 
     @property
     def best(self) -> Float[Tensor, "7"]:
-        """The draw of the highest posterior density in w."""
+        """Draw of the highest posterior density in w, with shape (7,)."""
         return self.w[(self.log_weights + self.log_proposal).argmax()]
 
     def judge_fit(self, likelihood: Likelihood, row: int, generator: torch.Generator) -> int:
-        """Fills in the best draw's chi-square and the posterior predictive p-value.
+        """Computes the best draw's chi-square and the posterior predictive p-value.
 
         Args:
-            likelihood: Of the galaxy, under the noise in force.
-            row: Which galaxy of it.
-            generator: Of the choice of draws.
+            likelihood: Likelihood of the galaxies, under the noise in force.
+            row: Index of the galaxy.
+            generator: Random generator for the choice of draws.
 
         Returns:
-            Images rendered.
+            Number of images rendered.
         """
         draws = torch.cat([self.best[None], self.resample(_PREDICTIVE, generator)])
         found = likelihood.residual_row(row, likelihood.coordinates.project(draws))
@@ -107,7 +107,7 @@ class RefinedGalaxy:
         return len(draws)
 
     def note_masked(self, neighbours: Bool[Tensor, "n n"]) -> None:
-        """Notes the pixels that were masked as neighbours', with shape (N, N)."""
+        """Stores the pixels that were masked as neighbours, with shape (N, N)."""
         self.neighbours = neighbours.cpu()
         self.masked_pixels = int(neighbours.sum())
         if self.masked_pixels:
@@ -132,14 +132,14 @@ class RefinedGalaxy:
 
 
 class RefinedDraws:
-    """Refined galaxies side by side, padded to the longest with weights of -inf.
+    """Refined galaxies, with draws padded to the largest number by weights of -inf.
 
     Args:
         galaxies: One entry per galaxy.
-        likelihood: What was solved, neighbours masked: other hypotheses are to see the same pixels.
+        likelihood: Likelihood with neighbours masked, so that other hypotheses use the same pixels.
 
     Raises:
-        ShapeError: If there is no galaxy.
+        ShapeError: If there are no galaxies.
     """
 
     def __init__(self, galaxies: list[RefinedGalaxy], likelihood: Likelihood) -> None:
@@ -156,7 +156,7 @@ class RefinedDraws:
 
     @property
     def w(self) -> Float[Tensor, "b s 7"]:
-        """Coordinates; padding repeats the first draw."""
+        """Coordinates of the draws; padding repeats the first draw."""
         longest = max(len(g.w) for g in self.galaxies)
         rows = [
             torch.cat([g.w, g.w[:1].expand(longest - len(g.w), NUM_PARAMETERS)])
@@ -206,7 +206,7 @@ class RefinedDraws:
 
     @property
     def log_evidence_error(self) -> Float[Tensor, " b"]:
-        """Their standard errors."""
+        """Standard errors of the log-evidences."""
         return self._column("log_evidence_error")
 
     @property

@@ -1,4 +1,4 @@
-"""What catalogues and policies need of whatever measures galaxies: a structural type."""
+"""Protocol of objects that measure galaxies, as required by catalogues and policies."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from deeplegato_pp.scene.prior import PriorBox
 
 
 class Estimator(Protocol):
-    """Measures galaxies; :class:`~deeplegato_pp.inference.Predictor` is one.
+    """Measures galaxies, as :class:`~deeplegato_pp.inference.Predictor` does.
 
-    Catalogues are made with any object of this shape, which keeps them from importing the
-    predictor and the predictor from knowing them.
+    Catalogues accept any object with these methods, so that catalogue and predictor do not import
+    each other.
     """
 
     @property
     def name(self) -> str:
-        """Name and version, as tables state them."""
+        """Name and version, as written to tables."""
 
     @property
     def image_size(self) -> int:
@@ -40,7 +40,7 @@ class Estimator(Protocol):
         batch_size: int = 64,
         widths: str = "honest",
     ) -> Posterior:
-        """Draws from the posteriors of galaxies."""
+        """Returns draws from the posteriors of galaxies."""
 
     def refine(
         self,
@@ -57,7 +57,7 @@ class Estimator(Protocol):
         neighbours: Sequence[Neighbours | None] | None = None,
         psf_error: float | None = None,
     ) -> Posterior:
-        """Makes posteriors exact."""
+        """Returns exact posteriors, given those of the network."""
 
     def fit_bands(
         self,
@@ -69,4 +69,4 @@ class Estimator(Protocol):
         widths: str = "honest",
         num_samples: int = 200,
     ) -> Posterior:
-        """Makes the exact posteriors of galaxies in several bands."""
+        """Returns the exact posteriors of galaxies in several bands."""

@@ -1,4 +1,4 @@
-"""What is known of one galaxy beside its draws."""
+"""Record of one galaxy's measurement: diagnostics, settings and flags beside its draws."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from deeplegato_pp.observation.preparation import PreparedStamp
 
 Range = Sequence[float | str]
-"""A prior's range: (lower, upper), or (lower, upper, "linear" or "log")."""
+"""Range of a prior: (lower, upper), or (lower, upper, "linear" or "log")."""
 
 
 @dataclass(frozen=True)
 class Rivals:
-    """How one galaxy fares against its rivals; see :mod:`deeplegato_pp.inference.refine.evidence`.
+    """Comparison with other hypotheses; see :mod:`deeplegato_pp.inference.refine.evidence`.
 
     Attributes:
-        star_probability: Probability of a point source, of the two, under `star_odds`.
+        star_probability: Probability of a point source rather than a galaxy, under `star_odds`.
         star_odds: Prior odds, point source to galaxy.
         star_log_evidence: ln Z of the point source.
-        star_log_evidence_error: Its standard error; NaN where it is Laplace's approximation.
-        detection: ln of the Bayes factor of the better of the two over blank sky.
-        flux_limit: Flux below which an undetected source lies with 95 %; NaN if it was detected.
+        star_log_evidence_error: Standard error of it; NaN for Laplace's approximation.
+        detection: ln Bayes factor of the better of the two against blank sky.
+        flux_limit: 95 % upper limit on the flux of an undetected source; NaN if it was detected.
             [nJy]
-        magnitude_limit: The same as a magnitude. [mag]
+        magnitude_limit: The same limit as a magnitude. [mag]
     """
 
     star_probability: float
@@ -59,67 +59,67 @@ class Rivals:
 
 RIVALS: dict[str, tuple[str, str]] = {
     "star_probability": ("", "probability of a point source rather than a galaxy"),
-    "star_odds": ("", "its prior odds, point source to galaxy"),
+    "star_odds": ("", "prior odds, point source to galaxy"),
     "star_log_evidence": ("", "natural logarithm of the point source's evidence"),
-    "star_log_evidence_error": ("", "its standard error; unknown where far below the galaxy's"),
-    "detection": ("", "ln of the Bayes factor of galaxy or point source over blank sky"),
+    "star_log_evidence_error": ("", "standard error of it; unknown if far below the galaxy's"),
+    "detection": ("", "ln Bayes factor of galaxy or point source against blank sky"),
     "flux_limit": ("nJy", "95 % upper limit on the flux density of an undetected galaxy"),
-    "magnitude_limit": ("mag", "the same as a magnitude: no brighter than this, with 95 %"),
+    "magnitude_limit": ("mag", "the same limit as a magnitude (95 % lower limit)"),
 }
 """Unit and meaning of the columns, in their order: the attributes of :class:`Rivals`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What is known of one galaxy beside its draws.
+    """Diagnostics, settings and flags of one galaxy's measurement.
 
     Attributes:
-        name: What tables call it.
+        name: Name used in tables.
         flags: Sum of :class:`~deeplegato_pp.flags.Flag` bits.
-        reason: Why it could not be measured, or what was assumed about it, in words.
-        method: How the draws came about: ``amortized`` (the network's own), ``importance``,
-            ``adapted``, ``mcmc`` or ``laplace``; empty if it was not measured.
+        reason: Reason why it could not be measured, or assumptions that were made, as text.
+        method: Method by which the draws were obtained: ``amortized`` (the network's own),
+            ``importance``, ``adapted``, ``mcmc`` or ``laplace``; empty if it was not measured.
         ess: Effective sample size of the weighted draws; NaN without weights.
-        khat: Pareto k-hat of the weights; NaN without.
-        log_evidence: NaN if not computed.
-        log_evidence_error: Its standard error.
-        chi2: Chi-square per degree of freedom (unmasked pixels less free parameters): of the
-            network's mean, or once refined of the best draw.
-        chi2_p: Chance of a misfit as large as that of the best model within the posterior, on the
-            worst of three scales, a 1 % error of the model granted.
+        khat: Pareto k-hat of the weights; NaN without weights.
+        log_evidence: ln Z; NaN if not computed.
+        log_evidence_error: Standard error of ln Z.
+        chi2: Chi-square per degree of freedom (unmasked pixels minus free parameters): at the
+            network's mean, or, once refined, at the best draw.
+        chi2_p: Probability of a misfit as large as that of the best model within the posterior, on
+            the worst of three scales, with a model error of 1 %.
         ood: Distance of the network's features from those of training images, about 1 for those;
-            NaN if the model comes without them.
-        ood_p: Chance that a training image lies farther; NaN likewise.
-        p_value: Chance of a larger chi-square under the exact posterior; NaN if not refined.
-        num_modes: Modes that the refinement's search kept, 0 where none was needed; NaN if it was
-            not run.
-        rivals: How the galaxy fares against a point source and blank sky; None if not weighed.
-        mask: Pixels that refining ignored, neighbours included, on the stamp; None: the stamp's
-            own mask.
-        noise_correlation: In force for the draws, see :meth:`Predictor.refine`.
-        correlation: That at each lag; None: of the Gaussian family with this total.
-        model_error: The same.
-        psf_error: The same; None: the observation's.
-        psf_reference: Parameters, in the user's units, at which an error of the PSF's width acts,
-            see :meth:`~deeplegato_pp.scene.likelihood.Likelihood.freeze`.
-        noise_factor: What multiplies the stamp's noise map.
-        gain: Electrons per image unit, in place of the observation's; None: the stamp's own.
-        fixed: Parameters held at a value, by name, at the reference instrument.
-        prior: What the draws were reweighted to, in the user's units: ranges by name, or a
-            function from parameters to log-densities; None: the box's prior.
-        widening: What moved the draws to honest widths, see :meth:`Posterior.widened`; None if
-            they are as the stated noise has them.
-        scene: The galaxy under hypotheses of several components; None if none was asked for.
-        bands: The galaxy in several bands, of which `observation` is the first; None of one band.
-        neighbours: Galaxies that are to be fitted with it; None: it stands alone.
-        member: What the draws are the coordinates of where neighbours were fitted too, at the
-            reference instrument; None where the galaxy stood alone.
+            NaN if the model has no reference features.
+        ood_p: Fraction of training images with a larger distance; NaN likewise.
+        p_value: Probability of a larger chi-square under the exact posterior; NaN if not refined.
+        num_modes: Number of modes found by refinement, 0 if no search was needed; NaN if not
+            refined.
+        rivals: Comparison with a point source and blank sky; None if not computed.
+        mask: Pixels ignored by refinement, including neighbours, on the stamp; None for the
+            stamp's own mask.
+        noise_correlation: Noise correlation used for the draws, see :meth:`Predictor.refine`.
+        correlation: Noise correlation at each lag; None for the Gaussian family with this total.
+        model_error: Model error used for the draws.
+        psf_error: PSF-width error used for the draws; None for the observation's.
+        psf_reference: Parameters, in the user's units, of the PSF-width template, see
+            :meth:`~deeplegato_pp.scene.likelihood.Likelihood.freeze`.
+        noise_factor: Factor that multiplies the stamp's noise map.
+        gain: Electrons per image unit that replace the observation's; None for the stamp's own.
+        fixed: Values of fixed parameters by name, at the reference instrument.
+        prior: Prior to which the draws were reweighted, in the user's units: ranges by name, or a
+            function from parameters to log-densities; None for the box's prior.
+        widening: Widening applied to the draws, see :meth:`Posterior.widened`; None if the draws
+            are those of the stated noise.
+        scene: Results under hypotheses of several components; None if none were requested.
+        bands: Results in several bands, of which `observation` is the first; None for one band.
+        neighbours: Galaxies to be fitted together with this one; None for an isolated galaxy.
+        member: Coordinates of the draws if neighbours were fitted too, at the reference
+            instrument; None for an isolated galaxy.
         model: Name and version of the network.
         psf_fwhm: FWHM of the effective PSF. [px of the stamp]
-        observation: What was observed; None if it could not be read.
-        prepared: The stamp on which it was measured; None if there is none.
-        box: The prior, in the user's units; None if it was not measured.
-        notes: Remarks of the measurement, in words.
+        observation: The observation; None if it could not be read.
+        prepared: Stamp on which the galaxy was measured; None if there is none.
+        box: Prior box, in the user's units; None if it was not measured.
+        notes: Remarks of the measurement, as text.
     """
 
     name: str = ""
@@ -161,12 +161,12 @@ class Measurement:
 
     @property
     def measured(self) -> bool:
-        """Whether there are draws."""
+        """Whether the galaxy was measured, so that there are draws."""
         return not self.flags & Flag.FAILED
 
     @property
     def widths(self) -> str:
-        """What the widths hold: ``honest``, ``noise``; empty if it was not measured."""
+        """Kind of the draws' widths: ``honest`` or ``noise``; empty if it was not measured."""
         if not self.measured:
             return ""
         widening = self._widening
@@ -174,28 +174,28 @@ class Measurement:
 
     @property
     def structure(self) -> float:
-        """Median inflation of honest widths over the noise's own; NaN where none were found."""
+        """Median ratio of honest to noise widths; NaN if not computed."""
         widening = self._widening
         return math.nan if widening is None else widening.structure
 
     @property
     def _widening(self) -> Widening | None:
-        """What moved the draws, in the coordinates of all bands where there are several."""
+        """Returns the widening of the draws, in joint coordinates for several bands."""
         return self.widening if self.bands is None else self.bands.widening
 
     @property
     def quality(self) -> str:
-        """``good``, ``caution`` or ``bad``: the worst of what the flags make of it."""
+        """Quality level ``good``, ``caution`` or ``bad``: the worst level of the flags."""
         refined = self.method not in ("", "amortized")
         return Flag.quality(self.flags, refined=refined, honest=self.widths == "honest")
 
     def likelihood(self) -> Likelihood:
-        """Returns the likelihood under whose noise the draws are weighed, of this one galaxy.
+        """Builds the likelihood of this galaxy with the noise used for the draws' weights.
 
-        Its coordinates are those of the draws, of which `coordinates.project` takes the free ones.
+        Its coordinates are those of the draws; `coordinates.project` selects the free ones.
 
         Raises:
-            InputError: If the galaxy was not measured, or its stamp is not kept.
+            InputError: If the galaxy was not measured, or its stamp was not kept.
         """
         if self.prepared is None or self.box is None:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Neighbours that are fitted together with a galaxy: where they are listed, and first guesses."""
+"""Neighbours to be fitted together with a galaxy: listed positions and first guesses."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 Array = np.ndarray
 
 MOST = 4
-"""Neighbours that are fitted with a galaxy at most: with it, a group of five."""
+"""Maximum number of neighbours fitted with a galaxy, which makes a group of five."""
 
 CLOSEST = 1.0
-"""Distance of two listed positions below which they are one source. [px of the image]"""
+"""Minimum distance of two listed positions of different sources. [px of the image]"""
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Galaxies on the stamp of another one, with which they are fitted.
+    """Galaxies that are fitted together with another one on its stamp.
 
     Args:
-        values: First guesses of their seven parameters in the user's units, the centre counted from
-            the centre of the galaxy's own image, with shape (K, 7).
-        place: Where the galaxy itself is listed, from the centre of its image. [px]
+        values: First guesses of their seven parameters in the user's units, with centres relative
+            to the centre of the galaxy's own image, with shape (K, 7).
+        place: Listed position of the galaxy itself, relative to the centre of its image. [px]
 
     Raises:
-        InputError: If there are more than four, a number is not finite, or two galaxies are listed
-            at one place.
+        InputError: If there are more than four neighbours, a value is not finite, or two galaxies
+            are listed at the same position.
         ShapeError: If the guesses do not have seven columns.
 
     Example:

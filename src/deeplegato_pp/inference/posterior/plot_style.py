@@ -1,4 +1,4 @@
-"""What the figures of posteriors share: looks, titles, windows of stamps and colours."""
+"""Shared elements of posterior figures: style, titles, stamp windows and colours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLOUR = "#20639b"
 RESIDUAL_LIMIT = 5.0
-"""Residuals are shown between minus and plus this many sigmas."""
+"""Range of residuals shown, in sigmas."""
 
 _STYLE: dict[Any, Any] = {
     "font.family": "serif",
@@ -32,7 +32,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Gives figures made meanwhile the package's looks."""
+    """Context manager that applies the package's matplotlib style."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -40,7 +40,7 @@ def style() -> Iterator[None]:
 
 
 def write_title(figure: Any, measurement: Measurement) -> None:
-    """Writes name, method, figures of quality and flags above a figure."""
+    """Writes name, method, diagnostics and flags above a figure."""
     names = Flag.names(measurement.flags)
     line = f"{measurement.method}, reduced $\\chi^2$ {measurement.chi2:.3g}"
     if math.isfinite(measurement.p_value):
@@ -58,20 +58,20 @@ def write_title(figure: Any, measurement: Measurement) -> None:
 
 
 def visible_part(mask: np.ndarray) -> tuple[slice, slice]:
-    """Returns rows and columns that hold unmasked pixels: padding is not shown."""
+    """Returns the rows and columns that contain unmasked pixels, to hide padding."""
     rows, columns = (np.flatnonzero((~mask).any(axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def extent(window: tuple[slice, slice], size: int, scale: float) -> tuple[float, ...]:
-    """Returns edges of the shown pixels from the stamp's centre: left, right, bottom, top."""
+    """Returns the edges of the shown pixels from the stamp's centre: left, right, bottom, top."""
     rows, columns = window
     edges = (columns.start, columns.stop, rows.start, rows.stop)
     return tuple((edge - size / 2) * scale for edge in edges)
 
 
 def asinh_ticks(peak: float) -> list[float]:
-    """Returns where a colour bar of an asinh scale has its ticks."""
+    """Returns the tick positions of an asinh colour bar."""
     powers = [10.0**k for k in range(1, 7) if 10.0**k <= peak]
     return [0.0, *(powers if len(powers) <= 4 else powers[::2])]
 

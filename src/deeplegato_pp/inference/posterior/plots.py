@@ -44,7 +44,7 @@ _UNITS = {"arcsec": "arcsec", "pix": "px"}
 
 
 MOST_COLUMNS = 8
-"""Columns of a corner plot of a galaxy of several components, where none are chosen."""
+"""Number of columns in a corner plot of a galaxy of several components, by default."""
 
 
 def plot_posterior(
@@ -53,31 +53,30 @@ def plot_posterior(
     close: bool = False,
     columns: Sequence[str] | None = None,
 ) -> Figure | None:
-    """Draws one galaxy: image, model and residual on top, the corner plot below.
+    """Plots one galaxy: image, model and residual on top, the corner plot below.
 
-    Image and model share an asinh scale, linear at the noise; the residual is in sigmas, each
-    pixel's own, with the best constant sky taken off. The model is the best draw's if the galaxy
-    was refined, else the mean's. Masked pixels are grey, and in the residual those that refining
-    masked as neighbours too. The corner plot
-    shows the seven parameters with medians and central 68 % intervals, the position angle
-    unwrapped about its circular mean. Of a galaxy in several bands image, model and residual of
-    each stand in columns, and its magnitudes and colours below. Where the best scene has several
-    components each has its picture, and a radial profile of the surface brightness shows them
-    with their 68 % intervals.
+    Image and model share an asinh scale, linear at the noise; the residual is in units of each
+    pixel's sigma, with the best constant sky subtracted. The model is that of the best draw if the
+    galaxy was refined, else of the mean. Masked pixels are grey; in the residual this includes
+    pixels masked as neighbours by refinement. The corner plot shows the seven parameters with
+    medians and central 68 % intervals; the position angle is unwrapped about its circular mean.
+    For a galaxy in several bands, image, model and residual of each band are shown in columns, with
+    magnitudes and colours below. If the best scene has several components, each is shown, and a
+    radial profile of the surface brightness shows them with 68 % intervals.
 
     Args:
-        posterior: Of a single galaxy.
-        save_path: Where to write the figure; its suffix chooses the format.
-        close: Close the figure in the end, and return None.
-        columns: Columns of the corner plot; None: the seven parameters, or of a galaxy of
-            several components the first eight that vary.
+        posterior: Posterior of a single galaxy.
+        save_path: Output file; its suffix selects the format.
+        close: Whether to close the figure at the end and return None.
+        columns: Columns of the corner plot; by default the seven parameters, or, for a galaxy of
+            several components, the first eight that vary.
 
     Returns:
         The figure.
 
     Raises:
-        InputError: If the posterior is of several galaxies, the galaxy was not measured, it has
-            no such column, or the figure cannot be written there.
+        InputError: If there are several galaxies, the galaxy was not measured, a column does not
+            exist, or the figure cannot be written.
     """
     import matplotlib.pyplot as plt
 
@@ -120,7 +119,7 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _draw_images(figure: Any, posterior: PosteriorBase, measurement: Measurement) -> None:
-    """Image, model and residual, side by side."""
+    """Draws image, model and residual side by side."""
     from matplotlib.colors import AsinhNorm
 
     prepared = measurement.prepared
@@ -162,7 +161,7 @@ def _draw_images(figure: Any, posterior: PosteriorBase, measurement: Measurement
 def _draw_corner(
     figure: Any, samples: np.ndarray, weights: Any, symbols: list[str], labels: list[str]
 ) -> None:
-    """The corner plot of some columns (S, K)."""
+    """Draws the corner plot of some columns (S, K)."""
     corner = _import_corner()
     number = samples.shape[1]
     figure.subplots(number, number)
@@ -204,7 +203,7 @@ def _finish_diagonal(axis: Axes, symbol: str, draws: np.ndarray, weights: Any) -
 def _unwrapped(
     posterior: PosteriorBase, columns: Sequence[str] | None
 ) -> tuple[np.ndarray, Any, list[str], list[str]]:
-    """Draws with circular parameters unwrapped, their weights, symbols and axis labels."""
+    """Returns draws with circular parameters unwrapped, weights, symbols and axis labels."""
     weights = posterior.weights()
     samples = posterior.batch_samples[0].numpy().copy()
     symbols, labels = [], []
@@ -220,7 +219,7 @@ def _unwrapped(
 def _scene_draws(
     record: SceneRecord, columns: Sequence[str] | None
 ) -> tuple[np.ndarray, Any, list[str], list[str]]:
-    """The same of a galaxy of several components: the sum's and the parts' columns."""
+    """Returns the same for a galaxy of several components: columns of the sum and the parts."""
     assert record.weights is not None  # noqa: S101  # several parts have draws
     known = parameter_columns([record.best]) | {
         p.name: (p.unit, p.meaning, p.period) for p in PARAMETERS
@@ -228,7 +227,7 @@ def _scene_draws(
     names = _chosen(list(record.draws), columns)
     if columns is None:
         varying = [n for n in names if np.ptp(record.draws[n]) > 0 and n not in CENTRE]
-        # The whole first, then part after part, magnitudes being told by the share.
+        # The sum comes first, then each part; magnitudes of parts follow from the flux fraction.
         shares = [n for n in varying if n.endswith("_to_total")]
         rest = [n for n in varying if n not in shares and not n.endswith("_magnitude")]
         names = [*rest[:1], *shares, *rest[1:]][:MOST_COLUMNS]
@@ -264,7 +263,7 @@ def symbol_of(name: str) -> str:
 
 
 def _chosen(known: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """The columns asked for, all of them if none were."""
+    """Returns the requested columns, or all of them by default."""
     unknown = sorted(set(columns or ()) - set(known))
     if unknown:
         raise InputError(
@@ -279,7 +278,7 @@ def _in_brackets(unit: str) -> str:
 
 
 def _interval_title(symbol: str, lower: float, middle: float, upper: float) -> str:
-    """Median and distances to the 16 and 84 % quantiles, to the second significant digit."""
+    """Formats median and distances to the 16 and 84 % quantiles, to two significant digits."""
     smallest = min(middle - lower, upper - middle)
     digits = 2 if smallest <= 0 else max(0, min(6, 1 - math.floor(math.log10(smallest))))
     low, high = f"{middle - lower:.{digits}f}", f"{upper - middle:.{digits}f}"
@@ -287,7 +286,7 @@ def _interval_title(symbol: str, lower: float, middle: float, upper: float) -> s
 
 
 def _ranges(samples: np.ndarray, weights: Any) -> list[tuple[float, float]]:
-    """Axis limits: the central 99.4 %, widened by a tenth, never of zero width."""
+    """Returns axis limits: the central 99.4 %, widened by a tenth, never of zero width."""
     limits = []
     for column in samples.T:
         low, high = statistics.quantiles(column, (0.003, 0.997), weights)
@@ -298,6 +297,6 @@ def _ranges(samples: np.ndarray, weights: Any) -> list[tuple[float, float]]:
 
 def _import_corner() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # corner imports arviz where it can, which talks
+        warnings.simplefilter("ignore")  # corner imports arviz if installed, which warns
         import corner
     return corner

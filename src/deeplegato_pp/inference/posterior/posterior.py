@@ -1,4 +1,4 @@
-"""The posterior: weighted draws of the seven parameters for one galaxy or many."""
+"""Posterior of the seven parameters, as weighted draws for one galaxy or many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deeplegato_pp.inference.posterior.reweight import Prior, reweight_posterior
 
 @dataclass(frozen=True, eq=False)
 class Posterior(PosteriorBase):
-    """Draws from the posteriors of one galaxy or of many, and what follows from them.
+    """Posterior draws of one galaxy or of many, with summaries, reweighting and residuals.
 
     Attributes, arguments and errors are those of
     :class:`~deeplegato_pp.inference.posterior.base.PosteriorBase`.
@@ -30,10 +30,11 @@ class Posterior(PosteriorBase):
         gain: float | None = None,
         ess: float = 100.0,
     ) -> Posterior:
-        """Returns exactly refined galaxies under another prior, noise or gain, from their draws.
+        """Reweights exactly refined galaxies to another prior, noise or gain.
 
-        See :func:`~deeplegato_pp.inference.posterior.reweight.reweight_posterior`, whose
-        arguments and errors these are. Where the draws do not carry the change, flags say so.
+        For arguments and errors see
+        :func:`~deeplegato_pp.inference.posterior.reweight.reweight_posterior`. Flags are set if the
+        draws do not support the change.
         """
         return reweight_posterior(self, prior, noise_factor=noise_factor, gain=gain, ess=ess)
 

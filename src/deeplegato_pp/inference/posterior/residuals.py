@@ -1,4 +1,4 @@
-"""What a posterior leaves of the image: data, model, residual and masks."""
+"""Residual images of a posterior: data, model, residual and masks."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """One galaxy's image and model on the stamp on which it was measured, in image units.
+    """One galaxy's image and model on its stamp, in image units.
 
     Attributes:
-        data: With shape (N, N); 0 where masked.
-        model: Noiseless galaxy under the PSF, the best constant sky and the best error of the
-            PSF's width added, with shape (N, N).
+        data: Image, with shape (N, N); 0 where masked.
+        model: Noiseless galaxy convolved with the PSF, plus the best constant sky and PSF-width
+            error, with shape (N, N).
         residual: data - model, with shape (N, N); 0 where masked.
         sigma: Standard deviation of each pixel under the model, with shape (N, N).
-        mask: True = ignored, with shape (N, N): the given mask, padding and neighbours.
-        neighbours: Those of them that refining masked as neighbours, with shape (N, N).
+        mask: True for ignored pixels, with shape (N, N): the given mask, padding and neighbours.
+        neighbours: Pixels that refinement masked as neighbours, with shape (N, N).
         sky: Best constant sky under its prior.
         parameters: The model's parameters in the user's units, with shape (7,).
-        bin: Pixels of the image as given per pixel of the stamp and axis.
-        origin: Column and row of the middle of the stamp's first pixel, in 0-based pixels of the
-            image as given.
+        bin: Binning: image pixels per stamp pixel along each axis.
+        origin: Column and row of the centre of the stamp's first pixel, in 0-based pixels of the
+            original image.
     """
 
     data: Float[Array, "n n"]
@@ -51,15 +51,15 @@ class Residuals:
 
     @property
     def in_sigma(self) -> Float[Array, "n n"]:
-        """The residual over each pixel's standard deviation, with shape (N, N); 0 where masked."""
+        """Residual in units of each pixel's standard deviation, (N, N); 0 where masked."""
         return self.residual / self.sigma
 
 
 def residual_image(posterior: PosteriorBase) -> Residuals:
-    """Returns data, model and residual of one galaxy.
+    """Computes data, model and residual of one galaxy.
 
-    The model is that of the best draw (highest posterior density in the coordinates in which the
-    prior is normal) of a refined galaxy, and of the mean of the network's draws otherwise.
+    The model is that of the best draw (highest posterior density in the coordinates with normal
+    prior) for a refined galaxy, and that of the mean of the network's draws otherwise.
 
     Raises:
         InputError: If the posterior is of several galaxies, or the galaxy was not measured.

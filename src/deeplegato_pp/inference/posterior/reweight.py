@@ -1,4 +1,4 @@
-"""A refined posterior under another prior, noise or gain: the same draws, weighed anew."""
+"""Reweighting of refined posteriors to another prior, noise or gain."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def reweight_posterior(
     gain: float | None = None,
     ess: float = 100.0,
 ) -> P:
-    """Returns exactly refined galaxies under another prior, noise or gain, from their draws.
+    """Reweights exactly refined galaxies to another prior, noise or gain.
 
-    Draws that were moved to honest widths are weighed where they were before and moved again, so
-    a few may lie beyond ranges that were cut. Nothing is sampled anew: effective size, k-hat and
-    the verdicts on the image are judged again, and where the draws do not carry the change the
-    flags ``low_ess`` and ``high_khat`` say so. The result keeps what is in force, so that two
-    changes in turn are as good as both at once.
+    Widened draws are reweighted before widening and widened again, so that a few may lie beyond a
+    truncated range. No new draws are made: effective size, k-hat and goodness of fit are
+    recomputed, and the flags ``low_ess`` and ``high_khat`` are set if the draws do not support the
+    change. The result records the new settings, so that two successive changes are equivalent to
+    both at once.
 
     Args:
-        posterior: What :meth:`Predictor.refine` returned, by the exact method, or this function.
-        prior: In the user's units: ranges by name (``(lower, upper)``, or with ``"linear"``
-            or ``"log"`` as a third; what is left out keeps its prior), a
+        posterior: Result of :meth:`Predictor.refine` with the exact method, or of this function.
+        prior: New prior in the user's units: ranges by name (``(lower, upper)``, or with
+            ``"linear"`` or ``"log"`` as third entry; other parameters keep their prior), a
             :class:`~deeplegato_pp.scene.prior.PriorBox`, or a function from parameters (S, 7) to
-            normalised log-densities (S,). It replaces the one in force, within which it must lie.
-        noise_factor: Multiplies the noise map in force; the draws are rendered anew.
-        gain: Electrons per image unit, in place of the one in force.
-        ess: Effective size below which ``low_ess`` is set.
+            normalised log-densities (S,). It replaces the present prior and must lie within it.
+        noise_factor: Factor that multiplies the present noise map; the draws are rendered again.
+        gain: Electrons per image unit that replace the present gain.
+        ess: Effective sample size below which ``low_ess`` is set.
 
     Raises:
-        InputError: If a galaxy's draws are not exact, or nothing is to be changed.
-        RangeError: If a number is not positive, or the prior reaches too far.
+        InputError: If a galaxy's draws are not exact, or no change is requested.
+        RangeError: If a number is not positive, or the prior exceeds the present one.
     """
     if prior is None and noise_factor == 1.0 and gain is None:
         raise InputError("nothing to change: give a prior, a noise_factor or a gain.")
@@ -97,7 +97,7 @@ def reweight_posterior(
 
 
 def _notes(prior: Prior | None, factor: float, gain: float | None) -> list[str]:
-    """In words what is changed."""
+    """Describes the changes as text."""
     noise = [f"noise times {factor:g}"] if factor != 1.0 else []
     noise += [f"gain {gain:g} e-/unit"] if gain is not None else []
     notes = [] if prior is None else ["reweighted to another prior"]
@@ -105,7 +105,7 @@ def _notes(prior: Prior | None, factor: float, gain: float | None) -> list[str]:
 
 
 def _under_prior(m: Measurement, prior: Prior) -> Measurement:
-    """The galaxy with another prior in force, which must lie within the present one."""
+    """Sets another prior, which must lie within the present one."""
     if callable(prior) and not isinstance(prior, PriorBox):
         return replace(m, prior=prior)
     ranges = {n: getattr(prior, n) for n in NAMES} if isinstance(prior, PriorBox) else dict(prior)
@@ -127,7 +127,7 @@ def _under_prior(m: Measurement, prior: Prior) -> Measurement:
 
 
 def _prior_ratio(m: Measurement, box: PriorBox, physical: Tensor) -> Tensor:
-    """Log of the prior in force over a box's."""
+    """Returns the log of the present prior over a box's prior."""
     if m.prior is not None:
         return prior_ratio(physical, box, m.prior)
     if m.box is None or m.box == box:
@@ -136,7 +136,7 @@ def _prior_ratio(m: Measurement, box: PriorBox, physical: Tensor) -> Tensor:
 
 
 def _reweight_row(row: P, old: Measurement, new: Measurement, ess: float) -> P:
-    """One galaxy's draws, weighed and judged under what is in force in `new`."""
+    """Reweights one galaxy's draws to the settings in `new`, with new diagnostics."""
     assert row.batch_log_weights is not None  # noqa: S101  # checked by the caller
     assert old.box is not None  # noqa: S101  # it was measured
     used = torch.isfinite(row.batch_log_weights[0])
@@ -199,7 +199,7 @@ def _reweight_row(row: P, old: Measurement, new: Measurement, ess: float) -> P:
 def _widening_in_box(
     widening: Widening, old: PriorBox, new: PriorBox, center: Float[Tensor, "7"]
 ) -> Widening:
-    """What moves draws, in the coordinates of a narrower box, linearised at the draws' mean."""
+    """Converts the widening to the coordinates of a narrower box, linearised at the mean."""
     step = 1e-4 * torch.eye(len(center)).to(center)
     points = torch.cat([center + step, center - step, widening.modes])
     w = _in_box(old.to_physical(points), new)
@@ -209,7 +209,7 @@ def _widening_in_box(
 
 
 def _judged_image(row: PosteriorBase, m: Measurement, galaxy: RefinedGalaxy) -> Measurement:
-    """The galaxy with the verdicts that follow from its image, under the noise in force."""
+    """Recomputes the goodness of fit of a galaxy under the present noise."""
     assert m.box is not None  # noqa: S101  # it was measured
     assert m.prepared is not None  # noqa: S101
     if not galaxy.ess > 0:
@@ -225,7 +225,7 @@ def _judged_image(row: PosteriorBase, m: Measurement, galaxy: RefinedGalaxy) -> 
 
 
 def _in_box(samples: Tensor, box: PriorBox) -> Tensor:
-    """Draws in a narrower box's coordinates; those outside, which weigh nothing, at its edge."""
+    """Converts draws to a narrower box's coordinates; zero-weight draws map to its edge."""
     edges = torch.tensor([getattr(box, name) for name in NAMES], dtype=torch.float64)
     return box.to_normal(samples.clamp(edges[:, 0], edges[:, 1]))
 
@@ -233,15 +233,15 @@ def _in_box(samples: Tensor, box: PriorBox) -> Tensor:
 def reweight(
     galaxy: RefinedGalaxy, log_ratio: Float[Tensor, " s"], ess_wanted: float = 100.0
 ) -> RefinedGalaxy:
-    """Returns a galaxy whose weights are multiplied by a ratio, judged anew.
+    """Multiplies a galaxy's weights by a ratio, and recomputes the diagnostics.
 
-    The effective size and k-hat say whether the draws carry the change; where they do not, the
-    flags `low_ess` and `high_khat` are set and the galaxy is to be refined under the new prior.
+    Effective size and k-hat show whether the draws support the change; if not, the flags `low_ess`
+    and `high_khat` are set, and the galaxy should be refined under the new prior.
 
     Args:
         galaxy: Exact posterior of one galaxy.
-        log_ratio: Log of new over old density (normalised, for the evidence to stay one), (S,).
-        ess_wanted: Effective size below which `low_ess` is set.
+        log_ratio: Log of new over old density, with shape (S,); normalised, for the evidence.
+        ess_wanted: Effective sample size below which `low_ess` is set.
 
     Raises:
         ShapeError: If there is not one ratio per draw.
@@ -265,28 +265,28 @@ def reweight(
     )
     result.judge(ess_wanted)
     if result.ess > 0:
-        # What is lost and won again cancels, so that two steps are as good as one.
+        # Flags are recomputed from scratch, so that two steps are equivalent to one.
         added = 1.0 / result.ess - 1.0 / max(galaxy.ess, 1.0)
         result.log_evidence_error = math.sqrt(max(galaxy.log_evidence_error**2 + added, 0.0))
     return result
 
 
 def prior_ratio(physical: Float[Tensor, "s 7"], old: PriorBox, new: Prior) -> Float[Tensor, " s"]:
-    """Returns the log of the new prior's density over the old box's, at physical parameters.
+    """Computes the log ratio of the new prior's density to the old box's, in physical units.
 
     Args:
         physical: Draws in the old box's units, with shape (S, 7).
-        old: Box under which they were made.
+        old: Box under which the draws were made.
         new: A box inside the old one; or ranges by name, ``(lower, upper)`` or
             ``(lower, upper, scale)`` with the scale ``"linear"`` or ``"log"`` in which the new
-            prior is flat (the parameter's own if left out; names left out keep their prior); or a
-            function from physical parameters (S, 7) to the new prior's normalised log-density per
+            prior is uniform (by default the parameter's own; other parameters keep their prior); or
+            a function from physical parameters (S, 7) to the new prior's normalised log-density per
             unit of each parameter (S,).
 
     Raises:
-        RangeError: If a new range reaches beyond the old one, where there are no draws, or a name
-            or scale is unknown.
-        ShapeError: If the function does not return one number per draw.
+        RangeError: If a new range exceeds the old one, where there are no draws, or if a name or
+            scale is unknown.
+        ShapeError: If the function does not return one value per draw.
     """
     if isinstance(new, PriorBox):
         new = {name: getattr(new, name) for name in NAMES}
@@ -302,7 +302,7 @@ def prior_ratio(physical: Float[Tensor, "s 7"], old: PriorBox, new: Prior) -> Fl
 
 
 def _range_ratio(physical: Tensor, old: PriorBox, ranges: Mapping[str, Range]) -> Tensor:
-    """Log of new over old prior, parameter by parameter: under both they are independent."""
+    """Returns the log ratio of new to old prior for independent parameters."""
     ratio = torch.zeros(len(physical), dtype=torch.float64)
     for name, given in ranges.items():
         if name not in NAMES:
@@ -319,7 +319,7 @@ def _range_ratio(physical: Tensor, old: PriorBox, ranges: Mapping[str, Range]) -
 def _checked_range(
     name: str, given: Range, own_scale: str, box: tuple[float, float]
 ) -> tuple[float, float, str]:
-    """Returns lower bound, upper bound and scale of a new range, or says what is wrong with it."""
+    """Returns lower bound, upper bound and scale of a new range, after checking them."""
     if len(given) not in (2, 3):
         raise RangeError(f"{name} takes (lower, upper) or (lower, upper, scale), got {given!r}.")
     lower, upper = float(given[0]), float(given[1])
@@ -342,14 +342,14 @@ def _checked_range(
 
 
 def _log_flat(value: Tensor, lower: float, upper: float, scale: str) -> Tensor:
-    """Log-density of a prior flat in the parameter or in its logarithm, inside its range."""
+    """Returns the log-density of a prior uniform in the parameter or its logarithm."""
     if scale == "log":
         return -value.log() - math.log(math.log(upper / lower))
     return torch.full_like(value, -math.log(upper - lower))
 
 
 def _log_density(box: PriorBox, physical: Tensor) -> Tensor:
-    """The box's prior per mag, arcsec, degree, ..., at draws a rounding error may put outside."""
+    """Returns the box's log-prior in physical units; draws are clipped against rounding."""
     lower = torch.tensor([getattr(box, name)[0] for name in NAMES], dtype=torch.float64)
     upper = torch.tensor([getattr(box, name)[1] for name in NAMES], dtype=torch.float64)
     w = box.to_normal(physical.double().clamp(lower, upper))

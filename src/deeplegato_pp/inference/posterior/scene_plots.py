@@ -1,4 +1,4 @@
-"""The figure of a galaxy of several components: pictures, radial profile and corner plot."""
+"""Figure of a galaxy of several components: images, radial profile and corner plot."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 DRAWS = 40
-"""Draws of each component that are rendered."""
+"""Number of draws of each component that are rendered."""
 
 _RINGS = 20
 _BAND = (0.16, 0.5, 0.84)
 _PART_COLOURS = ("#c0392b", "#2e86c1")
 _SCALES = ("background $\\sigma$", r"$\sigma$")
 _DARK = 1e-9
-"""Surface brightness that stands for none. [background sigma per pixel]"""
+"""Surface brightness used in place of zero. [background sigma per pixel]"""
 
 _FEWEST_SIGMAS = 1.0
-"""Standard errors above the sky from which a ring is shown as a point."""
+"""Significance above the sky, in standard errors, from which a ring is plotted as a point."""
 
 
 def draw_scene(figure: Any, posterior: PosteriorBase, measurement: Measurement) -> None:
-    """Draws image, each component, model and residual, and the radial profile below.
+    """Draws image, components, model and residual, with the radial profile below.
 
-    Components and model are means over draws; in the profile each has its median and its central
-    68 % interval. Rings follow the ellipse of the single profile.
+    Components and model are means over draws; the profile shows medians and central 68 %
+    intervals. Rings follow the ellipse of the single profile.
 
     Args:
-        figure: An empty one.
-        posterior: Of the one galaxy.
-        measurement: Its record, with a scene whose best hypothesis has several parts.
+        figure: Empty figure.
+        posterior: Posterior of one galaxy.
+        measurement: Its record, whose best scene has several components.
     """
     record, prepared = measurement.scene, measurement.prepared
     assert record is not None  # noqa: S101  # checked by the caller
@@ -81,12 +81,12 @@ def draw_scene(figure: Any, posterior: PosteriorBase, measurement: Measurement) 
 def component_images(
     record: SceneRecord, prepared: PreparedStamp, number: int = DRAWS
 ) -> dict[str, Float[Tensor, "s n n"]]:
-    """Returns images of each component at draws of equal weight, in background sigmas.
+    """Renders each component at equally weighted draws, in background sigmas.
 
     Args:
-        record: Of a scene of several parts.
-        prepared: The stamp.
-        number: Draws S.
+        record: Record of a scene of several components.
+        prepared: Stamp.
+        number: Number of draws S.
     """
     assert record.weights is not None  # noqa: S101  # several parts have draws
     steps = (np.arange(number) + 0.5) / number
@@ -128,11 +128,11 @@ def ring_means(
     """Returns radii of elliptical rings, their pixels, and the means of images over them.
 
     Args:
-        images: With shape (S, N, N).
-        used: Pixels that count.
-        center: Of the rings, from the middle of the images. [px]
-        axis_ratio: Of the rings.
-        angle: Of their major axis, counter-clockwise from +y. [deg]
+        images: Images, with shape (S, N, N).
+        used: True for pixels to use.
+        center: Centre of the rings, from the middle of the images. [px]
+        axis_ratio: Axis ratio of the rings.
+        angle: Position angle of the rings, counter-clockwise from +y. [deg]
     """
     size = images.shape[-1]
     axis = np.arange(size) - (size - 1) / 2
@@ -159,7 +159,7 @@ def _draw_pictures(
     bright = float(np.nanpercentile(pictures["image"], 99.8))
     peak = max(bright, float(pictures["model"].max()), 5.0)
     norm = AsinhNorm(linear_width=2.0, vmin=-3.0, vmax=peak)
-    # Pictures of one scale and its bar, a gap for the bar's label, the residual and its own.
+    # Images of one scale with their colour bar, a gap for its label, the residual with its own.
     ratios = [*[1.0] * len(pictures), 0.05, 0.3, 1.0, 0.05]
     grid = figure.add_gridspec(
         1, len(ratios), width_ratios=ratios, left=0.045, right=0.95, bottom=0.1, top=0.74,
@@ -196,7 +196,7 @@ def _draw_profile(
     images: dict[str, Tensor],
     data: Array,
 ) -> None:
-    """Surface brightness against radius: data with errors, components and sum with their bands."""
+    """Draws surface brightness against radius: data with errors, components and sum with bands."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     found = parameter_summaries(posterior)

@@ -1,4 +1,4 @@
-"""What is known of a galaxy under hypotheses of several components, and its columns."""
+"""Results for a galaxy under hypotheses of several components, and their table columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "bulge+disc": ("bulge", "disc"),
     "sersic+sersic": ("inner", "outer"),
 }
-"""Parts of each scene; the share of the one that `SHARES` names is a column too."""
+"""Parts of each scene; the flux fraction of the part named by `SHARES` is a column too."""
 
 SHARES = {
     "sersic+point": "point_to_total",
@@ -31,28 +31,28 @@ SHARES = {
 }
 
 OF_THE_SUM = ("magnitude", "effective_radius", "center_x", "center_y")
-"""Plain columns that describe the sum where a scene of several components is the best."""
+"""Plain columns that describe the sum if a scene of several components is the best."""
 
 _OWN = tuple(p for p in PARAMETERS if not p.name.startswith("center"))
 
 
 @dataclass(frozen=True, eq=False)
 class SceneRecord:
-    """One galaxy's hypotheses, and its draws under the best of them.
+    """Comparison of one galaxy's hypotheses, and draws under the best of them.
 
     Attributes:
         compared: Names of the hypotheses, the single profile first.
-        best: The one that the tempered odds favour, or that was asked for.
+        best: Hypothesis favoured by the tempered odds, or requested by the user.
         log_evidence: ln Z by name.
-        log_evidence_error: Its standard error by name.
-        tempered: ln Z by name in which differences of ln L count in part.
-        draws: Columns of the best, in the user's units, each with shape (S,); empty of the single
-            profile, whose draws are the posterior's own.
-        noise_draws: The same as the stated noise has them.
-        weights: Weights of the draws, of sum 1, with shape (S,).
-        ess: Effective sample size of them.
-        khat: Pareto k-hat of their weights.
-        num_modes: Modes found.
+        log_evidence_error: Standard error of ln Z by name.
+        tempered: ln Z by name with tempered differences of ln L.
+        draws: Draws of the best hypothesis' columns, in the user's units, each with shape (S,);
+            empty for the single profile, whose draws are the posterior's own.
+        noise_draws: The same under the stated noise alone.
+        weights: Weights of the draws, with sum 1, with shape (S,).
+        ess: Effective sample size of the draws.
+        khat: Pareto k-hat of the weights.
+        num_modes: Number of modes found.
     """
 
     compared: tuple[str, ...]
@@ -69,7 +69,7 @@ class SceneRecord:
 
     @property
     def odds(self) -> float:
-        """Tempered odds of the best against the next hypothesis, prior odds being even."""
+        """Tempered odds of the best against the next hypothesis, with equal prior odds."""
         others = [z for name, z in self.tempered.items() if name != self.best]
         if not others:
             return math.nan
@@ -77,7 +77,7 @@ class SceneRecord:
 
 
 def key_of(scene: str) -> str:
-    """Returns a scene's name as part of a column's.
+    """Returns a scene's name as used in column names.
 
     Example:
         >>> key_of("bulge+disc")
@@ -87,7 +87,7 @@ def key_of(scene: str) -> str:
 
 
 def parameter_columns(scenes: Sequence[str]) -> dict[str, tuple[str, str, float | None]]:
-    """Returns unit, meaning and period of the columns that scenes' parts have.
+    """Returns unit, meaning and period of the columns of scenes' parts.
 
     Example:
         >>> list(parameter_columns(["sersic+point"]))[-2:]
@@ -102,7 +102,7 @@ def parameter_columns(scenes: Sequence[str]) -> dict[str, tuple[str, str, float 
             }
         if scene in SHARES:
             part = SHARES[scene].removesuffix("_to_total")
-            columns[SHARES[scene]] = ("", f"light of the {part} over that of the sum", None)
+            columns[SHARES[scene]] = ("", f"flux of the {part} divided by the total flux", None)
     return columns
 
 
@@ -117,9 +117,9 @@ def units(scenes: Sequence[str] = SCENES) -> dict[str, str]:
 
 
 def descriptions() -> dict[str, str]:
-    """Returns one line on each of them."""
+    """Returns a one-line description of each of these columns."""
     lines = {
-        "best_scene": "hypothesis that the tempered odds favour, or that was asked for",
+        "best_scene": "hypothesis favoured by the tempered odds, or requested",
         "scene_odds": "tempered odds of the best scene against the next",
         "scene_ess": "effective sample size of the best scene's draws",
         "scene_khat": "Pareto k-hat of the best scene's weights",
@@ -128,8 +128,8 @@ def descriptions() -> dict[str, str]:
         log_z, error, tempered = _evidence_names(scene)
         lines |= {
             log_z: f"natural logarithm of the evidence of {scene}",
-            error: "its standard error",
-            tempered: "the same, differences of ln L counted in part",
+            error: f"standard error of {log_z}",
+            tempered: f"{log_z} with tempered differences of ln L",
         }
     for name, (_, meaning, period) in parameter_columns(SCENES).items():
         lines |= lines_on(name, meaning, period)
@@ -137,10 +137,10 @@ def descriptions() -> dict[str, str]:
 
 
 def columns_of(record: SceneRecord) -> dict[str, Any]:
-    """Returns a row's columns: evidences, odds, and the parts of every scene compared.
+    """Returns the columns of a table row: evidences, odds, and the parts of every scene compared.
 
-    Parts of scenes that are not the best are None; the plain columns of :data:`OF_THE_SUM` come
-    too where the best has several parts.
+    Columns of scenes that are not the best are None; the plain columns of :data:`OF_THE_SUM` are
+    included if the best scene has several parts.
     """
     row: dict[str, Any] = {
         "best_scene": record.best,
@@ -169,7 +169,7 @@ def _evidence_names(scene: str) -> tuple[str, str, str]:
 def part_columns(
     parts: Mapping[str, Float[Array, "s p"]],
 ) -> dict[str, Float[Array, " s"]]:
-    """Returns the columns of parts, by name: profiles have seven parameters, a point three."""
+    """Returns the columns of parts by name: seven parameters for profiles, three for points."""
     columns = {}
     for part, values in parts.items():
         whole = values.shape[1] == NUM_PARAMETERS

@@ -1,4 +1,4 @@
-"""Rows of numbers from posteriors: what goes into every table, named, in units, in one order."""
+"""Table rows from posteriors: columns, units, descriptions and their order."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NUMBERS: dict[str, str] = {
     "log_evidence": "natural logarithm of the evidence",
     "log_evidence_error": "its standard error",
     "chi2": "chi-square per degree of freedom: at the mean, or once refined at the best draw",
-    "chi2_p": "chance of a misfit as large as that of the best model within the posterior",
+    "chi2_p": "probability of a misfit as large as that of the best model within the posterior",
     "ood": "distance of the network's features from those of training images, about 1 for those",
-    "ood_p": "chance that a training image lies farther",
-    "p_value": "chance of a larger chi-square under the exact posterior",
-    "structure": "median honest width over the stated noise's own; about 1 for a Sérsic profile",
-    "num_modes": "modes that the refinement's search kept, 0 where none was needed",
+    "ood_p": "fraction of training images with a larger distance",
+    "p_value": "probability of a larger chi-square under the exact posterior",
+    "structure": "median ratio of honest to noise widths; about 1 for a Sérsic profile",
+    "num_modes": "number of modes found by refinement, 0 if no search was needed",
 }
-"""Figures of quality, without unit."""
+"""Dimensionless diagnostics."""
 
 QUALITY = (
     "good, caution or bad: the worst level among the flags set, each flag's level standing in "
@@ -49,9 +49,9 @@ INSTRUMENT: dict[str, tuple[str, str]] = {
     "sky_sigma": ("", "standard deviation of the constant sky offset [image units]"),
     "psf_fwhm": ("pix", "full width at half maximum of the PSF, in pixels of the image as given"),
     "psf_error": ("", "relative error of the PSF's width in the likelihood, one sigma"),
-    "bin": ("", "pixels of the image per pixel of the stamp and axis"),
+    "bin": ("", "binning: image pixels per stamp pixel along each axis"),
 }
-"""What a result rests on."""
+"""Instrument and settings of a measurement."""
 
 TEXTS = (
     "name",
@@ -89,7 +89,7 @@ def units() -> dict[str, str]:
 
 
 def descriptions() -> dict[str, str]:
-    """Returns one line on each column."""
+    """Returns a one-line description of each column."""
     lines = {"name": "name of the galaxy", "flags": "sum of the flags' bits"}
     for p in PARAMETERS:
         lines |= lines_on(p.name, p.meaning, p.period)
@@ -98,14 +98,14 @@ def descriptions() -> dict[str, str]:
     for d in DERIVED:
         lines[d.name] = d.meaning
         lines[f"{d.name}_std"] = f"standard deviation of {d.name}"
-        lines[f"{d.name}_std_noise"] = f"that of {d.name} if the stated noise were all"
+        lines[f"{d.name}_std_noise"] = f"standard deviation of {d.name} for the stated noise alone"
     lines |= {
         "quality": QUALITY,
         "flag_names": "names of the flags set, separated by commas",
         "reason": "why a galaxy was not measured",
-        "notes": "what was assumed, found or replaced",
-        "method": "how the draws came about",
-        "widths": "what errors and draws hold: honest (noise and structure) or noise alone",
+        "notes": "assumptions, findings and replaced values",
+        "method": "method by which the draws were obtained",
+        "widths": "what errors and draws include: honest (noise and structure) or noise alone",
         "model": "network and version of the package",
     }
     lines |= NUMBERS | {name: text for name, (_, text) in INSTRUMENT.items()}
@@ -117,31 +117,31 @@ def every_unit(plain: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
     """Returns the unit of every column that a table may have, scenes and covariances included.
 
     Args:
-        plain: The table's rows, which say what bands it has.
+        plain: Rows of the table, which determine its bands.
     """
     return units() | covariance.units() | scene_record.units() | band_record.units(_bands(plain))
 
 
 def every_description(plain: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
-    """Returns one line on every column that a table may have; see :func:`every_unit`."""
+    """Returns a description of every column that a table may have; see :func:`every_unit`."""
     more = scene_record.descriptions() | band_record.descriptions(_bands(plain))
     return descriptions() | covariance.descriptions() | more
 
 
 def _bands(plain: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The sets of bands that a table's rows have."""
+    """Returns the sets of bands in a table's rows."""
     found = dict.fromkeys(row.get("bands") for row in plain)
     return [tuple(text.split(",")) for text in found if text]
 
 
 def rows(posterior: PosteriorBase, covariances: bool = False) -> list[dict[str, Any]]:
-    """Returns one dictionary per galaxy, with None for numbers that are unknown or not finite.
+    """Returns one dictionary per galaxy, with None for values that are unknown or not finite.
 
-    All rows have the same columns: where a scene was asked for, those of its parts too.
+    All rows have the same columns, including those of scenes if a scene was requested.
 
     Args:
         posterior: Of one galaxy or many.
-        covariances: Whether the rows hold those between all pairs of parameters too.
+        covariances: Whether to include the covariances of all pairs of parameters.
     """
     noise = posterior.under_noise()
     found = [_row(posterior, noise, i) for i in range(len(posterior))]
@@ -163,10 +163,10 @@ def parameter_summaries(posterior: PosteriorBase, row: int = 0) -> list[statisti
 
 
 def to_qtable(plain: list[dict[str, Any]]) -> Any:
-    """Returns an ``astropy.table.QTable`` of rows, with units and descriptions.
+    """Converts rows to an ``astropy.table.QTable`` with units and descriptions.
 
     Args:
-        plain: Rows as :func:`rows` makes them; further columns are kept, without unit.
+        plain: Rows from :func:`rows`; additional columns are kept, without unit.
     """
     from astropy.table import QTable
 
@@ -183,12 +183,12 @@ def to_qtable(plain: list[dict[str, Any]]) -> Any:
 
 
 def kinds_of_widths(plain: list[dict[str, Any]]) -> str:
-    """Returns what the errors of rows hold: ``honest``, ``noise``, or both, comma-separated."""
+    """Returns the kinds of widths in rows: ``honest``, ``noise``, or both, comma-separated."""
     return ",".join(sorted({row["widths"] for row in plain if row.get("widths")}))
 
 
 def psf_errors(plain: list[dict[str, Any]]) -> str:
-    """Returns the relative errors of the PSFs' widths that rows rest on, comma-separated."""
+    """Returns the relative PSF-width errors in rows, comma-separated."""
     found = {row["psf_error"] for row in plain if row.get("psf_error") is not None}
     return ",".join(f"{error:g}" for error in sorted(found))
 
@@ -205,7 +205,7 @@ def _column(name: str, values: list[Any], unit: str) -> Any:
 
 
 def _width_unit(unit: str) -> str:
-    """Unit of a standard deviation: that of a surface brightness is a magnitude."""
+    """Returns the unit of a standard deviation; that of a surface brightness is a magnitude."""
     return "mag" if unit.startswith("mag") else unit
 
 
@@ -238,7 +238,7 @@ def _row(posterior: PosteriorBase, noise: PosteriorBase, index: int) -> dict[str
 
 
 def _notes(m: Measurement) -> str | None:
-    own = m.observation is not None and m.bands is None  # those of bands are named already
+    own = m.observation is not None and m.bands is None  # columns of bands are already named
     notes = list(m.observation.notes) if own and m.observation is not None else []
     return "; ".join([*notes, *m.notes]) or None
 
@@ -267,7 +267,7 @@ def _add_derived(
 def _derived_summaries(
     posterior: PosteriorBase, m: Measurement, index: int
 ) -> dict[str, statistics.Summary]:
-    """Summaries of what follows from the seven parameters, by name."""
+    """Returns the summaries of derived quantities, by name."""
     assert m.observation is not None  # noqa: S101  # checked by the caller
     assert m.prepared is not None  # noqa: S101
     weights = posterior.weights(index)
@@ -294,7 +294,7 @@ def _add_instrument(row: dict[str, Any], m: Measurement) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a built-in type; None for a number that is not finite."""
+    """Converts a value to a built-in type; None for numbers that are not finite."""
     if isinstance(value, str | int) or value is None:
         return value
     number = float(value)

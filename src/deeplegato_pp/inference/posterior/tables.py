@@ -1,4 +1,4 @@
-"""Tables and draws on disk: checked before any work, written atomically."""
+"""Writing of tables and draws: checked before any work, written atomically."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SAMPLE_SUFFIXES = (".npz", ".parquet")
 
 
 def write_table(rows: Rows, path: str | os.PathLike[str]) -> None:
-    """Writes a table; its suffix chooses the format.
+    """Writes a table; the suffix selects the format.
 
-    ``.ecsv`` and ``.fits`` keep units and descriptions and hold NaN where a number is unknown,
+    ``.ecsv`` and ``.fits`` keep units and descriptions and hold NaN for unknown values,
     ``.parquet`` keeps them in the fields' metadata and holds nulls, ``.json`` is a strict list of
     objects with nulls, each with its columns' units under ``units``.
 
     Args:
-        rows: As :meth:`Posterior.rows` makes them; further columns are kept.
-        path: Where to. An existing file is replaced.
+        rows: Rows from :meth:`Posterior.rows`; additional columns are kept.
+        path: Output file. An existing file is replaced.
 
     Raises:
-        InputError: If it cannot be written there.
+        InputError: If the file cannot be written.
     """
     path = check_output(path, TABLE_SUFFIXES, "table")
     writers: dict[str, Callable[[Rows, Path], None]] = {
@@ -50,20 +50,20 @@ def write_table(rows: Rows, path: str | os.PathLike[str]) -> None:
 
 
 def write_samples(posterior: PosteriorBase, path: str | os.PathLike[str]) -> None:
-    """Writes the draws of all galaxies; the suffix chooses the format.
+    """Writes the draws of all galaxies; the suffix selects the format.
 
     ``.npz`` holds ``name`` (B,), ``parameter`` and ``unit`` (7,), ``samples`` (B, S, 7),
     ``log_prob`` (B, S) and, if the draws are weighted, ``log_weights`` (B, S). ``.parquet`` holds
     one line per draw: ``object`` (row in the table), ``name``, ``draw``, the seven parameters,
     ``log_prob`` and ``log_weight`` (0 for unweighted draws). Galaxies that could not be measured
-    are NaN in the former and left out of the latter, as are draws that only pad a row.
+    are NaN in the former and omitted from the latter, as is padding.
 
     Args:
-        posterior: Of one galaxy or many.
-        path: Where to. An existing file is replaced.
+        posterior: Posterior of one galaxy or many.
+        path: Output file. An existing file is replaced.
 
     Raises:
-        InputError: If it cannot be written there.
+        InputError: If the file cannot be written.
     """
     path = check_output(path, SAMPLE_SUFFIXES, "samples")
     with written_whole(path) as temporary:
@@ -92,7 +92,7 @@ def _write_ecsv(rows: Rows, path: Path) -> None:
 def _write_fits(rows: Rows, path: Path) -> None:
     table = _qtable(rows)
     for name in table.colnames:
-        if table[name].dtype.kind == "U":  # names beyond ASCII, as astropy reads them again
+        if table[name].dtype.kind == "U":  # encode non-ASCII names so that astropy can read them
             about = table[name].info.description
             table[name] = np.char.encode(np.asarray(table[name]), "utf-8")
             table[name].info.description = about

@@ -1,1 +1,1 @@
-"""From the network's posterior to the exact one."""
+"""Refinement of the network's posterior to the exact posterior."""

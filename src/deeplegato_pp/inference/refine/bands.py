@@ -1,8 +1,8 @@
-"""One galaxy in several bands: the exact posterior of all of them together.
+"""Exact joint posterior of one galaxy in several bands.
 
-The network measures each band on its own; from its draws a search finds every band's mode and masks
-its neighbours, and from what the bands say together another finds the modes of the joint posterior,
-which importance sampling with a Student-t at each turns into weighted draws and evidence.
+The network measures each band separately. From its draws, a search finds the mode of every band and
+masks neighbours; from the combination of the bands, another search finds the modes of the joint
+posterior. Importance sampling with a Student-t at each mode gives weighted draws and the evidence.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE
 from deeplegato_pp.stats.pareto import pareto_khat, reliable
 
 _PILOT = 16
-"""The network's draws of each band from which its own search starts."""
+"""Number of the network's draws of each band from which its search starts."""
 
 _MASKINGS = 3
-"""Times that neighbours are looked for, each followed by a search."""
+"""Number of rounds of neighbour masking, each followed by a search."""
 
 _JUDGED = 1000
-"""Equally weighted draws by which the fit of every band is judged."""
+"""Number of equally weighted draws used to assess the fit of every band."""
 
 _PREDICTIVE = 4
-"""Draws whose p-values are averaged."""
+"""Number of draws over which p-values are averaged."""
 
 _OF_THE_NETWORK = int(Flag.UNFAMILIAR | Flag.OUTSIDE_TRAINING | Flag.MEAN_OFF)
-"""Flags on the network's draws, from which the search only starts."""
+"""Flags of the network's draws, which are irrelevant once the search has replaced them."""
 
 
 @dataclass(frozen=True)
 class BandOptions:
-    """How galaxies in several bands are fitted; see :meth:`Predictor.fit_bands`.
+    """Settings for fits in several bands; see :meth:`Predictor.fit_bands`.
 
     Attributes:
         structure: One of :data:`~deeplegato_pp.scene.bands.STRUCTURES`.
-        ess: Effective sample size wanted.
-        model_error: Error of the model as a fraction of itself.
+        ess: Required effective sample size.
+        model_error: Model error as a fraction of the model image.
         honest: Whether draws are moved to honest widths.
 
     Raises:
@@ -86,12 +86,12 @@ class BandOptions:
 
 
 def frame_of(band: AlignedBand, first: PreparedStamp, own: PreparedStamp) -> BandFrame:
-    """Returns where the first band's prepared stamp lies on another band's.
+    """Returns the map from the first band's prepared stamp to another band's.
 
     Args:
-        band: How the images lie to each other.
-        first: The first band's stamp.
-        own: The band's stamp.
+        band: Alignment of the band's image with the first band's.
+        first: Prepared stamp of the first band.
+        own: Prepared stamp of the band.
     """
     origin = np.array([first.offset_x, first.offset_y])
     moved = band.matrix @ origin + band.offset - np.array([own.offset_x, own.offset_y])
@@ -110,17 +110,17 @@ def fit_bands(
     seed: int,
     options: BandOptions,
 ) -> Posterior:
-    """Returns the posterior of one galaxy in several bands.
+    """Computes the joint posterior of one galaxy in several bands.
 
     Args:
-        galaxy: What was observed.
-        network: The network's draws of each band, aligned as `galaxy` has them.
-        prior: At the reference instrument, of the first band.
+        galaxy: Observations of the galaxy.
+        network: The network's draws of each band, in the order of `galaxy`.
+        prior: Prior box of the first band at the reference instrument.
         seed: Random seed.
-        options: How.
+        options: Settings.
 
     Raises:
-        ConfigError: If the structure is linear and the wavelengths do not serve.
+        ConfigError: If the structure is linear and the wavelengths are not usable.
         InputError: If a band was not measured by the network.
     """
     rows = network.measurements
@@ -138,16 +138,16 @@ def fit_bands(
 
 
 class _Search:
-    """The modes of one galaxy's joint posterior.
+    """Search for the modes of one galaxy's joint posterior.
 
     Args:
-        single: The bands' stamps, as galaxies of their own.
-        coordinates: Of the galaxy in all bands.
+        single: Likelihood of the bands' stamps as separate galaxies.
+        coordinates: Coordinates of the galaxy in all bands.
         w: The network's draws of each band, with shape (K, S, 7).
 
     Attributes:
-        likelihood: Of all bands, neighbours masked.
-        modes: Of the joint posterior, best first.
+        likelihood: Joint likelihood, with neighbours masked.
+        modes: Modes of the joint posterior, best first.
     """
 
     def __init__(
@@ -180,19 +180,19 @@ class _Search:
         return JointLikelihood(bands, self.coordinates)
 
     def _start(self, w: Float[Tensor, "k 7"], std: Float[Tensor, "k 7"]) -> Float[Tensor, " f"]:
-        """Where the bands say together that the galaxy is, their own widths being weights."""
+        """Returns a starting point: the bands' means, weighted by their own widths."""
         box = self.single.box
         values = [
             frame.in_frame(box.to_physical(one[None]))
             for frame, one in zip(self.coordinates.frames, w, strict=True)
         ]
         precision = std.clamp_min(1e-4) ** -2
-        shape = [AXIS_RATIO, POSITION_ANGLE]  # turning a band turns one into the other
+        shape = [AXIS_RATIO, POSITION_ANGLE]  # the frame's rotation mixes the two coordinates
         precision[:, shape] = precision[:, shape].mean(-1, keepdim=True)
         return self.coordinates.combine(to_box(box, torch.cat(values)), precision)
 
     def _mask_by_mode(self) -> bool:
-        """Masks neighbours anew by the best mode's images; returns whether anything changed."""
+        """Masks neighbours using the best mode's images; returns whether the mask changed."""
         changed = False
         for k, band in enumerate(self.likelihood.bands):
             on_stamp = self.likelihood.views[k].on_stamp(self.modes.u[:1])
@@ -214,7 +214,7 @@ class _Search:
         ]
 
         def log_posterior(u: Tensor) -> Tensor:
-            # Each band's target holds the prior, which counts once.
+            # Each band's target includes the prior, which must count once.
             again = (len(targets) - 1) * self.coordinates.log_prior(u)
             return torch.stack([target(u) for target in targets]).sum(0) - again
 
@@ -238,7 +238,7 @@ def _row(
     sampler: TargetSampler,
     options: BandOptions,
 ) -> Posterior:
-    """The draws as a row of a posterior, in the first band's units."""
+    """Builds the posterior row of the draws, in the first band's units."""
     u, log_weights = sampler.pool.x, sampler.pool.log_weights()
     widening = _widening(search.likelihood, search.modes) if options.honest else None
     moved, log_det = (u, 0.0) if widening is None else widening.move(u, log_weights)
@@ -302,7 +302,7 @@ def _columns(
     u: Float[Tensor, "s f"],
     stamps: Sequence[PreparedStamp],
 ) -> dict[str, np.ndarray]:
-    """Draws of every band's columns, in the user's units; lengths are those of the first band."""
+    """Returns draws of every band's columns in user's units; lengths are the first band's."""
     factor = stamps[0].pixel_scale / REFERENCE_PIXEL_SCALE
     values = []
     for k, stamp in enumerate(stamps):
@@ -314,7 +314,7 @@ def _columns(
 
 
 def _equally(log_weights: Float[Tensor, " s"]) -> Tensor:
-    """Places of equally weighted draws."""
+    """Returns indices of equally weighted draws."""
     weights = torch.softmax(log_weights, 0)
     generator = torch.Generator().manual_seed(0)
     return torch.multinomial(weights, _JUDGED, replacement=True, generator=generator)
@@ -328,7 +328,7 @@ def _judged_bands(
     equal: Float[Tensor, "s f"],
     options: BandOptions,
 ) -> list[Measurement]:
-    """Each band's measurement, judged by how the joint posterior fits its image."""
+    """Returns each band's measurement, with the goodness of fit of the joint posterior."""
     found = []
     for k, m in enumerate(rows):
         assert m.prepared is not None  # noqa: S101  # it was measured
@@ -374,7 +374,7 @@ def _joined(
     sampler: TargetSampler,
     equal: Float[Tensor, "s f"],
 ) -> Measurement:
-    """What is known of the galaxy in all bands together."""
+    """Returns the measurement record of the galaxy in all bands together."""
     log_weights, joint = sampler.pool.log_weights(), record.likelihood
     flags = 0
     for m in bands:
@@ -412,5 +412,5 @@ def _joined(
 
 
 def _worst(chances: Sequence[float]) -> float:
-    """The smallest of several chances, times how many they are (Bonferroni)."""
+    """Returns the smallest of several p-values times their number (Bonferroni)."""
     return min(1.0, len(chances) * min(chances))

@@ -1,7 +1,7 @@
-"""The centre's prior of exact posteriors: symmetric about the centre of the user's image.
+"""Prior of the centre in exact posteriors: symmetric about the centre of the user's image.
 
-The network's box is symmetric about the centre of its stamp, which has an even side: of an image
-with an odd one it reaches half a pixel farther to one side than to the other.
+The network's box is symmetric about the centre of its stamp, whose side is even. For an image with
+an odd side, it would extend half a pixel farther to one side than to the other.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from deeplegato_pp.scene.parameters import CENTER_X, CENTER_Y
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 
 _NO_DENSITY = -1e4
-"""ln of a density that is none."""
+"""ln of a zero density."""
 
 _ROUNDING = 1e-6
 _BEYOND = W_MAX + 1.0
-"""Coordinate of what lies outside of a box."""
+"""Coordinate of values outside a box."""
 
 
 def centred(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
-    """Returns a box whose centre's bounds lie symmetrically about that of the user's image.
+    """Returns a box whose centre's bounds are symmetric about the centre of the user's image.
 
     Args:
-        box: At the reference instrument.
-        prepared: The stamp.
+        box: Prior box at the reference instrument.
+        prepared: Prepared stamp.
     """
     x, y = (float(v) for v in prepared.center_from_user(0.0, 0.0))
     return box if (x, y) == (0.0, 0.0) else about(box, x, y)
@@ -39,11 +39,11 @@ def centred(box: PriorBox, prepared: PreparedStamp) -> PriorBox:
 
 @dataclass(frozen=True)
 class Moved:
-    """Coordinates under a box that differs from another one in the centre's bounds alone.
+    """Conversion of coordinates between boxes that differ only in the centre's bounds.
 
     Attributes:
-        old: The box that densities are known under.
-        new: The box that coordinates are wanted in.
+        old: Box in which densities are known.
+        new: Box in which coordinates are required.
     """
 
     old: PriorBox
@@ -52,17 +52,17 @@ class Moved:
     def to_new(
         self, w: Float[Tensor, "*b 7"], log_prob: Float[Tensor, "*b"]
     ) -> tuple[Float[Tensor, "*b 7"], Float[Tensor, "*b"]]:
-        """Returns coordinates and their log-density under the new box.
+        """Returns coordinates and their log-density in the new box.
 
-        What lies outside of it comes out beyond |w| = 8, where no prior is left.
+        Values outside the new box get |w| > 8, where the prior is zero.
         """
         moved, change, _ = _exchanged(self.old, self.new, w)
         return moved, log_prob - change
 
     def to_old(self, w: Float[Tensor, "*b 7"]) -> tuple[Float[Tensor, "*b 7"], Float[Tensor, "*b"]]:
-        """Returns coordinates under the old box, and what to add to their log-density there.
+        """Returns coordinates in the old box, and the term to add to their log-density.
 
-        Outside of the old box that is a density of nothing.
+        Outside the old box the density is zero.
         """
         moved, change, inside = _exchanged(self.new, self.old, w)
         moved = moved.clamp(-W_MAX, W_MAX)
@@ -72,7 +72,7 @@ class Moved:
 def _exchanged(
     source: PriorBox, target: PriorBox, w: Float[Tensor, "*b 7"]
 ) -> tuple[Float[Tensor, "*b 7"], Float[Tensor, "*b"], Bool[Tensor, "*b"]]:
-    """Coordinates in another box, ln of d(target)/d(source), and which lie inside it."""
+    """Returns coordinates in another box, ln d(target)/d(source), and whether they lie inside."""
     moved = w.double().clone()
     change = torch.zeros_like(moved[..., 0])
     inside = torch.ones_like(change, dtype=torch.bool)

@@ -1,8 +1,8 @@
-"""From the network's draws to the exact posterior: weights, modes, adaptation, verdicts.
+"""Exact posteriors from the network's draws, for batches of galaxies in detector units.
 
     network's draws -> weights -> modes, Student-t proposals -> adaptation -> Markov chain -> flags
 
-Each galaxy has its own random numbers and its own budget; see `docs/exact.md`.
+Each galaxy has its own random numbers and its own render budget; see `docs/exact.md`.
 """
 
 from __future__ import annotations
@@ -40,38 +40,37 @@ from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 logger = logging.getLogger(__name__)
 
 LogProbFunction = Callable[[Tensor, Tensor], Tensor]
-"""The network's density: from rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
+"""Density of the network: maps rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
 
 METHODS = ("exact", "laplace")
 
 PIXEL_BUDGET = 4e8
-"""Pixels that may be rendered for one galaxy, by default: 15,600 compact ones on 128 px.
+"""Default limit of pixels rendered per galaxy: 15,600 compact galaxies on 128 px.
 
-The median galaxy takes 5e6. A render of 128 px whose PSF is five times oversampled takes 6e5 to
-4e6, so that sampling would cost minutes.
+The median galaxy needs 5e6. A render of 128 px with a PSF oversampled five times takes 6e5 to 4e6,
+so that sampling would take minutes.
 """
 
 _FEWEST_DRAWS = 150
-"""Draws below which importance sampling is not begun."""
+"""Minimum number of affordable draws for importance sampling."""
 _TENSION = 3.0
 
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """Settings of :func:`refine_batch` that are rarely changed.
+    """Rarely changed settings of :func:`refine_batch`.
 
     Attributes:
-        pilot: Draws of the network weighed first, from which the search for modes starts.
-        starts: Searches per galaxy.
+        pilot: Number of the network's draws evaluated first, from which the mode search starts.
+        starts: Number of searches per galaxy.
         mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
-        interpolate: Whether draws' images are sums of a few rendered ones where that changes ln L
-            by less than 0.03 (see `inference.fit.emulator`).
-        last_resort: Whether a Markov chain is run where importance sampling fails.
-        chain_steps: Longest such chain, and so its cost. [steps of 40 walkers]
-        star_odds: Prior odds of a point source against a galaxy; with them no chain is run where
-            the point source wins by far (see `inference.refine.fallback`). None: it is not
-            looked at.
-        honest: Whether what gives the draws honest widths is worked out.
+        interpolate: Whether ln L of draws is emulated from a few rendered images if its error is
+            below 0.03 (see `inference.fit.emulator`).
+        last_resort: Whether a Markov chain is run if importance sampling fails.
+        chain_steps: Maximum length of such a chain. [steps of 40 walkers]
+        star_odds: Prior odds of a point source against a galaxy; if given, no chain is run if the
+            point source is far more probable (see `inference.refine.fallback`).
+        honest: Whether the widening to honest widths is computed.
     """
 
     pilot: int = 24
@@ -99,32 +98,32 @@ def refine_batch(
     options: RefineOptions | None = None,
     coordinates: Member | None = None,
 ) -> RefinedDraws:
-    """Returns the exact posteriors of a batch of galaxies.
+    """Computes the exact posteriors of a batch of galaxies.
 
     Args:
-        likelihood: Data and prior.
+        likelihood: Likelihood of the galaxies.
         w: The network's draws, with shape (B, S, 7).
-        log_q: Their log-density under the network, in w, with shape (B, S).
-        log_prob_fn: That density anywhere: called with galaxies' rows (R,) and coordinates
+        log_q: Log-density of the draws under the network, in w, with shape (B, S).
+        log_prob_fn: The network's log-density: called with galaxy indices (R,) and coordinates
             (R, S, 7), it returns (R, S).
-        method: ``"exact"``, or ``"laplace"``: the modes' Gaussians mixed with the network's draws
-            by their efficiencies, unweighted, for some 60 renders.
-        ess: Effective sample size wanted.
-        max_draws: Draws weighed per galaxy at most; ten times `ess` if None.
-        fixed: Parameters held at a value, by name, in the units of the likelihood's box. The
-            network's conditional density is not known: the prior's own draws and a widened
-            Student-t take its place as the defensive part.
-        seeds: One per galaxy, on which alone its random numbers depend; its row if None.
+        method: ``"exact"``, or ``"laplace"``: unweighted draws from the modes' Gaussians and from
+            the network, mixed according to their efficiencies, for some 60 renders.
+        ess: Required effective sample size.
+        max_draws: Maximum number of draws evaluated per galaxy; ten times `ess` if None.
+        fixed: Values of fixed parameters by name, in the units of the likelihood's box. The
+            network's conditional density is unknown: draws from the prior and a widened Student-t
+            replace it as the defensive part of the proposal.
+        seeds: Random seeds, one per galaxy; the galaxy's index if None.
         options: Rarely changed settings.
-        coordinates: Of galaxies whose neighbours were fitted with them; None: they stand alone.
+        coordinates: Coordinates of galaxies whose neighbours are fitted too; None if isolated.
 
     Returns:
-        Weighted draws and verdicts.
+        Weighted draws and diagnostics.
 
     Raises:
         ConfigError: If the method is unknown.
         NumericalError: If a likelihood or a density is NaN.
-        ShapeError: If the arrays do not belong together.
+        ShapeError: If the shapes of the arrays do not agree.
     """
     if method not in METHODS:
         raise ConfigError(f"method must be one of {METHODS}, got {method!r}.")
@@ -149,7 +148,7 @@ def refine_batch(
 
 
 class _Job:
-    """One call of :func:`refine_batch`."""
+    """State of one call of :func:`refine_batch`."""
 
     def __init__(
         self,
@@ -165,10 +164,10 @@ class _Job:
         self.coordinates: SersicCoordinates | Member = likelihood.coordinates  # type: ignore[assignment]
         self.budget, self.options = budget, options
         self.conditional = self.coordinates.dim < NUM_PARAMETERS
-        self.batches = Batches(likelihood)  # those of the search, once that is done
+        self.batches = Batches(likelihood)  # replaced by those of the search
         self.given_mask = likelihood.stamps.mask.clone()
         self.targets: dict[int, InterpolatedTarget] = {}
-        self.short: set[int] = set()  # of budget
+        self.short: set[int] = set()  # galaxies whose budget is exhausted
         self.modes: list[Fit | None] = [None] * len(w)
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
@@ -177,7 +176,7 @@ class _Job:
             self.base, self.base_log_prob, self.density = w, log_q, log_prob_fn
 
     def exact(self) -> RefinedDraws:
-        """Adaptive importance sampling, with a Markov chain where it fails."""
+        """Runs adaptive importance sampling, with a Markov chain where it fails."""
         modes, pilot = self._find_modes()
         samplers = self._samplers(modes, pilot)
         sampled = [i for i, s in enumerate(samplers) if not s.done]
@@ -195,7 +194,7 @@ class _Job:
         return self._verdicts(galaxies)
 
     def laplace(self) -> RefinedDraws:
-        """Gaussians at the modes and the network's draws, mixed by their efficiencies."""
+        """Mixes Gaussians at the modes with the network's draws by their efficiencies."""
         pilot = min(16, self.options.pilot)
         self.options = replace(self.options, pilot=pilot, starts=1, interpolate=False)
         self.budget = replace(self.budget, adaptations=0)
@@ -208,7 +207,7 @@ class _Job:
                 x, component = sampler.propose(sizes[i])
                 target = self._log_target([i], [x])[0]
                 sampler.accept(x, component, target, self._base_density([i], [x])[0])
-        self.short.clear()  # nothing is sampled
+        self.short.clear()  # this method does not sample
         return self._verdicts([self._mix(i, s, modes[i]) for i, s in enumerate(samplers)])
 
     # --- sampling ---------------------------------------------------------------------------
@@ -216,7 +215,7 @@ class _Job:
     def _find_modes(self) -> tuple[list[Fit | None], list[Tensor]]:
         """Searches for modes; neighbours are masked from here on."""
         pilot = self.options.pilot
-        # A group's optimum is known, and sampling starts from it.
+        # The optimum of a group is known; sampling starts from it.
         known = self.conditional or isinstance(self.coordinates, Member)
         finder = ModeFinder(
             self.likelihood,
@@ -245,7 +244,7 @@ class _Job:
     def _samplers(self, modes: list[Fit | None], pilot: list[Tensor]) -> list[TargetSampler]:
         samplers = []
         for i, seed in enumerate(self.seeds):
-            # Draws without a known density start the search, and are no part of the sample.
+            # Draws without a known density only start the search; they are not sampled from.
             known = pilot[i][:0] if self.conditional else pilot[i]
             found = modes[i]
             budget = self._draws_left(i, self.base[i, :1] if found is None else found.u[:1])
@@ -262,14 +261,14 @@ class _Job:
         return samplers
 
     def _best(self, row: int, modes: Fit | None, pilot: Tensor) -> tuple[Tensor, Tensor]:
-        """The best point known so far, and the image there."""
+        """Returns the best point known so far, and its image."""
         if modes is not None:
             return modes.u[0], modes.image[0]
         u = self.base[row, pilot.argmax()][None]
         return u[0], self.batches.render(torch.tensor([row]), u)[0]
 
     def _draws_left(self, row: int, u: Tensor) -> Budget:
-        """The draws that the galaxy's pixels allow, were each of them rendered."""
+        """Returns the number of draws within the galaxy's budget, if each is rendered."""
         affordable = int(self.batches.left(row) / float(self.batches.cost(torch.tensor([row]), u)))
         if affordable >= self.budget.max_draws:
             return self.budget
@@ -317,7 +316,7 @@ class _Job:
         return galaxy
 
     def _rescue(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
-        """Runs a Markov chain where the weights fail, if that is of use and can be paid for."""
+        """Runs a Markov chain if the weights failed, where it is useful and affordable."""
         if galaxy.method == "laplace" or not weights_failed(galaxy, self.budget.ess):
             return galaxy
         best = self.coordinates.project(galaxy.w[galaxy.log_weights.argmax()])[None]
@@ -342,14 +341,14 @@ class _Job:
         return better
 
     def _mix(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
-        """Unweighted draws of the modes' Gaussians and of the network."""
+        """Returns unweighted draws of the modes' Gaussians and of the network."""
         base, total = self.base[row], self.base.shape[1]
         share = laplace_share(sampler)
         x = base[: round(share * total)]
         if modes is not None and len(x) < total:
             mass = torch.softmax(
                 modes.log_mass(), 0
-            )  # of equally weighted draws no share is raised
+            )  # equally weighted draws, so no component's weight is increased
             gaussian = replace(mixture_at(modes, widened=False), weights=mass, dof=1e6)
             counts = split_counts(gaussian.weights, total - len(x))
             owner = torch.repeat_interleave(torch.arange(gaussian.size), torch.tensor(counts))
@@ -379,7 +378,7 @@ class _Job:
         return galaxy
 
     def _unsampled(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
-        """The modes' Gaussians, of a galaxy whose budget does not reach for sampling."""
+        """Returns the modes' Gaussians, for a galaxy whose budget does not allow sampling."""
         galaxy = self._mix(row, sampler, modes)
         galaxy.flags |= int(Flag.LOW_ESS)
         return galaxy
@@ -402,7 +401,7 @@ class _Job:
         return RefinedDraws(galaxies, self.likelihood)
 
     def _slopes(self, galaxies: list[RefinedGalaxy]) -> list[list[Slopes] | None]:
-        """Images and derivatives at all modes; at the means where none were looked for."""
+        """Returns images and derivatives at all modes; at the means without a search."""
         points = [
             self.coordinates.project(galaxy.mean()[None]) if modes is None else modes.u
             for galaxy, modes in zip(galaxies, self.modes, strict=True)
@@ -410,7 +409,7 @@ class _Job:
         return slopes_at(self.batches, range(len(galaxies)), points)
 
     def _widen(self, row: int, galaxy: RefinedGalaxy, slopes: list[Slopes] | None) -> None:
-        """Works out what gives the draws honest widths; they stay the noise's where it fails."""
+        """Computes the widening to honest widths; the noise widths are kept if it fails."""
         modes = self.modes[row]
         try:
             galaxy.widening = widening_at(self.likelihood, row, modes, galaxy.mean(), slopes)
@@ -421,11 +420,11 @@ class _Job:
 
 
 def laplace_share(sampler: TargetSampler) -> float:
-    """Returns the network's share in a Laplace mixture, from both sides' efficiencies."""
+    """Returns the network's weight in a Laplace mixture, from the efficiencies of both parts."""
     if not sampler.mixtures:
         return 1.0
     log_w = sampler.pool.recent_log_weights()
-    if not len(log_w):  # none of the modes' draws has been weighed
+    if not len(log_w):  # no draw of the modes has been evaluated
         return 0.0 if sampler.base_efficiency < 0.4 else 0.5
     ess = float(effective_sample_size(log_w))
     mode_efficiency = max(0.0, (ess - 1.0) / max(len(log_w) - 1, 1))
@@ -435,9 +434,9 @@ def laplace_share(sampler: TargetSampler) -> float:
 
 
 def in_tension(w: Float[Tensor, "s 7"], galaxy: RefinedGalaxy) -> bool:
-    """Whether the network's mean and the exact one differ by more than 3 of their joint sigmas.
+    """Returns whether network and exact means differ by more than 3 of their joint sigmas.
 
-    The exact one's are the honest ones where those are larger.
+    The exact sigmas are the honest ones where those are larger.
     """
     exact_std = galaxy.std()
     if galaxy.widening is not None and galaxy.widening.judged:

@@ -1,7 +1,8 @@
-"""Hypotheses compared by their evidence: galaxy, point source, blank sky.
+"""Model comparison by evidence: galaxy, point source and blank sky.
 
-All see the same pixels, mask and sky prior, and each prior is normalised, so the evidences may be
-divided. A galaxy's evidence comes from refining; those of its rivals from here.
+All hypotheses use the same pixels, mask and sky prior, and all priors are normalised, so that
+evidences can be compared. The evidence of the galaxy comes from refinement; those of the other
+hypotheses are computed here.
 """
 
 from __future__ import annotations
@@ -24,34 +25,34 @@ from deeplegato_pp.scene.parameters import MAGNITUDE, NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
 
 STAR_ODDS = 1.0
-"""Prior odds of a point source against a galaxy, unless told: even."""
+"""Default prior odds of a point source against a galaxy."""
 
 LOST = 30.0
-"""ln of the evidence by which a point source must fall short, by Laplace's approximation, for that
-approximation to be enough: the probability is then below 1e-12 whatever its error. As much ahead,
-and no Markov chain is run for the galaxy that it is not."""
+"""ln evidence by which a point source must be worse, by Laplace's approximation, for that to be
+sufficient: its probability is then below 1e-12 whatever the error. If it is better by as much, no
+Markov chain is run for the galaxy."""
 
 EVIDENCE_ESS = 100.0
-"""Effective sample size behind a point source's evidence: its error is then 0.02 to 0.15, and that
+"""Effective sample size for a point source's evidence: its error is then 0.02 to 0.15, and that
 of the probability below 0.04."""
 
 FAINT = 15.0
-"""ln of Laplace's Bayes factor over blank sky below which noise makes peaks beside the source's:
-the prior's own draws are then weighed first, and twice the effective size is asked for."""
+"""ln Bayes factor (Laplace) against blank sky below which noise peaks compete with the source:
+prior draws are then evaluated first, and the effective sample size is doubled."""
 
 _FAINT_PILOT = 200
 
 DETECTION = math.log(100.0)
-"""ln of the Bayes factor over blank sky above which something is there."""
+"""ln Bayes factor against blank sky above which a source counts as detected."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Evidence of one hypothesis for each galaxy.
+    """Evidence of one hypothesis for every galaxy.
 
     Attributes:
         log_evidence: ln Z, with shape (B,).
-        error: Its standard error, with shape (B,); NaN where it is Laplace's approximation.
+        error: Standard error of ln Z, with shape (B,); NaN for Laplace's approximation.
     """
 
     log_evidence: Float[Tensor, " b"]
@@ -60,16 +61,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a galaxy's hypothesis fares against its rivals.
+    """Comparison of galaxy, point source and blank sky.
 
     Attributes:
-        star_probability: Probability of the point source, of the two, under the prior odds.
-        star_odds: Those prior odds, point source to galaxy.
+        star_probability: Probability of a point source rather than a galaxy, with shape (B,).
+        star_odds: Prior odds, point source to galaxy.
         star_log_evidence: ln Z of the point source, with shape (B,).
-        star_log_evidence_error: Its standard error, with shape (B,).
+        star_log_evidence_error: Standard error of it, with shape (B,).
         blank_log_evidence: ln L of the sky alone, with shape (B,).
-        detection: ln of the Bayes factor of the better of galaxy and point source over the blank
-            sky, with shape (B,).
+        detection: ln Bayes factor of the better of galaxy and point source against blank sky, with
+            shape (B,).
     """
 
     star_probability: Float[Tensor, " b"]
@@ -80,7 +81,7 @@ class Comparison:
     detection: Float[Tensor, " b"]
 
     def detected(self, log_odds: float = DETECTION) -> Tensor:
-        """Returns, per galaxy, whether light is favoured over blank sky, by 100 to 1."""
+        """Returns whether a source is favoured over blank sky, by default 100 to 1, per galaxy."""
         return self.detection > log_odds
 
 
@@ -92,17 +93,18 @@ def point_source_evidence(
     ess: float = EVIDENCE_ESS,
     rival: Float[Tensor, " b"] | None = None,
 ) -> Evidence:
-    """Returns the evidence of a point source with the galaxy's prior in magnitude and centre.
+    """Computes the evidence of a point source with the galaxy's prior in magnitude and centre.
 
-    A climb from each start gives Laplace's approximation; where that does not fall short of the
-    rival by :data:`LOST`, draws from a Student-t at the mode, mixed with the prior, make it exact.
+    A search from each start gives Laplace's approximation. Unless this is worse than the galaxy's
+    evidence by :data:`LOST`, importance sampling with a Student-t at the mode, mixed with the
+    prior, makes it exact.
 
     Args:
-        likelihood: Data; the mask in force during refining is that of ``refined.likelihood``.
-        start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
-        seeds: One per galaxy; its row if None.
-        ess: Effective sample size behind each evidence.
-        rival: ln Z of the galaxy, with shape (B,); None: every evidence is made exact.
+        likelihood: Likelihood; ``refined.likelihood`` has the mask used by refinement.
+        start: Coordinates of galaxies from which the search starts, with shape (B, K, 7).
+        seeds: Random seeds, one per galaxy; the galaxy's index if None.
+        ess: Effective sample size of each evidence.
+        rival: ln Z of the galaxy, with shape (B,); if None, every evidence is made exact.
     """
     coordinates = PointSourceCoordinates(likelihood.box)
     star = likelihood.under(coordinates)
@@ -135,13 +137,13 @@ def laplace_point_source(
     start: Float[Tensor, "b k 7"],
     out_of_reach: Float[Tensor, " b"] | None = None,
 ) -> tuple[Float[Tensor, " b"], list[Fit]]:
-    """Returns Laplace's approximation to a point source's ln Z, and the modes it is taken at.
+    """Computes Laplace's approximation to a point source's ln Z, and its modes.
 
     Args:
-        likelihood: Data.
-        start: Galaxies' coordinates from which the search starts, with shape (B, K, 7).
-        out_of_reach: ln Z that is of no interest if it cannot be reached, with shape (B,). Where
-            that is plain the climb ends early, and ln Z is too low.
+        likelihood: Likelihood.
+        start: Coordinates of galaxies from which the search starts, with shape (B, K, 7).
+        out_of_reach: ln Z below which the value does not matter, with shape (B,). Searches that
+            cannot reach it end early, with a value that is too low.
     """
     coordinates = PointSourceCoordinates(likelihood.box)
     points = coordinates.project(start.double())
@@ -158,7 +160,7 @@ def laplace_point_source(
 def _star_sampler(
     star: Likelihood, row: int, modes: Fit, seed: int, ess: float, faint: bool
 ) -> TargetSampler:
-    """A sampler of one point source: its modes, widened too, and the prior."""
+    """Builds the sampler of a point source: its modes, widened modes, and the prior."""
     generator = torch.Generator().manual_seed(seed)
     limit = _brightest(star, row, modes.u[0]) if faint else -W_MAX
     base, density = _prior_draws(2000, star.coordinates.dim, limit, generator)
@@ -176,7 +178,7 @@ def _star_sampler(
 
 
 def _brightest(star: Likelihood, row: int, u: Float[Tensor, "3"]) -> float:
-    """The magnitude's coordinate at eight standard errors of the flux above the best one."""
+    """Returns the magnitude's coordinate at eight standard errors of flux above the best flux."""
     flux = star.coordinates.profiles(u[None])[0, 0]
     profile = star.render(row, u[None], torch.float64)[0] / flux
     sigma = torch.where(star.stamps.mask[row], torch.inf, star.stamps.sigma[row])
@@ -189,9 +191,9 @@ def _brightest(star: Likelihood, row: int, u: Float[Tensor, "3"]) -> float:
 def _prior_draws(
     number: int, dim: int, lowest: float, generator: torch.Generator
 ) -> tuple[Float[Tensor, "s f"], Float[Tensor, " s"]]:
-    """Draws from the prior, nine in ten with a first coordinate above a limit, and their density.
+    """Draws from the prior, 90 % with first coordinates above a limit, with their log-density.
 
-    Where the likelihood excludes bright sources, most of the prior's own draws would be wasted.
+    If the likelihood excludes bright sources, most draws from the prior itself would be wasted.
     """
     u = torch.randn(number, dim, generator=generator, dtype=torch.float64)
     excluded = torch.special.ndtr(torch.tensor(lowest, dtype=torch.float64))
@@ -205,15 +207,15 @@ def _prior_draws(
 
 
 def blank_log_evidence(likelihood: Likelihood) -> Float[Tensor, " b"]:
-    """Returns ln L of no source at all: the sky offset is all that is marginalised, (B,)."""
-    likelihood = likelihood.replace(psf_error=0.0)  # there is no light that it could act on
+    """Returns ln L of blank sky, with only the sky offset marginalised, with shape (B,)."""
+    likelihood = likelihood.replace(psf_error=0.0)  # without a source, the PSF has no effect
     empty = torch.zeros(1, likelihood.size, likelihood.size, dtype=torch.float64)
     empty = empty.to(likelihood.stamps.image.device)
     return torch.cat([likelihood.log_likelihood_of(i, empty) for i in range(len(likelihood))])
 
 
 def check_odds(odds: float) -> None:
-    """Refuses odds that are none.
+    """Raises an error for invalid odds.
 
     Raises:
         RangeError: If they are not positive and finite.
@@ -225,7 +227,7 @@ def check_odds(odds: float) -> None:
 def star_probability(
     galaxy: Float[Tensor, " b"], star: Float[Tensor, " b"], odds: float = STAR_ODDS
 ) -> Float[Tensor, " b"]:
-    """Returns the probability of the point source.
+    """Computes the probability of a point source rather than a galaxy.
 
     Args:
         galaxy: ln Z of the galaxy, with shape (B,).
@@ -250,13 +252,13 @@ def compare(
     seeds: Int[Tensor, " b"] | None = None,
     ess: float = EVIDENCE_ESS,
 ) -> Comparison:
-    """Weighs galaxy against point source against blank sky, for galaxies refined exactly.
+    """Compares galaxy, point source and blank sky, for galaxies refined exactly.
 
     Args:
         refined: Exact posteriors whose magnitude and centre are free.
         odds: Prior odds, point source to galaxy.
-        seeds: One per galaxy.
-        ess: Effective sample size behind a point source's evidence.
+        seeds: Random seeds, one per galaxy.
+        ess: Effective sample size of a point source's evidence.
 
     Raises:
         RangeError: If the odds are not positive and finite.
@@ -283,16 +285,16 @@ def flux_upper_limit(
     box: PriorBox,
     level: float = 0.95,
 ) -> float:
-    """Returns the flux below which the galaxy's lies with a given probability.
+    """Computes an upper limit on the galaxy's flux, for non-detections.
 
-    For non-detections: the prior in magnitude is exchanged for one uniform in flux, under which
-    a limit does not depend on how faint the prior box reaches.
+    The prior in magnitude is replaced by one uniform in flux, for which the limit does not depend
+    on the faint edge of the prior box.
 
     Args:
         w: Draws of one galaxy, with shape (S, 7).
-        log_weights: Their weights, with shape (S,).
+        log_weights: Log weights of the draws, with shape (S,).
         box: Prior box at the reference instrument.
-        level: Probability.
+        level: Probability that the flux lies below the limit.
 
     Returns:
         The limit. [background sigmas, summed over pixels]

@@ -1,8 +1,8 @@
-"""Galaxy, point source or nothing, beside neighbours that are fitted too.
+"""Comparison of galaxy, point source and blank sky for a galaxy with fitted neighbours.
 
-All three are hypotheses of the whole group: the neighbours are free under each. The evidence of the
-galaxy is that of its refined posterior; those of the point source and of the neighbours alone are
-Laplace's approximation at the group's optimum.
+All three are hypotheses for the whole group, in each of which the neighbours are free. The evidence
+of the galaxy is that of its refined posterior; those of the point source and of the neighbours
+alone are Laplace approximations at the group's optimum.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _STEPS = 100
 
 
 def compare_beside(refined: RefinedDraws, odds: float) -> Comparison:
-    """Weighs a member of a group as galaxy against point source against blank sky.
+    """Compares galaxy, point source and blank sky for a member of a group.
 
     Args:
-        refined: The exact posterior of the one member; its magnitude and centre are free.
+        refined: Exact posterior of the one member, with magnitude and centre free.
         odds: Prior odds, point source to galaxy.
 
     Raises:
@@ -55,7 +55,7 @@ def compare_beside(refined: RefinedDraws, odds: float) -> Comparison:
 
 
 def _laplace(likelihood: Likelihood, group: Group[Coordinates], start: Tensor) -> Tensor:
-    """Laplace's approximation to ln Z of a group on one stamp, with shape (1,)."""
+    """Returns Laplace's approximation to ln Z of a group on one stamp, with shape (1,)."""
     found = fit(
         likelihood.under(group),
         torch.zeros(1, dtype=torch.long),

@@ -1,4 +1,4 @@
-"""What is done where importance sampling fails: a Markov chain, unless the galaxy is a star."""
+"""Fallback if importance sampling fails: a Markov chain, unless a point source is preferred."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 
 SHORTEST_CHAIN = 150
-"""Steps below which a chain could not converge. [of all walkers]"""
+"""Minimum number of steps for a chain to converge. [steps of all walkers]"""
 
 logger = logging.getLogger(__name__)
 
 
 def weights_failed(galaxy: RefinedGalaxy, ess_wanted: float) -> bool:
-    """Whether k-hat is bad, or a quarter of the effective size asked for is not reached."""
+    """Returns whether k-hat is too large or the effective size is below a quarter of the goal."""
     return bool(galaxy.flags & Flag.HIGH_KHAT) or galaxy.ess < 0.25 * ess_wanted
 
 
 def longest_chain(pixels: float, cost: float) -> int:
-    """Returns the steps of all walkers that a number of rendered pixels pays for.
+    """Returns the number of steps of all walkers within a budget of rendered pixels.
 
     Example:
         >>> longest_chain(4e8, 25600)
@@ -41,27 +41,27 @@ def longest_chain(pixels: float, cost: float) -> int:
 def point_source_log_odds(
     likelihood: Likelihood, row: int, galaxy: RefinedGalaxy, odds: float
 ) -> float:
-    """Returns a lower bound on ln of the odds of a point source against a galaxy.
+    """Computes a lower bound on the ln odds of a point source against a galaxy.
 
-    The point source's evidence is Laplace's approximation. An evidence is the prior's average of
-    the likelihood, so the galaxy's is at most its highest likelihood: that takes its place, since
-    an evidence from weights that failed cannot be trusted. Where the search found no peak higher
-    than the draws', the bound holds however bad the weights are.
+    The point source's evidence is Laplace's approximation. Evidence is the average of the
+    likelihood over the prior, so the galaxy's is at most its largest likelihood. That bound is
+    used, because an evidence from failed weights cannot be trusted. If the search found no peak
+    higher than those of the draws, the bound holds however poor the weights are.
 
     Args:
         likelihood: Galaxies, with the mask in force.
-        row: Which of them.
-        galaxy: Its weighted draws.
+        row: Index of the galaxy.
+        galaxy: Weighted draws of the galaxy.
         odds: Prior odds, point source to galaxy.
 
     Returns:
-        The bound, where it comes near e^30 (:data:`evidence.LOST`); lower ones are too low, since
-        the search ends early. -inf if the point source's likelihood cannot be evaluated.
+        The bound if it is near e^30 (:data:`evidence.LOST`); smaller values are too low, since the
+        search ends early. -inf if the point source's likelihood cannot be evaluated.
     """
     best = galaxy.w[galaxy.log_weights.argmax()]
     start = torch.stack([galaxy.mean(), best])[None]
     highest = galaxy.log_likelihood.max()
-    level = highest + LOST - math.log(odds)  # below which the bound is of no use
+    level = highest + LOST - math.log(odds)  # smaller evidences do not matter
     try:
         log_evidence, _ = laplace_point_source(likelihood.select([row]), start, level[None])
     except NumericalError as error:
@@ -80,19 +80,19 @@ def rescue(
     max_steps: int,
     star_odds: float | None,
 ) -> tuple[RefinedGalaxy, int]:
-    """Returns what is best for a galaxy whose weights failed, and the images rendered for it.
+    """Returns the best available result for a failed galaxy, and the number of images rendered.
 
-    No chain is run where a point source is more probable by e^30 (:data:`evidence.LOST`) at the
-    least, as for bright stars, which no galaxy fits: the weighted draws stay, with their flags.
+    No chain is run if a point source is more probable by at least e^30 (:data:`evidence.LOST`), as
+    for bright stars, which no galaxy fits: the weighted draws are kept, with their flags.
 
     Args:
         likelihood: Galaxies, with the mask in force.
-        row: Which of them.
-        galaxy: Its weighted draws.
-        seed: Of the chain.
-        ess: Effective sample size wanted.
-        max_steps: Longest chain; 0 for none. [steps]
-        star_odds: Prior odds of a point source against a galaxy; None: a chain in any case.
+        row: Index of the galaxy.
+        galaxy: Weighted draws of the galaxy.
+        seed: Random seed of the chain.
+        ess: Required effective sample size.
+        max_steps: Maximum length of the chain; 0 for none. [steps]
+        star_odds: Prior odds of a point source against a galaxy; None always runs a chain.
     """
     if star_odds is not None:
         log_odds = point_source_log_odds(likelihood, row, galaxy, star_odds)
@@ -120,7 +120,7 @@ def _chain(
         likelihood, row, coordinates.project(start), seed=seed, ess=ess, max_steps=max_steps
     )
     if not chain.converged and chain.ess < galaxy.ess and not galaxy.flags & Flag.HIGH_KHAT:
-        return galaxy, chain.renders  # few draws, but sound ones
+        return galaxy, chain.renders  # few effective draws, but valid ones
     sampled = replace(
         galaxy,
         w=coordinates.embed(chain.u),

@@ -1,4 +1,4 @@
-"""Honest widths of the network's own posteriors, by the pixels' optimum beside its mean."""
+"""Honest widths of the network's posteriors, from the optimum of the likelihood."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ from deeplegato_pp.scene.prior import PriorBox
 logger = logging.getLogger(__name__)
 
 BRIGHT = 30.0
-"""S/N above which structure matters beside the width of a network's posterior."""
+"""Median S/N above which structure matters relative to the width of a network's posterior."""
 
 BATCH = 16
-"""Galaxies fitted together."""
+"""Number of galaxies fitted together."""
 
 
 def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
-    """Returns the network's posteriors with honest widths, where that makes a difference.
+    """Widens the network's posteriors to honest widths, where this matters.
 
-    Galaxies above a median S/N of 30, and those that do not fit, get a search for the optimum and a
-    sandwich, if there are 50 draws or more to tell their width. In every direction the larger
-    holds: the network's variance, or the squared distance of its mean from the optimum plus the
-    optimum's honest variance. Neighbours are not masked, so that an unmasked one widens the errors.
+    Galaxies above a median S/N of 30, and those with a poor fit, get a search for the optimum and a
+    sandwich covariance, if there are at least 50 draws. In every direction the larger of two
+    variances is used: the network's variance, or the squared distance of its mean from the optimum
+    plus the sandwich variance at the optimum. Neighbours are not masked, so that an unmasked
+    neighbour increases the errors.
 
     Args:
-        posterior: The network's.
-        prior: The network's, at the reference instrument.
+        posterior: The network's posterior.
+        prior: The network's prior box, at the reference instrument.
     """
     if posterior.batch_w.shape[1] < FEWEST_DRAWS:
         return posterior
@@ -74,7 +75,7 @@ def _worth_it(posterior: Posterior, row: int) -> bool:
 
 
 def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[Widening | None]:
-    """What widens some rows; None for those whose search failed."""
+    """Computes the widenings of some rows; None for those whose search failed."""
     part = posterior[rows]
     stamps = [m.prepared for m in part.measurements if m.prepared is not None]
     likelihood = Likelihood.of(stamps, prior, model_error=MODEL_ERROR)
@@ -102,14 +103,14 @@ def network_widening(
     w: Float[Tensor, "s 7"],
     slopes: Sequence[Slopes] | None = None,
 ) -> Widening | None:
-    """Returns what widens a network's draws; None where the search did not end at an optimum.
+    """Computes the widening of a network's draws; None if the search did not converge.
 
     Args:
         likelihood: Galaxies.
-        row: Which galaxy.
-        optimum: Its optimum.
+        row: Index of the galaxy.
+        optimum: Optimum of the galaxy.
         w: The network's draws.
-        slopes: Image and derivatives at the optimum, if they are known.
+        slopes: Image and derivatives at the optimum, if known.
     """
     if not bool(optimum.converged[0]):
         return None

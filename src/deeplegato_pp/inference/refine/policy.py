@@ -1,4 +1,4 @@
-"""Which galaxies of a list are refined, and how: the choices of files and of catalogues."""
+"""Selection of the galaxies to refine, and settings of the refinement, for lists of galaxies."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ FAINT = 10.0
 """S/N below which the network's posterior is nearly as good as the exact one."""
 
 MISFIT = 5.0
-"""Standard deviations by which the mean's chi-square must be too large to call for refining."""
+"""Excess of the mean's chi-square, in standard deviations, above which a galaxy is refined."""
 
 
 _INSTRUMENT_FREE = ("sersic_index", "axis_ratio", "position_angle")
-"""Parameters whose bounds are the same in all units."""
+"""Parameters with the same bounds in all units."""
 
 
 @dataclass(frozen=True)
 class Refining:
-    """How the galaxies of a list are refined, and which of them.
+    """Settings that select and refine the galaxies of a list.
 
     Attributes:
         method: ``"exact"`` or ``"laplace"``.
-        rule: Which galaxies: ``"all"``, or those that gain by it, ``"auto"``
-            (:func:`worth_refining`).
-        fixed: Parameters held at a value, the same for all galaxies, in the user's units.
+        rule: ``"all"``, or ``"auto"`` for those that benefit (:func:`worth_refining`).
+        fixed: Values of fixed parameters, the same for all galaxies, in the user's units.
         star_odds: Prior odds of a point source against a galaxy.
-        model_error: Error of the model as a fraction of itself.
+        model_error: Model error as a fraction of the model image.
         widths: ``"honest"`` or ``"noise"``.
         scene: See :meth:`Predictor.refine`.
 
     Raises:
-        ConfigError: If the scene is unknown or does not go with the rest.
+        ConfigError: If the scene is unknown or incompatible with the other settings.
         InputError: If the rule or the kind of widths is unknown.
     """
 
@@ -65,13 +64,13 @@ class Refining:
         check_scene(self.scene, self.method, bool(self.fixed))
 
     def check(self, prior: PriorBox) -> None:
-        """Refuses fixed values that no galaxy can have, whatever its instrument.
+        """Raises an error for fixed values that are invalid for every instrument.
 
         Args:
-            prior: The network's.
+            prior: The network's prior box.
 
         Raises:
-            RangeError: If shape parameters lie outside the prior, or may not be fixed alone.
+            RangeError: If shape parameters lie outside the prior, or cannot be fixed alone.
         """
         shared = {k: v for k, v in (self.fixed or {}).items() if k in _INSTRUMENT_FREE}
         SersicCoordinates(prior, shared)
@@ -86,8 +85,8 @@ class Refining:
         """Returns the posterior with the chosen galaxies refined, in the same order.
 
         Args:
-            predictor: What made the draws.
-            posterior: The network's.
+            predictor: Estimator that made the draws.
+            posterior: The network's posterior.
             seed: Random seed; a sequence holds one per galaxy.
             neighbours: See :meth:`Predictor.refine`.
         """
@@ -122,10 +121,11 @@ class Refining:
 
 
 def worth_refining(posterior: Posterior) -> list[int]:
-    """Returns the galaxies for which refining changes much: the rule ``auto``.
+    """Returns the galaxies selected by the rule ``auto``, for which refinement changes much.
 
-    Those of a median S/N above 10, where the network is far wider than the exact posterior, and
-    those whose mean does not fit the image (chi-square more than 5 sigma too large).
+    These are galaxies with a median S/N above 10, for which the network's posterior is far wider
+    than the exact one, and those whose mean does not fit the image (chi-square more than 5 sigma
+    too large).
     """
     rows = []
     for i, m in enumerate(posterior.measurements):

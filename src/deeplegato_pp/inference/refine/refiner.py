@@ -1,4 +1,4 @@
-"""Between the user's posterior and the exact engine, which knows detector units only."""
+"""Refinement in the user's units: conversion to and from the exact engine's detector units."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 16
-"""Galaxies refined together."""
+"""Number of galaxies refined together."""
 
 Fixed = float | Sequence[float] | np.ndarray
-"""A fixed value: one for all galaxies, or one per galaxy."""
+"""Fixed value: one for all galaxies, or one per galaxy."""
 
 POINT_PARAMETERS = {"magnitude", "center_x", "center_y"}
-"""What a point source has too; where one is fixed the two hypotheses are not compared."""
+"""Parameters shared with a point source; if one is fixed, the two hypotheses are not compared."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,26 @@ class Refiner:
     """One call of :meth:`Predictor.refine`.
 
     Args:
-        model: The network that made the draws.
-        device: Where it runs.
+        model: Network that made the draws.
+        device: Device of the network.
         method: ``"exact"`` or ``"laplace"``.
-        ess: Effective sample size wanted.
-        fixed: Parameters held at a value, in the user's units: a number for all galaxies, or one
+        ess: Required effective sample size.
+        fixed: Values of fixed parameters, in the user's units: a number for all galaxies, or one
             per galaxy.
         seed: Random seed; a sequence holds one per galaxy.
-        star_odds: Prior odds of a point source against a galaxy; None: the two are not compared.
-        noise_correlation: Of the stamps' pixels: variance of sums over many of them over that of
-            independent ones, the correlation at each lag, a file of lags, or
-            ``"drizzle:SCALE,PIXFRAC"``; None: each observation's own.
-        model_error: Error of the model as a fraction of itself.
+        star_odds: Prior odds of a point source against a galaxy; None for no comparison.
+        noise_correlation: Correlation of the stamps' noise: variance of sums over many pixels
+            relative to independent pixels, the correlation at each lag, a file of lags, or
+            ``"drizzle:SCALE,PIXFRAC"``; None for each observation's own.
+        model_error: Model error as a fraction of the model image.
         widths: ``"honest"`` or ``"noise"``.
         scene: One of :data:`~deeplegato_pp.inference.refine.scenes.CHOICES`.
-        neighbours: Galaxies to be fitted with each, one entry per galaxy, None for none.
-        psf_error: Relative error of the PSFs' widths; None: each observation's own.
+        neighbours: Neighbours to be fitted with each galaxy, one entry per galaxy, None for none.
+        psf_error: Relative error of the PSFs' widths; None for each observation's own.
 
     Raises:
-        ConfigError: If the method or scene is unknown, or a scene of several components is asked
-            for with another method than ``exact`` or with fixed parameters.
+        ConfigError: If the method or scene is unknown, or a scene of several components is
+            requested with another method than ``exact`` or with fixed parameters.
         InputError: If the kind of widths is unknown.
         RangeError: If `ess` or `star_odds` is not positive, or a name in `fixed` is unknown.
     """
@@ -146,7 +146,7 @@ class Refiner:
         return joined[0] if posterior.single else joined
 
     def _beside(self, posterior: Posterior) -> Posterior:
-        """Notes with each galaxy the neighbours that it is to be fitted with."""
+        """Attaches to each galaxy the neighbours to be fitted with it."""
         if self.neighbours is None:
             return posterior
         if len(self.neighbours) != len(posterior):
@@ -158,9 +158,9 @@ class Refiner:
         return replace(posterior, measurements=[replace(m, neighbours=n) for m, n in pairs])
 
     def _groups(self, posterior: Posterior) -> list[tuple[dict[str, float], list[int]]]:
-        """Measured rows, grouped by fixed values and prior at the reference instrument.
+        """Groups measured rows by fixed values and prior at the reference instrument.
 
-        A galaxy with neighbours has coordinates of its own, and so is a group of its own.
+        A galaxy with neighbours has its own coordinates, and therefore a group of its own.
         """
         groups: dict[tuple[float, ...], tuple[dict[str, float], list[int]]] = {}
         values = per_galaxy(self.fixed or {}, len(posterior))
@@ -176,7 +176,7 @@ class Refiner:
     def _refine(
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> Posterior:
-        """Refines galaxies with the same fixed values; one that fails keeps the network's draws."""
+        """Refines galaxies with the same fixed values; failed ones keep the network's draws."""
 
         def together(rows: Sequence[int]) -> list[Posterior]:
             own = seed if isinstance(seed, int) else [seed[i] for i in rows]
@@ -184,7 +184,7 @@ class Refiner:
 
         def failed(i: int, error: Exception) -> Posterior:
             if isinstance(error, InputError | ConfigError):
-                raise error  # what was asked for cannot be, whichever galaxy it is
+                raise error  # the request itself is invalid, for every galaxy
             return unrefined(posterior[[i]], error)
 
         return Posterior.concatenate(isolated(range(len(posterior)), together, failed))
@@ -206,7 +206,7 @@ class Refiner:
     def _scenes(
         self, posterior: Posterior, draws: RefinedDraws, seed: int | Sequence[int]
     ) -> Sequence[SceneRecord | None]:
-        """Compares each galaxy with hypotheses of several components, where that is asked for."""
+        """Compares each galaxy with hypotheses of several components, if requested."""
         if self.scene == "sersic":
             return [None] * len(posterior)
         stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
@@ -226,7 +226,7 @@ class Refiner:
         seed: int | Sequence[int],
         fixed: dict[str, float],
     ) -> list[Rivals | None]:
-        """Weighs each galaxy against point source and blank sky, where that can be done."""
+        """Compares each galaxy with point source and blank sky, where possible."""
         star_odds = self._odds(fixed)
         if self.method != "exact" or star_odds is None:
             return [None] * len(posterior)
@@ -238,7 +238,7 @@ class Refiner:
                 comparison = compare(draws, odds=star_odds, seeds=seeds)
         except Exception as error:
             if len(posterior) > 1:
-                raise  # each is tried alone: the others' comparison must not be lost
+                raise  # each galaxy is then tried alone, so that the others are not lost
             raise_if_of_the_machine(error)
             logger.info("no comparison with a point source: %s", reason_of(error))
             return [None]
@@ -251,7 +251,7 @@ class Refiner:
         ]
 
     def _odds(self, fixed: dict[str, float]) -> float | None:
-        """Prior odds of a point source; None where the two are not to be compared."""
+        """Returns the prior odds of a point source; None if no comparison is made."""
         return None if POINT_PARAMETERS & set(fixed) else self.star_odds
 
     def _run(
@@ -314,11 +314,11 @@ def per_galaxy(fixed: Mapping[str, Fixed], number: int) -> list[dict[str, float]
     """Returns the fixed values of each galaxy.
 
     Args:
-        fixed: By name, a number for all galaxies or a sequence of one per galaxy.
-        number: Galaxies.
+        fixed: Values by name, a number for all galaxies or a sequence with one per galaxy.
+        number: Number of galaxies.
 
     Raises:
-        ShapeError: If there are not as many values as galaxies.
+        ShapeError: If the number of values is not the number of galaxies.
 
     Example:
         >>> per_galaxy({"sersic_index": 4.0, "center_x": [0.5, -0.5]}, 2)[1]

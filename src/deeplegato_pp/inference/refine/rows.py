@@ -1,4 +1,4 @@
-"""Refined draws as rows of a posterior: the user's units, new verdicts, notes."""
+"""Conversion of refined draws to posterior rows: user's units, diagnostics and notes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def unrefined(posterior: Posterior, error: Exception) -> Posterior:
-    """Returns the network's draws of one galaxy, marked as not refined."""
+    """Returns the network's draws of one galaxy, flagged as not refined."""
     m = posterior.measurements[0]
     reason = reason_of(error)
     logger.info("%s could not be refined: %s", m.name or "a galaxy", reason)
@@ -47,7 +47,7 @@ def unrefined(posterior: Posterior, error: Exception) -> Posterior:
 
 
 def as_drawn(posterior: Posterior) -> Posterior:
-    """Returns a network's posterior as it was drawn, before draws were moved to honest widths."""
+    """Returns a network's posterior as drawn, before widening."""
     measurements = [
         replace(m, widening=None, flags=Flag.without(m.flags, Flag.STRUCTURE_UNJUDGED))
         for m in posterior.measurements
@@ -58,7 +58,7 @@ def as_drawn(posterior: Posterior) -> Posterior:
 def rivals_of(
     comparison: Comparison, row: int, galaxy: RefinedGalaxy, box: PriorBox, prepared: PreparedStamp
 ) -> Rivals:
-    """Returns one galaxy's comparison in the user's units, with a limit where nothing is seen."""
+    """Converts one galaxy's comparison to the user's units; adds a limit for non-detections."""
     limit = magnitude = math.nan
     if not bool(comparison.detected()[row]):
         flux = flux_upper_limit(galaxy.w, galaxy.log_weights, box)
@@ -82,14 +82,14 @@ def refined_row(
     card: Mapping[str, object],
     rivals: Rivals | None,
 ) -> Posterior:
-    """Returns one galaxy's refined draws in the user's units, with new verdicts.
+    """Converts one galaxy's refined draws to the user's units, with new diagnostics.
 
     Args:
         network: The network's posterior of the galaxy.
-        galaxy: Its refined draws.
-        m: What is known of the galaxy, the noise that was in force (:func:`in_force`) included.
-        card: Of the network, with the ranges it was trained on.
-        rivals: How the galaxy fares against point source and blank sky.
+        galaxy: Refined draws of the galaxy.
+        m: Measurement record, including the noise settings used (:func:`in_force`).
+        card: Card of the network, with its training ranges.
+        rivals: Comparison with point source and blank sky.
     """
     assert m.box is not None  # noqa: S101  # it was measured
     assert m.prepared is not None  # noqa: S101
@@ -109,13 +109,13 @@ def refined_row(
 def in_force(
     m: Measurement, likelihood: Likelihood, row: int, fixed: Mapping[str, float]
 ) -> Measurement:
-    """Returns what is known of a galaxy, with what makes the likelihood that refined it.
+    """Returns the measurement record with the settings of the likelihood that refined it.
 
     Args:
-        m: What is known of it.
-        likelihood: Of the galaxies refined together, neighbours masked.
-        row: Which of them it is.
-        fixed: Values held, at the reference instrument.
+        m: Measurement record.
+        likelihood: Likelihood of the galaxies refined together, with neighbours masked.
+        row: Index of the galaxy.
+        fixed: Values of fixed parameters, at the reference instrument.
     """
     member, at = likelihood.coordinates, likelihood.frozen_at(row)
     together = isinstance(member, Member)
@@ -140,7 +140,7 @@ def in_force(
 
 
 def _noise_notes(m: Measurement) -> list[str]:
-    """In words under what noise correlation and model error a galaxy was refined."""
+    """Describes the noise correlation, model error and PSF error of the refinement as text."""
     notes = []
     if m.noise_correlation != 1.0:
         notes.append(f"refined with a noise correlation of {m.noise_correlation:g}")
@@ -152,7 +152,7 @@ def _noise_notes(m: Measurement) -> list[str]:
 
 
 def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
-    """Adds the comparison, which knows better than the network whether anything is there."""
+    """Adds the comparison, and replaces the network's flags on the detection."""
     if rivals is None:
         return m
     seen = Flag.without(m.flags, Flag.UNDETECTED)
@@ -161,7 +161,7 @@ def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
 
 
 def with_scene(m: Measurement, record: SceneRecord | None) -> Measurement:
-    """Adds the comparison of scenes, and says so where the best one's weights are poor."""
+    """Adds the comparison of scenes, with a note if the best scene's weights are poor."""
     poor = record is not None and record.khat > GOOD_KHAT
     return replace(m, scene=record, flags=int(m.flags | (Flag.SCENE_KHAT if poor else 0)))
 
@@ -176,7 +176,7 @@ def _judged(
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     ranges = card.get("training_ranges")
     known = dict(ranges) if isinstance(ranges, Mapping) else {}
-    known.pop("noise_correlation", None)  # which the likelihood heeds, whatever the network knows
+    known.pop("noise_correlation", None)  # the likelihood includes it, unlike the network
     case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)
     (verdict,) = verdicts.judge([case], m.likelihood(), known)
     kept, notes = Flag.without(m.flags, verdicts.FLAGS), verdict.notes

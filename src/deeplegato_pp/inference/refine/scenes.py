@@ -1,14 +1,14 @@
-r"""Hypotheses of more than one component: their posteriors, evidences and odds.
+r"""Posteriors, evidences and odds of hypotheses with several components.
 
-Every hypothesis sees the same pixels, mask, noise and sky prior, and each prior is normalised, so
-the evidences may be divided. Searches start from several splits of the single profile's light; a
-Student-t at each mode, adapted to the weights, gives posterior and evidence by importance sampling
-(Cappé et al. 2008, https://arxiv.org/abs/0710.4242).
+All hypotheses use the same pixels, mask, noise and sky prior, and all priors are normalised, so
+that evidences can be compared. Searches start from several ways to split the single profile's
+light; importance sampling with a Student-t at each mode, adapted to the weights, gives posterior
+and evidence (Cappé et al. 2008, https://arxiv.org/abs/0710.4242).
 
-On real images plain odds are overconfident: structure is coherent over many pixels, and a
+Plain odds are overconfident for real images: structure is coherent over many pixels, but a
 likelihood of independent pixels counts each of them. Tempered odds multiply the difference of
 ln L by :math:`p / \mathrm{tr}(J F^{-1})`, at most 1, with J the scatter of the score among blocks
-of the sky and F the Fisher information, of the hypothesis that fits best (Varin & Vidoni 2005,
+of the sky and F the Fisher information, for the hypothesis that fits best (Varin & Vidoni 2005,
 https://doi.org/10.1093/biomet/92.3.519).
 """
 
@@ -53,30 +53,30 @@ from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.stats.pareto import pareto_khat
 
 AUTO = ("sersic", "sersic+point", "bulge+disc")
-"""Hypotheses that ``auto`` compares."""
+"""Hypotheses compared by ``auto``."""
 
 CHOICES = (*SCENES, "auto")
 
 ESS = 400.0
-"""Effective sample size wanted of each hypothesis of several components."""
+"""Required effective sample size for each hypothesis of several components."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """One galaxy under one hypothesis.
+    """Results for one galaxy under one hypothesis.
 
     Attributes:
-        name: Its name, of :data:`~deeplegato_pp.scene.galaxy_scene.SCENES`.
-        coordinates: What is free.
-        seen: What the likelihood sees at those coordinates: neighbours too where there are some.
+        name: Name of the hypothesis, one of :data:`~deeplegato_pp.scene.galaxy_scene.SCENES`.
+        coordinates: Free coordinates.
+        seen: Coordinates as used by the likelihood, including neighbours if there are any.
         u: Draws, with shape (S, F).
-        log_weights: Their unnormalised log weights, with shape (S,).
+        log_weights: Unnormalised log weights, with shape (S,).
         log_evidence: ln Z.
-        log_evidence_error: Its standard error.
-        log_likelihood: The largest ln L found.
+        log_evidence_error: Standard error of ln Z.
+        log_likelihood: Largest ln L found.
         ess: Effective sample size.
         khat: Pareto k-hat of the weights.
-        num_modes: Modes found.
+        num_modes: Number of modes found.
         optimum: Coordinates of the best mode, with shape (F,).
     """
 
@@ -95,7 +95,7 @@ class Hypothesis:
 
 
 def hypotheses_of(scene: str) -> tuple[str, ...]:
-    """Returns the hypotheses that a choice of scene asks for, the single profile always first.
+    """Returns the hypotheses compared for a choice of scene, with the single profile first.
 
     Raises:
         ConfigError: If the choice is unknown.
@@ -112,12 +112,12 @@ def hypotheses_of(scene: str) -> tuple[str, ...]:
 
 
 def check_scene(scene: str, method: str, fixed: bool) -> None:
-    """Refuses scenes that cannot be.
+    """Raises an error for invalid choices of scene.
 
     Args:
-        scene: What was asked for.
-        method: How galaxies are refined.
-        fixed: Whether parameters of the single profile are held fixed.
+        scene: Choice of scene.
+        method: Method of refinement.
+        fixed: Whether parameters of the single profile are fixed.
 
     Raises:
         ConfigError: If the scene is unknown, or has several components and the method is not
@@ -140,13 +140,13 @@ def check_scene(scene: str, method: str, fixed: bool) -> None:
 def explore(
     refined: RefinedDraws, name: str, seeds: Sequence[int], ess: float = ESS
 ) -> list[Hypothesis]:
-    """Returns the posteriors of galaxies under a hypothesis of several components.
+    """Computes the posteriors of galaxies under a hypothesis of several components.
 
     Args:
-        refined: The galaxies under the single profile, whose pixels and masks are taken.
-        name: Of the hypothesis.
-        seeds: One per galaxy, on which alone its random numbers depend.
-        ess: Effective sample size wanted.
+        refined: Galaxies refined under the single profile, whose pixels and masks are used.
+        name: Name of the hypothesis.
+        seeds: Random seeds, one per galaxy.
+        ess: Required effective sample size.
     """
     coordinates = GalaxyScene(name, refined.likelihood.box)
     best = torch.stack([g.w[g.log_weights.argmax()] for g in refined.galaxies])
@@ -208,14 +208,14 @@ def _collected(
 def tempered(
     log_evidence: Mapping[str, float], log_likelihood: Mapping[str, float], temper: float
 ) -> dict[str, float]:
-    """Returns log-evidences in which differences of ln L count in part.
+    """Returns log-evidences with differences of ln L multiplied by a factor.
 
-    What the prior's volume adds, ln Z - ln L, is kept.
+    The prior-volume term, ln Z - ln L, is kept.
 
     Args:
         log_evidence: ln Z by hypothesis.
-        log_likelihood: The largest ln L of each.
-        temper: The part, between 0 and 1.
+        log_likelihood: Largest ln L of each hypothesis.
+        temper: The factor, between 0 and 1.
 
     Example:
         >>> tempered({"a": -10.0, "b": -5.0}, {"a": -2.0, "b": 8.0}, 0.5)
@@ -239,12 +239,12 @@ def compare_scenes(
     """Compares a single profile with hypotheses of several components, galaxy by galaxy.
 
     Args:
-        refined: The galaxies under the single profile, refined exactly.
+        refined: Galaxies under the single profile, refined exactly.
         prepared: Their stamps.
         scene: One of :data:`CHOICES`.
-        seeds: One per galaxy.
+        seeds: Random seeds, one per galaxy.
         honest: Whether draws are moved to honest widths.
-        ess: Effective sample size wanted of each hypothesis.
+        ess: Required effective sample size for each hypothesis.
     """
     names = hypotheses_of(scene)
     found = {name: explore(refined, name, seeds, ess) for name in names[1:]}
@@ -308,9 +308,9 @@ def _record(
 
 
 def temper(bread: Sandwich) -> float:
-    r"""Returns the part in which ln L counts: tr(F H^-1) over tr(J H^-1), at most 1.
+    r"""Returns the tempering factor of ln L: tr(F H^-1) over tr(J H^-1), at most 1.
 
-    It is p / tr(J F^-1) where the data and not the prior hold the parameters.
+    It equals p / tr(J F^-1) if the parameters are determined by the data, not the prior.
     """
     inverse = torch.linalg.inv(bread.precision[0])
     stated = (bread.fisher[0] * inverse.mT).sum()
@@ -324,7 +324,7 @@ def _user_columns(
     single: Float[Tensor, "7"],
     prepared: PreparedStamp,
 ) -> dict[str, np.ndarray]:
-    """Draws of the sum and of every part, by column, in the user's units."""
+    """Returns draws of the sum and of every part, by column, in the user's units."""
     parts = {
         name: units.user_values(values, prepared) for name, values in coordinates.parts(u).items()
     }

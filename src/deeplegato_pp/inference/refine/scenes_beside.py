@@ -1,4 +1,4 @@
-"""Hypotheses of several components for a galaxy whose neighbours are fitted with it."""
+"""Hypotheses of several components for a galaxy with fitted neighbours."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def beside_neighbours(
     best: Float[Tensor, "7"],
     starts: Float[Tensor, "k f"],
 ) -> tuple[Member, Float[Tensor, "1 k f"]]:
-    """Returns a hypothesis with the neighbours that follow it, and where to search from.
+    """Returns a hypothesis with the neighbours that follow it, and starting points.
 
-    All are fitted together anew: what is a bulge under one hypothesis may be a neighbour's light
-    under another.
+    All members are fitted again: light that belongs to a bulge under one hypothesis may belong to
+    a neighbour under another.
 
     Args:
-        likelihood: Of the one galaxy as a single profile, a member of its group.
-        name: Of the hypothesis.
-        best: The single profile's best coordinates.
-        starts: The hypothesis' coordinates to begin from, with shape (K, F).
+        likelihood: Likelihood of the galaxy as a single profile, a member of its group.
+        name: Name of the hypothesis.
+        best: Best coordinates of the single profile.
+        starts: Starting coordinates of the hypothesis, with shape (K, F).
     """
     member = likelihood.coordinates
     assert isinstance(member, Member)  # noqa: S101  # checked by the caller

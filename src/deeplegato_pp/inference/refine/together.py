@@ -1,9 +1,9 @@
-"""Galaxies that overlap, fitted together: one optimum of the group, then each member's posterior.
+"""Joint fits of overlapping galaxies: optimum of the group, then the posterior of one member.
 
-The optimum is that of all members at once on the stamp of the one that is measured. Its curvature
-says how the others follow that one (`scene.group`), under which its seven coordinates are sampled
-as those of a galaxy alone. So a row depends on its own stamp, its own list of neighbours and their
-first guesses, and on nothing that was found of another row.
+The optimum is that of all members on the stamp of the measured galaxy. Its curvature determines how
+the others follow that galaxy (`scene.group`), whose seven coordinates are then sampled like those
+of an isolated galaxy. A row therefore depends on its own stamp, its own list of neighbours and
+their first guesses, and not on the results of other rows.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 logger = logging.getLogger(__name__)
 
 SHRUNK = (1.0, 0.5)
-"""Radii from which the group's search starts, over the first guesses: those of blends take in the
-light of both."""
+"""Initial radii of the group's search relative to first guesses, which for blends include the light
+of both galaxies."""
 
 _ROUNDS = 3
-"""Searches of one group, each with the mask that the one before asks for."""
+"""Number of searches of a group, each with the mask from the previous one."""
 
 _STEPS, _FEWEST_STEPS = 100, 12
-"""Most and fewest steps of one search: fluxes of close pairs trade slowly."""
+"""Maximum and minimum number of steps of a search: the fluxes of close pairs converge slowly."""
 
 _EXTENT = 3.0
-"""Radii within which light is a member's before the group has been fitted. [R_e]"""
+"""Radius within which light is attributed to a member before the group is fitted. [R_e]"""
 
 _WIDENED = 1.5
-"""Widths of the base proposal over those of the group's Gaussian."""
+"""Widths of the base proposal relative to those of the group's Gaussian."""
 
 _INSIDE = 1e-3
-"""Part of the prior's range by which first guesses stay off its edges."""
+"""Fraction of the prior's range by which first guesses are kept from its edges."""
 
 
 def refine_member(
@@ -70,22 +70,22 @@ def refine_member(
     seed: int,
     options: RefineOptions,
 ) -> RefinedDraws:
-    """Returns the posterior of one galaxy, its neighbours fitted with it and integrated out.
+    """Computes the posterior of one galaxy with its fitted neighbours marginalised.
 
     Args:
-        likelihood: Of the one galaxy.
+        likelihood: Likelihood of the one galaxy.
         prepared: Its stamp.
         w: First guess of its coordinates.
-        neighbours: The others.
-        draws: Draws of the base proposal.
+        neighbours: The neighbours.
+        draws: Number of draws of the base proposal.
         method: ``"exact"`` or ``"laplace"``.
-        ess: Effective sample size wanted.
-        fixed: Its parameters held at a value, at the reference instrument.
-        seed: Of its draws.
-        options: Of the engine.
+        ess: Required effective sample size.
+        fixed: Values of its fixed parameters, at the reference instrument.
+        seed: Random seed.
+        options: Settings of the engine.
 
     Raises:
-        NumericalError: If the group's search does not end at an optimum.
+        NumericalError: If the group's search does not converge.
     """
     group, start = placed(likelihood.box, prepared, w, neighbours, fixed)
     own, *rest = group.members
@@ -121,14 +121,14 @@ def placed(
     neighbours: Neighbours,
     fixed: Mapping[str, float] | None = None,
 ) -> tuple[Group[Placed], Float[Tensor, " f"]]:
-    """Returns the coordinates of a group, and where to begin: every galaxy where it is listed.
+    """Returns the coordinates of a group and a starting point at the listed positions.
 
     Args:
-        box: Of the galaxy that is measured, at the reference instrument.
+        box: Prior box of the measured galaxy, at the reference instrument.
         prepared: Its stamp.
         w: First guess of its coordinates.
-        neighbours: The others.
-        fixed: Its parameters held at a value, at the reference instrument.
+        neighbours: The neighbours.
+        fixed: Values of its fixed parameters, at the reference instrument.
     """
     guess = units.reference_params(torch.from_numpy(neighbours.values), prepared)
     place = torch.tensor(prepared.center_from_user(*neighbours.place), dtype=torch.float64)
@@ -153,19 +153,19 @@ def fit_group(
     start: Float[Tensor, " f"],
     budget: float = PIXEL_BUDGET,
 ) -> tuple[Fit, Likelihood]:
-    """Returns the optimum of a group, one row, and the likelihood with what is none of it masked.
+    """Finds the optimum of a group, one row, and the likelihood with foreign light masked.
 
-    Pixels more than 5 sigma off the group's image and outside 1.5 R_e of every member are masked,
-    and the search is repeated until the mask stays as it is.
+    Pixels more than 5 sigma from the group's image and outside 1.5 R_e of every member are masked,
+    and the search is repeated until the mask does not change.
 
     Args:
-        likelihood: Of one stamp.
-        group: Its galaxies.
-        start: Where to begin.
-        budget: Pixels that may be rendered, about.
+        likelihood: Likelihood of one stamp.
+        group: Galaxies of the group.
+        start: Starting point.
+        budget: Approximate maximum number of pixels to render.
 
     Raises:
-        NumericalError: If the search does not end at an optimum.
+        NumericalError: If the search does not converge.
     """
     given = likelihood.stamps.mask.clone()
     masked = likelihood.under(group).replace(mask=given | foreign(likelihood, group, start))
@@ -193,12 +193,12 @@ def fit_group(
 def with_best_fluxes(
     batches: Batches, group: Group[Placed], u: Float[Tensor, " f"]
 ) -> Float[Tensor, " f"]:
-    """Returns a point with the fluxes that fit best, none of them negative, all else as it is.
+    """Returns a point with the best-fitting non-negative fluxes; other parameters are unchanged.
 
     Args:
         batches: Renders of the group's stamp.
-        group: Its galaxies, the first coordinate of each that of its magnitude.
-        u: Where to render.
+        group: Galaxies of the group; the first coordinate of each is that of its magnitude.
+        u: Point.
     """
     likelihood = batches.likelihood
     parts = [part.clone() for part in group.split(u)]
@@ -226,9 +226,9 @@ def foreign(
     """Returns light far from every member of a group: pixels 5 sigma above the sky.
 
     Args:
-        likelihood: Of one stamp.
-        group: Its galaxies.
-        u: Where they are and how large.
+        likelihood: Likelihood of one stamp.
+        group: Galaxies of the group.
+        u: Their coordinates.
     """
     s = likelihood.stamps
     outside = torch.ones_like(s.mask)
@@ -241,7 +241,7 @@ def foreign(
 def _unexplained(
     likelihood: Likelihood, group: Group[Placed], given: Bool[Tensor, "1 n n"], best: Fit
 ) -> Bool[Tensor, "1 n n"]:
-    """Pixels off the group's image, and outside 1.5 R_e of all members."""
+    """Returns pixels that deviate from the group's image, outside 1.5 R_e of all members."""
     found = torch.ones_like(given[0])
     for member, part in zip(group.members, group.split(best.u[0]), strict=True):
         w = member.embed(part)
@@ -259,7 +259,7 @@ def _outside(profiles: Float[Tensor, "c 7 1"], size: int, scale: float) -> Bool[
 
 
 def _shrunk(group: Group[Placed], u: Float[Tensor, " f"], factor: float) -> Float[Tensor, " f"]:
-    """A point with all radii multiplied, as far as the priors reach."""
+    """Returns a point with all radii multiplied by a factor, within the priors."""
     parts = []
     for member, part in zip(group.members, group.split(u), strict=True):
         physical = member.box.to_physical(member.embed(part[None]))[0]
@@ -269,7 +269,7 @@ def _shrunk(group: Group[Placed], u: Float[Tensor, " f"], factor: float) -> Floa
 
 
 def _inside(box: PriorBox, physical: Float[Tensor, "7"]) -> Float[Tensor, "7"]:
-    """Coordinates of values, those beyond the prior a little inside of it."""
+    """Returns coordinates of physical values; those beyond the prior are moved slightly inside."""
     edges = torch.tensor([getattr(box, name) for name in NAMES], dtype=torch.float64)
     margin = _INSIDE * (edges[:, 1] - edges[:, 0])
     kept = torch.minimum(torch.maximum(physical, edges[:, 0] + margin), edges[:, 1] - margin)
