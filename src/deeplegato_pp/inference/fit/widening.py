@@ -32,6 +32,10 @@ class Widening:
             wrong. Where it is larger the widths hold it.
         light: How far light that is not the galaxy's pulls the best mode in any coordinate, in
             honest standard deviations; 0 where there is none.
+        wings: How far the light that the PSF's array lacks moves the best mode, in standard
+            deviations that do not hold it; the covariance and the maps do.
+        weights: How far weights that follow the noise move the best mode in any coordinate, in
+            honest standard deviations; 0 unless the noise map was made from the data.
     """
 
     modes: Float[Tensor, "m d"]
@@ -43,6 +47,8 @@ class Widening:
     judged: bool
     noise: float = 1.0
     light: float = 0.0
+    wings: float = 0.0
+    weights: float = 0.0
 
     @property
     def structure(self) -> float:
@@ -125,4 +131,6 @@ class Widening:
             self.judged,
             self.noise,
             self.light,
+            self.wings,
+            self.weights,
         )

@@ -217,7 +217,7 @@ def _judged_image(row: PosteriorBase, m: Measurement, galaxy: RefinedGalaxy) -> 
     prepared = m.prepared if m.mask is None else replace(m.prepared, mask=m.mask)
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
-    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)
+    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm, m.widening)
     (verdict,) = verdicts.judge([case], m.likelihood(), None)
     flags = Flag.without(m.flags, verdicts.FLAGS & ~Flag.OUTSIDE_TRAINING) | verdict.flags
     notes = tuple(note for note in verdict.notes if note not in m.notes)

@@ -133,4 +133,6 @@ def network_widening(
         at_optimum.judged,
         at_optimum.noise,
         at_optimum.light,
+        at_optimum.wings,
+        at_optimum.weights,
     )
