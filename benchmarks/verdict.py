@@ -1,6 +1,7 @@
 """What the verdict says: of right images, of spoilt ones, and of what is no galaxy at all.
 
-    python benchmarks/verdict.py [-n 200] [--model FOLDER] [--real FOLDER] [-o verdict.json]
+    python benchmarks/verdict.py [-n 200] [--model FOLDER] [--refine laplace|exact] [--real FOLDER]
+        [-o verdict.json]
 
 Per case: share of good, caution and bad; of the galaxies whose 95 % interval misses the truth by
 more than three posterior standard deviations in a parameter (gross failures), the share that is not
@@ -195,14 +196,23 @@ def studies(config: DataConfig) -> Iterator[tuple[str, SersicSimulator, Spoil]]:
 
 
 def measure(
-    predictor: Predictor, tally: Tally, simulator: SersicSimulator, spoil: Spoil, number: int
+    predictor: Predictor,
+    tally: Tally,
+    simulator: SersicSimulator,
+    spoil: Spoil,
+    number: int,
+    refine: str | None,
 ) -> Tally:
     """Measures galaxies of a simulator and counts what is said of them."""
     for step, start in enumerate(range(0, number, BATCH)):
         generator = stream_generator(SEED, step)
         scene = spoil(simulator.sample_scene(BATCH, generator), generator)
         wanted = min(BATCH, number - start)
-        posterior = predictor.posterior(observations_of(scene, wanted), 500)
+        posterior = predictor.posterior(
+            observations_of(scene, wanted), 500, widths="noise" if refine else "honest"
+        )
+        if refine:
+            posterior = predictor.refine(posterior, refine)
         miss = None
         if tally.name not in ODD:
             miss = largest_miss(posterior, scene.params[:wanted].double().numpy())
@@ -249,6 +259,7 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=None, help="galaxies of clean and full")
     parser.add_argument("--cases", nargs="*", default=None, help="only these")
     parser.add_argument("--model", default=None)
+    parser.add_argument("--refine", choices=("laplace", "exact"), default=None)
     parser.add_argument("--real", type=Path, default=None, help="folder of FITS files")
     parser.add_argument("-o", "--output", type=Path, default=None, help="JSON file")
     options = parser.parse_args()
@@ -269,7 +280,7 @@ def main() -> None:
         number = options.number
         if name in ("clean", "full") and options.clean is not None:
             number = options.clean
-        rows.append(measure(predictor, Tally(name), simulator, spoil, number).row())
+        rows.append(measure(predictor, Tally(name), simulator, spoil, number, options.refine).row())
         show(rows[-1])
     if options.real:
         tally, lines = measure_files(predictor, options.real)

@@ -463,8 +463,10 @@ class Flag(enum.IntFlag):
     PSF_WINGS = (
         1 << 59,
         "The PSF's array lacks wings that matter at this S/N",
-        "the light that is missing is expected to bias R_e by more than one standard deviation: a "
-        "quarter of it times the S/N, which counts up to where errors stop falling",
+        "the light that is missing, put where the PSF's wings go on, is expected to move a "
+        "parameter by more than three of the standard deviations that honest ones are without it "
+        "(less is in the error bars); where there are none, R_e by more than one: a quarter of the "
+        "light times the S/N, which counts up to where errors stop falling",
         "caution",
         "Give the PSF on a larger array (--psf)",
     )
@@ -473,6 +475,12 @@ class Flag(enum.IntFlag):
         "The model misses some of the galaxy's light, as galaxies with structure do",
         "as `gross_misfit`, refined with honest widths, and the residual within 1.5 R_e holds less "
         "than 20 % of the model's light",
+    )
+    NOISE_FROM_DATA_HELD = (
+        1 << 61,
+        "The noise map was made from the noisy data, and the error bars hold what that does",
+        "as `noise_from_data`, refined with honest widths, and weights that follow the noise are "
+        "expected to move no parameter by more than half of its error",
     )
 
     @classmethod
@@ -500,12 +508,15 @@ class Flag(enum.IntFlag):
         Args:
             value: Sum of flags.
             refined: The numbers rest on the likelihood and no longer on the network: that it has
-                not seen the like (``UNFAMILIAR``) is a reason for caution then, no more.
+                not seen the like (``UNFAMILIAR``) is a reason for caution then, no more, and that
+                it was not trained for the instrument (``OUTSIDE_TRAINING``), whose PSF, noise and
+                gain the likelihood knows, is none.
             honest: The error bars hold the structure that the model leaves: it (``POOR_FIT``) is
                 no reason for caution then, and if it is much (``GROSS_MISFIT``) no reason not to
                 use the numbers, unless no galaxy is seen. Where they do not, wrong noise
-                (``NOISE_MEASURED``) and light beside the galaxy (``NEIGHBOUR_HELD``) are reasons
-                for caution, and light that the model misses (``MISFIT_HELD``) is one against it.
+                (``NOISE_MEASURED``, ``NOISE_FROM_DATA_HELD``) and light beside the galaxy
+                (``NEIGHBOUR_HELD``) are reasons for caution, and light that the model misses
+                (``MISFIT_HELD``) is one against it.
 
         Returns:
             ``"good"``, ``"caution"`` or ``"bad"``.
@@ -539,7 +550,9 @@ class Flag(enum.IntFlag):
             >>> [(f.name, level) for f, level in Flag.levels(flags).items()]
             [('FAILED', 'bad'), ('POOR_FIT', 'caution'), ('PADDED', 'good')]
         """
-        known = {cls.UNFAMILIAR: "caution"} if refined else {}
+        known: dict[Flag, str] = {}
+        if refined:
+            known = {cls.UNFAMILIAR: "caution", cls.OUTSIDE_TRAINING: "good"}
         if honest:
             known[cls.POOR_FIT] = "good"
             if not int(value) & int(cls.UNDETECTED):  # a galaxy, whose structure is in the widths
@@ -548,6 +561,7 @@ class Flag(enum.IntFlag):
             known |= {
                 cls.NOISE_MEASURED: "caution",
                 cls.NEIGHBOUR_HELD: "caution",
+                cls.NOISE_FROM_DATA_HELD: "caution",
                 cls.MISFIT_HELD: "bad",
             }
         found = {flag: known.get(flag, flag.level) for flag in cls if int(value) & int(flag)}
@@ -608,8 +622,9 @@ def flags_markdown() -> str:
         "",
         "**`quality`** is the worst of the last column over the flags that are set: `bad` (do not "
         "use the numbers), `caution` (use them knowing the flags), `good` if neither. Once a "
-        "galaxy is refined its numbers rest on the likelihood, and `unfamiliar` is a reason for "
-        "caution only. How the verdict was tested stands in [verdict](verdict.md).",
+        "galaxy is refined its numbers rest on the likelihood: `unfamiliar` is a reason for "
+        "caution only, and `outside_training` none. How the verdict was tested stands in "
+        "[verdict](verdict.md).",
         "",
         "| bit | value | name | meaning | how it is decided | quality | what to do |",
         "|---|---|---|---|---|---|---|",

@@ -10,6 +10,7 @@ from deeplegato_pp.observation.effective_psf import (
     odd_psf,
     psf_centroid,
     psf_fwhm,
+    wings,
 )
 
 
@@ -87,6 +88,33 @@ def test_moffat_has_the_fwhm_asked_for(fwhm, oversampling):
 
 def test_a_psf_that_ends_within_its_array_misses_no_light():
     assert missing_light(bin_psf(moffat_psf(3.0)[0], 1, 30)) < 1e-6
+
+
+@pytest.mark.parametrize("oversampling", [1, 3])
+def test_wings_go_on_where_the_array_ends(oversampling):
+    """Those of a Moffat on an array of 15 px, against the Moffat itself."""
+    axis = np.arange(301) - 150
+    radius2 = (axis[:, None] ** 2 + axis**2) / 1.6**2  # in core radii, on the pixels' grid
+    beta, ratio = 2.2, 2 ** (1 / 2.2) - 1
+    light = (1 + ratio * radius2) ** -beta * (beta - 1) * ratio / (np.pi * 1.6**2)
+    fine = (np.arange(15 * oversampling) - (15 * oversampling - 1) / 2) / oversampling
+    inner = (1 + ratio * (fine[:, None] ** 2 + fine**2) / 1.6**2) ** -beta
+    found = wings(inner / inner.sum())
+    assert found is not None
+    halo = found.image(301, oversampling)
+    beyond = np.maximum(np.abs(axis[:, None]), np.abs(axis)) > 8
+    assert (halo[150 - 7 : 150 + 8, 150 - 7 : 150 + 8] == 0).all()
+    near = beyond & (radius2 < (40 / 1.6) ** 2)
+    assert halo[near].sum() == pytest.approx(light[near].sum(), rel=0.15)
+    assert found.fraction == pytest.approx(1.0 - light[~beyond].sum(), rel=0.3)
+    assert missing_light(inner) == pytest.approx(found.fraction)
+
+
+def test_a_psf_without_light_at_its_edge_has_no_wings():
+    psf = np.zeros((15, 15))
+    psf[5:10, 5:10] = gaussian((5, 5), 2.0)
+    assert wings(psf) is None
+    assert missing_light(psf) == 0.0
 
 
 def test_moffat_needs_a_positive_fwhm():

@@ -6,6 +6,7 @@ from deeplegato_pp.observation.noise_maps import (
     CORRELATION_LIMIT,
     border_sigma,
     noise_data_correlation,
+    noise_data_slope,
     noise_follows_data,
     sigma_from_map,
 )
@@ -86,6 +87,16 @@ def simulated(seed):
 def test_variance_from_the_data_is_detected(seed):
     data, _, gain = simulated(seed)
     assert noise_follows_data(data, np.sqrt(1 + np.clip(data, 0, None) / gain), NO_MASK)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_slope_of_such_a_map_is_the_inverse_of_the_gain(seed):
+    data, _, gain = simulated(seed)
+    noise = np.sqrt(3.0 + (data - data.min()) / gain)
+    assert noise_data_slope(data, noise, NO_MASK) == pytest.approx(1 / gain, rel=1e-6)
+    clipped = np.sqrt(1 + np.clip(data, 0, None) / gain)
+    assert 0.4 / gain < noise_data_slope(data, clipped, NO_MASK) < 1.01 / gain
+    assert noise_data_slope(data, np.ones_like(data), NO_MASK) == 0.0
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,6 +5,7 @@ image's; its centre is the array's, ``((Px - 1) / 2, (Py - 1) / 2)``.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -180,12 +181,53 @@ FLATTEST, STEEPEST = 1.5, 100.0
 """Limits of the index of a Moffat that continues a PSF: wings of r^-3, and a Gaussian's."""
 
 
+@dataclass(frozen=True)
+class Wings:
+    """A PSF's light beyond its array, as that of a Moffat that continues it.
+
+    Attributes:
+        fraction: Its part of all the PSF's light.
+        density: At the radius `at`, over all the PSF's light. [1/sample^2]
+        at: A radius in the array's outer part. [samples]
+        scale2: Square of the Moffat's scale. [samples^2]
+        beta: Its exponent.
+        half: Half of the array's sides, (y, x). [samples]
+    """
+
+    fraction: float
+    density: float
+    at: float
+    scale2: float
+    beta: float
+    half: tuple[float, float]
+
+    def image(self, size: int, oversampling: int) -> Array:
+        """Returns the light per pixel, 0 within the array, about the middle of odd-sided pixels.
+
+        Args:
+            size: Side of the image, odd. [px]
+            oversampling: Samples of the PSF per pixel.
+        """
+        axis = oversampling * (np.arange(size) - (size - 1) / 2)
+        y, x = axis[:, None], axis[None, :]
+        ratio = (self.scale2 + x**2 + y**2) / (self.scale2 + self.at**2)
+        beyond = (np.abs(y) > self.half[0]) | (np.abs(x) > self.half[1])
+        light: Array = np.where(beyond, oversampling**2 * self.density * ratio**-self.beta, 0.0)
+        return light
+
+
 def missing_light(psf: Array) -> float:
-    """Estimates the fraction of a PSF's light that lies beyond its array, from its wings.
+    """Estimates the fraction of a PSF's light that lies beyond its array, see :func:`wings`."""
+    found = wings(psf)
+    return 0.0 if found is None else found.fraction
+
+
+def wings(psf: Array) -> Wings | None:
+    """Extrapolates a PSF's light beyond its array from its own wings; None if it has none.
 
     The profile beyond half the distance to the nearest edge is extrapolated as a Moffat with the
     PSF's FWHM, with wings no flatter than r^-3. For Moffats (beta 2.2 to 4.8) on arrays of 3 to 13
-    FWHM it is within 15 % of the truth, or 0.001; a background in the array counts as wings.
+    FWHM the light is within 15 % of the truth, or 0.001; a background in the array counts as wings.
 
     Args:
         psf: Image of the PSF, with shape (Py, Px), centred on the array.
@@ -197,7 +239,7 @@ def missing_light(psf: Array) -> float:
     outer = (radius >= 0.5 * reach) & (radius <= reach)
     near, far = outer & (radius < 0.8 * reach), outer & (radius >= 0.8 * reach)
     if not (near.any() and far.any()) or psf[far].mean() <= 0:
-        return 0.0
+        return None
     distance = np.exp([np.log(radius[part]).mean() for part in (near, far)])
     light = np.array([psf[near].mean(), psf[far].mean()])
     drop = math.log(max(light[0] / light[1], 1.0))
@@ -214,7 +256,15 @@ def missing_light(psf: Array) -> float:
     ratio = (scale2 + edge**2) / (scale2 + distance[1] ** 2)
     tails = (scale2 + edge**2) * ratio**-beta
     beyond = float(light[1] * math.pi * tails.mean() / (beta - 1.0))
-    return beyond / (beyond + float(psf.sum()))
+    total = beyond + float(psf.sum())
+    return Wings(
+        beyond / total,
+        float(light[1]) / total,
+        float(distance[1]),
+        float(scale2),
+        float(beta),
+        (half_y, half_x),
+    )
 
 
 def negative_fraction(psf: Array) -> float:

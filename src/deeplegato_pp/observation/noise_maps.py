@@ -186,6 +186,26 @@ def noise_follows_data(image: Array, noise: Array, mask: Array) -> bool:
     return noise_data_correlation(image, noise, mask) > CORRELATION_LIMIT
 
 
+def noise_data_slope(image: Array, noise: Array, mask: Array) -> float:
+    """Returns the slope of the variance with the data from pixel to pixel, 0 if there is none.
+
+    Where each pixel's variance is its own data over a gain (and background), the inverse of that
+    gain, in the units of the image.
+
+    Args:
+        image: Image, with shape (H, W).
+        noise: 1-sigma map, with shape (H, W).
+        mask: True = ignore, with shape (H, W).
+    """
+    found = _pixel_to_pixel(image, noise, mask)
+    if found is None:
+        return 0.0
+    data, change, level = found
+    usual = np.abs(data) < 4 * _scatter(data)
+    data, change = data[usual], (change * level)[usual]
+    return max(0.0, float((data * change).sum() / (data * data).sum()))
+
+
 def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
     """Computes the pixel-to-pixel correlation of variance and data, with smooth trends removed.
 
@@ -203,10 +223,23 @@ def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
         Pearson's coefficient, or 0 if it cannot be measured: fewer than 100 pixels, or a variance
         that varies by less than ``VARIATION_LIMIT`` from pixel to pixel.
     """
-    if min(image.shape) < 7:
+    found = _pixel_to_pixel(image, noise, mask)
+    if found is None:
         return 0.0
-    if mask.all():
-        return 0.0
+    data, change, _ = found
+    # Outliers (a hot pixel, a seam between exposures) must not dominate the coefficient.
+    data = np.clip(data / _scatter(data), -4, 4)
+    change = np.clip(change / _scatter(change), -4, 4)
+    return float(np.corrcoef(data, change)[0, 1])
+
+
+def _pixel_to_pixel(image: Array, noise: Array, mask: Array) -> tuple[Array, Array, Array] | None:
+    """Returns pixel-to-pixel variations of data and variance, over the noise, and the noise.
+
+    None if they cannot be measured, see :func:`noise_data_correlation`.
+    """
+    if min(image.shape) < 7 or mask.all():
+        return None
     # In units of the typical noise, so that squares of extreme values do not overflow.
     typical = float(np.median(noise[~mask]))
     safe = np.where(mask, 0.0, image) / typical
@@ -217,15 +250,12 @@ def noise_data_correlation(image: Array, noise: Array, mask: Array) -> float:
     # After 3 x 3 averaging, white noise has a Laplacian of 0.157 sigma rms: keep such pixels.
     keep = ~masked & (np.abs(bend) < 4 * 0.157)
     if keep.sum() < 100:
-        return 0.0
+        return None
     data = (_laplacian(safe)[1:-1, 1:-1] / level)[keep]
     change = (_laplacian(variance)[1:-1, 1:-1] / level**2)[keep]
     if not (_scatter(change) > VARIATION_LIMIT and _scatter(data) > 0):
-        return 0.0
-    # Outliers (a hot pixel, a seam between exposures) must not dominate the coefficient.
-    data = np.clip(data / _scatter(data), -4, 4)
-    change = np.clip(change / _scatter(change), -4, 4)
-    return float(np.corrcoef(data, change)[0, 1])
+        return None
+    return data, change, typical * level[keep]
 
 
 def _scatter(values: Array) -> float:

@@ -15,8 +15,10 @@ from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference import predictive
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.draws import _PREDICTIVE
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.verdict import verdict as verdicts
 from fake_model import TRUTH, FakeModel, truth_image
 
 GAIN = 400.0
@@ -300,3 +302,16 @@ def test_an_error_of_the_psf_is_kept_and_acts_where_it_did(refined):
     assert exact.summary().meta["psferror"] == "0.2"
     with pytest.raises(RangeError, match="psf_error must lie in"):
         predictor.refine(network[0], psf_error=0.6)
+
+
+def test_objections_that_the_widths_answer_stay_answered(refined, monkeypatch):
+    eye = torch.eye(7, dtype=torch.float64)
+    m = refined[2].measurements[0]
+    mode = refined[2].batch_w[:1].mean(1)
+    widening = Widening(mode, 1e4 * eye[None], eye[None], 1e-4 * eye, eye[0], 20, True, noise=1.5)
+    honest = replace(refined[2][[0]], measurements=[replace(m, widening=widening)])
+    found = verdicts.Verdict(int(Flag.NOISE_MISMATCH), (), 1.0, 0.5, 0.0)
+    monkeypatch.setattr(verdicts, "judge", lambda *_: [found])
+    (names,) = honest.reweight(noise_factor=1.01).flag_names
+    assert "noise_measured" in names
+    assert "noise_mismatch" not in names

@@ -185,6 +185,23 @@ def test_a_network_s_posterior_reaches_the_optimum_of_a_bright_galaxy(laplace):
         same_draws(own, other)
 
 
+def test_wings_that_the_psf_lacks_are_held_by_a_network_s_honest_widths_too(laplace):
+    predictor, _, _ = laplace
+    axis = np.arange(11) - 5
+    psf = (1.0 + (axis[:, None] ** 2 + axis**2) / 6.5) ** -2.2  # 11 % of a Moffat's light missing
+    plain, honest = (
+        predictor.posterior(observe(two_images()[0], psf=psf, psf_fwhm=None), 200, widths=w)
+        for w in ("noise", "honest")
+    )
+    assert "psf_wings" in plain.flag_names
+    assert sum("bias R_e" in note for note in plain.measurements[0].notes) == 1
+    m = honest.measurements[0]
+    assert m.widening is not None
+    assert m.widening.wings > 0.0
+    assert ("psf_wings" in honest.flag_names) == (m.widening.wings > 3.0)
+    assert not any("bias R_e" in note for note in m.notes)
+
+
 def test_a_stamp_too_small_to_judge_structure_says_so(laplace):
     predictor, _, _ = laplace
     image = two_images()[1]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.inference.fit.background import measured_noise, pull_of_light
+from deeplegato_pp.inference.fit.background import (
+    measured_noise,
+    pull_of_image,
+    pull_of_light,
+)
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.verdict.held import held_by_widths
 
@@ -47,8 +53,22 @@ def test_structure_may_hold_a_fifth_of_the_light_of_a_galaxy_that_is_seen():
     assert Flag.quality(unseen, honest=True) == Flag.quality(Flag.MISFIT_HELD) == "bad"
 
 
+@pytest.mark.parametrize(("pull", "held"), [(0.3, True), (0.8, False)])
+def test_weights_that_follow_the_noise_are_held_where_they_hardly_move_it(pull, held):
+    found = replace(widening(1.0, 0.0), weights=pull)
+    expected = Flag.NOISE_FROM_DATA_HELD if held else Flag.NOISE_FROM_DATA
+    assert held_by_widths(int(Flag.NOISE_FROM_DATA), found) == int(expected)
+    quality = Flag.quality(expected, refined=True, honest=True)
+    assert quality == ("good" if held else "caution")
+
+
+def test_an_instrument_outside_the_training_is_no_matter_of_the_likelihood():
+    assert Flag.quality(Flag.OUTSIDE_TRAINING) == "caution"
+    assert Flag.quality(Flag.OUTSIDE_TRAINING, refined=True) == "good"
+
+
 def test_remarks_are_objections_to_widths_of_the_stated_noise():
-    for remark in (Flag.NOISE_MEASURED, Flag.NEIGHBOUR_HELD):
+    for remark in (Flag.NOISE_MEASURED, Flag.NEIGHBOUR_HELD, Flag.NOISE_FROM_DATA_HELD):
         assert Flag.quality(remark, refined=True) == "caution"
         assert Flag.quality(remark, refined=True, honest=True) == "good"
 
@@ -84,3 +104,39 @@ def test_the_pull_of_light_is_what_masking_it_takes_away():
     pull = pull_of_light(derivatives, residual, variance, good, light)
     # Linear, but for the prior's own pull on the rest.
     assert u - optimum(spared) == pytest.approx(pull, abs=2e-3 * float(pull.abs().max()))
+
+
+def test_the_pull_of_an_image_is_what_adding_it_does():
+    generator = torch.Generator().manual_seed(2)
+    derivatives = 20.0 * torch.randn(3, 16, 16, generator=generator, dtype=torch.float64)
+    templates = torch.ones(1, 16, 16, dtype=torch.float64)
+    data, extra = torch.randn(2, 16, 16, generator=generator, dtype=torch.float64)
+    good = torch.ones(16, 16, dtype=torch.bool)
+    good[:4] = False
+    variance = torch.rand(16, 16, generator=generator, dtype=torch.float64) + 1.0
+
+    def optimum(image):
+        g = torch.cat([derivatives, templates])[:, good]
+        information = (g / variance[good]) @ g.T + torch.eye(4, dtype=torch.float64)
+        return torch.linalg.solve(information, g @ (image / variance)[good])[:3]
+
+    pull = pull_of_image(derivatives, extra / variance, variance, good, templates)
+    torch.testing.assert_close(pull, optimum(data + extra) - optimum(data))
+
+
+def test_weights_that_follow_the_noise_pull_as_expected():
+    """The mean over many noises of weighted means, each pixel's weight from its own data."""
+    generator = torch.Generator().manual_seed(3)
+    light, slope = torch.linspace(20.0, 60.0, 64, dtype=torch.float64), 0.5
+    variance = 4.0 + slope * light
+    noise = variance.sqrt() * torch.randn(20_000, 64, generator=generator, dtype=torch.float64)
+    weight = 1.0 / (variance + slope * noise)
+    found = (weight * light * noise).sum(1) / ((weight * light**2).sum(1) + 1.0)
+    pull = pull_of_image(
+        light.reshape(1, 8, 8),
+        -slope * (variance / variance**2).reshape(8, 8),
+        variance.reshape(8, 8),
+        torch.ones(8, 8, dtype=torch.bool),
+        torch.zeros(1, 8, 8, dtype=torch.float64),
+    )
+    assert float(pull[0]) == pytest.approx(float(found.mean()), rel=0.1)

@@ -9,10 +9,16 @@ import pytest
 import torch
 
 from deeplegato_pp import Observation
+from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.fit import fit
+from deeplegato_pp.inference.fit.structure import widening_at
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.verdict.psf_limits import psf_limits
 from deeplegato_pp.observation.effective_psf import missing_light
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
+from deeplegato_pp.scene.likelihood import Likelihood
+from deeplegato_pp.scene.prior import PriorBox
 
 
 def moffat(size: int, beta: float = 2.2, fwhm: float = 3.2) -> np.ndarray:
@@ -60,6 +66,45 @@ def test_missing_wings_matter_where_the_signal_is():
     assert found(moffat(41), 1000.0) == []
     assert found(moffat(81), 1000.0, model_error=0.0) == []
     assert found(moffat(25), 1000.0, model_error=0.0) == ["psf_wings"]
+
+
+@pytest.mark.parametrize(("moved", "flagged"), [(0.4, False), (2.5, False), (3.5, True)])
+def test_where_widths_are_honest_what_wings_move_is_known(moved, flagged):
+    eye = torch.eye(7, dtype=torch.float64)
+    widening = Widening(eye[:1], eye[None], eye[None], eye, eye[0], 20, True, wings=moved)
+    mean = torch.tensor([18.0, 1.25, 1.0, 1.0, 0.0, 0.0, 0.0]).double()
+    flags, notes = psf_limits(mean, stamp(moffat(15)), 3.2, 0.03, widening)
+    assert bool(flags & Flag.PSF_WINGS) is flagged
+    assert len(notes) == (moved > 1.0)
+    unjudged = replace(widening, judged=False)
+    assert psf_limits(mean, stamp(moffat(15)), 3.2, 0.03, unjudged)[0] & Flag.PSF_WINGS
+
+
+def test_what_missing_wings_move_is_what_the_fit_does():
+    """Data under the whole PSF, fitted with one cut to 15 px and with the whole one."""
+    whole, cut = (torch.from_numpy(moffat(size)) for size in (61, 15))
+    params = torch.tensor([[20.0, 1.0, 1.0, 0.7, 30.0, 0.2, -0.3]], dtype=torch.float64)
+    image = SersicSimulator(64).render(params, whole / whole.sum())[0].numpy()
+    stamps = [
+        prepare(
+            Observation.from_array(
+                image, psf=(psf / psf.sum()).numpy(), noise=1.0, pixel_scale=0.25, zero_point=30.5
+            ),
+            64,
+        )
+        for psf in (cut, whole)
+    ]
+    likelihood = Likelihood.of(stamps, PriorBox(), model_error=0.03)
+    start = likelihood.box.to_normal(params).expand(2, 7)
+    optima = fit(likelihood, torch.arange(2), start)
+    likelihood.freeze(optima.rows, optima.u)
+    optima = fit(likelihood, torch.arange(2), optima.u)
+    found = widening_at(likelihood, 0, optima[:1], optima.u[0])
+    assert found.wings > 1.0
+    # Widths that hold the shift are about as large as it is.
+    held = (optima.u[0] - optima.u[1]).abs() / found.covariance.diagonal().sqrt()
+    assert 0.7 < float(held.max()) < 1.5
+    assert widening_at(likelihood, 1, optima[1:], optima.u[1]).wings == 0.0
 
 
 def test_a_galaxy_much_smaller_than_the_psf_is_unresolved():

@@ -160,6 +160,27 @@ def pull_of_light(
     return torch.linalg.solve(information, score)
 
 
+def pull_of_image(
+    derivatives: Float[Tensor, "d n n"],
+    weighted: Float[Tensor, "n n"],
+    variance: Float[Tensor, "n n"],
+    good: Bool[Tensor, "n n"],
+    templates: Float[Tensor, "k n n"],
+) -> Float[Tensor, " d"]:
+    """Returns how far something in the data moves the optimum, linearly.
+
+    Args:
+        derivatives: Of the noiseless image with the coordinates, in which the prior is N(0, I).
+        weighted: What is added to the data, over the variance.
+        variance: Of the likelihood.
+        good: Unmasked pixels.
+        templates: Sky and error of the PSF's width, whose amplitudes move too; prior N(0, I).
+    """
+    g = torch.cat([derivatives, templates.to(derivatives)]).flatten(1) * good.flatten()
+    information = (g / variance.flatten()) @ g.T + torch.eye(len(g)).to(g)
+    return torch.linalg.solve(information, g @ weighted.flatten())[: len(derivatives)]
+
+
 def _scatter(values: Tensor) -> float:
     if len(values) < _FEWEST:
         return math.nan

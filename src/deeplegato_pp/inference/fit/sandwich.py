@@ -169,6 +169,24 @@ class Sandwich:
             transform=self.transform * scale[:, None] / scale,
         )
 
+    def holding(self, shift: Float[Tensor, "b d"]) -> Sandwich:
+        """Returns covariances that hold a bias of known size too: its square is added to S.
+
+        Args:
+            shift: By how much the modes are expected to be off, with shape (B, D). Where structure
+                could not be judged, nothing is added.
+        """
+        shift = torch.where(self.judged[:, None], shift, 0.0)
+        covariance = self.covariance + shift[:, :, None] * shift[:, None, :]
+        moved = affine_map(torch.linalg.inv(self.precision), covariance)
+        own = self.noise_covariance.diagonal(dim1=-2, dim2=-1)
+        return replace(
+            self,
+            covariance=covariance,
+            transform=torch.where(self.judged[:, None, None], moved, self.transform),
+            inflation=(covariance.diagonal(dim1=-2, dim2=-1) / own).sqrt(),
+        )
+
 
 def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     r"""Computes the score of each block of pixels, its variance under the noise, and F.

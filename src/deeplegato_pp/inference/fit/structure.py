@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.signal import fftconvolve
 from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
@@ -17,6 +19,7 @@ from deeplegato_pp.inference.fit.background import (
     FAINT,
     foreign_light,
     measured_noise,
+    pull_of_image,
     pull_of_light,
 )
 from deeplegato_pp.inference.fit.blocks import Ellipses, blocks_among, elliptical, ring_sectors
@@ -32,7 +35,8 @@ from deeplegato_pp.inference.fit.sandwich import (
     summed,
 )
 from deeplegato_pp.inference.fit.widening import Widening
-from deeplegato_pp.observation.effective_psf import psf_fwhm
+from deeplegato_pp.observation.effective_psf import psf_fwhm, wings
+from deeplegato_pp.observation.noise_maps import noise_data_slope
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.correlated_noise import block_scatter
@@ -42,6 +46,9 @@ from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import model_variance, variance_slope
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.prior import W_MAX
+
+MISSING = 0.01
+"""Part of the PSF's light beyond its array from which it is looked at."""
 
 Slopes = tuple[Tensor, Tensor]
 """Noiseless image (N, N) and derivatives with respect to coordinates (F, N * N), float64."""
@@ -133,7 +140,7 @@ def widening_at(
         for i, u in enumerate(points)
     ]
     found = [s for s, *_ in every]
-    best, images, noise = every[0]
+    best, images, noise, wings_pull = every[0]
     return Widening(
         coordinates.embed(points),
         _embedded(coordinates, torch.cat([s.precision for s in found])),
@@ -144,6 +151,8 @@ def widening_at(
         bool(best.judged[0]),
         noise,
         _pull_of_light(likelihood, row, points[0], images, best, noise),
+        wings_pull,
+        _pull_of_weights(likelihood, row, images, best),
     )
 
 
@@ -156,7 +165,8 @@ def sandwich_at(
 ) -> Sandwich:
     """Computes the sandwich of one galaxy at a point, under any hypothesis, as a batch of one.
 
-    Where the background scatters more than the noise map, the noise of the background is used.
+    Where the background scatters more than the noise map, the noise of the background is used. The
+    shift of the mode expected from light beyond the PSF's array is included.
 
     Args:
         likelihood: Galaxies, with the masks in force.
@@ -175,8 +185,13 @@ def _sandwich_and_images(
     u: Tensor,
     covariance: Tensor | None,
     slopes: Slopes | None,
-) -> tuple[Sandwich, ModeImages, float]:
-    """Returns a sandwich, its images (derivatives in u), and the background noise ratio."""
+) -> tuple[Sandwich, ModeImages, float, float]:
+    """Returns a sandwich, its images (derivatives in u), noise ratio, and pull of the PSF's wings.
+
+    The noise ratio is that of background to noise map. The pull is in widths that do not include
+    it.
+    """
+    slopes = likelihood.jacobian(row, u) if slopes is None else slopes
     # In coordinates in which the prior is N(0, I), as sandwiches require.
     _, std = likelihood.coordinates.normal_prior()
     at_mode = mode_images(likelihood, row, u, slopes)
@@ -190,7 +205,11 @@ def _sandwich_and_images(
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
     if precision is not None:
         precision = precision * std[:, None] * std
-    return sandwich(images, blocks, precision=precision).rescaled(std), at_mode, noise
+    whole = sandwich(images, blocks, precision=precision).rescaled(std)
+    shift = _shift_by_wings(likelihood, row, slopes[0], at_mode)
+    if shift is None:
+        return whole, at_mode, noise, 0.0
+    return whole.holding(shift[None]), at_mode, noise, _in_widths(shift, whole)
 
 
 def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> float:
@@ -226,6 +245,54 @@ def _pull_of_light(
         return 0.0
     pull = pull_of_light(images.derivatives[0], images.residual[0], variance, good, light)
     return float((pull / mode.covariance[0].diagonal().sqrt()).abs().max())
+
+
+def _shift_by_wings(
+    likelihood: Likelihood, row: int, model: Tensor, images: ModeImages
+) -> Tensor | None:
+    """How far the PSF's light beyond its array moves a mode, with shape (F,); None if it has none.
+
+    That light is where the image, convolved with the continued wings, has it, and as much is
+    missing from the image.
+    """
+    found = wings(likelihood.psfs[row].cpu().numpy())
+    if found is None or found.fraction < MISSING:
+        return None
+    light = np.asarray(model.double().cpu())
+    halo = found.image(2 * light.shape[0] - 1, likelihood.oversampling[row])
+    moved = fftconvolve(light, halo, mode="same") - found.fraction * light
+    return _shift(torch.from_numpy(moved).to(images.variance) / images.variance[0], images)
+
+
+def _pull_of_weights(likelihood: Likelihood, row: int, images: ModeImages, mode: Sandwich) -> float:
+    """How far weights that follow the data's own noise move a mode, in its honest widths.
+
+    With the variance V + s e of a pixel whose noise is e, and V_e that of the likelihood, the mean
+    of e / (V_e + s e) is -s V / V_e^2.
+    """
+    s = likelihood.stamps
+    if bool(torch.isfinite(s.gain[row])):  # the variance is the model's
+        return 0.0
+    image, sigma, mask = (x[row].double().cpu().numpy() for x in (s.image, s.sigma, s.mask))
+    slope = noise_data_slope(image, sigma, mask.astype(bool))
+    weighted = -slope * images.noise_variance[0] / images.variance[0] ** 2
+    return _in_widths(_shift(weighted, images), mode)
+
+
+def _shift(weighted: Tensor, images: ModeImages) -> Tensor:
+    """What something in the data, over the variance, moves the coordinates by, with shape (F,)."""
+    return pull_of_image(
+        images.derivatives[0],
+        weighted,
+        images.variance[0],
+        ~images.mask[0],
+        images.templates.images[0],
+    )
+
+
+def _in_widths(shift: Tensor, mode: Sandwich) -> float:
+    """The largest of a mode's shifts, in its honest widths."""
+    return float((shift / mode.covariance[0].diagonal().sqrt()).abs().max())
 
 
 def joint_sandwich_at(

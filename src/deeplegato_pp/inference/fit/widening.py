@@ -32,6 +32,10 @@ class Widening:
             If larger than 1, it is included in the widths.
         light: Largest shift of the best mode by foreign light in any coordinate, in honest standard
             deviations; 0 if there is none.
+        wings: Shift of the best mode by the light missing from the PSF's array, in standard
+            deviations that do not include it; the covariance and the maps do.
+        weights: Largest shift of the best mode in any coordinate by weights that follow the noise,
+            in honest standard deviations; 0 unless the noise map was made from the data.
     """
 
     modes: Float[Tensor, "m d"]
@@ -43,6 +47,8 @@ class Widening:
     judged: bool
     noise: float = 1.0
     light: float = 0.0
+    wings: float = 0.0
+    weights: float = 0.0
 
     @property
     def structure(self) -> float:
@@ -126,4 +132,6 @@ class Widening:
             self.judged,
             self.noise,
             self.light,
+            self.wings,
+            self.weights,
         )

@@ -20,6 +20,7 @@ from deeplegato_pp.inference.posterior.measurement import Measurement, Range
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.sampling.importance import effective_sample_size
 from deeplegato_pp.inference.verdict import verdict as verdicts
+from deeplegato_pp.inference.verdict.held import held_by_widths
 from deeplegato_pp.scene.parameters import INDEX, NAMES, PARAMETERS
 from deeplegato_pp.scene.prior import PriorBox
 
@@ -217,9 +218,10 @@ def _judged_image(row: PosteriorBase, m: Measurement, galaxy: RefinedGalaxy) -> 
     prepared = m.prepared if m.mask is None else replace(m.prepared, mask=m.mask)
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
-    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)
+    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm, m.widening)
     (verdict,) = verdicts.judge([case], m.likelihood(), None)
     flags = Flag.without(m.flags, verdicts.FLAGS & ~Flag.OUTSIDE_TRAINING) | verdict.flags
+    flags = held_by_widths(flags, m.widening, verdict.residual_fraction)
     notes = tuple(note for note in verdict.notes if note not in m.notes)
     return replace(m, flags=int(flags), chi2_p=verdict.chi2_p, notes=(*m.notes, *notes))
 

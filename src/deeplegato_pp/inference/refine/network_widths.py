@@ -16,8 +16,11 @@ from deeplegato_pp.inference.fit.fit import Fit, fit
 from deeplegato_pp.inference.fit.sandwich import affine_map, larger
 from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.fit.widening import Widening
+from deeplegato_pp.inference.posterior.measurement import Measurement
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.verdict.held import held_by_widths
+from deeplegato_pp.inference.verdict.psf_limits import psf_limits
 from deeplegato_pp.inference.verdict.verdict import FEWEST_DRAWS, IMPROBABLE
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.batches import Batches
@@ -60,9 +63,21 @@ def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
     for i, widening in found.items():
         if widening is not None:
             unjudged = 0 if widening.judged else Flag.STRUCTURE_UNJUDGED
-            flags = int(held_by_widths(measurements[i].flags, widening) | unjudged)
-            measurements[i] = replace(measurements[i], widening=widening, flags=flags)
+            m = _with_psf_limits(posterior, i, widening)
+            flags = int(held_by_widths(m.flags, widening) | unjudged)
+            measurements[i] = replace(m, widening=widening, flags=flags)
     return replace(posterior, measurements=measurements).widened()
+
+
+def _with_psf_limits(posterior: Posterior, row: int, widening: Widening) -> Measurement:
+    """A galaxy with what the PSF limits judged again, by what its honest widths hold."""
+    m = posterior.measurements[row]
+    assert m.prepared is not None  # noqa: S101  # it was worth it
+    mean = torch.tensor([s.value for s in parameter_summaries(posterior, row)]).double()
+    about = (mean, m.prepared, m.psf_fwhm, m.model_error)
+    (before, said), (flags, notes) = psf_limits(*about), psf_limits(*about, widening)
+    kept = (note for note in m.notes if note not in said)
+    return replace(m, flags=int(Flag.without(m.flags, before) | flags), notes=(*kept, *notes))
 
 
 def _worth_it(posterior: Posterior, row: int) -> bool:
@@ -134,4 +149,6 @@ def network_widening(
         at_optimum.judged,
         at_optimum.noise,
         at_optimum.light,
+        at_optimum.wings,
+        at_optimum.weights,
     )

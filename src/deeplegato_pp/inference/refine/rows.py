@@ -177,7 +177,7 @@ def _judged(
     ranges = card.get("training_ranges")
     known = dict(ranges) if isinstance(ranges, Mapping) else {}
     known.pop("noise_correlation", None)  # the likelihood includes it, unlike the network
-    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm)
+    case = verdicts.Case(equal, mean, prepared, m.box, m.psf_fwhm, galaxy.widening)
     (verdict,) = verdicts.judge([case], m.likelihood(), known)
     kept, notes = Flag.without(m.flags, verdicts.FLAGS), verdict.notes
     if galaxy.masked_pixels:

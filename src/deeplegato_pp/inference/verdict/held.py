@@ -24,6 +24,7 @@ _ANSWERED = (
     (Flag.NOISE_MISMATCH, Flag.NOISE_MEASURED),
     (Flag.NEIGHBOUR, Flag.NEIGHBOUR_HELD),
     (Flag.GROSS_MISFIT, Flag.MISFIT_HELD),
+    (Flag.NOISE_FROM_DATA, Flag.NOISE_FROM_DATA_HELD),
 )
 
 
@@ -34,7 +35,8 @@ def held_by_widths(
 
     Wrong noise is answered where the widths are those of the noise that was measured; light
     beside the galaxy where it pulls no parameter by more than half of its honest width; light
-    that the model misses where that is no more than structure.
+    that the model misses where that is no more than structure; a noise map made from the data
+    where weights that follow the noise pull no parameter by more than half of its honest width.
 
     Args:
         flags: Sum of a row's flags.
@@ -48,6 +50,7 @@ def held_by_widths(
         low <= widening.noise <= high,
         widening.light <= HARMLESS,
         residual_fraction < STRUCTURE and not flags & int(Flag.UNDETECTED),
+        widening.weights <= HARMLESS,
     )
     for (objection, remark), answered in zip(_ANSWERED, answers, strict=True):
         if answered and flags & int(objection):

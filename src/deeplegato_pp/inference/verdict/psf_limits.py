@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.verdict.best_fit import MODEL_FLOOR
 from deeplegato_pp.observation.effective_psf import missing_light
 from deeplegato_pp.observation.preparation import PreparedStamp
@@ -33,9 +34,17 @@ CAP = 0.07
 MISSED = 1.0
 """Bias of R_e over its error from which missing wings are a reason for caution."""
 
+HELD = 3.0
+"""The same of any parameter where honest widths hold the bias: up to here its linear estimate was
+seen to be within a third of what fits do, beyond it up to three times too small."""
+
 
 def psf_limits(
-    mean: Float[Tensor, "7"], prepared: PreparedStamp, fwhm: float, model_error: float
+    mean: Float[Tensor, "7"],
+    prepared: PreparedStamp,
+    fwhm: float,
+    model_error: float,
+    widening: Widening | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Returns the flags ``unresolved`` and ``psf_wings``, and remarks on them.
 
@@ -44,6 +53,7 @@ def psf_limits(
         prepared: The stamp.
         fwhm: FWHM of the effective PSF. [px of the stamp]
         model_error: Error of the model as a fraction of itself, in the likelihood.
+        widening: What gives the draws honest widths: it knows what missing wings move in these.
     """
     flags, notes = 0, []
     ratio = float(mean[RADIUS]) / prepared.pixel_scale / fwhm
@@ -51,13 +61,19 @@ def psf_limits(
         flags |= Flag.UNRESOLVED
         notes.append(f"R_e is {ratio:.2f} of the PSF's FWHM")
     missing = missing_light(prepared.psf)
-    bias = expected_bias(missing, units.median_snr(mean[None], prepared, fwhm), model_error)
-    if bias > MISSED:
+    if widening is not None and widening.judged:
+        bias, most, what = widening.wings, HELD, "a parameter"
+    else:
+        snr = units.median_snr(mean[None], prepared, fwhm)
+        bias, most, what = expected_bias(missing, snr, model_error), MISSED, "R_e"
+    if bias > most:
         flags |= Flag.PSF_WINGS
         notes.append(
             f"{missing:.1%} of the PSF's light lies beyond its array, which is expected to bias "
-            f"R_e by {bias:.1f} sigma"
+            f"{what} by {bias:.1f} sigma"
         )
+    elif bias > MISSED and most == HELD:
+        notes.append(f"the error bars hold {bias:.1f} sigma for the PSF's missing wings")
     return int(flags), tuple(notes)
 
 

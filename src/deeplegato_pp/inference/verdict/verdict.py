@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.background import foreign_light
+from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.verdict.defects import is_blank, is_saturated
 from deeplegato_pp.inference.verdict.goodness import Goodness, goodness
 from deeplegato_pp.inference.verdict.psf_limits import psf_limits
@@ -121,6 +122,7 @@ class Case:
         prepared: The stamp.
         box: The prior in the user's units.
         fwhm: FWHM of the effective PSF. [px of the stamp]
+        widening: What gives the draws honest widths; None where they are the noise's.
     """
 
     w: Float[Tensor, "s 7"]
@@ -128,6 +130,7 @@ class Case:
     prepared: PreparedStamp
     box: PriorBox
     fwhm: float
+    widening: Widening | None = None
 
 
 def judge(
@@ -149,7 +152,9 @@ def judge(
         center = prepared.center_from_user(float(mean[CENTER_X]), float(mean[CENTER_Y]))
         radius = float(mean[RADIUS]) / prepared.pixel_scale
         flags, notes = posterior_flags(case.w, center, radius, prepared, case.fwhm, ranges)
-        limits, limit_notes = psf_limits(mean, prepared, case.fwhm, likelihood.model_error)
+        limits, limit_notes = psf_limits(
+            mean, prepared, case.fwhm, likelihood.model_error, case.widening
+        )
         more, remarks = image_flags(fit, prepared, len(case.w))
         every = (*notes, *limit_notes, *remarks)
         total = int(flags | limits | more)
