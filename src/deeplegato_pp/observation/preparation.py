@@ -15,7 +15,7 @@ from deeplegato_pp.checks import check_finite, check_not_all_masked, check_posit
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation.correlation import NoiseCorrelation
-from deeplegato_pp.observation.effective_psf import bin_psf
+from deeplegato_pp.observation.effective_psf import bin_psf, thinned_psf
 from deeplegato_pp.observation.effective_psf import psf_fwhm as psf_fwhm
 from deeplegato_pp.observation.observation import Observation
 
@@ -116,7 +116,8 @@ def prepare(
     The binned PSF is exact and not re-centred. One that includes the native pixel is convolved
     with the sum over bin x bin native pixels (``effective_psf.bin_psf``) and includes the binned
     pixel afterwards. One that does not is left as it is: its samples per binned pixel are ``bin``
-    times as many, and the box still to be applied is as much wider, which is the same thing.
+    times as many, and the box still to be applied is as much wider, which is the same thing. Of
+    either no more samples are kept than show it (``effective_psf.thinned_psf``).
 
     Args:
         observation: What was observed; left unchanged.
@@ -157,6 +158,7 @@ def prepare(
     psf, includes_pixel = observation.psf, observation.psf_includes_pixel
     if includes_pixel:
         psf = bin_psf(psf, observation.psf_oversampling, factor)
+    psf, samples = thinned_psf(psf, observation.psf_oversampling * factor)
     flags = observation.flags
     flags |= Flag.PADDED if min(height, width) < side else 0
     flags |= Flag.CROPPED if max(height, width) > side else 0
@@ -171,7 +173,7 @@ def prepare(
         noise_correlation=total,
         correlation=correlation,
         psf=np.array(psf),
-        psf_oversampling=observation.psf_oversampling * factor,
+        psf_oversampling=samples,
         psf_includes_pixel=includes_pixel,
         psf_error=observation.psf_error,
         pixel_scale=observation.pixel_scale * factor,

@@ -187,8 +187,10 @@ class _Job:
             lambda which, draws: self._base_density([sampled[k] for k in which], draws),
         )
         galaxies = [
-            self._collect(i, s, modes[i]) if i in sampled else self._unsampled(i, s, modes[i])
-            for i, s in enumerate(samplers)
+            self._unsampled(i, s, mode)
+            if i not in sampled and mode is not None
+            else self._collect(i, s, mode)
+            for i, (s, mode) in enumerate(zip(samplers, modes, strict=True))
         ]
         if self.options.last_resort:
             galaxies = [self._rescue(i, g, modes[i]) for i, g in enumerate(galaxies)]
@@ -378,9 +380,10 @@ class _Job:
             galaxy.flags |= int(Flag.LOW_ESS)
         return galaxy
 
-    def _unsampled(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
-        """The modes' Gaussians, of a galaxy whose budget does not reach for sampling."""
+    def _unsampled(self, row: int, sampler: TargetSampler, modes: Fit) -> RefinedGalaxy:
+        """The modes' Gaussians, and their evidence, where the budget does not do for sampling."""
         galaxy = self._mix(row, sampler, modes)
+        galaxy.log_evidence, galaxy.log_evidence_error = modes.log_evidence(), math.nan
         galaxy.flags |= int(Flag.LOW_ESS)
         return galaxy
 
@@ -437,8 +440,11 @@ def laplace_share(sampler: TargetSampler) -> float:
 def in_tension(w: Float[Tensor, "s 7"], galaxy: RefinedGalaxy) -> bool:
     """Whether the network's mean and the exact one differ by more than 3 of their joint sigmas.
 
-    The exact one's are the honest ones where those are larger.
+    The exact one's are the honest ones where those are larger. One draw tells of no spread, and so
+    of no tension.
     """
+    if len(w) < 2:
+        return False
     exact_std = galaxy.std()
     if galaxy.widening is not None and galaxy.widening.judged:
         exact_std = torch.maximum(exact_std, galaxy.widening.covariance.diagonal().sqrt())
