@@ -64,7 +64,9 @@ def test_predict(resize, monkeypatch, capsys):
     is_said(capsys)
     resize("10M")
     assert main([*PREDICT, "-o", "small/t.json", "--resume"]) == 0
-    assert json.loads(Path("small/t.json").read_text()) == json.loads(Path("whole.json").read_text())
+    assert json.loads(Path("small/t.json").read_text()) == json.loads(
+        Path("whole.json").read_text()
+    )
     assert [p.name for p in Path("small").iterdir()] == ["t.json"]
 
 
