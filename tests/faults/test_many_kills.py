@@ -66,4 +66,3 @@ def test_nothing_is_lost_and_nothing_comes_twice(tmp_path, monkeypatch, number, 
         kills += interrupted(call, number, output, rng)
         assert pq.read_table(output).to_pandas().equals(whole)
         assert not list(tmp_path.glob(f".{output.name}.rows"))
-    print(f"{call[0]}: {kills} kills by signal {number} in {run} runs")

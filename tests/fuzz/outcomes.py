@@ -22,7 +22,7 @@ from deeplegato_pp.errors import DeepLegatoError
 from fake_model import TRUTH, FakeModel
 
 SIDE = 16
-ERROR, FAILED, FLAGGED, RIGHT = "clear error", "failed row", "flagged row", "right"
+ALL = ERROR, FAILED, FLAGGED, RIGHT = "clear error", "failed row", "flagged row", "right"
 
 
 def predictor(*ignored: Any, **options: Any) -> Predictor:

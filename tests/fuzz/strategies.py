@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 from hypothesis import strategies as st
@@ -85,6 +86,7 @@ _NAMED = st.tuples(
     ),
     _VALUES,
 ).map(list)  # fmt: skip
+_CALL = ["predict", "a.fits", "--no-refine", "--samples", "5"]
 CALLS = st.lists(st.one_of(_NAMED, _VALUES.map(lambda v: [v])), max_size=3).map(
-    lambda parts: ["predict", "a.fits", "--no-refine", "--samples", "5", *sum(parts, [])]
+    lambda parts: [*_CALL, *chain.from_iterable(parts)]
 )

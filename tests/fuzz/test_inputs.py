@@ -1,12 +1,14 @@
 """Odd arrays, files, lists, settings and calls: a clear error, a failed row, or the right answer.
 
-Some seconds by default; `make test-slow` draws for about an hour, and ``count.py`` tells how often
-each came out.
+Some seconds by default; `make test-slow` draws for about an hour, and
+``benchmarks/fuzz_counts.py`` tells how often each came out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +32,17 @@ LENGTHS = pytest.mark.parametrize(
 )
 
 
+def hold(length: settings, judge: Callable[..., str], *parts: Any) -> None:
+    """Judges inputs drawn; the judge raises what is none of the outcomes."""
+
+    @length
+    @given(st.tuples(*parts))
+    def check(drawn: tuple[Any, ...]) -> None:
+        assert judge(*drawn) in outcomes.ALL
+
+    check()
+
+
 @pytest.fixture
 def path(tmp_path) -> Path:
     return tmp_path / "input"
@@ -37,29 +50,29 @@ def path(tmp_path) -> Path:
 
 @LENGTHS
 def test_arrays(length):
-    length(given(strategies.IMAGES, strategies.NOISES, strategies.OPTIONS)(outcomes.of_arrays))()
+    hold(length, outcomes.of_arrays, strategies.IMAGES, strategies.NOISES, strategies.OPTIONS)
 
 
 @LENGTHS
 def test_damaged_files(path, length):
     parts = strategies.DAMAGE, strategies.ENDS, strategies.CARDS, strategies.NUMBERS
-    length(given(st.just(path), *parts)(outcomes.of_damaged_file))()
+    hold(length, outcomes.of_damaged_file, st.just(path), *parts)
 
 
 @LENGTHS
 def test_lists_of_sources(path, length):
-    length(given(strategies.LISTS)(outcomes.of_columns))()
-    length(given(st.just(path.with_suffix(".csv")), strategies.TABLES)(outcomes.of_list))()
+    hold(length, outcomes.of_columns, strategies.LISTS)
+    hold(length, outcomes.of_list, st.just(path.with_suffix(".csv")), strategies.TABLES)
 
 
 @LENGTHS
 def test_configurations(path, length):
-    length(given(st.lists(strategies.SETTINGS, max_size=3))(outcomes.of_overrides))()
-    length(given(st.just(path), strategies.SOURCES)(outcomes.of_configuration))()
+    hold(length, outcomes.of_overrides, st.lists(strategies.SETTINGS, max_size=3))
+    hold(length, outcomes.of_configuration, st.just(path), strategies.SOURCES)
 
 
 @LENGTHS
 def test_calls(tmp_path, length, monkeypatch):
     monkeypatch.setattr(storage, "find", lambda name: tmp_path)
     monkeypatch.setattr(Predictor, "from_pretrained", outcomes.predictor)
-    length(given(st.just(tmp_path), strategies.CALLS)(outcomes.of_call))()
+    hold(length, outcomes.of_call, st.just(tmp_path), strategies.CALLS)

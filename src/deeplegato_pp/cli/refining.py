@@ -78,8 +78,8 @@ def fixed_values(texts: list[str]) -> dict[str, float]:
             number = math.nan
         if name not in NAMES or not math.isfinite(number):
             raise ConfigError(
-                f"--fix {text}: expected NAME=VALUE with a finite number and one of {', '.join(NAMES)}, "
-                "e.g. --fix sersic_index=4."
+                f"--fix {text}: expected NAME=VALUE with a finite number and one of "
+                f"{', '.join(NAMES)}, e.g. --fix sersic_index=4."
             )
         fixed[name] = number
     return fixed

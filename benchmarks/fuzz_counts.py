@@ -1,8 +1,8 @@
 """Counts what becomes of many odd inputs.
 
-    python tests/fuzz/count.py [--inputs 10000] [--seed 0]
+    python benchmarks/fuzz_counts.py [--inputs 10000] [--seed 0]
 
-The inputs are those of ``test_inputs.py``, a seventh of each kind. Whatever is neither a clear
+The inputs are those of ``tests/fuzz``, a seventh of each kind. Whatever is neither a clear
 error, a failed or flagged row, nor right ends the count with its traceback.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from deeplegato_pp.inference.predictor import Predictor
 from deeplegato_pp.models import storage
@@ -61,7 +61,9 @@ def kinds(folder: Path) -> dict[str, tuple[Callable[..., str], tuple[Any, ...]]]
     }
 
 
-def count(kind: str, judge: Callable[..., str], parts: tuple[Any, ...], inputs: int, start: int):
+def count(
+    kind: str, judge: Callable[..., str], parts: tuple[Any, ...], inputs: int, start: int
+) -> None:
     """Prints how many inputs of a kind came out in which way, and the CPU time."""
     counts: Counter[str] = Counter()
     started = time.process_time()
