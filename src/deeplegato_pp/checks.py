@@ -10,6 +10,9 @@ import numpy as np
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 
+SMALLEST_NOISE, LARGEST_NOISE = 1e-150, 1e150
+"""Noises whose squares, and ratios of those, are numbers that a double holds. [image units]"""
+
 
 def as_real_array(array: Any, what: str) -> Array:
     """Returns a native float64 copy of ``array``; masked entries become NaN.
@@ -155,6 +158,31 @@ def check_psf_error(value: float) -> float:
     return number
 
 
+def check_model_error(value: float) -> float:
+    """Returns an error of the model as a float if it lies in [0, 1], a fraction of the model."""
+    return check_within(value, 0.0, 1.0, "model_error")
+
+
+def check_pixel_scale(value: float) -> float:
+    """Returns a pixel's side as a float if an image can have it. [arcsec/px]"""
+    number = check_positive(value, "pixel_scale", "arcsec/px")
+    return check_within(number, 1e-6, 1e6, "pixel_scale", "arcsec/px")
+
+
+def check_zero_point(value: float) -> float:
+    """Returns the AB magnitude of one image unit as a float if an image can have it."""
+    return check_within(value, -200.0, 200.0, "zero_point", "mag")
+
+
+def check_noise_size(typical: float) -> None:
+    """Checks that squares and ratios of noises like this one are finite numbers."""
+    if not SMALLEST_NOISE <= typical <= LARGEST_NOISE:
+        raise RangeError(
+            f"noise must lie in [{SMALLEST_NOISE:g}, {LARGEST_NOISE:g}] image units, got a median "
+            f"of {typical:g}. Give image and noise in another unit, or mask placeholders."
+        )
+
+
 def check_positive(value: float, what: str, unit: str = "") -> float:
     """Returns ``value`` as a float if it is finite and positive."""
     number = check_finite(value, what)
@@ -182,10 +210,12 @@ def check_at_least_one(value: float, what: str) -> float:
 
 
 def check_finite(value: float, what: str) -> float:
-    """Returns ``value`` as a float if it is one finite number."""
+    """Returns ``value`` as a float if it is one finite number, and no truth value."""
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{what} must be one number, got {value!r}.") from None
     if not math.isfinite(number):
         raise RangeError(f"{what} must be finite, got {value!r}.")

@@ -93,6 +93,12 @@ def test_wrong_columns_are_refused(columns, message):
         from_columns({k: np.array(v) for k, v in columns.items()}, "here")
 
 
+@pytest.mark.parametrize("columns", [{"ra": [], "dec": [1.0, 2.0]}, {"x": 1.0, "y": [2.0]}])
+def test_columns_have_one_value_per_row(columns):
+    with pytest.raises(InputError, match="one value per row"):
+        from_columns(columns, "the list")
+
+
 def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown suffix"):
         read_sources(tmp_path / "list.doc")

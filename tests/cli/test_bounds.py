@@ -25,6 +25,10 @@ PSF = np.ones((3, 3))
         (lambda: usable_psf(PSF, None, 200, "refuse"), r"psf_oversampling must lie in \[1, 32\]"),
         (lambda: usable_psf(None, 500.0, 1, "refuse"), r"psf_fwhm must lie in \[0.1, 100\] px"),
         (lambda: usable_psf(None, 0.001, 1, "refuse"), r"psf_fwhm must lie in \[0.1, 100\] px"),
+        (
+            lambda: usable_psf(np.ones((3, 2049)), None, 1, "refuse"),
+            r"side must lie in \[1, 2047\]",
+        ),
         (lambda: Detection(kernel=1e6), r"detect_kernel must lie in \[0.1, 64\] px"),
         (lambda: Detection(box=10**9), r"detect_box must lie in \[3, 2048\] px"),
     ],

@@ -112,6 +112,11 @@ def test_inputs_are_not_written_over(stamps, capsys, monkeypatch, option):
     assert (stamps / "good.fits").read_bytes() == before
 
 
+def test_a_name_with_a_line_break_is_told_in_one_line(stamps, capsys):
+    assert main(["predict", "gone\r\nfile.fits", "--no-refine"]) == 2
+    assert capsys.readouterr().err.startswith("deeplegato: gone file.fits: no such file")
+
+
 def test_nothing_measured_is_status_2(stamps, capsys):
     assert main(["predict", "bad.fits", "--no-refine"]) == 2
     captured = capsys.readouterr()

@@ -13,6 +13,17 @@ from deeplegato_pp.cli import app
 from faults import slowly
 
 
+def program() -> str:
+    """The command line with the fake network and a pause after each row."""
+    return slowly.__file__
+
+
+def environment() -> dict[str, str]:
+    """In which that program finds what it imports."""
+    paths = [Path(program()).parents[1], Path(app.__file__).parents[2]]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+
+
 def stop(number: int, call: list[str], watched: str, lines: int = 0) -> tuple[int, str]:
     """Runs a command slowly and stops it once something is on the disk.
 
@@ -25,12 +36,9 @@ def stop(number: int, call: list[str], watched: str, lines: int = 0) -> tuple[in
     Returns:
         The exit status, and what stands on the standard error.
     """
-    program = Path(slowly.__file__)
-    paths = [program.parents[1], Path(app.__file__).parents[2]]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     process = subprocess.Popen(
-        [sys.executable, str(program), "60", *call],
-        env=environment,
+        [sys.executable, program(), "60", *call],
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

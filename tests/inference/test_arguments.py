@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from deeplegato_pp import Observation, Predictor
 from deeplegato_pp.errors import InputError
+from deeplegato_pp.inference.refine.policy import Refining
 from fake_model import TRUTH, FakeModel, truth_image
 
 SIDE = 32
@@ -22,7 +25,7 @@ def predictor() -> Predictor:
 
 
 def observe(image=IMAGE, **options) -> Observation:
-    return Observation.from_array(image, noise=1.0, psf_fwhm=3.0, **options)
+    return Observation.from_array(image, **{"noise": 1.0, "psf_fwhm": 3.0} | options)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +91,46 @@ def test_names_that_no_file_can_have(path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"gain": 1e300}, {"pixel_scale": 1e300}, {"zero_point": 1e300}, {"sky_sigma": 1e300}],
+    [
+        {"gain": 1e300},
+        {"pixel_scale": 1e300},
+        {"zero_point": 1e300},
+        {"sky_sigma": 1e300},
+        {"noise": 1e-300},
+        {"noise": 1e160},
+    ],
 )
 def test_numbers_without_a_meaning(options):
     (name,) = options
     with pytest.raises(InputError, match=f"{name}.* must lie in"):
         observe(**options)
+
+
+@pytest.mark.parametrize("truth", [True, np.True_])
+@pytest.mark.parametrize("name", ["gain", "pixel_scale", "zero_point", "psf_fwhm"])
+def test_truth_values_are_no_numbers(name, truth):
+    with pytest.raises(InputError, match=f"{name} must be one number, got .*True"):
+        observe(**{name: truth})
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.1, 1.5, 1e300])
+def test_an_error_of_the_model_is_a_fraction_of_it(predictor, value):
+    with pytest.raises(InputError, match="model_error must"):
+        Refining(model_error=value)
+    with pytest.raises(InputError, match="model_error must"):
+        predictor.refine(predictor.posterior(observe(), 5), model_error=value)
+
+
+@pytest.mark.parametrize("odds", [math.nan, 0.0, -1.0])
+def test_odds_are_positive(odds):
+    with pytest.raises(InputError, match="must be positive"):
+        Refining(star_odds=odds)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_draw_is_enough(predictor):
+    row = predictor.refine(predictor.posterior(observe(), 1)).rows()[0]
+    assert row["reason"] is None
+    assert row["magnitude"] == pytest.approx(float(TRUTH[0]), abs=0.1)
+    assert "undetected" not in row["flag_names"]
+    assert "tension" not in row["flag_names"]

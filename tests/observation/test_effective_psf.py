@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.observation.effective_psf import (
+    FINE_ENOUGH,
+    LOST,
+    MOST_SAMPLES,
     bin_psf,
     missing_light,
     moffat_psf,
@@ -10,8 +14,10 @@ from deeplegato_pp.observation.effective_psf import (
     odd_psf,
     psf_centroid,
     psf_fwhm,
+    thinned_psf,
     wings,
 )
+from deeplegato_pp.scene.render.renderer import render_sersic
 
 
 def gaussian(shape, fwhm, x=0.0, y=0.0):
@@ -73,6 +79,34 @@ def test_binned_psf_is_the_sum_over_native_pixels(oversampling, factor):
 def test_binning_by_one_changes_nothing():
     psf = gaussian((11, 13), 3.0)
     assert np.array_equal(bin_psf(psf, 2, 1), psf)
+
+
+@pytest.mark.parametrize("shape", [(401, 399), (353, 385)])
+def test_a_psf_keeps_the_samples_that_show_it(shape):
+    psf, samples = thinned_psf(gaussian(shape, 96.0), 32)
+    assert samples == FINE_ENOUGH
+    assert psf.shape[0] % 2 == psf.shape[1] % 2 == 1
+    expected = gaussian(psf.shape, 12.0)
+    assert psf == pytest.approx(expected, abs=LOST * expected.max())
+    assert psf.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_images_under_a_thinned_psf_are_the_same():
+    fine = gaussian((65, 65), 14.0)
+    galaxy = torch.tensor([1.0, 2.0, 4.0, 0.5, 30.0, 0.3, -0.2], dtype=torch.float64)[:, None]
+    image, other = (
+        render_sersic(*galaxy, torch.from_numpy(psf), 24, oversampling=samples)
+        for psf, samples in ((fine, 10), thinned_psf(fine, 10))
+    )
+    assert thinned_psf(fine, 10)[1] < 10
+    assert other.numpy() == pytest.approx(image.numpy(), abs=LOST * float(image.max()))
+
+
+def test_no_psf_has_more_samples_than_can_be_rendered():
+    point = np.zeros((5, 5))
+    point[2, 2] = 1.0
+    assert thinned_psf(point, 32)[1] == MOST_SAMPLES
+    assert thinned_psf(point, FINE_ENOUGH)[0] is point
 
 
 @pytest.mark.parametrize(("fwhm", "oversampling"), [(1.2, 3), (2.0, 2), (3.0, 1), (6.5, 1)])

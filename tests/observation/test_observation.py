@@ -285,7 +285,7 @@ def test_importing_costs_neither_torch_nor_astropy():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("noise", [1.3e154, 1e-150])
+@pytest.mark.parametrize("noise", [1e150, 1e-150])
 def test_any_noise_that_a_double_holds_is_compared_with_the_gain(noise):
     seen = Observation.from_array(np.zeros((20, 20)), noise=noise, gain=1.0, psf_fwhm=3.0)
     assert bool(seen.flags & Flag.LOW_COUNTS) == (noise < 1.0)

@@ -3,7 +3,7 @@ import pytest
 
 from deeplegato_pp.errors import InputError, RangeError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.observation.effective_psf import moffat_psf, psf_centroid
+from deeplegato_pp.observation.effective_psf import MOST_SAMPLES, moffat_psf, psf_centroid
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare
 
@@ -135,11 +135,16 @@ def test_binned_psf_describes_binned_stars(factor):
 
 
 def test_psf_without_pixel_waits_for_a_wider_box():
-    observation = observe(64, 64, psf_oversampling=3, psf_includes_pixel=False)
+    observation = observe(64, 64, psf_oversampling=2, psf_includes_pixel=False)
     stamp = prepare(observation, size=32, bin=2)
     assert np.array_equal(stamp.psf, observation.psf)
-    assert stamp.psf_oversampling == 6
+    assert stamp.psf_oversampling == 4
     assert not stamp.psf_includes_pixel
+
+
+def test_a_fine_psf_is_thinned():
+    observation = observe(64, 64, psf_oversampling=5)
+    assert prepare(observation, size=16, bin=4).psf_oversampling == MOST_SAMPLES
 
 
 def test_the_observation_is_left_alone():

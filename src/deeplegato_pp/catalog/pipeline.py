@@ -34,6 +34,7 @@ from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import Backend, Report, Run, one_process
 from deeplegato_pp.catalog.segmentation import Detection, detect
 from deeplegato_pp.catalog.sources import SourceList, from_files, read_sources
+from deeplegato_pp.checks import check_within
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.io.files import check_output, write_atomically
 from deeplegato_pp.io.overwriting import check_outputs_apart
@@ -130,8 +131,8 @@ class Request:
                 f"a shard writes its part of a folder, got the file {self.output}. Give -o FOLDER, "
                 "the same for all shards."
             )
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers must be at least 1, got {self.workers}.")
+        if self.workers is not None:
+            check_within(self.workers, 1, MOST_WORKERS, "--workers")
         if self.workers is not None and self.scheduler is not None:
             raise InputError("--workers and --scheduler were both given, expected one of them.")
 
@@ -154,6 +155,10 @@ class Request:
             "--residual-image": self.residual_image,
         }
         check_outputs_apart(outputs, read)
+
+
+MOST_WORKERS = 256
+"""Worker processes on one machine: each holds libraries and a network, half a gigabyte."""
 
 
 Progress = Callable[[int, int, bool], None]

@@ -188,6 +188,7 @@ def from_columns(columns: Mapping[str, Any], where: str, folder: Path = Path()) 
     Raises:
         InputError: If there are no positions or no rows, or a position is no number.
     """
+    _check_lengths(columns, where)
     found = {name: _first(columns, aliases) for name, aliases in ALIASES.items()}
     found = {name: values for name, values in found.items() if values is not None}
     found |= _sky_centroid(columns, found)
@@ -212,6 +213,21 @@ def from_columns(columns: Mapping[str, Any], where: str, folder: Path = Path()) 
         del found["psf"]
     files = {k: _paths(found[k], folder) for k in ("psf", "file") if k in found}
     return mark_duplicates(SourceList(ids=ids, **numbers, **files))
+
+
+def _check_lengths(columns: Mapping[str, Any], where: str) -> None:
+    """Refuses columns that do not all have one value per row."""
+    try:
+        lengths = {str(name): len(values) for name, values in columns.items()}
+    except TypeError:  # of a single value
+        raise InputError(
+            f"{where}: columns must hold one value per row, got a single one."
+        ) from None
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        raise InputError(
+            f"{where}: columns must have one value per row, all the same number, got {told}."
+        )
 
 
 def mark_duplicates(sources: SourceList) -> SourceList:

@@ -139,7 +139,11 @@ def catalog(
     draws: Annotated[
         int,
         typer.Option(
-            "--draws", metavar="N", min=0, help="Posterior draws stored per source (Parquet only)."
+            "--draws",
+            metavar="N",
+            min=0,
+            max=100_000,
+            help="Posterior draws stored per source (Parquet only).",
         ),
     ] = 0,
     covariance: options.Covariance = False,
@@ -284,6 +288,7 @@ def catalog(
         "pixel_scale": tuple(pixel_scale or ()),
         "zero_point": tuple(zero_point or ()),
     }
+    options.check_finite_numbers(given)
     together = bands_from(
         bands,
         None if band_structure is None else band_structure.value,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from deeplegato_pp.errors import ConfigError
+from deeplegato_pp.io.files import disk_full_named
 
 Row = dict[str, Any]
 
@@ -23,6 +24,7 @@ class Journal:
 
     Raises:
         ConfigError: If the earlier run had another configuration.
+        DiskFullError: If there is no room for it.
     """
 
     def __init__(self, output: Path, configuration: dict[str, Any], resume: bool) -> None:
@@ -31,7 +33,8 @@ class Journal:
         configuration = json.loads(json.dumps(configuration, default=str))
         if resume:
             self._take_up(configuration)
-        self._file = self.path.open("ab" if self._rows else "wb")
+        # Without a buffer, which would be written again when a file on a full disk is closed.
+        self._file = self.path.open("ab" if self._rows else "wb", buffering=0)
         if not self._rows:
             self._write([configuration])
 
@@ -67,9 +70,11 @@ class Journal:
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
-        self._file.write(lines.encode("ascii"))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with disk_full_named(self.path):
+            left = memoryview(lines.encode("ascii"))
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
 
     def remove(self) -> None:
         """Removes the journal: the table holds its rows."""

@@ -361,5 +361,5 @@ def _tell(path: str, observation: Observation) -> None:
 
 
 def _complain(path: str, reason: str) -> None:
-    text = " ".join(reason.split())
-    sys.stderr.write(f"deeplegato: {'' if path in text else f'{path}: '}{text}\n")
+    name, text = (" ".join(t.split()) for t in (path, reason))  # a name may hold line breaks
+    sys.stderr.write(f"deeplegato: {'' if name in text else f'{name}: '}{text}\n")

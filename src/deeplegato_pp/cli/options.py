@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -294,6 +296,27 @@ Seed = Annotated[
         show_default="0",
     ),
 ]
+
+
+def check_finite_numbers(given: Mapping[str, Any]) -> None:
+    """Refuses, before any work, numbers that are none: NaN and infinity.
+
+    Args:
+        given: What options say, by their names: a value, or several. Texts, files and what was not
+            given pass.
+
+    Raises:
+        RangeError: If a number is not finite.
+
+    Example:
+        >>> check_finite_numbers({"gain": 2.0, "pixel_scale": (0.2, 0.3), "noise": "rms.fits"})
+    """
+    for name, value in given.items():
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                from deeplegato_pp.errors import RangeError
+
+                raise RangeError(f"--{name.replace('_', '-')} must be finite, got {number}.")
 
 
 def check_psf_error(psf_error: float | None) -> None:

@@ -225,6 +225,7 @@ def predict(
         "extension": options.extension_from(extension),
         "plane": plane,
     }
+    options.check_finite_numbers(reading)
     together = bands_from(
         bands,
         None if band_structure is None else band_structure.value,

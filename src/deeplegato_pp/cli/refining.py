@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp.errors import ConfigError
@@ -74,11 +75,11 @@ def fixed_values(texts: list[str]) -> dict[str, float]:
         try:
             number = float(value)
         except ValueError:
-            number = None
-        if name not in NAMES or number is None:
+            number = math.nan
+        if name not in NAMES or not math.isfinite(number):
             raise ConfigError(
-                f"--fix {text}: expected NAME=VALUE with a number and one of {', '.join(NAMES)}, "
-                "e.g. --fix sersic_index=4."
+                f"--fix {text}: expected NAME=VALUE with a finite number and one of "
+                f"{', '.join(NAMES)}, e.g. --fix sersic_index=4."
             )
         fixed[name] = number
     return fixed

@@ -37,7 +37,8 @@ def disk_full_named(path: Path) -> Iterator[None]:
             raise
         raise DiskFullError(
             f"no space is left for {path.name} in {path.parent}. What was finished before it is "
-            "safe: free some space and run the same command again with --resume."
+            "safe: free some space and run the same command again (predict and catalog: with "
+            "--resume)."
         ) from error
 
 
@@ -74,12 +75,16 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Gives a temporary file in the same folder that takes the place of `path` at the end.
 
     If the block raises, nothing is left behind and an earlier file stays as it was.
+
+    Raises:
+        DiskFullError: If there is no room for it.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with disk_full_named(path):
+            yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

@@ -25,11 +25,20 @@ WELL_SAMPLED_FWHM = 2.5
 FWHM_RANGE = (0.1, 100.0)
 """Range of FWHM for Moffat PSFs; the narrowest has 25 samples per pixel. [px]"""
 
-LARGEST_SIDE = 4095
-"""Maximum side of a PSF. [samples]"""
+LARGEST_SIDE = 2047
+"""Maximum side of a PSF: images are computed on as many samples. [samples]"""
 
 LARGEST_OVERSAMPLING = 32
 """Maximum samples per pixel: the fine grid of a stamp of 128 px then has a side of 4,096."""
+
+FINE_ENOUGH = 4
+"""Samples of a PSF per pixel up to which it is rendered with all of them."""
+
+MOST_SAMPLES = 8
+"""Samples per pixel beyond which no stamp's PSF is rendered, whatever it shows there."""
+
+LOST = 1e-4
+"""Part of a PSF's peak that it may lose where it is thinned."""
 
 
 def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
@@ -175,6 +184,42 @@ def bin_psf(psf: Array, oversampling: int, bin_factor: int) -> Array:
         spectrum *= comb[:, None] if axis == 0 else comb[None, :]
     binned: Array = np.fft.ifft2(spectrum).real
     return binned
+
+
+def thinned_psf(psf: Array, oversampling: int) -> tuple[Array, int]:
+    """Returns a PSF on the fewest samples per pixel that show it, and how many these are.
+
+    What a PSF holds beyond the frequencies of a coarser grid is cut off, in Fourier space, if its
+    sizes sum to less than ``LOST`` of the whole, so that no sample changes by more than this part
+    of the peak; or if more than ``MOST_SAMPLES`` per pixel would be needed. One of
+    ``FINE_ENOUGH`` samples or fewer stays as it is.
+
+    Args:
+        psf: Image of the PSF, with shape (Py, Px), both odd.
+        oversampling: Its samples per pixel.
+
+    Returns:
+        PSF of the same sum, odd-sided, and its samples per pixel.
+    """
+    if oversampling <= FINE_ENOUGH:
+        return psf, oversampling
+    sides = [-(-size // oversampling) for size in psf.shape]  # [px]
+    fine = [oversampling * side for side in sides]
+    padded = np.pad(psf, [(0, n - size) for n, size in zip(fine, psf.shape, strict=True)])
+    spectrum = np.fft.fft2(np.roll(padded, [-(size // 2) for size in psf.shape], (0, 1)))
+    ky, kx = (np.abs(np.fft.fftfreq(n, 1.0 / oversampling)) for n in fine)  # [cycles per px]
+    reach, size = np.maximum(ky[:, None], kx), np.abs(spectrum)
+    total = size.sum()
+    samples = FINE_ENOUGH
+    while samples < MOST_SAMPLES and size[reach > samples / 2].sum() > LOST * total:
+        samples += 1
+    if samples >= oversampling:
+        return psf, oversampling
+    rows, columns = (np.rint(np.fft.fftfreq(samples * s, 1.0 / (samples * s))) for s in sides)
+    kept = spectrum[np.ix_(rows.astype(int), columns.astype(int))]
+    image = np.fft.fftshift(np.fft.ifft2(kept).real)
+    odd: Array = image[1 - image.shape[0] % 2 :, 1 - image.shape[1] % 2 :]
+    return odd * (psf.sum() / odd.sum()), samples
 
 
 FLATTEST, STEEPEST = 1.5, 100.0

@@ -106,6 +106,7 @@ def sigma_and_mask(
     mask = mask | nonfinite
     checks.check_not_all_masked(mask)
     checks.check_noise_positive(sigma, mask)
+    checks.check_noise_size(float(np.median(sigma[~mask])))
     usable = np.isfinite(sigma) & (sigma > 0)
     return np.where(usable, sigma, np.median(sigma[~mask])), mask, int(flags), notes
 
@@ -137,6 +138,7 @@ def usable_psf(
     kernel = checks.as_real_array(psf, "the PSF")
     checks.check_two_dimensional(kernel, "the PSF")
     checks.check_not_empty(kernel, "the PSF")
+    checks.check_within(max(kernel.shape), 1, effective_psf.LARGEST_SIDE, "a PSF's side", "samples")
     checks.check_psf_finite(kernel)
     checks.check_psf_sum_positive(kernel)
     flags, notes = 0, []

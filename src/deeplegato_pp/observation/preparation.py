@@ -15,7 +15,7 @@ from deeplegato_pp.checks import check_finite, check_not_all_masked, check_posit
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation.correlation import NoiseCorrelation
-from deeplegato_pp.observation.effective_psf import bin_psf
+from deeplegato_pp.observation.effective_psf import bin_psf, thinned_psf
 from deeplegato_pp.observation.effective_psf import psf_fwhm as psf_fwhm
 from deeplegato_pp.observation.observation import Observation
 
@@ -117,7 +117,7 @@ def prepare(
     with the sum over bin x bin native pixels (``effective_psf.bin_psf``) and then includes the
     binned pixel. A PSF without the pixel is unchanged: it has ``bin`` times as many samples per
     binned pixel, and the box still to be convolved is wider by the same factor, which is
-    equivalent.
+    equivalent. Of either, no more samples are kept than it needs (``effective_psf.thinned_psf``).
 
     Args:
         observation: The observation; not modified.
@@ -158,6 +158,7 @@ def prepare(
     psf, includes_pixel = observation.psf, observation.psf_includes_pixel
     if includes_pixel:
         psf = bin_psf(psf, observation.psf_oversampling, factor)
+    psf, samples = thinned_psf(psf, observation.psf_oversampling * factor)
     flags = observation.flags
     flags |= Flag.PADDED if min(height, width) < side else 0
     flags |= Flag.CROPPED if max(height, width) > side else 0
@@ -172,7 +173,7 @@ def prepare(
         noise_correlation=total,
         correlation=correlation,
         psf=np.array(psf),
-        psf_oversampling=observation.psf_oversampling * factor,
+        psf_oversampling=samples,
         psf_includes_pixel=includes_pixel,
         psf_error=observation.psf_error,
         pixel_scale=observation.pixel_scale * factor,

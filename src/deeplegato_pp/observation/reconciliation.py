@@ -32,7 +32,11 @@ from deeplegato_pp.observation.provenance import provenance_line
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """User input; see ``Observation.from_fits``."""
+    """User input; see ``Observation.from_fits``.
+
+    Raises:
+        RangeError: If the pixel scale or zero point is out of range.
+    """
 
     psf: Any = None
     psf_fwhm: float | None = None
@@ -45,6 +49,12 @@ class Given:
     pixel_scale: float | None = None
     zero_point: float | None = None
     plane: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixel_scale is not None:
+            checks.check_pixel_scale(self.pixel_scale)
+        if self.zero_point is not None:
+            checks.check_zero_point(self.zero_point)
 
 
 @dataclass(frozen=True, eq=False)

@@ -285,6 +285,9 @@ def test_a_budget_ends_at_the_best_tier_reached(galaxies):
     assert found[60].num_renders < 120
     assert found[60].flags & int(Flag.BUDGET)
     assert found[60].flags & int(Flag.LOW_ESS)
+    # Laplace's evidence stands in, so that rivals can be weighed.
+    assert found[60].log_evidence == pytest.approx(found[100_000].log_evidence, abs=0.5)
+    assert math.isnan(found[60].log_evidence_error)
     assert found[500].method in ("importance", "adapted")
     assert found[500].num_renders < 600
     assert not found[100_000].flags & int(Flag.BUDGET)

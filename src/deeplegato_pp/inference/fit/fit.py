@@ -152,6 +152,11 @@ class Fit:
         """Concatenates fits of one likelihood."""
         return cls(*(torch.cat([getattr(fit, f.name) for fit in fits]) for f in fields(cls)))
 
+    def log_evidence(self) -> float:
+        """Returns Laplace's approximation of ln Z, of all modes of one galaxy together."""
+        dim = self.u.shape[-1]
+        return float(torch.logsumexp(self.log_mass(), 0)) + 0.5 * dim * math.log(2.0 * math.pi)
+
     def log_mass(self) -> Float[Tensor, " m"]:
         """Returns each mode's Laplace evidence in ln, up to a constant, with shape (M,)."""
         return self.log_posterior + 0.5 * torch.linalg.slogdet(self.covariance).logabsdet

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.checks import check_model_error
 from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
@@ -70,6 +71,7 @@ class BandOptions:
 
     Raises:
         ConfigError: If the structure is unknown.
+        RangeError: If the model's error lies outside [0, 1].
     """
 
     structure: str = "shared"
@@ -83,6 +85,7 @@ class BandOptions:
                 f"unknown structure {self.structure!r} of bands, expected one of "
                 f"{', '.join(STRUCTURES)}."
             )
+        check_model_error(self.model_error)
 
 
 def frame_of(band: AlignedBand, first: PreparedStamp, own: PreparedStamp) -> BandFrame:

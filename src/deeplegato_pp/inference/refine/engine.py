@@ -186,8 +186,10 @@ class _Job:
             lambda which, draws: self._base_density([sampled[k] for k in which], draws),
         )
         galaxies = [
-            self._collect(i, s, modes[i]) if i in sampled else self._unsampled(i, s, modes[i])
-            for i, s in enumerate(samplers)
+            self._unsampled(i, s, mode)
+            if i not in sampled and mode is not None
+            else self._collect(i, s, mode)
+            for i, (s, mode) in enumerate(zip(samplers, modes, strict=True))
         ]
         if self.options.last_resort:
             galaxies = [self._rescue(i, g, modes[i]) for i, g in enumerate(galaxies)]
@@ -377,9 +379,10 @@ class _Job:
             galaxy.flags |= int(Flag.LOW_ESS)
         return galaxy
 
-    def _unsampled(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
-        """Returns the modes' Gaussians, for a galaxy whose budget does not allow sampling."""
+    def _unsampled(self, row: int, sampler: TargetSampler, modes: Fit) -> RefinedGalaxy:
+        """Returns the modes' Gaussians and evidence, if the budget does not allow sampling."""
         galaxy = self._mix(row, sampler, modes)
+        galaxy.log_evidence, galaxy.log_evidence_error = modes.log_evidence(), math.nan
         galaxy.flags |= int(Flag.LOW_ESS)
         return galaxy
 
@@ -436,8 +439,11 @@ def laplace_share(sampler: TargetSampler) -> float:
 def in_tension(w: Float[Tensor, "s 7"], galaxy: RefinedGalaxy) -> bool:
     """Returns whether network and exact means differ by more than 3 of their joint sigmas.
 
-    The exact sigmas are the honest ones where those are larger.
+    The exact sigmas are the honest ones where those are larger. A single draw has no spread, and
+    gives False.
     """
+    if len(w) < 2:
+        return False
     exact_std = galaxy.std()
     if galaxy.widening is not None and galaxy.widening.judged:
         exact_std = torch.maximum(exact_std, galaxy.widening.covariance.diagonal().sqrt())

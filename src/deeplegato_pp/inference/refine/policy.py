@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deeplegato_pp.checks import check_choice
+from deeplegato_pp.checks import check_choice, check_model_error
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
+from deeplegato_pp.inference.refine.evidence import check_odds
 from deeplegato_pp.inference.refine.rows import unrefined
 from deeplegato_pp.inference.refine.scenes import check_scene
 from deeplegato_pp.isolation import isolated
@@ -48,6 +49,7 @@ class Refining:
     Raises:
         ConfigError: If the scene is unknown or incompatible with the other settings.
         InputError: If the rule or the kind of widths is unknown.
+        RangeError: If the model's error lies outside [0, 1], or the odds are not positive.
     """
 
     method: str = "exact"
@@ -61,6 +63,9 @@ class Refining:
     def __post_init__(self) -> None:
         check_choice(self.rule, ("all", "auto"), "refine_rule")
         check_choice(self.widths, WIDTHS, "widths")
+        check_model_error(self.model_error)
+        if self.star_odds is not None:
+            check_odds(self.star_odds)
         check_scene(self.scene, self.method, bool(self.fixed))
 
     def check(self, prior: PriorBox) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeplegato_pp.checks import check_choice, check_psf_error
+from deeplegato_pp.checks import check_choice, check_model_error, check_psf_error
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
@@ -83,7 +83,8 @@ class Refiner:
         ConfigError: If the method or scene is unknown, or a scene of several components is
             requested with another method than ``exact`` or with fixed parameters.
         InputError: If the kind of widths is unknown.
-        RangeError: If `ess` or `star_odds` is not positive, or a name in `fixed` is unknown.
+        RangeError: If `ess` or `star_odds` is not positive, `model_error` lies outside [0, 1], or a
+            name in `fixed` is unknown.
     """
 
     model: DeepLeGAToPP
@@ -111,6 +112,7 @@ class Refiner:
         if self.method not in METHODS:
             raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
         check_choice(self.widths, WIDTHS, "widths")
+        check_model_error(self.model_error)
         check_scene(self.scene, self.method, bool(self.fixed))
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
