@@ -335,7 +335,7 @@ def _check_degrees(ra: Array, dec: Array, column: Any, where: str) -> None:
 
 
 def _is_numeric(values: Any) -> bool:
-    return np.asarray(np.ma.getdata(getattr(values, "value", values))).dtype.kind in "iufb"
+    return _unmasked(values).dtype.kind in "iufb"
 
 
 def _sexagesimal(texts: Any, name: str) -> Array | None:
@@ -348,10 +348,17 @@ def _sexagesimal(texts: Any, name: str) -> Array | None:
     return np.asarray(Angle([str(t) for t in texts], unit=unit).deg, dtype=np.float64)
 
 
+def _unmasked(values: Any) -> Array:
+    """A column's values without mask and unit."""
+    bare = getattr(values, "value", values)
+    # getdata takes the attribute _data, which older pandas' columns have for something else.
+    return np.asarray(np.ma.getdata(bare) if np.ma.isMaskedArray(bare) else bare)
+
+
 def _numbers(values: Any, name: str, where: str) -> Array:
     """Float64, NaN where a value is missing; angles in degrees."""
     unit = getattr(values, "unit", None)
-    plain = np.asarray(np.ma.getdata(getattr(values, "value", values)))
+    plain = _unmasked(values)
     if plain.dtype.kind not in "iufb":
         try:
             plain = plain.astype(np.float64)
@@ -378,7 +385,7 @@ def _numbers(values: Any, name: str, where: str) -> Array:
 
 def _ids(values: Any) -> Array:
     """Whole numbers where all are, else texts; a missing one is "row N"."""
-    plain = np.asarray(np.ma.getdata(getattr(values, "value", values)))
+    plain = _unmasked(values)
     mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else np.zeros(len(plain), bool)
     if plain.dtype.kind in "iu" and not mask.any() and int(plain.max()) <= LARGEST_ID:
         return plain.astype(np.int64)
@@ -403,7 +410,7 @@ def _ids(values: Any) -> Array:
 
 def _paths(values: Any, folder: Path) -> Array:
     """File names as texts, relative ones from the list's folder; "" where there is none."""
-    plain = np.asarray(np.ma.getdata(values)).tolist()
+    plain = _unmasked(values).tolist()
     mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else [False] * len(plain)
     texts = [v.decode() if isinstance(v, bytes) else str(v) for v in plain]
     lost = [bool(m) or t.strip() in ("", "None", "nan") for m, t in zip(mask, texts, strict=True)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from deeplegato_pp.config.ranges import check_ranges
 from deeplegato_pp.config.spelling import Layer, normalise, settle
@@ -47,7 +47,7 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
         for source in sources:
             layers += _with_includes(_layer(source))
         layers += _with_includes(_overrides(overrides))
-        made = [OmegaConf.create(layer) for layer in layers]
+        made = [OmegaConf.create(_with_float_priors(layer)) for layer in layers]
         merged = OmegaConf.merge(OmegaConf.structured(schema), *made)
         config = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError) as error:
@@ -65,12 +65,28 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
 
 def _lists_to_tuples(config: Any) -> None:
     """Makes tuples of what the schema calls tuples: OmegaConf 2.3 returns lists for them."""
+    hints = get_type_hints(type(config))
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
             _lists_to_tuples(value)
-        elif isinstance(value, list) and str(field.type).startswith("tuple"):
+        elif isinstance(value, list) and get_origin(hints[field.name]) is tuple:
             setattr(config, field.name, tuple(value))
+
+
+def _with_float_priors(layer: Layer) -> Layer:
+    """Makes floats of the priors' whole numbers, which OmegaConf 2.3 refuses in their lists."""
+    data = layer.get("data")
+    priors = data.get("priors") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(priors, dict):
+        return layer
+    floats = {
+        name: [float(v) if type(v) is int else v for v in pair]
+        if isinstance(pair, list | tuple)
+        else pair
+        for name, pair in priors.items()
+    }
+    return layer | {"data": data | {"priors": floats}}
 
 
 def _layer(source: Source) -> Layer:
