@@ -82,6 +82,16 @@ def test_table_row_and_position_go_to_others_and_rows_come_back(hub):
     samp.highlight(0)  # says nothing, and does not fail
 
 
+def test_pyvos_serves_where_astropy_is_without(monkeypatch):
+    pytest.importorskip("pyvo.samp")
+    monkeypatch.setitem(sys.modules, "astropy.samp", None)
+    monkeypatch.delattr("astropy.samp", raising=False)
+    found = library()
+    assert found.__name__ == "pyvo.samp"
+    assert issubclass(found.SAMPHubError, Exception)
+    assert found.SAMPIntegratedClient and found.SAMPHubServer
+
+
 def test_without_any_library_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "astropy.samp", None)
     monkeypatch.setitem(sys.modules, "pyvo", None)

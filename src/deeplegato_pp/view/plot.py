@@ -81,6 +81,8 @@ class Scatter:
             "x", "y", source=self.source, size=6, color="colour", alpha=0.75, name="points",
             nonselection_alpha=0.75,
         )  # fmt: skip
+        # Error bars that reach to zero would stretch a logarithmic axis.
+        made.x_range.renderers = made.y_range.renderers = [points]
         made.scatter("x", "y", source=self.ring, size=15, fill_color=None, line_color="#1c2530",
                      line_width=2)  # fmt: skip
         told = CustomJS(args={"source": self.source, "cursor": self.cursor}, code=_POINTED)
