@@ -171,3 +171,16 @@ def test_a_readers_own_npe_stands_in_forty_lines():
     lines = [line for line in blocks(text, "python")[0].splitlines() if line.strip()]
     assert len(lines) <= 40
     assert "config" not in "\n".join(lines)
+
+
+def test_llms_txt_names_every_page():
+    text = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
+    known = {"index.md", "original_design.md", "releasing.md"}  # a list, history, for developers
+    missing = [
+        page.name
+        for page in PAGES
+        if "docs" in page.parts and page.name not in known and f"{page.stem}.html" not in text
+    ]
+    assert not missing
+    assert all((ROOT / "docs" / f"{n}.md").is_file() or n.startswith("_generated/")
+               for n in re.findall(r"\(([\w/]+)\.html\)", text))  # fmt: skip
