@@ -20,6 +20,9 @@ ERRORS = ("magnitude", "ln R_e", "ln n", "q", "PA")
 GROSS = {"magnitude": 0.5, "ln R_e": 0.7}
 """Errors beyond which an answer is an outlier: half a magnitude, or a factor of two in R_e."""
 
+REFERENCE = "DeepLeGATo++ exact, honest widths"
+"""The program that others are compared with, galaxy by galaxy."""
+
 FLOORS = {"ln R_e": 0.05, "ln n": 0.10, "q": 0.02, "PA": 2.0}
 """What published fits of real galaxies may be off."""
 
@@ -112,7 +115,7 @@ def errors(answers: Answers) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def beside(answers: Answers, reference: str = "DeepLeGATo++ exact, honest widths") -> pd.DataFrame:
+def beside(answers: Answers, reference: str = REFERENCE) -> pd.DataFrame:
     """Returns each program's errors over those of a reference, on the galaxies that both answered.
 
     Args:
