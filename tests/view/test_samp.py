@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import time
 
+import astropy
 import pytest
 from astropy.table import Table
 
@@ -85,7 +86,7 @@ def test_table_row_and_position_go_to_others_and_rows_come_back(hub):
 def test_pyvos_serves_where_astropy_is_without(monkeypatch):
     pytest.importorskip("pyvo.samp")
     monkeypatch.setitem(sys.modules, "astropy.samp", None)
-    monkeypatch.delattr("astropy.samp", raising=False)
+    monkeypatch.delattr(astropy, "samp", raising=False)
     found = library()
     assert found.__name__ == "pyvo.samp"
     assert issubclass(found.SAMPHubError, Exception)
@@ -96,7 +97,7 @@ def test_pyvos_serves_where_astropy_is_without(monkeypatch):
 def test_without_any_library_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "astropy.samp", None)
     monkeypatch.setitem(sys.modules, "pyvo", None)
-    monkeypatch.delattr("astropy.samp", raising=False)
+    monkeypatch.delattr(astropy, "samp", raising=False)
     with pytest.raises(InputError, match="pip install pyvo"):
         library()
 
