@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import time
 
+import astropy
 import pytest
 from astropy.table import Table
 
@@ -82,10 +83,15 @@ def test_table_row_and_position_go_to_others_and_rows_come_back(hub):
     samp.highlight(0)  # says nothing, and does not fail
 
 
+def forget_astropys(monkeypatch) -> None:
+    """Makes an astropy without SAMP."""
+    vars(astropy).pop("samp", None)
+    monkeypatch.setitem(sys.modules, "astropy.samp", None)
+
+
 def test_pyvos_serves_where_astropy_is_without(monkeypatch):
     pytest.importorskip("pyvo.samp")
-    monkeypatch.setitem(sys.modules, "astropy.samp", None)
-    monkeypatch.delattr("astropy.samp", raising=False)
+    forget_astropys(monkeypatch)
     found = library()
     assert found.__name__ == "pyvo.samp"
     assert issubclass(found.SAMPHubError, Exception)
@@ -94,9 +100,8 @@ def test_pyvos_serves_where_astropy_is_without(monkeypatch):
 
 
 def test_without_any_library_the_remedy_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "astropy.samp", None)
+    forget_astropys(monkeypatch)
     monkeypatch.setitem(sys.modules, "pyvo", None)
-    monkeypatch.delattr("astropy.samp", raising=False)
     with pytest.raises(InputError, match="pip install pyvo"):
         library()
 
