@@ -133,6 +133,8 @@ class ShapePlane(Block):
         """
         wx, wy = w.double().unbind(-1)
         q = self.smallest + (1.0 - self.smallest) * (-0.5 * (wx**2 + wy**2)).exp()
+        # Older releases of torch have no finite derivative of atan2 at the origin.
+        wx = torch.where((wx == 0.0) & (wy == 0.0), torch.ones_like(wx), wx)
         angle = torch.rad2deg(0.5 * torch.atan2(wy, wx))
         angle = torch.remainder(angle, 180.0)  # gives 180 for angles just below 0
         return torch.stack([q, torch.where(angle < 180.0, angle, angle - 180.0)], -1)
