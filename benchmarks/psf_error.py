@@ -235,7 +235,7 @@ def frozen(predictor: Predictor, seeds: int) -> None:
 
 
 def cost(predictor: Predictor, seeds: int) -> None:
-    """CPU time of refining, with and without, interleaved."""
+    """CPU time of refining with and without the PSF's error and honest widths, interleaved."""
     torch.set_num_threads(1)
     random = np.random.default_rng(1)
     true = fine_psf()
@@ -252,16 +252,22 @@ def cost(predictor: Predictor, seeds: int) -> None:
         for seed in range(seeds)
     ]
     network = predictor.posterior(seen, 500, widths="noise")
-    spent: dict[tuple[str, float], float] = {}
+    kinds = {
+        "noise widths, PSF known": {"psf_error": 0.0, "widths": "noise"},
+        "noise widths": {"psf_error": 0.02, "widths": "noise"},
+        "honest widths": {"psf_error": 0.02, "widths": "honest"},
+    }
+    spent: dict[tuple[str, str], float] = {}
     for method in ("laplace", "exact"):
         for start in range(0, seeds, 8):
-            for error in (0.0, 0.02):
+            for kind, options in kinds.items():
                 began = time.process_time()
-                predictor.refine(network[start : start + 8], method, psf_error=error)
-                key = (method, error)
+                predictor.refine(network[start : start + 8], method, **options)
+                key = (method, kind)
                 spent[key] = spent.get(key, 0.0) + time.process_time() - began
-    for (method, error), seconds in spent.items():
-        print(f"{method} psf_error {error:.2f}: {seconds / seeds:.3f} CPU s per galaxy")
+    for (method, kind), seconds in spent.items():
+        least = spent[method, next(iter(kinds))]
+        print(f"{method}, {kind}: {seconds / seeds:.3f} CPU s per galaxy, x {seconds / least:.3f}")
 
 
 def main() -> None:

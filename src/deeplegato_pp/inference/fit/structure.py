@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.signal import fftconvolve
 from torch import Tensor
 
@@ -198,10 +198,7 @@ def _sandwich_and_images(
     noise = _background_noise(likelihood, row, at_mode)
     images = _under_measured_noise(at_mode, noise)
     images = replace(images, derivatives=at_mode.derivatives * std[:, None, None])
-    scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
-    found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
-    ellipses, radii = zip(*(_ellipse(profiles) for profiles in found), strict=True)
-    blocks = blocks_among(ellipses, radii, likelihood.size, scale.to(u.device))
+    blocks = blocks_at(likelihood, row, u)
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
     if precision is not None:
         precision = precision * std[:, None] * std
@@ -210,6 +207,20 @@ def _sandwich_and_images(
     if shift is None:
         return whole, at_mode, noise, 0.0
     return whole.holding(shift[None]), at_mode, noise, _in_widths(shift, whole)
+
+
+def blocks_at(likelihood: Likelihood, row: int, u: Float[Tensor, " f"]) -> Int[Tensor, "1 n n"]:
+    """Returns the block of each pixel of one galaxy's stamp, see `blocks.blocks_among`.
+
+    Args:
+        likelihood: Galaxies.
+        row: Which galaxy.
+        u: Its mode, with shape (F,).
+    """
+    scale = torch.tensor([block_scale(likelihood, row)], dtype=torch.float64)
+    found = likelihood.coordinates.galaxies(u[None].clamp(-W_MAX, W_MAX))
+    ellipses, radii = zip(*(_ellipse(profiles) for profiles in found), strict=True)
+    return blocks_among(ellipses, radii, likelihood.size, scale.to(u.device))
 
 
 def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> float:
