@@ -1,4 +1,4 @@
-"""Catalogues: from a mosaic and a list of sources to a table of posteriors."""
+"""Catalogues: tables of posteriors from mosaics and lists of sources."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Sources in several bands: one mosaic for each, cut out at the same place of the sky."""
+"""Sources in several bands, cut out of one mosaic per band at the same sky position."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def check_bands_refined(refining: Refining | None, neighbours: str | None) -> None:
-    """Refuses what does not go with several bands.
+    """Raises an error for settings that are incompatible with several bands.
 
     Args:
-        refining: How sources are refined.
-        neighbours: What becomes of sources that overlap.
+        refining: Settings of the refinement.
+        neighbours: Treatment of overlapping sources.
 
     Raises:
-        ConfigError: If sources are not refined exactly, all of them and with nothing fixed, or
-            fitted with several components or together with neighbours.
+        ConfigError: If sources are not all refined exactly, parameters are fixed, or several
+            components or neighbours are fitted.
     """
     if refining is None:
         raise ConfigError("bands are fitted by the exact posterior. Add refining (--refine).")
@@ -57,15 +57,15 @@ def cutout_in_bands(
 ) -> Cutout:
     """Returns the cutout of a source in the first band, with its observations in the others.
 
-    Bands in which the source cannot be cut out are left out, and a note says why.
+    Bands in which the source cannot be cut out are omitted, with a note.
 
     Args:
         scene: The images, one per band.
         bands: Names of the bands.
-        sources: The list.
-        i: Which of it.
-        place: Where it is, in the first image.
-        side: Of the first band's cutout; others cover the same piece of sky at least. [px]
+        sources: List of sources.
+        i: Index of the source.
+        place: Position of the source in the first image.
+        side: Side of the first band's cutout; others cover at least the same area. [px]
         masked: Whether the segments of other sources are masked.
     """
     first = scene.cutout(sources, i, place, side, masked=masked)
@@ -87,7 +87,7 @@ def cutout_in_bands(
 
 
 def _place_in(scene: Scene, place: Place, image: int) -> Place:
-    """Where a place of the first image is in another."""
+    """Returns the position in another image."""
     frame, mosaic = scene.mosaics[0], scene.mosaics[image]
     if frame.wcs is None or mosaic.wcs is None:
         reason = "without WCS, its image must have the first one's shape. Give one grid, or WCS"
@@ -100,7 +100,7 @@ def _place_in(scene: Scene, place: Place, image: int) -> Place:
 
 
 def galaxy_of(bands: Bands, cutout: Cutout) -> MultiBandObservation:
-    """Returns what was observed of a source, in the bands that cover it."""
+    """Returns the observations of a source in the bands that cover it."""
     assert cutout.observation is not None  # noqa: S101  # asked of what was cut out only
     seen = {bands.names[0]: cutout.observation, **cutout.bands}
     waves = bands.wavelengths

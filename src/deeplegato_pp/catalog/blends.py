@@ -1,4 +1,4 @@
-"""Listed sources that lie within one another's fits."""
+"""Detection of listed sources within the fits of other sources."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from scipy.spatial import cKDTree
 from deeplegato_pp.arrays import Array
 
 WITHIN = 1.5
-"""Half-light radii within which another listed source is part of what was fitted."""
+"""Distance in half-light radii within which another source is part of the fit."""
 
 _RESOLVED = 1e-3
-"""Distance below which two entries are one position. [px or arcsec]"""
+"""Distance below which two entries have the same position. [px or arcsec]"""
 
 
 def nearest_distances(
     x: Float[Array, " n"], y: Float[Array, " n"], ra: Float[Array, " n"], dec: Float[Array, " n"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Returns how far the nearest other source of a list lies.
+    """Computes the distance of the nearest other source in a list.
 
     Args:
         x: Columns; NaN where not given. [px]
@@ -27,8 +27,8 @@ def nearest_distances(
         dec: Declinations. [deg]
 
     Returns:
-        Distances among the sources with pixels [px], and among those with sky positions [arcsec],
-        each with shape (N,); infinite where there is no other. Entries at one position count as
+        Distances among sources with pixels [px], and among those with sky positions [arcsec], each
+        with shape (N,); infinite if there is no other source. Entries at the same position count as
         one source.
 
     Example:
@@ -45,7 +45,7 @@ def nearest_distances(
         ],
         1,
     )
-    arcsec = 3600.0 * np.rad2deg(1.0)  # chords, which for what matters here are arcs
+    arcsec = 3600.0 * np.rad2deg(1.0)  # chords, which equal arcs at small separations
     return _nearest(np.stack([x, y], 1)), _nearest(sphere * arcsec)
 
 
@@ -62,10 +62,10 @@ def _nearest(points: Float[Array, "n d"]) -> Float[Array, " n"]:
 
 
 def holds_another(distance: float, radius: float, fwhm: float) -> bool:
-    """Returns whether the fit of a source takes in another listed one.
+    """Returns whether the fit of a source includes another listed source.
 
     Args:
-        distance: To the nearest other listed source. [px]
+        distance: Distance to the nearest other listed source. [px]
         radius: Fitted half-light radius. [px]
         fwhm: FWHM of the PSF. [px]
     """

@@ -1,4 +1,4 @@
-"""The work folder: part files, each whole or absent, and the manifest they belong to."""
+"""Work folder of a run: part files, each complete or absent, and their manifest."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from deeplegato_pp.io.files import lock_file, write_atomically
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Where a run keeps its parts until they are joined.
+    """Folder in which a run keeps its parts until they are joined.
 
     Attributes:
-        folder: It.
-        suffix: Of the shard, which has a lock and an end of its own.
+        folder: Path of the folder.
+        suffix: Suffix of the shard, which has its own lock and completion file.
     """
 
     folder: Path
@@ -29,12 +29,12 @@ class WorkFolder:
 
     @property
     def manifest(self) -> Path:
-        """The file that says what the parts were made of."""
+        """File that describes the inputs of the parts."""
         return self.folder / "manifest.json"
 
     @property
     def done(self) -> Path:
-        """The file that says that the parts were joined."""
+        """File that marks the parts as joined."""
         return self.folder / f"done{self.suffix}.json"
 
     def part(self, number: int) -> Path:
@@ -43,10 +43,10 @@ class WorkFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second run from writing the same catalogue; a killed run frees its lock.
+        """Locks the catalogue against a second run; the lock of a killed run is released.
 
         Raises:
-            InputError: If another run is at it.
+            InputError: If another run holds the lock.
         """
         self.folder.mkdir(exist_ok=True)
         with (self.folder / f"lock{self.suffix}").open("w") as file:
@@ -59,16 +59,16 @@ class WorkFolder:
             yield
 
     def begin(self, plan: Plan, resume: bool, overwrite: bool) -> set[int]:
-        """Prepares the folder for a plan and returns the chunks that are done already.
+        """Prepares the folder for a plan and returns the chunks that are already done.
 
         Args:
-            plan: What is to be done.
-            resume: Go on with parts that are there.
-            overwrite: Throw them away.
+            plan: Plan of the run.
+            resume: Continue with existing parts.
+            overwrite: Delete existing parts.
 
         Raises:
-            ConfigError: If the parts are of another configuration.
-            InputError: If there are parts and neither was asked for.
+            ConfigError: If the parts have another configuration.
+            InputError: If there are parts and neither option was given.
         """
         found = None if overwrite else self._read_manifest()
         if found is not None and (resume or plan.shard.number > 1):
@@ -100,7 +100,7 @@ class WorkFolder:
         """Writes the part of one chunk.
 
         Raises:
-            DiskFullError: If there is no room.
+            DiskFullError: If the disk is full.
         """
         import pyarrow.parquet as pq
 
@@ -111,19 +111,19 @@ class WorkFolder:
         write_atomically(self.part(number), buffer.getvalue())
 
     def finish(self, plan: Plan, about: dict[str, Any]) -> None:
-        """Notes that the parts were joined, and removes them."""
+        """Marks the parts as joined, and removes them."""
         write_atomically(self.done, json.dumps(about, indent=1).encode())
         self.clear(plan)
 
     def finished(self, plan: Plan) -> dict[str, Any] | None:
-        """Returns what :meth:`finish` noted of the same configuration, or None."""
+        """Returns the record of :meth:`finish` for the same configuration, or None."""
         if not self.done.is_file():
             return None
         about: dict[str, Any] = json.loads(self.done.read_text(encoding="utf-8"))
         return about if about.get("configuration_hash") == plan.hash else None
 
     def _whole(self, plan: Plan, number: int) -> bool:
-        """Whether a part is there, readable, and of this configuration."""
+        """Returns whether a part exists, is readable and has this configuration."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

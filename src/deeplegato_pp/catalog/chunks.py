@@ -10,13 +10,13 @@ from deeplegato_pp.catalog.sources import SourceList
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Sources that are cut, measured and written together.
+    """Sources that are cut out, measured and written together.
 
     Attributes:
-        number: Of the chunk in the list.
+        number: Number of the chunk in the list.
         sources: Its sources.
-        around: Sources of other chunks near them, which are no rows of this one but may be fitted
-            together with some; None: there are none, or nothing is fitted together.
+        around: Nearby sources of other chunks, which may be fitted together with sources of this
+            one but are not rows of it; None if there are none or nothing is fitted together.
     """
 
     number: int
@@ -24,7 +24,7 @@ class Chunk:
     around: SourceList | None = None
 
     def part(self, rows: Sequence[int]) -> Chunk:
-        """Returns some of the sources; the others are around them."""
+        """Returns a chunk of some of the sources, with the others around them."""
         left = [i for i in range(len(self.sources)) if i not in set(rows)]
         around = self.around
         if left:

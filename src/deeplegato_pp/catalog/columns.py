@@ -1,4 +1,4 @@
-"""The columns of a catalogue: those of every table of results, and where each source lies."""
+"""Columns of a catalogue: those of every table of results, and the sources' positions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ PLACE: dict[str, tuple[str, str]] = {
     "id": ("", "identifier in the list of sources"),
     "ra": ("deg", "right ascension: of the list, else of the listed pixel by the image's WCS"),
     "dec": ("deg", "declination: of the list, else of the listed pixel by the image's WCS"),
-    "x_source": ("pix", "column at which the source was looked for, 0-based, in the mosaic"),
-    "y_source": ("pix", "row at which the source was looked for, 0-based, in the mosaic"),
-    "image": ("", "file that the source was measured on"),
+    "x_source": ("pix", "listed column of the source, 0-based, in the mosaic"),
+    "y_source": ("pix", "listed row of the source, 0-based, in the mosaic"),
+    "image": ("", "file on which the source was measured"),
     "refined": ("", "1 if the draws were refined with the likelihood, 0 if they are the network's"),
-    "group_size": ("", "sources that were fitted together, this one included; 1 if it was alone"),
+    "group_size": ("", "number of sources fitted together, including this one; 1 if alone"),
 }
-"""What a catalogue adds to a row of results."""
+"""Columns that a catalogue adds to a row of results."""
 
 AFTER = ("refined", "group_size")
-"""Of these, the columns that follow the results; the others precede them."""
+"""Columns of these that follow the results; the others precede them."""
 
 DRAWS = "draws"
-"""The column of posterior draws: a struct of lists, one list per parameter."""
+"""Column of posterior draws: a struct of lists, one list per parameter."""
 
 
 def units(
@@ -34,9 +34,9 @@ def units(
     """Returns the unit of every column, in the order of the catalogue.
 
     Args:
-        scene: What sources were fitted with, see :meth:`Predictor.refine`.
-        bands: Bands that were fitted together; None of one.
-        covariances: Whether there are those of all pairs of parameters.
+        scene: Scene fitted to the sources, see :meth:`Predictor.refine`.
+        bands: Bands fitted together; None for one band.
+        covariances: Whether to include the covariances of all pairs of parameters.
     """
     before = {n: unit for n, (unit, _) in PLACE.items() if n not in AFTER}
     compared = hypotheses_of(scene)
@@ -51,7 +51,7 @@ def units(
 def descriptions(
     scene: str = "sersic", bands: Bands | None = None, covariances: bool = False
 ) -> dict[str, str]:
-    """Returns one line on each column."""
+    """Returns a one-line description of each column."""
     more = {} if bands is None else band_record.descriptions([bands.names])
     lines = summary.every_description() | more | {n: text for n, (_, text) in PLACE.items()}
     lines["x"] = "column of the measured centre, 0-based, in the mosaic"
@@ -70,12 +70,12 @@ def schema(
     """Returns the catalogue's ``pyarrow.Schema``, with units and descriptions.
 
     Args:
-        text_ids: Whether the ids are texts; else they are whole numbers.
+        text_ids: Whether ids are texts rather than integers.
         draws: Whether there is a column of draws.
-        metadata: Of the whole table.
-        scene: What sources were fitted with.
-        bands: Bands that were fitted together.
-        covariances: Whether there are those of all pairs of parameters.
+        metadata: Metadata of the table.
+        scene: Scene fitted to the sources.
+        bands: Bands fitted together; None for one band.
+        covariances: Whether to include the covariances of all pairs of parameters.
     """
     import pyarrow as pa
 
@@ -111,9 +111,9 @@ def _type(name: str, text_ids: bool) -> Any:
 
 
 def to_arrow(rows: list[dict[str, Any]], schema: Any) -> Any:
-    """Returns rows as a ``pyarrow.Table`` of a schema.
+    """Converts rows to a ``pyarrow.Table`` with a given schema.
 
-    What a row lacks is null, but an empty text: astropy reads no tables with texts that are null.
+    Missing values are null, but missing texts empty: astropy cannot read null texts.
     """
     import pyarrow as pa
 
@@ -130,11 +130,11 @@ def to_arrow(rows: list[dict[str, Any]], schema: Any) -> Any:
 
 
 def for_astropy(schema: Any, widths: dict[str, int]) -> Any:
-    """Returns a schema whose metadata tell astropy of units, descriptions and lengths of texts.
+    """Returns a schema with metadata for astropy: units, descriptions and lengths of texts.
 
     Args:
-        schema: Of a catalogue.
-        widths: Of the longest text in each column of texts.
+        schema: Schema of a catalogue.
+        widths: Length of the longest text in each text column.
     """
     from astropy.table import meta, serialize
 
@@ -151,9 +151,9 @@ def draws_of(samples: Any) -> dict[str, Any]:
 
 
 def to_qtable(table: Any) -> Any:
-    """Returns an Arrow table of a catalogue as an ``astropy.table.QTable``, draws left out.
+    """Converts an Arrow table of a catalogue to an ``astropy.table.QTable`` without draws.
 
-    Numbers that are null become NaN, texts that are null empty, counts that are null 0.
+    Null numbers become NaN, null texts empty, and null counts 0.
     """
     import numpy as np
     from astropy import units as u

@@ -1,4 +1,4 @@
-"""Two catalogues of the same sources: their differences, in units of their errors."""
+"""Comparison of two catalogues of the same sources: differences in units of their errors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deeplegato_pp.scene.parameters import PARAMETERS, Parameter
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """How one parameter differs between two catalogues.
+    """Differences of one parameter between two catalogues.
 
     Attributes:
-        parameter: Which.
-        plain: New minus old, with shape (N,), in the parameter's unit; circular ones the short
-            way round.
-        scaled: The same over the two errors added in quadrature, with shape (N,).
-        width_ratio: New error over old, with shape (N,).
+        parameter: The parameter.
+        plain: New minus old, with shape (N,), in the parameter's unit; within half a period for
+            circular parameters.
+        scaled: The same divided by both errors added in quadrature, with shape (N,).
+        width_ratio: New error divided by old error, with shape (N,).
     """
 
     parameter: Parameter
@@ -30,7 +30,7 @@ class Difference:
     width_ratio: Array
 
     def figures(self) -> dict[str, float]:
-        """Returns medians and spreads; NaN where there is nothing to compare."""
+        """Returns medians and spreads; NaN if there is nothing to compare."""
         good = np.isfinite(self.scaled)
         if not good.any():
             names = ("median", "median_sigma", "spread_sigma", "beyond_3_sigma", "width_ratio")
@@ -48,17 +48,17 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two catalogues side by side.
+    """Comparison of two catalogues.
 
     Attributes:
-        matched: Ids in both.
-        only_old: How many ids are in the old one alone.
-        only_new: How many are in the new one alone.
-        both_measured: Of the matched, with shape (N,): measured in both.
-        lost: How many were measured in the old one and are not in the new.
-        gained: The other way round.
-        differences: One per parameter, over the matched.
-        magnitude: Of the old catalogue, with shape (N,).
+        matched: Ids in both catalogues.
+        only_old: Number of ids in the old catalogue only.
+        only_new: Number of ids in the new catalogue only.
+        both_measured: Whether matched sources were measured in both, with shape (N,).
+        lost: Number of sources measured in the old catalogue but not in the new one.
+        gained: Number of sources measured in the new catalogue but not in the old one.
+        differences: Differences of matched sources, one entry per parameter.
+        magnitude: Magnitude in the old catalogue, with shape (N,).
     """
 
     matched: Array
@@ -72,14 +72,14 @@ class Comparison:
 
 
 def compare(old: Any, new: Any) -> Comparison:
-    """Compares two catalogues, matched by ``id``; of an id given twice the first row counts.
+    """Compares two catalogues, matched by ``id``; the first row of a repeated id is used.
 
     Args:
-        old: ``QTable`` as ``read_catalogue`` returns.
-        new: The same.
+        old: ``QTable`` from ``read_catalogue``.
+        new: ``QTable`` from ``read_catalogue``.
 
     Raises:
-        InputError: If a column is missing or no id is in both.
+        InputError: If a column is missing or no id is in both catalogues.
     """
     for table, what in ((old, "old"), (new, "new")):
         if "id" not in table.colnames or "magnitude_std" not in table.colnames:

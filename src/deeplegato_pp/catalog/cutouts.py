@@ -1,4 +1,4 @@
-"""The scene: all that is needed to turn a place in the sky into an observation."""
+"""Cutouts: observations of sources from opened images, noise maps, masks and PSF maps."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from deeplegato_pp.observation.psf_files import open_psf_file, psf_image
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """One source's observation, or why there is none.
+    """Observation of one source, or the reason why there is none.
 
     Attributes:
-        place: Where it lies.
+        place: Position of the source.
         observation: The cutout; None if it cannot be made.
-        reason: Why not, or empty.
+        reason: Reason why it cannot be made, or empty.
         left: Column of the cutout's first pixel in the image. [px]
-        bottom: Row of it. [px]
-        segment: The source's own segment on the cutout; None where no segmentation is known.
-        bands: Its observations in further bands, by name.
+        bottom: Row of the cutout's first pixel in the image. [px]
+        segment: The source's own segment on the cutout; None without segmentation.
+        bands: Observations in further bands, by name.
     """
 
     place: Place
@@ -57,9 +57,9 @@ class Scene:
     """Opened images and PSF maps.
 
     Attributes:
-        inputs: What they were opened from.
-        mosaics: One per image.
-        psfs: The PSF map of each; None: a Moffat.
+        inputs: Inputs that were opened.
+        mosaics: One mosaic per image.
+        psfs: PSF map of each image; None for a Moffat.
     """
 
     inputs: Inputs
@@ -71,10 +71,10 @@ class Scene:
         object.__setattr__(self, "_usable", lru_cache(maxsize=256)(self._usable_psf))
 
     def check_psfs(self) -> None:
-        """Refuses a PSF that could not be used for any source.
+        """Raises an error for a PSF that could not be used for any source.
 
         Raises:
-            InputError: If it cannot be used. Those that vary are looked at where they are needed.
+            InputError: If it cannot be used. PSFs that vary are checked when they are evaluated.
         """
         for psf_map in self.psfs:
             if isinstance(psf_map, ConstantPSF):
@@ -82,7 +82,7 @@ class Scene:
 
     @property
     def segmented(self) -> bool:
-        """Whether a segmentation of every image is known."""
+        """Whether every image has a segmentation."""
         return bool(self.mosaics) and all(m.segmentation is not None for m in self.mosaics)
 
     def cutout(
@@ -98,12 +98,12 @@ class Scene:
         """Returns the observation of one source; an error becomes its reason.
 
         Args:
-            sources: The list.
-            i: Which of it.
-            place: Where it is.
-            side: Of the cutout. [px]
+            sources: List of sources.
+            i: Index of the source.
+            place: Position of the source.
+            side: Side of the cutout. [px]
             masked: Whether the segments of other sources are masked.
-            beside: Where sources lie whose segments stay. [px of the image]
+            beside: Positions of sources whose segments are not masked. [px of the image]
         """
         if place.reason:
             return Cutout(place, reason=place.reason)
@@ -111,12 +111,12 @@ class Scene:
             if sources.file is not None:
                 return Cutout(place, self._ready_made(sources, i))
             return self._cut(sources, i, place, side, masked, beside)
-        except Exception as error:  # whatever it is, it is this source's reason
+        except Exception as error:  # any error becomes this source's reason
             raise_if_of_the_machine(error)
             return Cutout(place, reason=reason_of(error))
 
     def _ready_made(self, sources: SourceList, i: int) -> Observation:
-        """Reads a cutout file; what is given for all wins over what it holds."""
+        """Reads a cutout file; options given for all take precedence over its contents."""
         assert sources.file is not None  # noqa: S101  # checked by the caller
         given = self.inputs
         own = "" if sources.psf is None else str(sources.psf[i])
@@ -144,7 +144,7 @@ class Scene:
         return replace(observation, name=sources.label(i))
 
     def _correlation(self, mosaic: Mosaic) -> GivenCorrelation:
-        """What is said of the noise's correlation, the mosaic's header asked if need be."""
+        """Returns the noise correlation, from the mosaic's header if requested."""
         if self.inputs.noise_correlation != "drizzle":
             return self.inputs.noise_correlation
         return drizzle_of_header(mosaic.header, mosaic.pixel_scale)
@@ -178,7 +178,7 @@ class Scene:
             noise = read_padded(mosaic.noise, bottom, left, side, np.nan)
         psf = self._psf(sources, i, place)
         kernel, oversampling, psf_sum, psf_flags, psf_notes = self._usable(psf)
-        # The PSF was checked once for all its sources; a Moffat, quickly made, stands in here.
+        # The PSF is checked once for all sources; a Moffat, which is fast, is used here instead.
         observation = Observation.from_array(
             pixels,
             psf_fwhm=_STAND_IN_FWHM,
@@ -207,7 +207,7 @@ class Scene:
             flags=int(flags),
             notes=[
                 *mosaic.notes,
-                *((f"{damaged} pixels lie on damaged tiles: masked",) if damaged else ()),
+                *((f"{damaged} pixels on damaged tiles were masked",) if damaged else ()),
                 *(n for n in observation.notes if not n.startswith("PSF")),
                 *psf_notes,
                 *(() if psf is None else psf.notes),
@@ -216,7 +216,7 @@ class Scene:
         return Cutout(place, observation, "", left, bottom, segment)
 
     def _masks(self, mosaic: Mosaic, bottom: int, left: int, side: int) -> tuple[Array, bool]:
-        """The mask of a cutout, and whether pixels are outside the image."""
+        """Returns the mask of a cutout, and whether it extends beyond the image."""
         height, width = mosaic.shape
         rows = np.arange(bottom, bottom + side)
         columns = np.arange(left, left + side)
@@ -250,7 +250,7 @@ class Scene:
         return kernel, oversampling, total, int(flags | psf.flags), notes
 
     def psf_at(self, image: int, x: float, y: float) -> tuple[Array, int, bool]:
-        """Returns the PSF at a pixel, its oversampling, and whether the pixel is in it."""
+        """Returns the PSF at a pixel, its oversampling, and whether it includes the pixel."""
         found = self.psfs[image]
         psf = None if found is None else found(x, y)
         kernel, oversampling, *_ = self._usable(psf)
@@ -279,7 +279,7 @@ def _psf_file(path: str, pixel_scale: float | None, oversampling: int | None) ->
 
 
 def _own_psf(mosaic: Mosaic, oversampling: int | None) -> PSFMap | None:
-    """The PSF that came in the mosaic's own file, with what its header says of its sampling."""
+    """Returns the PSF in the mosaic's own file, with the sampling stated by its header."""
     if mosaic.psf is None:
         return None
     found = psf_image(mosaic.psf, mosaic.psf_header, "PSF", mosaic.pixel_scale, oversampling)
@@ -287,10 +287,10 @@ def _own_psf(mosaic: Mosaic, oversampling: int | None) -> PSFMap | None:
 
 
 def open_scene(inputs: Inputs) -> Scene:
-    """Opens everything, so that what is wrong shows before any work.
+    """Opens all inputs, so that errors are raised before any work.
 
     Raises:
-        InputError: If something cannot be used, e.g. ``FormatError`` of a damaged file.
+        InputError: If an input cannot be used, e.g. ``FormatError`` for a damaged file.
     """
     mosaics = [inputs.mosaic(i) for i in range(len(inputs.images))]
     opened: dict[tuple[int, float | None], PSFMap] = {}

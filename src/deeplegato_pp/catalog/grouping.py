@@ -1,4 +1,4 @@
-"""The groups of a chunk's sources: ellipses from the network's answers, neighbours to be fitted."""
+"""Groups of a chunk's sources: ellipses from the network's results, neighbours to be fitted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, MAGNITUDE, RADIUS, SERSIC_INDEX
 
 MOST_CANDIDATES = 24
-"""Sources near another one, the nearest first, that are looked at."""
+"""Maximum number of nearby sources considered, nearest first."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Sources that the network has measured.
+    """Sources measured by the network.
 
     Attributes:
         sources: The sources.
@@ -35,12 +35,12 @@ class Found:
     posteriors: Sequence[Posterior]
 
     def ellipses(self) -> list[Ellipse | None]:
-        """Returns the sources' ellipses; None of those that were not measured or not detected."""
+        """Returns the sources' ellipses; None for those not measured or not detected."""
         return [ellipse_of(c, p) for c, p in zip(self.cutouts, self.posteriors, strict=True)]
 
 
 def ellipse_of(cutout: Cutout, posterior: Posterior) -> Ellipse | None:
-    """Returns what the network says of one source; None if that is nothing."""
+    """Returns the ellipse of one source from the network's result; None if not measured."""
     m = posterior.measurements[0]
     place = cutout.place
     unseen = m.flags & (Flag.FAILED | Flag.UNDETECTED)
@@ -56,11 +56,11 @@ def ellipse_of(cutout: Cutout, posterior: Posterior) -> Ellipse | None:
 
 
 def groups_of(own: Found, around: Found | None) -> list[tuple[Grown, list[Ellipse]]]:
-    """Returns the group of each source, and the candidates that it speaks of.
+    """Returns the group of each source, and the candidates to which it refers.
 
     Args:
-        own: The sources of a chunk.
-        around: Those near them in other chunks.
+        own: Sources of a chunk.
+        around: Nearby sources of other chunks.
     """
     ellipses = own.ellipses()
     keys = [own.sources.key(i) for i in range(len(own.sources))]
@@ -85,7 +85,7 @@ def groups_of(own: Found, around: Found | None) -> list[tuple[Grown, list[Ellips
 
 
 def _is_near(own: Ellipse, other: Ellipse, side: int) -> bool:
-    """Whether a source may be fitted with another one: near it, and on its cutout."""
+    """Returns whether a source is near another one and on its cutout."""
     dx, dy = other.x - own.x, other.y - own.y
     within = max(abs(dx), abs(dy)) < 0.5 * side - 1.0
     return own.image == other.image and within and math.hypot(dx, dy) <= REACH
@@ -95,8 +95,8 @@ def neighbours_from(cutout: Cutout, others: Sequence[Ellipse]) -> Neighbours:
     """Returns the neighbours of a source on its cutout.
 
     Args:
-        cutout: The source's.
-        others: Who is in its group.
+        cutout: Cutout of the source.
+        others: Other members of its group.
     """
     middle = 0.5 * (_side(cutout) - 1)
     x, y = cutout.left + middle, cutout.bottom + middle

@@ -1,9 +1,9 @@
-"""Which listed sources overlap: groups that are fitted together.
+"""Groups of overlapping listed sources, which are fitted together.
 
-A source's group is grown from it: of the sources whose ellipses touch a member's, the closest one
-joins, until five are together or none is left. So a group of up to five is the same for each of its
-members, and a larger one is cut at its weakest links, for each source about itself. It depends on
-the list and on the network's answers alone, not on the chunk.
+The group of a source is built from it: of the sources whose ellipses touch a member's, the closest
+one is added, until there are five members or no more sources. A group of up to five is therefore
+the same for each of its members; a larger one is cut at its weakest links, for each source
+separately. Groups depend on the list and the network's results only, not on the chunk.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from deeplegato_pp.inference.posterior.neighbours import CLOSEST, MOST
 from deeplegato_pp.scene.render.sersic_profile import compute_bn
 
 REACH = 64.0
-"""Distance within which sources may be fitted together: half of the usual stamp. [px]"""
+"""Maximum distance of sources that are fitted together: half of the usual stamp. [px]"""
 
 FAINTEST = 0.5
-"""Surface brightness at which a source's ellipse ends. [background sigma per pixel]"""
+"""Surface brightness at the edge of a source's ellipse. [background sigma per pixel]"""
 
 EXTENT = (1.0, 4.0)
-"""Shortest and longest ellipse. [R_e]"""
+"""Minimum and maximum size of an ellipse. [R_e]"""
 
 
 @dataclass(frozen=True)
 class Ellipse:
-    """Where a source is listed, and what the network says of it.
+    """Listed position of a source, with the ellipse found by the network.
 
     Attributes:
         image: Number of the image.
-        x: Column at which it is listed. [px of the image]
-        y: Row.
+        x: Listed column. [px of the image]
+        y: Listed row. [px of the image]
         values: Mean parameters in the user's units, in the table's order.
         radius: Effective radius. [px of the image]
-        extent: Where the ellipse ends, see :func:`isophote`. [R_e]
-        fwhm: Of the PSF. [px of the image]
+        extent: Size of the ellipse, see :func:`isophote`. [R_e]
+        fwhm: FWHM of the PSF. [px of the image]
     """
 
     image: int
@@ -56,7 +56,7 @@ class Ellipse:
     fwhm: float
 
     def towards(self, dx: float, dy: float) -> float:
-        """Returns how far the ellipse, broadened by the PSF, reaches in a direction. [px]"""
+        """Returns the extent of the ellipse, broadened by the PSF, in a direction. [px]"""
         q, angle = self.values[3], np.deg2rad(self.values[4] + 90.0)
         azimuth = np.arctan2(dy, dx) - angle
         radius = self.extent * self.radius * q / np.hypot(q * np.cos(azimuth), np.sin(azimuth))
@@ -68,8 +68,8 @@ class Grown:
     """The group of one source.
 
     Attributes:
-        others: Who is in it beside the source, the closest first.
-        cut: Sources that touch the source itself and are left out.
+        others: Other members of the group, the closest first.
+        cut: Sources that touch the source itself but are left out.
     """
 
     others: tuple[int, ...]
@@ -77,9 +77,9 @@ class Grown:
 
 
 def distance_between(a: Ellipse, b: Ellipse) -> float:
-    """Returns the distance of two sources over that at which their ellipses touch.
+    """Returns the distance of two sources relative to that at which their ellipses touch.
 
-    Infinite in different images, and at one place, which no fit can tell apart.
+    Infinite for different images and for the same position, which no fit can separate.
 
     Example:
         >>> one = Ellipse(0, 10.0, 10.0, (22.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0), 3.0, 2.0, 0.0)
@@ -95,13 +95,13 @@ def distance_between(a: Ellipse, b: Ellipse) -> float:
 
 
 def isophote(flux: float, radius: float, index: float, axis_ratio: float) -> float:
-    """Returns where a galaxy's surface brightness falls to half a sigma per pixel. [R_e]
+    """Returns the radius at which the surface brightness falls to half a sigma per pixel. [R_e]
 
-    Between 1 and 4: ellipses of fainter galaxies end at their effective radius, and bright ones of
-    high index do not reach for ever.
+    It is limited to 1 to 4: ellipses of fainter galaxies end at their effective radius, and those
+    of bright galaxies of high index do not extend arbitrarily far.
 
     Args:
-        flux: Total. [background sigma]
+        flux: Total flux. [background sigma]
         radius: Effective radius. [px]
         index: Sérsic index.
         axis_ratio: b/a.
@@ -123,7 +123,7 @@ def grow(own: Ellipse, candidates: Sequence[Ellipse]) -> Grown:
 
     Args:
         own: The source.
-        candidates: Sources near it, in an order that depends on them alone.
+        candidates: Nearby sources, in an order that depends on them alone.
     """
     everyone = [own, *candidates]
     number = len(everyone)
@@ -131,7 +131,7 @@ def grow(own: Ellipse, candidates: Sequence[Ellipse]) -> Grown:
     same = np.array([[_at_one_place(a, b) for b in everyone] for a in everyone])
     members = [0]
     while len(members) <= MOST:
-        # Who lies at one place with a member is that member once more.
+        # A source at the same position as a member is a duplicate of it.
         free = [k for k in range(number) if not same[k, members].any()]
         if not free:
             break
@@ -150,12 +150,12 @@ def _at_one_place(a: Ellipse, b: Ellipse) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Crowd:
-    """A whole list, and who lies near whom in it.
+    """A whole list with the neighbour relations of its sources.
 
     Attributes:
         sources: The list.
-        pixel_scale: Largest of the images; what pixels mean on the sky, 0 if unknown. [arcsec/px]
-        reach: Distance within which sources are near. [px]
+        pixel_scale: Largest pixel scale of the images, 0 if unknown. [arcsec/px]
+        reach: Maximum distance of neighbours. [px]
     """
 
     sources: SourceList
@@ -164,7 +164,7 @@ class Crowd:
     _trees: dict[str, cKDTree] = field(default_factory=dict)
 
     def around(self, chosen: Int[Array, " c"]) -> SourceList | None:
-        """Returns the sources near some of the list, those left out; None if there are none."""
+        """Returns sources near the given ones, without these; None if there are none."""
         found: set[int] = set()
         for points, known, reach in (self._pixels, self._sky):
             inside = np.flatnonzero(known)

@@ -1,4 +1,4 @@
-"""What is given of the images: files and numbers, one for all images or one for each."""
+"""Input images and their companions: files and values, one for all images or one for each."""
 
 from __future__ import annotations
 
@@ -44,42 +44,42 @@ from deeplegato_pp.observation.reconciliation import (
 PER_IMAGE = (
     "psf", "noise", "mask", "segmentation", "background", "pixel_scale", "zero_point"
 )  # fmt: skip
-"""What is given once for all images, or once for each."""
+"""Options that are given once for all images, or once for each."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where pixels come from, and what is known about them; picklable if made of paths.
+    """Images and what is known about them; picklable if given as paths.
 
-    Of `images`, `noise`, `mask`, `segmentation`, `background`, `psf`, `pixel_scale` and
-    `zero_point` there are none, one, or one per image; a number among the noise serves for the
+    `images`, `noise`, `mask`, `segmentation`, `background`, `psf`, `pixel_scale` and `zero_point`
+    are sequences of none, one, or one entry per image; a number among the noise applies to the
     whole image.
 
     Attributes:
         images: FITS files, or arrays.
-        extension: Of the images in their files.
+        extension: FITS extension of the images.
         psf: See :func:`~deeplegato_pp.catalog.psf_maps.open_psf_map`.
-        psf_fwhm: FWHM of a Moffat in place of a PSF. [px]
-        psf_oversampling: Samples of the PSF per pixel; None: as its file states, else 1.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF; None: as its file states,
-            else True.
-        psf_even: What to do with an even-sized PSF.
+        psf_fwhm: FWHM of a Moffat PSF instead of an image. [px]
+        psf_oversampling: Samples of the PSF per pixel; None: as stated by its file, else 1.
+        psf_includes_pixel: Whether the PSF includes the detector's pixel; None: as stated by its
+            file, else True.
+        psf_even: ``refuse`` or ``shift`` an even-sized PSF.
         noise: Files, arrays or numbers.
-        noise_type: What the noise is; None: as its file states, else sigma.
-        gain: Electrons per image unit; declares the noise to be the background's alone.
-        sky_sigma: Standard deviation of the sky left in the image. [image units]
-        noise_correlation: As for :meth:`Observation.from_fits`; ``"measure"`` finds it on each
+        noise_type: Type of the noise; None: as stated by its file, else sigma.
+        gain: Electrons per image unit; if given, the noise is background-only.
+        sky_sigma: Prior standard deviation of the sky offset. [image units]
+        noise_correlation: As for :meth:`Observation.from_fits`; ``"measure"`` measures it on each
             stamp, ``"drizzle"`` in each image's header.
         psf_error: Relative error of the PSFs' widths; None: 0.02.
         mask: Files or arrays, non-zero = ignore.
-        mask_bits: The bits that mean *ignore*; None: those of damage, by the mask's own cards or
-            its instrument, else all.
-        segmentation: Files or arrays: the number of the source that a pixel belongs to.
+        mask_bits: Sum of the bits that mean *ignore*; None: those that mean damage according to the
+            mask's own cards or its instrument, else all.
+        segmentation: Files or arrays with the source number of each pixel.
         background: Files or arrays to be subtracted. [image units]
-        pixel_scale: [arcsec/px]
-        zero_point: AB magnitude of one image unit.
+        pixel_scale: Pixel scales. [arcsec/px]
+        zero_point: AB magnitudes of one image unit.
         wcs: Celestial WCS of images that are arrays.
-        plane: Which image of a cube, counted from 0.
+        plane: Plane of a cube, counted from 0.
     """
 
     images: tuple[Any, ...] = ()
@@ -112,7 +112,7 @@ class Inputs:
                     f"{given} of {what} for {len(self.images)} images. Give one for all, or one "
                     "per image in their order."
                 )
-        # Files are read once, and what makes no sense is told before anything is measured.
+        # Files are read once, and invalid values are refused before any work.
         known = parse_noise_correlation(self.noise_correlation)
         object.__setattr__(self, "noise_correlation", known)
         if self.psf_error is not None:
@@ -121,7 +121,7 @@ class Inputs:
             raise InputError("psf and psf_fwhm were both given, expected one. Leave one out.")
 
     def of(self, what: str, i: int) -> Any:
-        """Returns what belongs to the i-th image, or None."""
+        """Returns the entry for the i-th image, or None."""
         given = getattr(self, what)
         return None if not given else given[i if len(given) > 1 else 0]
 
@@ -142,7 +142,7 @@ class Inputs:
         return mosaic.with_planes(**planes)
 
     def _given(self, i: int) -> Given:
-        """What is given of the i-th image, companions opened."""
+        """Returns the user input for the i-th image, with companions opened."""
         noise, mask = self.of("noise", i), self.of("mask", i)
         if noise is not None and not isinstance(noise, int | float):
             names = tuple(fits_extensions.NOISE_NAMES)
@@ -165,7 +165,7 @@ class Inputs:
         )
 
     def _companion(self, source: Any, names: tuple[str, ...], what: str) -> OpenedCompanion:
-        """A noise map or mask of a file, or of memory with its unit."""
+        """Opens a noise map or mask from a file, or from memory with its unit."""
         if isinstance(source, str | Path):
             return open_companion(source, names, what, self.plane)
         kind = uncertainty_type(source)
@@ -173,7 +173,7 @@ class Inputs:
         return companion_of(parts, what, kind)
 
     def _in_memory(self, image: Any, given: Given) -> Mosaic:
-        """An array, a Quantity or an NDData, with what it brings and what is given with it."""
+        """Opens an array, Quantity or NDData with its own and the given companions."""
         parts = unpack(image)
         wcs = parts.wcs if self.wcs is None else self.wcs
         header = parts.header

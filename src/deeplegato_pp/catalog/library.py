@@ -1,4 +1,4 @@
-"""The catalogue as a library: rows one after another, from images in memory or on disk."""
+"""Catalogues from Python: an iterator of rows, from images in memory or on disk."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CatalogueRows:
-    """The rows of a catalogue, measured while they are asked for.
+    """Rows of a catalogue, measured on iteration.
 
     Iterating yields one dictionary per source, in the order of the list; each iteration measures
-    anew.
+    again.
 
     Attributes:
-        measurer: What measures.
-        sources: The list.
-        chunk: Sources measured together.
+        measurer: Measures the sources.
+        sources: List of sources.
+        chunk: Number of sources measured together.
     """
 
     measurer: Measurer
@@ -51,7 +51,7 @@ class CatalogueRows:
             yield from rows
 
     def to_table(self) -> Any:
-        """Returns all rows as an ``astropy.table.QTable``, draws left out."""
+        """Returns all rows as an ``astropy.table.QTable`` without draws."""
         text = self.sources.ids.dtype.kind == "O"
         options = self.measurer.options
         columns = schema(
@@ -89,40 +89,40 @@ def catalog(
     """Measures the sources of a mosaic, one row each, as ``deeplegato catalog`` does.
 
     Args:
-        predictor: What measures: a :class:`~deeplegato_pp.inference.Predictor`, or another object
-            of the same shape.
+        predictor: A :class:`~deeplegato_pp.inference.Predictor`, or another object with the same
+            methods.
         images: FITS file, array (H, W) or ``NDData``; or a tuple of them.
         sources: Table with ``id`` (or ``label``) and ``x``, ``y`` (0-based) or ``ra``, ``dec``:
             a file, an astropy or pandas table, a mapping, or photutils' ``SourceCatalog``.
-        refine: ``"exact"``, ``"laplace"``, or None for the bare network.
-        refine_rule: Which sources are refined: ``"all"``, or those that gain by it, ``"auto"``.
-        fixed: Parameters held at a value for all sources, in the user's units, where refined.
-        star_odds: Prior odds of a point source against a galaxy, where refined.
-        model_error: Error of the model as a fraction of itself, where refined.
+        refine: ``"exact"``, ``"laplace"``, or None for the network's posterior.
+        refine_rule: Sources to refine: ``"all"``, or those that benefit, ``"auto"``.
+        fixed: Values of fixed parameters for all sources, in the user's units, if refined.
+        star_odds: Prior odds of a point source against a galaxy, if refined.
+        model_error: Model error as a fraction of the model image, if refined.
         widths: ``"honest"`` or ``"noise"``, see :meth:`Predictor.refine`.
-        samples: Draws of the network per source.
-        draws: Equally weighted draws kept in each row.
-        seed: Random seed, with each source's id and position.
-        batch_size: Sources that go through the network together.
-        chunk: Sources cut out together.
-        neighbours: What becomes of sources that overlap: ``"fit"`` them together, ``"mask"`` them
-            by their segments, or ``"keep"`` them; None: fit where sources are refined, else mask
-            where a segmentation is given, else keep.
-        scene: What sources are fitted with, where refined, see :meth:`Predictor.refine`.
-        bands: The images are these bands of the same sky, the first being the frame, and each
-            source is fitted in all of them, see ``docs/bands.md``; refined, with all else as it is.
-        covariance: Whether rows hold the covariances of all pairs of parameters, as columns
+        samples: Number of the network's draws per source.
+        draws: Number of equally weighted draws stored in each row.
+        seed: Random seed, combined with each source's id and position.
+        batch_size: Number of sources per forward pass.
+        chunk: Number of sources cut out together.
+        neighbours: Treatment of overlapping sources: ``"fit"`` them together, ``"mask"`` them by
+            their segments, or ``"keep"`` them; None: fit if sources are refined, else mask if a
+            segmentation is given, else keep.
+        scene: Scene fitted to the sources, if refined, see :meth:`Predictor.refine`.
+        bands: Names of the bands of the images, the first being the frame, if each source is to be
+            fitted in all of them, see ``docs/bands.md``; requires default refinement.
+        covariance: Whether rows contain the covariances of all pairs of parameters, as columns
             ``cov_<p>_<q>``, see :meth:`Posterior.covariance`.
         **inputs: ``psf``, ``noise``, ``mask``, ``segmentation``, ``pixel_scale``,
             ``zero_point``, ``noise_correlation`` and the other fields of
             :class:`~deeplegato_pp.catalog.inputs.Inputs`.
 
     Returns:
-        Rows to be iterated over, with ``to_table()``. A source that cannot be measured is a row
-        with its reason.
+        Iterable of rows, with ``to_table()``. A source that cannot be measured is a row with the
+        reason.
 
     Raises:
-        ConfigError: If an option is unknown, or is said of refining and nothing is refined.
+        ConfigError: If an option is unknown, or applies to refinement only and nothing is refined.
         InputError: If images or sources cannot be used.
     """
     known = {f.name for f in fields(Inputs)} - {"images"}
@@ -159,7 +159,7 @@ def catalog(
 
 
 def _images(images: Any) -> tuple[Any, ...]:
-    """The images as a tuple."""
+    """Returns the images as a tuple."""
     if images is None:
         return ()
     return tuple(images) if isinstance(images, list | tuple) else (images,)

@@ -1,4 +1,4 @@
-"""One chunk of sources: cut, measured, refined where it helps, and made into rows."""
+"""Measurement of one chunk of sources: cutouts, network, refinement and rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.estimator import Estimator
 
 LARGEST_CUTOUT = 8
-"""Side of the largest cutout, in stamps: what a galaxy too large for one is measured on."""
+"""Maximum side of a cutout, in stamps, for galaxies too large for one stamp."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class Measurer:
     Attributes:
         predictor: The network.
         scene: The images.
-        options: How.
-        seconds: What has been spent on what.
+        options: Settings.
+        seconds: Time spent, by task.
     """
 
     predictor: Estimator
@@ -61,8 +61,8 @@ class Measurer:
     def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
         """Returns the rows of a chunk, one per source, in order.
 
-        Where something breaks that was not foreseen, each source is measured alone, and one that
-        breaks alone is a failed row.
+        If an unexpected error occurs, each source is measured alone, and a source that fails alone
+        becomes a failed row.
         """
 
         def together(rows: Sequence[int]) -> list[dict[str, Any]]:
@@ -81,9 +81,9 @@ class Measurer:
             return self._cutouts(chunk.sources)
 
     def infer(self, chunk: Chunk, cutouts: list[Cutout]) -> Posterior:
-        """Returns the posteriors of a chunk; sources without cutout are failed ones.
+        """Returns the posteriors of a chunk; sources without cutout become failed rows.
 
-        A galaxy too large for the stamp is cut out again, wider, and put in `cutouts`.
+        A galaxy too large for the stamp is cut out again, wider, and replaced in `cutouts`.
         """
         if self.options.bands is not None:
             with _timed(self.seconds, "refine"):
@@ -132,7 +132,7 @@ class Measurer:
         )
 
     def _network(self, sources: SourceList, cutouts: list[Cutout]) -> list[Posterior]:
-        """The network's posteriors, each a batch of one; galaxies too large are cut out anew."""
+        """Returns the network's posteriors, each a batch of one; large galaxies are cut again."""
         found = self._posteriors(sources, list(range(len(cutouts))), cutouts)
         wide = self._recut(sources, cutouts, found)
         again = self._posteriors(sources, wide, cutouts)
@@ -143,9 +143,9 @@ class Measurer:
     def _beside(
         self, chunk: Chunk, cutouts: list[Cutout], found: list[Posterior]
     ) -> list[Neighbours | None]:
-        """The neighbours that each source is to be fitted with.
+        """Returns the neighbours that are fitted with each source.
 
-        Where a segmentation hides them, the source is cut out and measured once more, in `found`.
+        If a segmentation masks them, the source is cut out and measured again, in `found`.
         """
         around = None
         if chunk.around is not None:
@@ -176,7 +176,7 @@ class Measurer:
         network: list[Posterior],
         refined: Posterior,
     ) -> Posterior:
-        """Refined rows, but the network's where refining ran away to a neighbour."""
+        """Returns refined rows, or the network's if refinement moved to a neighbour."""
         lost: dict[int, str] = {}
         for i, m in enumerate(refined.measurements):
             if m.measured and m.method != "amortized":
@@ -198,8 +198,8 @@ class Measurer:
         cutouts: list[Cutout],
         widths: str | None = None,
     ) -> list[Posterior]:
-        """One posterior per chosen source, each a batch of one."""
-        if widths is None:  # refining starts from the network's own draws
+        """Returns one posterior per selected source, each a batch of one."""
+        if widths is None:  # refinement starts from the network's own draws
             widths = self.options.widths if self.options.refining is None else "noise"
         seen = [i for i in chosen if cutouts[i].observation is not None]
         found: dict[int, Posterior] = {}
@@ -235,7 +235,7 @@ class Measurer:
     def _recut(
         self, sources: SourceList, cutouts: list[Cutout], found: list[Posterior]
     ) -> list[int]:
-        """Cuts out again, wider, the galaxies that were too large; returns which."""
+        """Cuts out galaxies that were too large again, wider; returns which."""
         if sources.file is not None:
             return []
         stamp, wide = self.predictor.image_size, []
@@ -274,7 +274,7 @@ class Measurer:
         row: dict[str, Any],
         posterior: Posterior,
     ) -> dict[str, Any]:
-        """Puts a row of results into its place in the mosaic."""
+        """Builds the catalogue row of a posterior, with positions in the mosaic."""
         place = cutout.place
         own: dict[str, Any] = {
             "id": _plain_id(sources.ids[i]),
@@ -290,7 +290,7 @@ class Measurer:
                 row[name] += shift
         flags = int(row["flags"])
         if place.image >= 0:
-            flags &= ~int(Flag.CROPPED)  # a wide cutout is ours, not the user's image
+            flags &= ~int(Flag.CROPPED)  # the wide cutout is not the user's image
         if sources.duplicate is not None and bool(sources.duplicate[i]):
             flags |= Flag.DUPLICATE
         m = posterior.measurements[0]
@@ -320,9 +320,9 @@ class Measurer:
 def _holds_another(
     sources: SourceList, i: int, row: dict[str, Any], together: bool = False
 ) -> bool:
-    """Whether a row's fit takes in another source of the list.
+    """Returns whether a row's fit includes another source of the list.
 
-    Of sources that were fitted together only one at the same place can be.
+    If sources were fitted together, this is only possible for sources at the same position.
     """
     radius, scale, fwhm = (row[k] for k in ("effective_radius_pix", "pixel_scale", "psf_fwhm"))
     if radius is None or scale is None or fwhm is None:
@@ -332,19 +332,19 @@ def _holds_another(
 
 
 def _flagged(posterior: Posterior, flag: Flag, note: str = "") -> Posterior:
-    """A posterior of one source with a flag more, and a note."""
+    """Returns a posterior of one source with an additional flag and note."""
     m = posterior.measurements[0]
     notes = (*m.notes, note) if note else m.notes
     return replace(posterior, measurements=[replace(m, flags=int(m.flags | flag), notes=notes)])
 
 
 def open_measurer(load: Callable[[], Estimator], inputs: Inputs, options: Options) -> Measurer:
-    """Returns a measurer, with the network loaded and the images open.
+    """Builds a measurer, loading the network and opening the images.
 
     Args:
-        load: Loads the network.
+        load: Function that loads the network.
         inputs: The images.
-        options: How sources are measured.
+        options: Settings of the measurement.
     """
     return Measurer(load(), open_scene(inputs), options)
 
@@ -359,7 +359,7 @@ def _number(value: Any) -> float | None:
 
 
 class _timed:
-    """Adds the seconds of a block to a counter."""
+    """Context manager that adds the duration of a block to a counter."""
 
     def __init__(self, seconds: defaultdict[str, float], what: str) -> None:
         self.seconds, self.what = seconds, what
@@ -372,7 +372,7 @@ class _timed:
 
 
 def as_failed(chunk: Chunk, reason: str, model: str) -> list[dict[str, Any]]:
-    """Returns the rows of a chunk of which nothing is known but why."""
+    """Returns failed rows for a chunk, with the reason."""
     rows = []
     for i in range(len(chunk.sources)):
         measurement = Measurement(name=chunk.sources.label(i), reason=reason, model=model)

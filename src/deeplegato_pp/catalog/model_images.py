@@ -1,4 +1,4 @@
-"""Mosaics of the models of a catalogue, and of what they leave over."""
+"""Model and residual images of catalogues."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from deeplegato_pp.io.large_fits import fits_canvas
 from deeplegato_pp.scene.render.renderer import FARTHEST
 
 SIDES = (64, 128, 256, 512, 1024)
-"""Sides of the squares on which models are rendered, the smallest that holds 16 R_e. [px]"""
+"""Sides of the square stamps on which models are rendered; the smallest above 16 R_e. [px]"""
 
 RADII = 16.0
 
 ROWS = 1024
-"""Rows of the image that are in memory at a time."""
+"""Number of image rows in memory at a time."""
 
 
 def write_images(scene: Scene, catalogue: Any, model: Path | None, residual: Path | None) -> int:
-    """Writes the sum of all models on the image's pixels, and the image less it.
+    """Writes the sum of all models on the image's pixels, and the residual image.
 
-    Each measured source is rendered at its posterior means with its own PSF; where its best scene
-    has several components, they are. The residual is of the
-    image as measured: less the background where one was subtracted.
+    Each measured source is rendered at its posterior means with its own PSF, with all components of
+    its best scene. The residual is that of the image as measured, after subtraction of any
+    background.
 
     Args:
-        scene: One image.
-        catalogue: ``QTable`` of it, as ``read_catalogue`` returns.
-        model: FITS file to be, or None.
-        residual: FITS file to be, or None.
+        scene: Scene of one image.
+        catalogue: ``QTable`` of its sources, from ``read_catalogue``.
+        model: Output FITS file of the models, or None.
+        residual: Output FITS file of the residual, or None.
 
     Returns:
-        How many sources were rendered.
+        Number of sources rendered.
 
     Raises:
         InputError: If the scene is not one mosaic, or a file cannot be written.
@@ -77,7 +77,7 @@ def _cards(mosaic: Any) -> dict[str, Any]:
 
 
 def _add(scene: Scene, row: Any, canvas: Array) -> int:
-    """Adds one source's model; returns whether there was one."""
+    """Adds one source's model to an image; returns whether there was one."""
     parts = parts_of_row({name: row[name] for name in COLUMNS if name in row.colnames})
     x, y, scale, zero_point = (
         float(getattr(row[n], "value", row[n])) for n in ("x", "y", "pixel_scale", "zero_point")

@@ -1,4 +1,4 @@
-"""Mosaics: an image with the noise, mask, segmentation and WCS that belong to it."""
+"""Mosaics: large images with noise, mask, segmentation and WCS."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
 
 
 MIDDLE = 256
-"""Side of the block by whose noise an image's zero point is judged. [px]"""
+"""Side of the block whose noise is used to check an image's zero point. [px]"""
 
 NO_PIXELS: Array = np.empty((0, 0))
 
 
 @dataclass(frozen=True, eq=False)
 class Mosaic:
-    """One large image and what belongs to it, pixel by pixel.
+    """One large image with its companions, pixel by pixel.
 
     Attributes:
-        name: What messages and tables call it.
+        name: Name in messages and tables.
         image: Pixels. [image units]
         noise: Noise map of type `noise_type`, or None.
         noise_type: See ``noise_maps.NOISE_TYPES``.
-        mask: Non-zero = ignore, or None.
-        mask_bits: The bits of the mask that mean *ignore*; None: all.
-        segmentation: Number of the source that each pixel belongs to, 0 for none; or None.
-        background: To be subtracted, or None. [image units]
+        mask: Non-zero for pixels to ignore, or None.
+        mask_bits: Sum of the bits of the mask that mean *ignore*; None for all.
+        segmentation: Source number of each pixel, 0 for none; or None.
+        background: Background to be subtracted, or None. [image units]
         weight: Weight map beside another noise map, zero where there are no data; or None.
-        psf: Image of the PSF that came in the same file, or None.
+        psf: Image of the PSF in the same file, or None.
         wcs: Celestial ``astropy.wcs.WCS``, or None.
-        pixel_scale: [arcsec/px] None if unknown.
+        pixel_scale: Pixel scale; None if unknown. [arcsec/px]
         zero_point: AB magnitude of one image unit; None if unknown.
-        unit: Of the image, as stated.
-        notes: Where scale and zero point are from, and every disagreement.
-        header: Cards of the image.
-        psf_header: Cards of the PSF that came in the same file.
-        flags: Sum of ``Flag`` bits that every cutout carries.
-        provenance: One line on what was taken, and from where.
+        unit: Unit of the image, as stated.
+        notes: Sources of scale and zero point, and disagreements.
+        header: Header of the image.
+        psf_header: Header of the PSF in the same file.
+        flags: Sum of ``Flag`` bits of every cutout.
+        provenance: One line on what was taken from where.
     """
 
     name: str
@@ -93,14 +93,14 @@ class Mosaic:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         return self.image.shape
 
     def with_planes(self, **planes: Plane | None) -> Mosaic:
-        """Returns the mosaic with companions put in the place of its own.
+        """Returns the mosaic with some companions replaced.
 
         Raises:
-            ShapeError: If one does not cover the image pixel by pixel.
+            ShapeError: If a companion does not have the image's shape.
         """
         given = {what: plane for what, plane in planes.items() if plane is not None}
         for what, plane in given.items():
@@ -114,7 +114,7 @@ class Mosaic:
 
 @dataclass(frozen=True, eq=False)
 class ShiftedWCS:
-    """A mosaic's WCS seen from a cutout: pixels are counted from the cutout's corner."""
+    """A mosaic's WCS with pixels counted from a cutout's corner."""
 
     wcs: Any
     left: int
@@ -122,7 +122,7 @@ class ShiftedWCS:
 
     @property
     def celestial(self) -> ShiftedWCS:
-        """Itself: it is celestial."""
+        """Itself, since it is celestial."""
         return self
 
     def all_pix2world(self, pixels: Array, origin: int) -> Array:
@@ -133,11 +133,11 @@ class ShiftedWCS:
 
 @dataclass(frozen=True, eq=False)
 class OpenedCompanion:
-    """A noise map, mask or the like that was opened.
+    """An opened noise map, mask or other companion.
 
     Attributes:
         plane: Its pixels.
-        about: Its header and name; it holds no pixels.
+        about: Its header and name, without pixels.
     """
 
     plane: Plane
@@ -151,18 +151,18 @@ def open_mosaic(
 ) -> Mosaic:
     """Opens a FITS file as a mosaic, reading headers and a small block in its middle.
 
-    Noise, mask and data quality are found in the same file by their names, and all that the file
-    says of itself is compared, as for single images (``docs/input.md``).
+    Noise, mask and data quality are found in the same file by name, and the file's statements are
+    reconciled as for single images (``docs/input.md``).
 
     Args:
         path: FITS file; tile-compressed too (.fz). A file compressed as a whole (.gz, .bz2) is
             read into memory.
         extension: Index, name or (name, version) of the image.
-        given: What the user says, which wins; its noise and mask are opened companions.
+        given: User input, which takes precedence; its noise and mask are opened companions.
 
     Raises:
-        FormatError: If the file is missing, damaged, not FITS, or without image.
-        ShapeError: If the image is a cube, and no plane is asked for.
+        FormatError: If the file is missing, damaged, not FITS, or contains no image.
+        ShapeError: If the image is a cube and no plane is given.
     """
     given = given or Given()
     with opened(path) as hdus:
@@ -185,7 +185,7 @@ def open_mosaic(
             weight = fits_extensions.find(hdus, ("WHT",), index, hdus[index].ver)
         psf = fits_extensions.find(hdus, fits_extensions.PSF_NAMES, index)
         if psf is not None and len(hdus[psf].shape) != 2:
-            psf = None  # a cube: it has to be given, with its positions
+            psf = None  # a cube: it must be given with its positions
         scale, zero_point = reconcile_calibration(header, sky, given, _noise_in_the_middle(image))
         statement, meaning = NoiseStatement(given.noise_type), MaskMeaning(given.mask_bits)
         if isinstance(noise, OpenedCompanion):
@@ -243,7 +243,7 @@ def companion_of(parts: Unpacked, what: str, kind: str | None = None) -> OpenedC
     Args:
         parts: The array.
         what: Its name in messages.
-        kind: The type of noise that it is said to be, or None.
+        kind: Stated type of noise, or None.
     """
     header = Cards({"BUNIT": parts.unit} if parts.unit else {})
     return OpenedCompanion(array_plane(parts.values, what), Companion(NO_PIXELS, header, "", kind))
@@ -258,11 +258,11 @@ def open_companion(
         source: Path or array.
         names: Extensions to prefer, in this order; else the first with pixels.
         what: Its name in messages.
-        plane: Which image of a cube, counted from 0.
+        plane: Plane of a cube, counted from 0.
 
     Raises:
-        FormatError: If a file is missing, damaged, or without image.
-        ShapeError: If it is a cube, and no plane is asked for.
+        FormatError: If a file is missing, damaged, or contains no image.
+        ShapeError: If it is a cube and no plane is given.
     """
     if not isinstance(source, str | Path):
         return OpenedCompanion(array_plane(source, what), Companion(NO_PIXELS, Cards()))
@@ -290,19 +290,19 @@ def _opened_companion(
 
 
 def _noise_in_the_middle(image: Plane) -> float | None:
-    """The noise per pixel, roughly, of a block in the middle of an image; None if unreadable."""
+    """Estimates the noise per pixel from a block in the image's middle; None if unreadable."""
     height, width = image.shape
     bottom, left = max(0, (height - MIDDLE) // 2), max(0, (width - MIDDLE) // 2)
     try:
         return pixel_noise(
             image.read(bottom, min(bottom + MIDDLE, height), left, min(left + MIDDLE, width))
         )
-    except Exception:  # a damaged tile: the rows that lie on it will say so
+    except Exception:  # a damaged tile: reported for the sources that lie on it
         return None
 
 
 def array_plane(array: Any, what: str) -> ArrayPlane:
-    """Returns an array as a plane; a boolean one or one of whole numbers keeps its type."""
+    """Returns an array as a plane; boolean and integer arrays keep their type."""
     plain = np.asarray(np.ma.getdata(array))
     values = plain if plain.dtype.kind in "bui" else as_real_array(array, what)
     check_two_dimensional(values, what)
@@ -311,7 +311,7 @@ def array_plane(array: Any, what: str) -> ArrayPlane:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[HDUList]:
-    """Opens a FITS file without reading pixels; what is wrong becomes one ``FormatError``."""
+    """Opens a FITS file without reading pixels; errors become ``FormatError``."""
     from astropy.io import fits
 
     fits_io.check_is_file(path)

@@ -1,4 +1,4 @@
-"""Neighbours, from a segmentation map."""
+"""Masking of neighbours with a segmentation map."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import RangeError
 
 GROW = 2
-"""Pixels by which neighbours' segments are grown before they are masked."""
+"""Number of pixels by which neighbours' segments are dilated before masking."""
 
 
 def segment_at(segments: Array, x: float, y: float) -> int:
     """Returns the number of a source's segment; -1 if it has none.
 
-    It is the one at its pixel, or else the one most frequent within 2 px.
+    It is the segment at its pixel, or else the most frequent one within 2 px.
 
     Args:
-        segments: With shape (H, W), 0 where there is no source.
+        segments: Segmentation map, with shape (H, W), 0 for background.
         x: Column of the source. [px of the array]
-        y: Row.
+        y: Row of the source. [px of the array]
 
     Raises:
         RangeError: If (x, y) is not in the array.
@@ -40,16 +40,16 @@ def segment_at(segments: Array, x: float, y: float) -> int:
 def neighbours_of(
     segments: Array, x: float, y: float, kept: Sequence[int] = (), grow: int = GROW
 ) -> Array:
-    """Returns which pixels belong to other sources than the one at (x, y).
+    """Returns the pixels that belong to other sources than the one at (x, y).
 
-    They are grown by `grow` pixels where they do not meet the source's own segment.
+    They are dilated by `grow` pixels, except into the source's own segment.
 
     Args:
-        segments: With shape (H, W), 0 where there is no source.
+        segments: Segmentation map, with shape (H, W), 0 for background.
         x: Column of the source. [px of the array]
-        y: Row.
-        kept: Segments of others that stay.
-        grow: [px]
+        y: Row of the source. [px of the array]
+        kept: Segments of other sources that are not masked.
+        grow: Dilation. [px]
 
     Raises:
         RangeError: If (x, y) is not in the array.

@@ -1,4 +1,4 @@
-"""How the sources of a catalogue are measured."""
+"""Settings for the measurement of a catalogue's sources."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from deeplegato_pp.inference.refine.policy import Refining
 
 NEIGHBOURS = ("fit", "mask", "keep")
-"""What may become of sources that overlap."""
+"""Treatments of overlapping sources."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How sources are measured.
+    """Settings of the measurement.
 
     Attributes:
-        samples: Draws of the network per source.
-        seed: Random seed, with each source's id and position.
-        refining: How sources are refined, or None for the bare network.
-        draws: Equally weighted draws kept per source in the table; 0 for none.
-        batch: Sources that go through the network together.
-        widths: Of what is not refined, ``honest`` or ``noise``.
-        neighbours: What becomes of sources that overlap: ``fit`` them together, ``mask`` them by
-            their segments, or ``keep`` them; None: ``fit`` where sources are refined, else
-            ``mask`` where a segmentation is known, else ``keep``.
-        bands: The images are these bands of one sky, fitted together; None: of one band each.
-        covariance: Whether rows hold the covariances of all pairs of parameters.
+        samples: Number of the network's draws per source.
+        seed: Random seed, combined with each source's id and position.
+        refining: Settings of the refinement, or None for the network's posterior.
+        draws: Number of equally weighted draws stored per source; 0 for none.
+        batch: Number of sources per forward pass.
+        widths: Widths of unrefined posteriors, ``honest`` or ``noise``.
+        neighbours: Treatment of overlapping sources: ``fit`` them together, ``mask`` them by their
+            segments, or ``keep`` them; None: ``fit`` if sources are refined, else ``mask`` if
+            there is a segmentation, else ``keep``.
+        bands: Bands of the images if they are fitted together; None for one band.
+        covariance: Whether rows contain the covariances of all pairs of parameters.
     """
 
     samples: int = 1000
@@ -49,12 +49,12 @@ class Options:
     covariance: bool = False
 
     def searched(self, mosaics: list[Mosaic]) -> list[Mosaic]:
-        """Returns the images in which sources are looked for: of bands the first."""
+        """Returns the images in which sources are located: the first one for several bands."""
         return mosaics if self.bands is None else mosaics[:1]
 
     @property
     def scene(self) -> str:
-        """What sources are fitted with, see :meth:`Predictor.refine`."""
+        """Scene fitted to the sources, see :meth:`Predictor.refine`."""
         return "sersic" if self.refining is None else self.refining.scene
 
     @property
@@ -79,10 +79,10 @@ class Options:
 
 
 def check_neighbours(options: Options, scene: Scene) -> None:
-    """Refuses to mask neighbours by a segmentation that is not there.
+    """Raises an error if neighbours are to be masked without segmentation.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no segmentation.
     """
     if options.neighbours == "mask" and not scene.segmented:
         raise InputError(

@@ -1,4 +1,4 @@
-"""From parts to the catalogue: Parquet, a folder of Parquet files, FITS or ECSV, part by part."""
+"""Writing of catalogues from part files: Parquet, a folder of Parquet files, FITS or ECSV."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from deeplegato_pp.errors import InputError
 from deeplegato_pp.io.files import check_output, written_whole
 
 SUFFIXES = (".parquet", ".fits", ".ecsv")
-"""Of single files; a name without suffix is a folder."""
+"""Suffixes of single files; a name without suffix is a folder."""
 
 ROWS_PER_GROUP = 16_384
-"""Rows of a Parquet row group, and what is held in memory while parts are joined."""
+"""Number of rows per Parquet row group, and in memory while parts are joined."""
 
 ROWS_PER_FILE = 262_144
-"""Rows of one file of a folder."""
+"""Number of rows per file of a folder."""
 
 FITS_BLOCK = 2880
 
 
 def is_folder(path: Path) -> bool:
-    """Returns whether an output is to be a folder of Parquet files."""
+    """Returns whether an output is a folder of Parquet files."""
     return not path.suffix or path.is_dir()
 
 
 def check_catalogue_output(path: str | os.PathLike[str], draws: int) -> Path:
-    """Returns an output that can be written, or says why not; call it before the work.
+    """Checks that an output can be written, before any work.
 
     Raises:
         InputError: If the suffix is unknown, the folder above is missing or may not be written
@@ -63,7 +63,7 @@ def check_catalogue_output(path: str | os.PathLike[str], draws: int) -> Path:
 
 
 def work_folder(path: Path) -> Path:
-    """Returns where the parts of an output are kept."""
+    """Returns the work folder for the parts of an output."""
     return path / "_work" if is_folder(path) else path.with_name(f".{path.name}.work")
 
 
@@ -73,8 +73,8 @@ def write_catalogue(parts: Iterable[Path], path: Path, schema: Any, suffix: str 
     Args:
         parts: Part files.
         path: The output.
-        schema: Of the catalogue, with its metadata.
-        suffix: Of a shard's files in a folder.
+        schema: Schema of the catalogue, with its metadata.
+        suffix: Suffix of a shard's files in a folder.
     """
     parts = list(parts)
     if is_folder(path):
@@ -88,7 +88,7 @@ def write_catalogue(parts: Iterable[Path], path: Path, schema: Any, suffix: str 
 
 
 def tables(parts: Iterable[Path], schema: Any, rows: int = ROWS_PER_GROUP) -> Iterator[Any]:
-    """Yields the parts' rows, joined into tables of about `rows` rows."""
+    """Yields the parts' rows, combined into tables of about `rows` rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -116,7 +116,7 @@ def _write_parquet(parts: list[Path], path: Path, schema: Any) -> None:
 
 
 def _write_folder(parts: list[Path], folder: Path, schema: Any, suffix: str) -> list[Path]:
-    """Writes files of about ``ROWS_PER_FILE`` rows; earlier ones of the same shard go."""
+    """Writes files of about ``ROWS_PER_FILE`` rows, replacing earlier ones of the same shard."""
     import pyarrow.parquet as pq
 
     written: list[Path] = []
@@ -136,7 +136,7 @@ def _write_folder(parts: list[Path], folder: Path, schema: Any, suffix: str) -> 
 
 
 def _header_cards(schema: Any) -> dict[str, str]:
-    """The table's metadata as FITS and ECSV hold it: in upper case, at most eight letters."""
+    """Returns the table's metadata for FITS and ECSV: upper case, at most eight letters."""
     names = {
         "software": "SOFTWARE",
         "model": "MODEL",
@@ -163,7 +163,7 @@ def _write_ecsv(parts: list[Path], path: Path, schema: Any) -> None:
 
 
 def _write_fits(parts: list[Path], path: Path, schema: Any) -> None:
-    """Writes a binary table of fixed text widths, found in a first pass, part by part."""
+    """Writes a binary table part by part, with text widths found in a first pass."""
     from astropy.io import fits
     from astropy.table import QTable
 
@@ -189,7 +189,7 @@ def _write_fits(parts: list[Path], path: Path, schema: Any) -> None:
 
 
 def _complete(header: Any, table: Any, rows: int, schema: Any) -> None:
-    """Adds what is known only to us: the number of rows, descriptions, provenance."""
+    """Adds the number of rows, descriptions and provenance to the header."""
     header["NAXIS2"] = rows
     header["EXTNAME"] = "CATALOG"
     for i, name in enumerate(table.colnames, 1):
@@ -228,10 +228,10 @@ def _records(table: Any, dtypes: list[tuple[str, str]]) -> Any:
 
 
 def read_catalogue(path: str | os.PathLike[str]) -> Any:
-    """Reads a catalogue of any format as an ``astropy.table.QTable``, draws left out.
+    """Reads a catalogue of any format as an ``astropy.table.QTable`` without draws.
 
     Raises:
-        InputError: If it is not there, or of an unknown format.
+        InputError: If it does not exist or has an unknown format.
     """
     path = Path(path)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""From a request to a catalogue: what the command line runs."""
+"""The pipeline behind ``deeplegato catalog``: from a request to a catalogue."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Network:
-    """A network that may have to be loaded elsewhere.
+    """A network that can be loaded in other processes.
 
     Attributes:
-        load: Loads it, given a device or None; travels to workers.
-        name: Name and version, as tables state them.
-        mark: What tells it from others.
+        load: Function that loads it, given a device or None; sent to workers.
+        name: Name and version, as written to tables.
+        mark: Fingerprint of the network.
     """
 
     load: Callable[[str | None], Estimator]
@@ -62,23 +62,24 @@ class Network:
 
 @dataclass(frozen=True)
 class Request:
-    """A catalogue that is asked for.
+    """A request for a catalogue.
 
     Attributes:
         inputs: The images and what is known about them.
-        output: File or folder to be.
-        options: How sources are measured.
-        sources: Table of them, or None.
-        detection: How to find them, or None. Without either, each image is one galaxy's cutout.
-        subtract_background: Subtract the background that the detection finds.
-        chunk: Sources per chunk; None: what suits the options.
-        shard: The part of the chunks to do.
-        resume: Go on with what is there.
-        overwrite: Throw it away.
-        workers: Processes on this machine; None: this one.
+        output: Output file or folder.
+        options: Settings of the measurement.
+        sources: Table of sources, or None.
+        detection: Settings of source detection, or None. Without both, each image is a cutout of
+            one galaxy.
+        subtract_background: Subtract the background estimated by the detection.
+        chunk: Sources per chunk; None for a default that depends on the options.
+        shard: Part of the chunks to process.
+        resume: Continue with existing parts.
+        overwrite: Delete existing parts.
+        workers: Number of processes on this machine; None for this process.
         scheduler: Address of dask's scheduler.
-        model_image: FITS file of all models, or None.
-        residual_image: FITS file of what they leave over, or None.
+        model_image: Output FITS file of all models, or None.
+        residual_image: Output FITS file of the residual, or None.
     """
 
     inputs: Inputs
@@ -97,7 +98,7 @@ class Request:
     residual_image: Path | None = None
 
     def check(self) -> None:
-        """Refuses, before any work, what cannot be done.
+        """Raises an error for invalid requests, before any work.
 
         Raises:
             InputError: If options contradict each other or an output cannot be written.
@@ -137,10 +138,10 @@ class Request:
             raise InputError("--workers and --scheduler were both given, expected one of them.")
 
     def check_apart(self, images: list[str] | None, psfs: list[str] | None = None) -> None:
-        """Refuses, before any work, outputs that are an input or each other.
+        """Raises an error, before any work, if outputs coincide with inputs or each other.
 
         Args:
-            images: Images, folders opened, or cutouts of a list.
+            images: Images, with folders expanded, or cutouts of a list.
             psfs: PSFs of a list.
 
         Raises:
@@ -162,11 +163,11 @@ MOST_WORKERS = 256
 
 
 Progress = Callable[[int, int, bool], None]
-"""Told the number of sources in all, of rows just finished, and whether those are new."""
+"""Called with the total number of sources, rows just finished, and whether those are new."""
 
 
 Opened = Callable[[str, str, int], None]
-"""Told of each mosaic: its name, what was taken from where, and its flags."""
+"""Called for each mosaic with its name, provenance and flags."""
 
 
 def make_catalogue(
@@ -175,15 +176,15 @@ def make_catalogue(
     """Makes a catalogue; see ``docs/catalogue.md``.
 
     Args:
-        request: What is asked for.
-        network: What measures.
-        progress: Told of finished rows.
-        opened: Told of each mosaic, before any work.
+        request: The request.
+        network: The network.
+        progress: Called when rows are finished.
+        opened: Called for each mosaic, before any work.
 
     Raises:
-        InputError: If something cannot be used; nothing has been measured then.
-        ConfigError: If parts of another configuration are there, or a library is missing.
-        DiskFullError: If the disk is full; what was finished is safe.
+        InputError: If an input cannot be used; nothing has been measured then.
+        ConfigError: If parts of another configuration exist, or a library is missing.
+        DiskFullError: If the disk is full; finished parts are kept.
     """
     request.check()
     request.check_apart(expand(request.inputs.images))
@@ -247,7 +248,7 @@ def _run(request: Request, run: Run, scene: Scene, network: Network) -> Report:
 
 
 def _absolute(inputs: Inputs) -> Inputs:
-    """The inputs with absolute paths: workers may run in another folder."""
+    """Returns the inputs with absolute paths, since workers may run in another folder."""
     changed: dict[str, Any] = {}
     for what in ("images", "psf", "noise", "mask", "segmentation", "background"):
         given = getattr(inputs, what)
@@ -258,7 +259,7 @@ def _absolute(inputs: Inputs) -> Inputs:
 
 
 def _sources(request: Request) -> tuple[Inputs, SourceList]:
-    """The list of sources, and the inputs with what belongs to it."""
+    """Returns the list of sources, and the inputs with its additions."""
     images = expand(request.inputs.images)
     if request.detection is not None:
         return _detected(replace(request.inputs, images=tuple(images)), request)
@@ -278,10 +279,10 @@ def _sources(request: Request) -> tuple[Inputs, SourceList]:
 
 
 def expand(images: tuple[Any, ...]) -> list[str]:
-    """Returns files, each folder replaced by the FITS files in it, in the order of their names.
+    """Returns files, with each folder replaced by its FITS files in order of name.
 
     Raises:
-        InputError: If a folder holds none.
+        InputError: If a folder contains none.
     """
     found: list[str] = []
     for image in images:
@@ -299,7 +300,7 @@ def expand(images: tuple[Any, ...]) -> list[str]:
 
 
 def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
-    """The detected sources; what was found once is kept for runs that go on."""
+    """Returns the detected sources; detections are kept for resumed runs."""
     assert request.detection is not None  # noqa: S101  # checked by the caller
     scene = open_scene(inputs)
     marks = [file_mark(f) for f in (*inputs.images, *inputs.noise, *inputs.mask)]
@@ -321,7 +322,7 @@ def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
     sources = from_columns(json.loads(table.read_text(encoding="utf-8")), "the detections")
     given: dict[str, Any] = {}
     if not inputs.segmentation:
-        shape = scene.mosaics[0].shape  # further bands may have pixels of their own
+        shape = scene.mosaics[0].shape  # further bands may have other pixels
         alike = [m.shape == shape for m in scene.mosaics]
         given["segmentation"] = tuple(str(segmentation) if same else None for same in alike)
     if request.subtract_background:

@@ -1,4 +1,4 @@
-"""The plan of a run: chunks of the list, and the manifest that says what they were made of."""
+"""Plan of a run: chunks of the list, and the manifest that describes their inputs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.errors import ConfigError, InputError
 
 CHUNK = 128
-"""Sources per chunk: a few seconds of work for the bare network."""
+"""Sources per chunk: a few seconds of work without refinement."""
 
 REFINED_CHUNK = 32
-"""The same where each is refined."""
+"""Sources per chunk if each is refined."""
 
 SAMPLED_BYTES = 1 << 16
-"""Bytes at the start and the end of a file that go into its fingerprint, with its size."""
+"""Number of bytes at either end of a file that enter its fingerprint, with its size."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the chunks: every `number`-th, from the `index`-th on, counted from 1."""
+    """Part of the chunks: every `number`-th, starting from the `index`-th, counted from 1."""
 
     index: int = 1
     number: int = 1
@@ -53,7 +53,7 @@ class Shard:
         """Reads ``I/N``.
 
         Raises:
-            InputError: If it is not of that form.
+            InputError: If it has another form.
         """
         if text is None:
             return cls()
@@ -64,20 +64,20 @@ class Shard:
 
     @property
     def suffix(self) -> str:
-        """What tells its files from those of other shards."""
+        """Suffix that distinguishes its files from those of other shards."""
         return "" if self.number == 1 else f"-{self.index}-of-{self.number}"
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which sources are measured, in which chunks, by which shard.
+    """Division of a list of sources into chunks and shards.
 
     Attributes:
-        sources: All of them.
+        sources: All sources.
         size: Sources per chunk.
-        shard: The part that this run does.
-        configuration: All that the numbers depend on, for the manifest.
-        crowd: Who lies near whom in the list, where sources are fitted together; else None.
+        shard: Part processed by this run.
+        configuration: All settings that affect the results, for the manifest.
+        crowd: Neighbour relations of the list, if sources are fitted together; else None.
     """
 
     sources: SourceList
@@ -102,12 +102,12 @@ class Plan:
         return Chunk(number, self.sources[rows], around)
 
     def length(self, number: int) -> int:
-        """Returns how many sources a chunk has."""
+        """Returns the number of sources in a chunk."""
         return min(self.size, len(self.sources) - number * self.size)
 
     @property
     def total(self) -> int:
-        """Sources of this shard."""
+        """Number of sources in this shard."""
         return sum(self.length(n) for n in self.numbers)
 
     @property
@@ -125,15 +125,15 @@ def fingerprint(configuration: dict[str, Any]) -> str:
 def describe(
     inputs: Inputs, options: Options, sources: SourceList, size: int, model: str
 ) -> dict[str, Any]:
-    """Returns all that the numbers of a catalogue depend on, as plain values.
+    """Returns all settings that affect the results of a catalogue, as plain values.
 
-    Files go in by name, size, time of change and a sample of their bytes: moved files are the same
-    files, and one that was changed anywhere is not.
+    Files are identified by name, size, modification time and a sample of their bytes, so that moved
+    files are recognised and changed files are detected.
 
     Args:
         inputs: The images.
-        options: How sources are measured.
-        sources: The list.
+        options: Settings of the measurement.
+        sources: List of sources.
         size: Sources per chunk.
         model: Fingerprint of the network.
     """
@@ -151,11 +151,11 @@ def describe(
 
 
 def file_mark(source: Any, timed: bool = True) -> Any:
-    """Returns what tells a file from another: name, size, time of change, a hash of its ends.
+    """Returns an identification of a file: name, size, modification time, hash of its ends.
 
     Args:
-        source: A path; a number stands for itself.
-        timed: Whether the time of change counts, which a copy or an installation may alter.
+        source: A path; a number is returned unchanged.
+        timed: Whether to include the modification time, which copying may change.
     """
     if isinstance(source, int | float):
         return source
@@ -176,7 +176,7 @@ def file_mark(source: Any, timed: bool = True) -> Any:
 
 
 def model_mark(folder: Path | None, name: str) -> str:
-    """Returns what tells a network from another: its name and its files."""
+    """Returns an identification of a network: its name and its files."""
     if folder is None or not Path(folder).is_dir():
         return name
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".json", ".safetensors"))
@@ -184,7 +184,7 @@ def model_mark(folder: Path | None, name: str) -> str:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Returns one remark per entry in which two configurations differ."""
+    """Returns one remark per entry that differs between two configurations."""
     keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
     return [f"{k} was {_short(old.get(k))}, is {_short(new.get(k))}" for k in keys]
 
@@ -195,10 +195,10 @@ def _short(value: Any) -> str:
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
-    """Refuses to go on with another configuration than a run began with.
+    """Raises an error if a run is resumed with another configuration.
 
     Raises:
-        ConfigError: If they differ; it says in what.
+        ConfigError: If they differ; the message lists the differences.
     """
     remarks = difference(old, json.loads(json.dumps(new, default=str)))
     if remarks:
@@ -209,18 +209,19 @@ def check_same(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
 
 
 def command_line() -> str:
-    """Returns how this process was called."""
+    """Returns the command line of this process."""
     import shlex
 
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def crowd_of(scene: Scene, options: Options, sources: SourceList) -> Crowd | None:
-    """Returns who lies near whom, where sources are fitted together; else None.
+    """Returns the neighbour relations, if sources are fitted together; else None.
 
     Args:
         scene: The images.
-        options: How sources are measured.
+        options: Settings of the measurement.
+        sources: The list.
         sources: The list.
     """
     if not options.fits_neighbours or sources.file is not None:
@@ -230,6 +231,6 @@ def crowd_of(scene: Scene, options: Options, sources: SourceList) -> Crowd | Non
 
 
 def pieces(items: range, size: int) -> Iterator[range]:
-    """Yields runs of at most `size` items."""
+    """Yields ranges of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -13,21 +13,21 @@ from deeplegato_pp.io.files import check_output, written_whole
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
 
 LIMIT = 6.0
-"""Differences are shown between minus and plus this many sigmas."""
+"""Range of differences shown, in sigmas."""
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Draws, for each parameter, the differences of two catalogues against magnitude.
+    """Plots the differences of two catalogues against magnitude, for each parameter.
 
-    Beside each panel stands the histogram of the differences in units of their errors, with the
-    standard normal that two independent measurements would give.
+    Beside each panel is the histogram of the differences in units of their errors, with the
+    standard normal expected for independent measurements.
 
     Args:
-        comparison: Of two catalogues.
-        path: Where to; its suffix chooses the format.
+        comparison: Comparison of two catalogues.
+        path: Output file; its suffix selects the format.
 
     Raises:
-        InputError: If it cannot be written there.
+        InputError: If the file cannot be written.
     """
     import matplotlib.pyplot as plt
 

@@ -1,4 +1,4 @@
-"""Where sources are: in which image, and at which pixel of it."""
+"""Positions of sources: image and pixel."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a source is: in which image, and at which pixel.
+    """Position of a source: image and pixel.
 
     Attributes:
         image: Number of the image; -1 if it is in none.
         x: Column, 0-based. [px]
-        y: Row. [px]
-        reason: Why it cannot be measured, or empty.
+        y: Row, 0-based. [px]
+        reason: Reason why it cannot be measured, or empty.
     """
 
     image: int
@@ -35,9 +35,9 @@ class Place:
 
 
 def find_places(mosaics: list[Mosaic], sources: SourceList) -> list[Place]:
-    """Returns where each source is; of several images that which it lies deepest in.
+    """Returns the position of each source; in several images, the one farthest from the edge.
 
-    Pixels win over RA and Dec where there is one image; of several, the sky decides.
+    With one image, pixels take precedence over RA and Dec; with several, RA and Dec are used.
     """
     if sources.file is not None:
         return [Place(-1, math.nan, math.nan) for _ in range(len(sources))]
@@ -58,7 +58,7 @@ def _place(
     for k, (x, y) in enumerate(candidates):
         height, width = mosaics[k].shape
         inside = min(x + 0.5, width - 0.5 - x, y + 0.5, height - 0.5 - y)
-        if math.isfinite(inside) and inside > depth + 1e-3:  # of equals the first
+        if math.isfinite(inside) and inside > depth + 1e-3:  # the first of equivalent images
             best, depth = k, inside
     if best < 0:
         return Place(-1, math.nan, math.nan, _no_position(mosaics, sources, i))
@@ -80,7 +80,7 @@ def _no_position(mosaics: list[Mosaic], sources: SourceList, i: int) -> str:
 
 
 def to_pixels(mosaic: Mosaic, sources: SourceList) -> tuple[Array, Array]:
-    """0-based pixels of RA and Dec, NaN where there are none."""
+    """Converts RA and Dec to 0-based pixels; NaN where they are not given."""
     nothing = np.full(len(sources), np.nan)
     known = np.isfinite(sources.ra) & np.isfinite(sources.dec) & (np.abs(sources.dec) <= 90)
     if mosaic.wcs is None or not known.any():
@@ -92,16 +92,16 @@ def to_pixels(mosaic: Mosaic, sources: SourceList) -> tuple[Array, Array]:
 
 
 def checked_positions(mosaics: list[Mosaic], sources: SourceList) -> SourceList:
-    """Says so if the list looks like that of another image, or disagrees with the WCS.
+    """Warns if the list seems to belong to another image or disagrees with the WCS.
 
-    Pixels that are one pixel off their own RA and Dec count from 1: they are brought to 0.
+    Pixels that differ by one from their own RA and Dec are 1-based and are converted to 0-based.
 
     Args:
         mosaics: The images.
         sources: The list.
 
     Returns:
-        The list, its pixels counted from 0.
+        The list, with 0-based pixels.
     """
     if sources.file is not None or not mosaics:
         return sources

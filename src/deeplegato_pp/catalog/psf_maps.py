@@ -1,7 +1,7 @@
-"""The PSF wherever a source is: one image, a cube with positions, or a PSFEx model.
+"""PSF maps: one image, a cube with positions, a PSFEx model, or a function of position.
 
-A map is evaluated at the centres of cells of ``CELL`` pixels, so that neighbours share their PSF:
-PSFs vary over thousands of pixels, and what is derived from one is kept.
+A map is evaluated at the centres of cells of ``CELL`` pixels, so that neighbouring sources share
+their PSF and quantities derived from it are cached; PSFs vary over thousands of pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 CELL = 128
-"""Side of the cells in which the PSF is taken to be constant. [px]"""
+"""Side of the cells in which the PSF is assumed constant. [px]"""
 
 
 def open_psf_map(
@@ -49,13 +49,13 @@ def open_psf_map(
     """Opens a PSF of any kind.
 
     A file is opened by :func:`~deeplegato_pp.observation.psf_files.open_psf_file`. An array is one
-    PSF; anything that can be called with (x, y) and returns an array is asked.
+    PSF; a callable is evaluated at (x, y) and returns an array.
 
     Args:
         source: Path, array or function.
-        name: What to call it in messages.
-        pixel_scale: Of the image, with which the PSF's own is compared. [arcsec/px]
-        oversampling: Samples per pixel as the user says; None: as the file does.
+        name: Name in messages.
+        pixel_scale: Pixel scale of the image, compared with that of the PSF. [arcsec/px]
+        oversampling: Samples per pixel given by the user; None for the file's.
 
     Raises:
         FormatError: If the file is none of these, or damaged.
@@ -72,7 +72,7 @@ def open_psf_map(
 
 
 def cells(psf_map: PSFMap) -> PSFMap:
-    """Returns a map that is evaluated once per cell, at the cell's centre."""
+    """Returns a map that is evaluated once per cell, at its centre."""
 
     @lru_cache(maxsize=1024)
     def at(column: int, row: int) -> PSFAt:

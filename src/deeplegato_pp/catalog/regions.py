@@ -1,4 +1,4 @@
-"""DS9 region files of catalogues: each galaxy's half-light ellipse, coloured by its quality."""
+"""DS9 region files of catalogues: half-light ellipses, coloured by quality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deeplegato_pp.errors import InputError
 from deeplegato_pp.io.files import check_output, written_whole
 
 COLOURS = {"good": "green", "caution": "yellow", "bad": "red"}
-"""Colours of the ellipses by quality; of an unknown quality white."""
+"""Colours of the ellipses by quality; white for unknown quality."""
 
 SYSTEMS = ("image", "icrs")
 
@@ -28,7 +28,7 @@ def write_regions(table: Any, path: str | Path, system: str = "image") -> int:
         system: ``image`` (pixels, counted from 1 as DS9 does) or ``icrs``.
 
     Returns:
-        How many galaxies have an ellipse: those that were measured and have a position.
+        Number of ellipses: galaxies that were measured and have a position.
 
     Raises:
         InputError: If the table lacks a column, the system is unknown or the file cannot be
@@ -56,7 +56,7 @@ def write_regions(table: Any, path: str | Path, system: str = "image") -> int:
     for i in range(len(table)):
         if not all(map(math.isfinite, (x[i], y[i], radius[i], ratio[i], angle[i]))):
             continue
-        # DS9 turns the first radius from the x axis, or from west, counter-clockwise.
+        # DS9 measures the first radius's angle from the x axis, or from west, counter-clockwise.
         unit = '"' if sky else ""
         place = f"{x[i]:.7f},{y[i]:.7f}" if sky else f"{x[i] + 1:.3f},{y[i] + 1:.3f}"
         shape = f"{radius[i]:.4g}{unit},{radius[i] * ratio[i]:.4g}{unit},{angle[i] + 90:.2f}"

@@ -1,4 +1,4 @@
-"""A run: chunks measured one after another or on many machines, stored, and joined."""
+"""Execution of a run: chunks are measured, stored and joined."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ Backend = Callable[[Iterable[Chunk]], Iterator[tuple[Chunk, Rows]]]
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did.
+    """Summary of a run.
 
     Attributes:
-        rows: Rows of the catalogue.
-        measured: Of them, those that were measured.
-        resumed: Rows that were there already.
-        files: What was written.
-        seconds: What was spent on what; ``wall`` is the whole.
-        already: Whether the catalogue was complete before.
-        qualities: Rows by verdict.
-        flagged: Rows by flag.
+        rows: Number of rows in the catalogue.
+        measured: Number of measured rows.
+        resumed: Number of rows from an earlier run.
+        files: Files that were written.
+        seconds: Time spent, by task; ``wall`` is the total.
+        already: Whether the catalogue was already complete.
+        qualities: Number of rows by quality.
+        flagged: Number of rows by flag.
     """
 
     rows: int
@@ -69,17 +69,17 @@ class Run:
     """Writes one catalogue.
 
     Attributes:
-        plan: What is to be done.
-        output: Where to.
+        plan: Plan of the run.
+        output: Output path.
         model: Name and version of the network, for the catalogue's metadata.
-        draws: Whether rows hold draws.
-        scene: What sources are fitted with.
-        bands: Bands that are fitted together; None of one.
-        covariances: Whether rows hold those of all pairs of parameters.
-        resume: Go on with what an earlier run has finished.
-        overwrite: Throw it away.
-        advance: Told of finished rows: their number, and whether they are new.
-        seconds: What is spent on what.
+        draws: Whether rows contain draws.
+        scene: Scene fitted to the sources.
+        bands: Bands fitted together; None for one band.
+        covariances: Whether rows contain the covariances of all pairs of parameters.
+        resume: Continue with the parts of an earlier run.
+        overwrite: Delete the parts of an earlier run.
+        advance: Called with the number of finished rows, and whether they are new.
+        seconds: Time spent, by task.
     """
 
     plan: Plan
@@ -95,14 +95,14 @@ class Run:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __call__(self, backend: Callable[[], Backend]) -> Report:
-        """Does what is left to do, and joins the parts.
+        """Processes the remaining chunks, and joins the parts.
 
         Args:
-            backend: Makes what measures; called only if something is left to measure.
+            backend: Function that creates the backend; called only if chunks remain.
 
         Raises:
-            ConfigError: If parts of another configuration are there.
-            DiskFullError: If the disk is full; what was finished is safe.
+            ConfigError: If parts of another configuration exist.
+            DiskFullError: If the disk is full; finished parts are kept.
             InputError: If the output cannot be written.
         """
         started = time.perf_counter()
@@ -186,7 +186,7 @@ class Run:
 
 
 def one_process(measurer: Measurer) -> Backend:
-    """Returns a backend in this process: cutouts are read, and rows made, beside the network."""
+    """Returns a backend of this process, which makes cutouts and rows in threads."""
 
     def measure(chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Rows]]:
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "rows") as finisher:
@@ -201,7 +201,7 @@ def _pipeline(
     reader: ThreadPoolExecutor,
     finisher: ThreadPoolExecutor,
 ) -> Iterator[tuple[Chunk, Rows]]:
-    """At most one chunk ahead is read and one behind made into rows, which bounds the memory."""
+    """Reads at most one chunk ahead and finishes one behind, to bound the memory."""
     ahead = _read_next(measurer, chunks, reader)
     behind: tuple[Chunk, Future[Rows] | None] | None = None
     while ahead is not None:
@@ -217,7 +217,7 @@ def _pipeline(
 
 
 def _inferred(measurer: Measurer, chunk: Chunk, cutting: Future[Any]) -> Callable[[], Rows] | None:
-    """Measures a chunk, and returns what makes its rows; None where something broke."""
+    """Measures a chunk, and returns the function that makes its rows; None after an error."""
     try:
         cutouts = cutting.result()
         posterior = measurer.infer(chunk, cutouts)
@@ -228,7 +228,7 @@ def _inferred(measurer: Measurer, chunk: Chunk, cutting: Future[Any]) -> Callabl
 
 
 def _rows(measurer: Measurer, chunk: Chunk, finishing: Future[Rows] | None) -> Rows:
-    """Returns a chunk's rows; where something broke, it is measured again, source by source."""
+    """Returns a chunk's rows; after an error, each source is measured alone."""
     if finishing is not None:
         try:
             return finishing.result()

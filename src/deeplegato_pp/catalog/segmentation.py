@@ -1,8 +1,8 @@
-"""Detection with photutils: background, segmentation and deblending, tile by tile.
+"""Source detection with photutils: background, segmentation and deblending, in tiles.
 
-The image is worked on in tiles that overlap, so that memory does not grow with it. A source
-belongs to the tile whose inner part holds its centroid, and keeps all its pixels there; so none is
-found twice or cut at a seam, unless it is larger than the overlap.
+The image is processed in overlapping tiles, so that memory does not grow with its size. A source
+belongs to the tile whose inner part contains its centroid, and keeps all its pixels there; sources
+are therefore neither found twice nor cut at a seam, unless they are larger than the overlap.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ logger = logging.getLogger(__name__)
 
 TILE = 2048
 OVERLAP = 256
-"""Pixels by which a tile reaches over its inner part, on each side."""
+"""Overlap of a tile beyond its inner part, on each side. [px]"""
 
 LARGEST_KERNEL = 64.0
-"""Widest smoothing: beyond it the kernel would reach over a tile's overlap. [px]"""
+"""Maximum FWHM of the smoothing kernel, set by the tiles' overlap. [px]"""
 
 BRIDGE = 8
-"""Masked pixels this near to good ones are filled in before sources are looked for. [px]"""
+"""Maximum distance of masked pixels from good ones to be interpolated before detection. [px]"""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """How sources are detected.
+    """Settings of source detection.
 
     Attributes:
-        threshold: Of the smoothed image, over the noise of the unsmoothed one, which is the
-            custom of SExtractor and photutils. [sigma]
-        pixels: Connected pixels above it that make a source.
-        kernel: FWHM of the Gaussian that smooths the image. [px]
-        box: Side of the background's meshes. [px]
-        contrast: Part of a source's light that a component must have to be one of its own; 1
-            switches deblending off.
+        threshold: Threshold on the smoothed image, in units of the unsmoothed noise, as in
+            SExtractor and photutils. [sigma]
+        pixels: Minimum number of connected pixels above the threshold.
+        kernel: FWHM of the Gaussian smoothing kernel. [px]
+        box: Side of the background meshes. [px]
+        contrast: Minimum fraction of a source's light for a deblended component; 1 disables
+            deblending.
     """
 
     threshold: float = 1.5
@@ -77,17 +77,17 @@ def detect(
 
     Args:
         mosaic: The image, with its noise and mask.
-        how: Thresholds.
-        segmentation: FITS file to be: the number of the source that a pixel belongs to, from 1,
-            which is its id; 0 for none.
-        background: FITS file to be: the background found. [image units]
-        noise: 1-sigma noise where the mosaic has no map; None: photutils' estimate.
+        how: Settings of the detection.
+        segmentation: Output FITS file with the source number of each pixel, from 1, which is its
+            id; 0 for background.
+        background: Output FITS file of the background. [image units]
+        noise: 1-sigma noise if the mosaic has no map; None for photutils' estimate.
 
     Returns:
         The sources, in reading order of their tiles, with their centroids.
 
     Raises:
-        ConfigError: If photutils, or what it deblends with, is not installed.
+        ConfigError: If photutils or its deblending dependency is not installed.
     """
     try:
         import photutils.segmentation  # noqa: F401
@@ -117,7 +117,7 @@ def detect(
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile: its inner part [y0, y1) x [x0, x1), and the margins around it."""
+    """A tile: its inner part [y0, y1) x [x0, x1), with margins."""
 
     y0: int
     y1: int
@@ -189,7 +189,7 @@ def _detect_tile(
 
 
 def _background(pixels: Array, mask: Array, box: int) -> tuple[Array, Array]:
-    """The background and its noise, pixel by pixel; of the whole where meshes are too full."""
+    """Returns background and noise per pixel; global values if all meshes are masked."""
     from astropy.stats import SigmaClip, sigma_clipped_stats
     from photutils.background import Background2D, MedianBackground
 
@@ -207,16 +207,16 @@ def _background(pixels: Array, mask: Array, box: int) -> tuple[Array, Array]:
                 bkg_estimator=MedianBackground(),
             )
             return np.asarray(found.background), np.asarray(found.background_rms)
-    except ValueError:  # every mesh is too full of masked pixels
+    except ValueError:  # all meshes have too many masked pixels
         _, median, sigma = sigma_clipped_stats(pixels, mask=mask, sigma=3.0)
         return np.full_like(pixels, median), np.full_like(pixels, sigma)
 
 
 def _bridged(pixels: Array, mask: Array) -> tuple[Array, Array]:
-    """Masked pixels near good ones, from those; returns the image and what is still masked.
+    """Interpolates masked pixels near good ones; returns the image and the remaining mask.
 
-    A hole in a source, as a saturated core leaves, has no peak: the source would be shredded and
-    its centre lost.
+    A hole in a source, as from a saturated core, has no peak: without this, the source would be
+    shredded and its centre lost.
     """
     from astropy.convolution import Gaussian2DKernel, convolve_fft, interpolate_replace_nans
 
@@ -233,7 +233,7 @@ def _bridged(pixels: Array, mask: Array) -> tuple[Array, Array]:
 def _segment(
     pixels: Array, mask: Array, sigma: Array, how: Detection
 ) -> tuple[Array | None, Array, Array]:
-    """Labels (H, W) counted from 1 without gaps, or None, and the centroids of the sources."""
+    """Returns labels (H, W) counted from 1 without gaps, or None, and the sources' centroids."""
     from astropy.convolution import convolve_fft
     from photutils.segmentation import (
         SourceCatalog,
@@ -258,9 +258,9 @@ def _segment(
                 smooth, segments, how.pixels, contrast=how.contrast, progress_bar=False
             )
         catalogue = SourceCatalog(pixels, segments, convolved_data=smooth, mask=mask)
-        x, y = np.atleast_2d(catalogue.centroid).T  # of that name before photutils 3 too
+        x, y = np.atleast_2d(catalogue.centroid).T  # this name also exists before photutils 3
     lost = ~(np.isfinite(x) & np.isfinite(y))
-    if lost.any():  # negative light: the middle of the segment serves
+    if lost.any():  # negative light: use the middle of the segment
         for k in np.flatnonzero(lost):
             rows, columns = segments.slices[k]
             y[k], x[k] = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2

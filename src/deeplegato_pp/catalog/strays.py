@@ -1,4 +1,4 @@
-"""Fits that leave their source: off its segment, far larger than it, or taken by a neighbour."""
+"""Detection of failed fits: off the source's segment, far too large, or moved to a neighbour."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, CENTER_Y, MAGNITUDE, RADIUS
 
 OFF = 2.0
-"""Distance of a centre from the nearest pixel of its segment beyond which it has left it. [px]"""
+"""Maximum distance of a centre from the nearest pixel of its segment. [px]"""
 
 DWARFS = 4.0
-"""Radius of a fit over that of its segment beyond which the fit is another object's."""
+"""Maximum ratio of a fit's radius to that of its segment."""
 
 BRIGHTER = 3.0
-"""Joint standard deviations by which a refined galaxy is brighter than the network's where it has
-run away to a neighbour."""
+"""Increase in brightness from the network's to the refined result, in joint standard deviations,
+above which the fit has moved to a neighbour."""
 
 SWALLOWED = 2.0
-"""Effective radii within which a neighbour's light may be what a fit ran away to."""
+"""Distance in effective radii within which a neighbour may have attracted the fit."""
 
 _LOW = 1
-"""The 16 % quantile among those of a summary."""
+"""Index of the 16 % quantile in a summary."""
 
 
 def leaves_segment(posterior: Posterior, cutout: Cutout) -> str:
-    """Returns in words how a fit has left its source's segment; empty if it has not.
+    """Describes how a fit has left its source's segment; empty if it has not.
 
     Args:
-        posterior: Of the one source.
-        cutout: Its cutout, with its segment.
+        posterior: Posterior of the source.
+        cutout: Cutout of the source, with its segment.
     """
     m = posterior.measurements[0]
     segment = cutout.segment
@@ -57,11 +57,12 @@ def leaves_segment(posterior: Posterior, cutout: Cutout) -> str:
 
 
 def nearest_distance(sources: SourceList, i: int, pixel_scale: float) -> float:
-    """Returns how far the nearest other source of the list lies, infinite if unknown. [px]
+    """Returns the distance of the nearest other source in the list, infinite if unknown. [px]
 
     Args:
         sources: The list.
-        i: Which of it.
+        i: Index of the source.
+        pixel_scale: Pixel scale of its image. [arcsec/px]
         pixel_scale: Of its image. [arcsec/px]
     """
     distance = math.inf if sources.nearest_px is None else float(sources.nearest_px[i])
@@ -73,14 +74,14 @@ def nearest_distance(sources: SourceList, i: int, pixel_scale: float) -> float:
 def ran_away(
     refined: Posterior, network: Posterior, cutout: Cutout, sources: SourceList, i: int
 ) -> str:
-    """Returns in words how refining made a source worse; empty if it did not.
+    """Describes how refinement made a source worse; empty if it did not.
 
     Args:
-        refined: Posterior of the one source, refined.
-        network: The network's.
-        cutout: What both saw of the source.
+        refined: Refined posterior of the source.
+        network: The network's posterior.
+        cutout: Cutout of the source.
         sources: The list.
-        i: Which of it.
+        i: Index of the source.
     """
     reason = leaves_segment(refined, cutout)
     if reason:

@@ -1,9 +1,9 @@
-"""Many processes and machines, through ``dask.distributed``.
+"""Parallel measurement on many processes and machines with ``dask.distributed``.
 
-A task carries the sources of a chunk: coordinates, not pixels. Workers open the images by their
-paths and load the network once, and send rows back; the parent writes them. What a worker was doing
-when it died is given to another one; a chunk that kills three workers is taken apart, and the
-source that does it becomes a failed row.
+A task contains the sources of a chunk: coordinates, not pixels. Workers open the images by their
+paths, load the network once, and return rows, which the parent writes. Tasks of a worker that died
+are given to another one; if a chunk kills three workers, its sources are measured one by one, and
+the source responsible becomes a failed row.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AHEAD = 2
-"""Chunks per worker that wait or run at a time: enough to keep it busy, and little memory."""
+"""Number of chunks per worker that wait or run: enough to keep it busy, at little memory."""
 
 PATIENCE = 10.0
-"""Seconds that a scheduler has to answer."""
+"""Timeout of a scheduler's answer. [s]"""
 
 _measurers: dict[str, Measurer] = {}
-"""In a worker: what it has opened, by the run's fingerprint."""
+"""Objects opened in a worker, by the run's fingerprint."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know to measure chunks of a run.
+    """Information that a worker needs to measure chunks of a run.
 
     Attributes:
-        key: The run's fingerprint.
-        load: Loads the network, given a device or None; it travels to the workers.
+        key: Fingerprint of the run.
+        load: Function that loads the network, given a device or None; sent to the workers.
         inputs: The images, by paths that the workers can read.
-        options: How sources are measured.
+        options: Settings of the measurement.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Job:
 
 
 def measure_chunk(job: Job, chunk: Chunk) -> Rows:
-    """Runs in a worker: returns the rows of a chunk."""
+    """Measures a chunk in a worker and returns its rows."""
     if job.key not in _measurers:
         _measurers.clear()
         _measurers[job.key] = open_measurer(lambda: job.load(_device()), job.inputs, job.options)
@@ -63,7 +63,7 @@ def measure_chunk(job: Job, chunk: Chunk) -> Rows:
 
 
 def _device() -> str | None:
-    """One network per GPU: workers are numbered, and share the visible ones out in turn."""
+    """Returns the worker's GPU: visible GPUs are assigned to numbered workers in turn."""
     import torch
     from distributed import get_worker
 
@@ -84,7 +84,7 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 
     Raises:
         ConfigError: If dask is not installed.
-        InputError: If both or neither were given, or nothing answers at the address.
+        InputError: If both or neither are given, or the scheduler does not answer.
     """
     if (workers is None) == (scheduler is None):
         raise InputError("give either --workers N or --scheduler ADDRESS.")
@@ -122,7 +122,7 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 
 
 def _share_cores(workers: int) -> None:
-    """In a worker: takes its share of the machine's cores."""
+    """Limits a worker to its share of the machine's cores."""
     import os
 
     import torch
@@ -132,7 +132,7 @@ def _share_cores(workers: int) -> None:
 
 
 def _share_cores_plugin(workers: int) -> Any:
-    """Does the same in workers that take the place of dead ones."""
+    """Returns a plugin that does the same in workers that replace dead ones."""
     from distributed import WorkerPlugin
 
     class ShareCores(WorkerPlugin):
@@ -147,7 +147,7 @@ def on_workers(client: Any, job: Job, model: str) -> Backend:
 
     Args:
         client: A ``distributed.Client``.
-        job: What workers must know.
+        job: Information for the workers.
         model: Name of the network, for rows that no worker could measure.
     """
 
@@ -172,7 +172,7 @@ def on_workers(client: Any, job: Job, model: str) -> Backend:
             try:
                 rows = future.result()
             except KilledWorker:
-                logger.warning("chunk %d kills workers: it is taken apart", chunk.number)
+                logger.warning("chunk %d kills workers: its sources are tried alone", chunk.number)
                 rows = _one_by_one(client, job, chunk, model)
             future.release()
             refill()
@@ -182,7 +182,7 @@ def on_workers(client: Any, job: Job, model: str) -> Backend:
 
 
 def _one_by_one(client: Any, job: Job, chunk: Chunk, model: str) -> Rows:
-    """Measures the sources of a chunk alone; one that kills its workers is a failed row."""
+    """Measures the sources of a chunk one by one; one that kills its workers is a failed row."""
     from distributed import KilledWorker
 
     rows: Rows = []

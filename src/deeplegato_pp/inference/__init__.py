@@ -1,4 +1,4 @@
-"""Inference: from observations to posteriors, exact ones on request."""
+"""Inference: posteriors of galaxies from observations, by network and exact likelihood."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The network's pass: prepared stamps in, rows of draws with their verdicts out."""
+"""Posteriors from one pass of the network: prepared stamps to draws with diagnostics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pending(NamedTuple):
-    """A galaxy to be measured: its place in the list, and the stamp on which to do it."""
+    """A galaxy to be measured: its index in the list, and its stamp."""
 
     place: int
     observation: Observation
@@ -58,9 +58,9 @@ class AmortizedMeasurer:
 
     Args:
         model: The network.
-        device: Where it runs.
+        device: Device of the network.
         name: Name and version of the network, for tables.
-        novelty: What its features are on training images; None if that is not known.
+        novelty: Distribution of its features on training images; None if unknown.
     """
 
     model: DeepLeGAToPP
@@ -75,15 +75,16 @@ class AmortizedMeasurer:
         seed: int | Sequence[int],
         batch_size: int,
     ) -> Iterator[tuple[int, Posterior]]:
-        """Yields each galaxy's place and its row, in the order in which they are finished.
+        """Yields each galaxy's index and posterior row, in the order in which they are finished.
 
-        What is too large is binned and measured again, until it fits or cannot be binned further.
+        Galaxies too large for the stamp are binned and measured again, until they fit or cannot be
+        binned further.
 
         Args:
-            pending: Galaxies.
+            pending: Galaxies to measure.
             num_samples: Draws per galaxy.
-            seed: Of the draws; a sequence is indexed by place.
-            batch_size: Galaxies that go through the network together.
+            seed: Random seed of the draws; a sequence is indexed by the galaxy's index.
+            batch_size: Number of galaxies per forward pass.
         """
         for round_ in range(binning.MAX_ROUNDS + 1):
             again = []
@@ -98,7 +99,7 @@ class AmortizedMeasurer:
                         continue
                     try:
                         coarser = self._coarser(one.observation, result)
-                    except Exception as error:  # whatever it is, it is this one's reason
+                    except Exception as error:  # any error becomes this galaxy's reason
                         yield one.place, self.failed(one.observation, error, num_samples)
                         continue
                     if coarser is not None and round_ < binning.MAX_ROUNDS:
@@ -111,7 +112,7 @@ class AmortizedMeasurer:
     def _draw(
         self, prepared: list[PreparedStamp], num_samples: int, seed: int | Sequence[int]
     ) -> list[_Drawn | Exception]:
-        """Draws for one batch; a stamp that the network chokes on does not take others along."""
+        """Draws for one batch; if it fails, each stamp is tried alone."""
 
         def together(rows: Sequence[int]) -> list[_Drawn | Exception]:
             seeds = seed if isinstance(seed, int) else [seed[i] for i in rows]
@@ -135,21 +136,21 @@ class AmortizedMeasurer:
         ]
 
     def _unfamiliarity(self, context: Any, number: int) -> tuple[list[float], list[float]]:
-        """How far features lie from those of training images; NaN if nothing was fitted to them."""
+        """Returns distances of features from training images; NaN without a reference."""
         if self.novelty is None:
             return [math.nan] * number, [math.nan] * number
         score = self.novelty.score(context.features.cpu())
         return score.tolist(), self.novelty.p_value(score).tolist()
 
     def _median_radius(self, drawn: _Drawn) -> float:
-        """Posterior median R_e. [px of the stamp]"""
+        """Returns the posterior median R_e. [px of the stamp]"""
         box = units.user_box(self.model.prior, drawn.prepared)
-        # It grows with its coordinate, so that the median of one belongs to that of the other.
+        # R_e is a monotonic function of its coordinate, so medians correspond.
         middle = drawn.w.median(0, keepdim=True).values
         return float(box.to_physical(middle)[0, RADIUS]) / drawn.prepared.pixel_scale
 
     def _coarser(self, observation: Observation, drawn: _Drawn) -> PreparedStamp | None:
-        """Returns the stamp on which to measure a large galaxy again, if there is one."""
+        """Returns the binned stamp on which to measure a large galaxy again, if needed."""
         current = drawn.prepared.bin
         factor = binning.next_bin(self._median_radius(drawn), current, observation.shape)
         if factor == current:
@@ -160,7 +161,7 @@ class AmortizedMeasurer:
             return None
 
     def _finish(self, measured: list[tuple[Pending, _Drawn]]) -> Iterator[tuple[int, Posterior]]:
-        """Makes galaxies' rows: physical units, flags, goodness of fit."""
+        """Builds galaxies' rows: physical units, flags, goodness of fit."""
         good = []
         for one, drawn in measured:
             if bool(torch.isfinite(drawn.w).all() and torch.isfinite(drawn.log_q).all()):
@@ -179,7 +180,7 @@ class AmortizedMeasurer:
             )
 
     def _rows(self, good: Sequence[tuple[Pending, _Drawn]]) -> list[tuple[int, Posterior]]:
-        """Makes the rows of galaxies whose draws are finite."""
+        """Builds the rows of galaxies whose draws are finite."""
         rows = [self._row(one.observation, drawn) for one, drawn in good]
         found = verdicts.judge(
             [_case(row, drawn) for row, (_, drawn) in zip(rows, good, strict=True)],
@@ -192,7 +193,7 @@ class AmortizedMeasurer:
         ]
 
     def _row(self, observation: Observation, drawn: _Drawn) -> Posterior:
-        """Makes the row of one galaxy, without verdicts."""
+        """Builds the row of one galaxy, without diagnostics."""
         prepared = drawn.prepared
         box = units.user_box(self.model.prior, prepared)
         measurement = Measurement(
@@ -219,7 +220,7 @@ class AmortizedMeasurer:
         )
 
     def _judged(self, row: Posterior, drawn: _Drawn, verdict: verdicts.Verdict) -> Measurement:
-        """Adds the verdicts that follow from a galaxy's draws."""
+        """Adds the diagnostics that follow from a galaxy's draws."""
         measurement = row.measurements[0]
         flags = measurement.flags | verdict.flags
         radius = row.batch_samples[0][:, RADIUS] / drawn.prepared.pixel_scale
@@ -238,7 +239,7 @@ class AmortizedMeasurer:
         )
 
     def failed(self, item: Any, error: Exception, num_samples: int) -> Posterior:
-        """Returns the row of NaN of a galaxy that cannot be measured, with the reason."""
+        """Returns the row of a galaxy that cannot be measured: NaN draws, with the reason."""
         observation = item if isinstance(item, Observation) else None
         name, flags = ("", 0) if observation is None else (observation.name, observation.flags)
         reason = reason_of(error)
@@ -254,7 +255,7 @@ class AmortizedMeasurer:
 
 
 def _case(row: Posterior, drawn: _Drawn) -> verdicts.Case:
-    """Returns what is judged of a row."""
+    """Returns the posterior and image to be judged."""
     m = row.measurements[0]
     assert m.box is not None  # noqa: S101  # it was measured
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)

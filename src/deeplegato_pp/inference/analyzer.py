@@ -1,4 +1,4 @@
-"""UncertaintyAnalyzer: what can be asked of error bars, above all where the truth is known."""
+"""UncertaintyAnalyzer: calibration of error bars, given posteriors and true parameters."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ from deeplegato_pp.stats.circular import angular_difference
 Array = np.ndarray
 
 LEVELS: tuple[float, ...] = (0.5, 0.68, 0.9, 0.95)
-"""The levels whose coverage a report states."""
+"""Levels at which a report gives the coverage."""
 
 LEVEL = 0.68
-"""The level of the intervals whose width and score a report states."""
+"""Level of the intervals whose width and score a report gives."""
 
 KINDS = ("equal-tailed", "highest-density")
 
 
 class UncertaintyAnalyzer:
-    """Judges posteriors by truths: coverage, sharpness, goodness of fit and outliers.
+    """Tests posteriors against true parameters: coverage, sharpness, goodness of fit, outliers.
 
-    The truth may be a simulation's, or a reference that is better than the posterior. Galaxies
-    that were not measured are left out and counted.
+    The truth may come from a simulation, or from a reference that is more accurate than the
+    posterior. Galaxies that were not measured are excluded and counted.
 
     Args:
         results: A :class:`~deeplegato_pp.inference.Posterior` over many galaxies, or
             draws in physical units, with shape (B, S, 7).
         truth: True parameters, with shape (B, 7).
-        log_weights: Logarithms of the weights of draws given as an array, with shape (B, S).
-        covariates: What to sort galaxies by, each with shape (B,), by name; they replace or join
-            those that follow from the results: posterior medians of S/N, R_e/PSF, n and q, or of
-            magnitude, R_e, n and q where only draws are given. Quantities that follow from
-            the data, not from the truth: see :mod:`~deeplegato_pp.inference.posterior.covariates`.
-        log_prob_truth: The posterior's log-density at the truth, with shape (B,), for joint
-            highest-density coverage; a Posterior has that of its draws.
+        log_weights: Log-weights of draws given as an array, with shape (B, S).
+        covariates: Covariates by which galaxies are grouped, each with shape (B,), by name; they
+            replace or extend the default ones: posterior medians of S/N, R_e/PSF, n and q, or of
+            magnitude, R_e, n and q if only draws are given. They must be functions of the data, not
+            of the truth: see :mod:`~deeplegato_pp.inference.posterior.covariates`.
+        log_prob_truth: Log-density of the posterior at the truth, with shape (B,), for joint
+            highest-density coverage; a Posterior already has that of its draws.
 
     Attributes:
-        samples: Draws of the galaxies that were measured, with shape (N, S, 7).
-        truth: Their truths, with shape (N, 7), or None.
+        samples: Draws of the measured galaxies, with shape (N, S, 7).
+        truth: Their true parameters, with shape (N, 7), or None.
         log_weights: Their log-weights, with shape (N, S), or None.
-        covariates: By name, each with shape (N,).
-        rows: Their places among what was given, with shape (N,).
-        left_out: How many were not measured.
+        covariates: Covariates by name, each with shape (N,).
+        rows: Their indices in the input, with shape (N,).
+        left_out: Number of galaxies that were not measured.
 
     Raises:
-        InputError: If nothing was measured, or weights come with a Posterior, which has its own.
+        InputError: If no galaxy was measured, or weights are given with a Posterior.
         ShapeError: If shapes do not agree.
 
     Example:
@@ -148,12 +148,12 @@ class UncertaintyAnalyzer:
 
     @cached_property
     def ranks(self) -> Float[Array, "n 7"]:
-        """Posterior probability below the truth, see `diagnostics.truth_ranks`."""
+        """Posterior probability below the truth, (N, 7), see `diagnostics.truth_ranks`."""
         return diagnostics.truth_ranks(self.samples, self._known_truth, self.log_weights)
 
     @cached_property
     def joint_levels(self) -> dict[str, Float[Array, "n"]]:
-        """Levels of the joint regions that hold the truth: ``tarp``, ``highest_density``."""
+        """Levels of the joint regions that contain the truth: ``tarp``, ``highest_density``."""
         truth, weights = self._known_truth, self.log_weights
         levels = {"tarp": diagnostics.tarp_levels(self.samples, truth, None, weights)}
         if self._density is not None and self._density_truth is not None:
@@ -164,7 +164,7 @@ class UncertaintyAnalyzer:
 
     @cached_property
     def _sharpness(self) -> dict[str, Float[Array, "n 7"]]:
-        """Squared error, CRPS, interval score and width of each galaxy; R_e and n in logarithms."""
+        """Squared error, CRPS, interval score and width of each galaxy; R_e and n in ln."""
         draws, truth = map(diagnostics.log_scaled, (self.samples, self._known_truth))
         ends = diagnostics.equal_tailed_intervals(draws, LEVEL, self.log_weights)
         return {
@@ -180,17 +180,17 @@ class UncertaintyAnalyzer:
         """Returns credible intervals in physical units.
 
         Args:
-            level: Probability inside.
-            kind: ``"equal-tailed"``, or ``"highest-density"`` (the shortest; of an angle the
-                shortest arc).
+            level: Probability of the intervals.
+            kind: ``"equal-tailed"``, or ``"highest-density"`` (the shortest interval, for an angle
+                the shortest arc).
 
         Returns:
             Lower and upper ends, with shape (N, 7, 2); those of an angle are not wrapped, so that
-            the lower one lies below the upper one.
+            the lower end is below the upper end.
 
         Raises:
             InputError: If the kind is unknown.
-            RangeError: If the level is no probability.
+            RangeError: If the level is not a probability.
         """
         check_choice(kind, KINDS, "kind")
         if kind == "equal-tailed":
@@ -199,9 +199,9 @@ class UncertaintyAnalyzer:
 
     @cached_property
     def pulls(self) -> Float[Array, "n 7"]:
-        """Posterior median minus truth, over the half-width of the 68 % interval towards the truth.
+        """Posterior median minus truth, divided by the 68 % half-width towards the truth, (N, 7).
 
-        Robust against tails, and honest for skewed posteriors; of an angle within half a turn.
+        Robust against tails, and suitable for skewed posteriors; angles lie within half a turn.
         """
         truth = self._known_truth
         probabilities = (0.5 - 0.5 * LEVEL, 0.5, 0.5 + 0.5 * LEVEL)
@@ -217,19 +217,19 @@ class UncertaintyAnalyzer:
             return np.where(off == 0, 0.0, off / width)
 
     def outliers(self, sigma: float = 5.0) -> list[dict[str, Any]]:
-        """Returns the galaxies whose truth lies more than some widths off, the worst first.
+        """Returns the galaxies whose truth deviates by more than `sigma` widths, worst first.
 
-        Without truths: those whose image the model does not explain (``chi2_p``), or is unlike
-        those the network was trained on (``ood_p``), at as small a probability.
+        Without truths, returns galaxies whose image is not explained by the model (``chi2_p``) or
+        unlike the training images (``ood_p``), at the equivalent probability.
 
         Args:
-            sigma: Limit of the absolute pull; without truths, of a normal deviate as improbable.
+            sigma: Limit of the absolute pull; without truths, of the equivalent normal deviate.
 
         Returns:
-            One dictionary per galaxy and parameter: ``row`` (its place among what was given),
-            ``name``, ``parameter``, ``pull``, ``truth``, and ``lower``, ``median``, ``upper``
-            of the 68 % interval. Without truths, one per galaxy and reason: ``row``, ``name``,
-            ``reason`` (``chi2_p`` or ``ood_p``) and ``p_value``.
+            One dictionary per galaxy and parameter: ``row`` (index in the input), ``name``,
+            ``parameter``, ``pull``, ``truth``, and ``lower``, ``median``, ``upper`` of the 68 %
+            interval. Without truths, one per galaxy and reason: ``row``, ``name``, ``reason``
+            (``chi2_p`` or ``ood_p``) and ``p_value``.
 
         Raises:
             RangeError: If the limit is not positive.
@@ -280,10 +280,10 @@ class UncertaintyAnalyzer:
 
         Args:
             draws: Posterior draws rendered per galaxy.
-            seed: Of their choice.
+            seed: Random seed of their choice.
 
         Raises:
-            InputError: If the analyzer was given draws alone, without images.
+            InputError: If the analyzer has draws only, without images.
             RangeError: If the number of draws is not positive.
         """
         if self._posterior is None:
@@ -295,21 +295,21 @@ class UncertaintyAnalyzer:
     # --- all galaxies, or a class -------------------------------------------------------------
 
     def metrics(self, chosen: Bool[Array, "n"] | None = None) -> dict[str, Any]:
-        """Returns calibration and sharpness of all galaxies, or of some.
+        """Computes calibration and sharpness of all galaxies, or of some.
 
         Args:
-            chosen: Which galaxies, with shape (N,).
+            chosen: Mask of the galaxies, with shape (N,).
 
         Returns:
             ``galaxies``; ``parameters``: for each parameter ``coverage`` (by level),
             ``calibration_error`` (mean and largest over levels), ``rank_p_value``, ``rmse``,
             ``crps``, ``interval_score``, ``width`` (R_e and n in natural logarithms), ``bias``
             (median pull) and ``pull_width`` (robust standard deviation of the pulls); ``joint``:
-            coverage, calibration error and p-value by region; ``chance``: what a perfect
-            posterior's figures would be from as many galaxies.
+            coverage, calibration error and p-value by region; ``chance``: the figures expected from
+            a perfect posterior with as many galaxies.
 
         Raises:
-            InputError: If no galaxy is chosen.
+            InputError: If no galaxy is selected.
         """
         pick = np.full(len(self.rows), True) if chosen is None else np.asarray(chosen)
         if not pick.any():
@@ -355,11 +355,11 @@ class UncertaintyAnalyzer:
     def by_class(
         self, covariate: str, edges: tuple[float, ...] | None = None
     ) -> list[dict[str, Any]]:
-        """Returns the metrics of each class of a covariate that holds a galaxy.
+        """Returns the metrics of each non-empty class of a covariate.
 
         Args:
             covariate: One of `covariates`.
-            edges: Rising edges of the classes; None: the project's classes of S/N, deciles else.
+            edges: Edges of the classes, ascending; if None, fixed classes for S/N, else deciles.
 
         Returns:
             The dictionaries of `metrics`, each with ``lower`` and ``upper`` (None: no bound).
@@ -380,17 +380,17 @@ class UncertaintyAnalyzer:
         return found
 
     def report(self, sigma: float = 5.0, predictive_draws: int = 0) -> dict[str, Any]:
-        """Returns everything as plain dictionaries, ready for strict JSON.
+        """Returns all results as plain dictionaries for strict JSON.
 
         Args:
             sigma: Limit of outliers.
-            predictive_draws: Draws rendered per galaxy for the predictive check; 0: none is made.
+            predictive_draws: Draws rendered per galaxy for the predictive check; 0 for no check.
 
         Returns:
             ``galaxies``, ``left_out``, ``draws``; ``widths`` (of the 68 % interval, median over
             galaxies by parameter); with truths ``all`` (see `metrics`) and ``classes`` (by
-            covariate, see `by_class`); ``outliers`` (limit, number, and the worst hundred) where
-            there are truths or images; and ``predictive`` if asked for.
+            covariate, see `by_class`); ``outliers`` (limit, number, and the worst hundred) if there
+            are truths or images; and ``predictive`` if requested.
         """
         ends = self.credible_intervals()
         widths = np.median(ends[..., 1] - ends[..., 0], axis=0)
@@ -416,7 +416,7 @@ class UncertaintyAnalyzer:
 
 
 def _truths(truth: Any, galaxies: int) -> Array:
-    """Returns truths as an array with a row per galaxy."""
+    """Returns truths as an array with one row per galaxy."""
     found = np.asarray(truth, dtype=np.float64)
     found = found[None] if galaxies == 1 and found.ndim == 1 else found
     if found.shape != (galaxies, len(NAMES)):
@@ -436,6 +436,6 @@ def _joint(levels: Float[Array, "n"]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """Returns a float; None for what JSON cannot hold."""
+    """Returns a float; None for values that JSON cannot hold."""
     number = float(value)
     return number if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""The short way: plain dictionaries of numbers, as text and as a figure."""
+"""Results as plain dictionaries, text and a figure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deeplegato_pp.inference.posterior.posterior import Posterior
 
 
 class DictionaryInterface(ABC):
-    """What a predictor of posteriors offers to those who want plain numbers."""
+    """Dictionary interface of a predictor: `predict`, `predict_batch` and printing of results."""
 
     @abstractmethod
     def posterior(
@@ -40,21 +40,21 @@ class DictionaryInterface(ABC):
         """Measures one galaxy, or several, and returns plain numbers.
 
         Args:
-            image: Observation, FITS file, or a bare image with shape (H, W). Of a list, or of an
-                array (B, H, W) or (B, 1, H, W), the answer is :meth:`predict_batch`'s.
+            image: Observation, FITS file, or a bare image with shape (H, W). For a list, or an
+                array (B, H, W) or (B, 1, H, W), the result is that of :meth:`predict_batch`.
             psf: Image of the PSF for a bare image; None: the reference PSF, flagged.
-            num_samples: Draws.
-            return_samples: Add the draws.
+            num_samples: Number of posterior draws.
+            return_samples: Whether to include the draws.
             seed: Random seed of the draws.
 
         Returns:
             ``params``: for each parameter a dictionary of ``value``, ``std``, ``ci_lower``,
             ``ci_upper`` (the central 95 %) and ``unit``. ``mean``, ``std``, ``ci_lower``,
             ``ci_upper``: the same as arrays (7,). ``flags`` (names), ``quality`` and
-            ``posterior`` (the whole :class:`Posterior`). ``samples`` (S, 7) if asked.
+            ``posterior`` (the whole :class:`Posterior`). ``samples`` (S, 7) if requested.
 
         Raises:
-            InputError: If the galaxy cannot be measured, or a PSF is given beside an observation.
+            InputError: If the galaxy cannot be measured, or a PSF is given with an observation.
         """
         if not is_single(image):
             return self.predict_batch(
@@ -76,14 +76,14 @@ class DictionaryInterface(ABC):
         return_samples: bool = False,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Measures many galaxies; as :meth:`predict`, with arrays in place of numbers.
+        """Measures many galaxies; like :meth:`predict`, with arrays instead of numbers.
 
         Args:
             images: Observations or arrays (H, W), or one array (B, H, W) or (B, 1, H, W).
             psfs: A PSF for all, or one per bare image.
             num_samples: Draws per galaxy.
-            batch_size: Galaxies that go through the network together.
-            return_samples: Add the draws.
+            batch_size: Number of galaxies per forward pass.
+            return_samples: Whether to include the draws.
             seed: Random seed of the draws.
 
         Returns:
@@ -91,7 +91,7 @@ class DictionaryInterface(ABC):
             array (B, 7). NaN for a galaxy that could not be measured.
 
         Raises:
-            InputError: If there are not as many PSFs as images.
+            InputError: If the number of PSFs differs from that of images.
         """
         images = as_list(images)
         per_image = [psfs] * len(images) if psfs is None or np.ndim(psfs) == 2 else list(psfs)
@@ -106,24 +106,24 @@ class DictionaryInterface(ABC):
 
     @staticmethod
     def print_results(result: dict[str, Any]) -> None:
-        """Writes what :meth:`predict` returned to the standard output, a line per parameter."""
+        """Prints the result of :meth:`predict`, one line per parameter."""
         sys.stdout.write(results.as_text(result))
 
     @staticmethod
     def plot_posterior(
         result: Posterior | dict[str, Any], save_path: str | Path | None = None
     ) -> Any:
-        """Draws image, model, residual and the corner plot of one galaxy.
+        """Plots image, model, residual and the corner plot of one galaxy.
 
         Args:
-            result: A single posterior, or what :meth:`predict` returned.
-            save_path: Where to write the figure; its suffix chooses the format.
+            result: A single posterior, or the result of :meth:`predict`.
+            save_path: Output file; its suffix selects the format.
 
         Returns:
             The ``matplotlib.figure.Figure``.
 
         Raises:
-            InputError: If the result is of more than one galaxy, or of none.
+            InputError: If the result contains several galaxies, or none.
         """
         from deeplegato_pp.inference.posterior.plots import plot_posterior
 

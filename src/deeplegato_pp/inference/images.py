@@ -1,4 +1,4 @@
-"""What can be measured: observations, and files and bare arrays that become one."""
+"""Conversion of the predictor's input to observations: observations, FITS files and arrays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.scene.plain_images import plane, planes
 
 Image = Observation | str | os.PathLike[str] | np.ndarray | Tensor
-"""An observation, a FITS file that holds everything, or a two-dimensional array."""
+"""An observation, a self-contained FITS file, or a two-dimensional array."""
 
 
 def as_observation(item: Any) -> Observation:
-    """Returns an observation as it is, a file read, an array with the rest assumed and flagged.
+    """Converts one image to an observation; missing information is assumed and flagged.
 
     Raises:
-        InputError: If the file or array is no image.
+        InputError: If the file or array is not an image.
     """
     if isinstance(item, Observation):
         return item
@@ -31,7 +31,7 @@ def as_observation(item: Any) -> Observation:
 
 
 def is_single(images: Any) -> bool:
-    """Returns whether this is one image, and not a sequence of them."""
+    """Returns whether the input is one image rather than a sequence."""
     return isinstance(images, Observation | str | os.PathLike) or getattr(images, "ndim", 0) == 2
 
 
@@ -43,7 +43,7 @@ def as_list(images: Any) -> list[Any]:
 
     Raises:
         ShapeError: If an array is not shaped like images of one channel.
-        InputError: If there is no image.
+        InputError: If there are no images.
     """
     if isinstance(images, Tensor | np.ndarray):
         return list(planes(images)[0])
@@ -59,7 +59,7 @@ def as_list(images: Any) -> list[Any]:
 
 
 def with_psf(image: Image, psf: Any) -> Image:
-    """Returns an observation of a bare image and its PSF; without PSF the image itself."""
+    """Builds an observation from a bare image and its PSF; without PSF returns the image."""
     if psf is None:
         return image
     if not isinstance(image, np.ndarray | Tensor):

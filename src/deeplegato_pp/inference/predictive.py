@@ -1,4 +1,4 @@
-"""Posterior-predictive checks: would the posterior make an image like the one observed?"""
+"""Posterior predictive checks: comparison of images with images predicted by the posterior."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SUSPICIOUS = 0.001
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """How well posteriors predict the images they come from.
+    """Goodness of fit of posteriors to their images.
 
     Attributes:
-        chi2: Chi-square per unmasked pixel, mean over draws, with shape (B,).
-        p_value: Probability of an image at least as far from the model, with shape (B,).
+        chi2: Chi-square per unmasked pixel, averaged over draws, with shape (B,).
+        p_value: Probability of a predicted image at least as far from the model, with shape (B,).
     """
 
     chi2: Float[Array, "b"]
     p_value: Float[Array, "b"]
 
     def summary(self) -> dict[str, Any]:
-        """Returns median chi-square, and the share of galaxies that fit badly, as plain numbers."""
+        """Returns the median chi-square and the fraction of bad fits, as plain numbers."""
         return {
             "galaxies": len(self.chi2),
             "median_chi2": float(np.median(self.chi2)),
@@ -43,24 +43,23 @@ class PredictiveCheck:
 def check(posterior: Posterior, draws: int = 20, seed: int = 0) -> PredictiveCheck:
     r"""Renders posterior draws and compares them with the images, by chi-square.
 
-    The distance of image and model is :math:`r^T C^{-1} r`, r the residual and C the noise with
-    that of the sky's constant offset: the noise under which the draws were weighed, with its mask,
-    correlation and model error. With the noise known, images simulated from a draw have it
-    distributed as chi-square with as many degrees of freedom as unmasked pixels (1/c of them where
-    the noise is correlated), so none needs to
-    be simulated: the p-value is that tail probability, averaged over draws.
+    The distance of image and model is :math:`r^T C^{-1} r`, with r the residual and C the noise
+    covariance used for the draws' weights, including the sky's constant offset, mask, correlation
+    and model error. For images simulated from a draw it follows a chi-square distribution with as
+    many degrees of freedom as unmasked pixels (1/c of them for correlated noise), so no simulation
+    is needed: the p-value is that tail probability, averaged over draws.
 
-    Blind to: errors smaller than a posterior's own width, since it was fitted to the same image
-    (p-values of right posteriors crowd towards 1/2); structure that chi-square over all pixels
-    dilutes; Poisson noise that is not Gaussian, at few counts.
+    The check is insensitive to errors smaller than a posterior's own width, since the posterior was
+    fitted to the same image (p-values of correct posteriors cluster about 1/2); to structure that
+    is diluted in a chi-square over all pixels; and to non-Gaussian Poisson noise at few counts.
 
     Args:
-        posterior: All of whose galaxies were measured.
+        posterior: Posterior in which all galaxies were measured.
         draws: Posterior draws rendered per galaxy.
-        seed: Of their choice.
+        seed: Random seed of their choice.
 
     Raises:
-        InputError: If a galaxy's stamp is not there.
+        InputError: If a galaxy has no stamp.
         RangeError: If the number of draws is not positive.
 
     References:

@@ -1,4 +1,4 @@
-"""The Predictor: observations in, posteriors out."""
+"""The Predictor: from observations to posteriors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 MOST_SAMPLES = 1_000_000
-"""Most draws per galaxy: 0.2 GB of them."""
+"""Maximum number of draws per galaxy, 0.2 GB."""
 
 
 class Predictor(DictionaryInterface):
@@ -45,9 +45,9 @@ class Predictor(DictionaryInterface):
 
     Args:
         model: The network.
-        device: Where it runs; None: a GPU if there is one. Results are on the CPU always.
-        recalibration: Moves the draws of every posterior, see
-            :mod:`~deeplegato_pp.inference.recalibration`; None: they stay the network's own.
+        device: Device of the network; None: a GPU if available. Results are always on the CPU.
+        recalibration: Recalibration of the draws of every posterior, see
+            :mod:`~deeplegato_pp.inference.recalibration`; None for the network's own draws.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Predictor(DictionaryInterface):
         device: str | torch.device | None = None,
         recalibrated: bool = False,
     ) -> Predictor:
-        """Loads the network of the package, of a folder, or of the hub.
+        """Loads a packaged network, or one from a folder or the hub.
 
         Args:
             name_or_path: A packaged model's name, a folder, a hub id ("owner/model"), or None for
                 the packaged default.
             device: See :class:`Predictor`.
-            recalibrated: Whether posteriors are recalibrated, by the ``recalibration.json`` beside
+            recalibrated: Whether to recalibrate posteriors with the ``recalibration.json`` beside
                 the weights.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
-            FormatError: If its files cannot be used, or it has no recalibration and one is wanted.
+            ModelNotFoundError: If the model does not exist.
+            FormatError: If its files cannot be used, or a requested recalibration is missing.
         """
         from deeplegato_pp.models import DeepLeGAToPP
         from deeplegato_pp.models.storage import RECALIBRATION, find, weights_digest
@@ -97,18 +97,18 @@ class Predictor(DictionaryInterface):
 
     @property
     def name(self) -> str:
-        """Name and version of the network, as tables state them."""
+        """Name and version of the network, as written to tables."""
         card = self.model.card
         return f"{card.get('name', 'unnamed')} {card.get('version', '')}".strip()
 
     @property
     def image_size(self) -> int:
-        """Side of the stamps on which the network measures. [px]"""
+        """Side of the network's stamps. [px]"""
         return self.model.image_size
 
     @property
     def prior(self) -> PriorBox:
-        """Prior box at the reference instrument, under which the network was trained."""
+        """Prior box of the network's training, at the reference instrument."""
         return self.model.prior
 
     def posterior(
@@ -121,25 +121,26 @@ class Predictor(DictionaryInterface):
     ) -> Posterior:
         """Draws from the network's posteriors.
 
-        A galaxy's draws depend on its pixels, noise, mask, PSF and `seed`, not on its place in the
-        list. One found too large for the stamp is binned and measured again, see
+        A galaxy's draws depend on its pixels, noise, mask, PSF and `seed`, not on its position in
+        the list. A galaxy too large for the stamp is binned and measured again, see
         :mod:`~deeplegato_pp.observation.binning`.
 
         Args:
-            observations: One observation or a sequence of them. FITS files that hold everything are
-                taken too, and bare images, (H, W), (B, H, W) or (B, 1, H, W): noise from the
-                image's border, reference PSF, pixel scale and zero point, flagged.
+            observations: One observation or a sequence of them. Self-contained FITS files are
+                accepted too, and bare images, (H, W), (B, H, W) or (B, 1, H, W), for which the
+                noise is estimated from the border and reference PSF, pixel scale and zero point are
+                assumed, with flags.
             num_samples: Draws per galaxy, S.
-            seed: Of the draws; a sequence holds one per observation, on which alone its draws
-                then depend, beside the network's output; None draws one.
-            batch_size: Galaxies that go through the network together.
-            widths: ``"honest"``: draws of galaxies above S/N 30, or that do not fit, are moved to
-                widths that hold for galaxies that are no Sérsic profiles, at the price of a search
-                for the optimum (see ``docs/error_bars.md``); or ``"noise"``: the network's own.
-                Recalibrated draws are never moved.
+            seed: Random seed; with a sequence of one seed per observation, each galaxy's draws
+                depend only on its own seed and the network's output; None draws a random seed.
+            batch_size: Number of galaxies per forward pass.
+            widths: ``"honest"``: draws of galaxies above S/N 30, or with a poor fit, are widened to
+                account for deviations from a Sérsic profile, which takes a search for the optimum
+                (see ``docs/error_bars.md``); or ``"noise"``: the network's own widths.
+                Recalibrated draws are never widened.
 
         Returns:
-            One posterior over all: ``samples`` (B, S, 7), or (S, 7) for a single observation. A
+            One posterior for all: ``samples`` (B, S, 7), or (S, 7) for a single observation. A
             galaxy of a sequence that cannot be measured is a row of NaN, flagged ``FAILED``,
             with its reason.
 
@@ -170,7 +171,7 @@ class Predictor(DictionaryInterface):
             try:
                 observation = as_observation(item)
                 stamp = prepare(observation, self.model.image_size)
-            except Exception as error:  # whatever it is, it is this one's reason
+            except Exception as error:  # any error becomes this galaxy's reason
                 if single:
                     raise
                 raise_if_of_the_machine(error)
@@ -203,49 +204,50 @@ class Predictor(DictionaryInterface):
         neighbours: Sequence[Neighbours | None] | None = None,
         psf_error: float | None = None,
     ) -> Posterior:
-        """Turns the network's posterior into the exact one, by weighing draws with the likelihood.
+        """Converts the network's posterior to the exact one, by importance sampling.
 
-        Exact means: one Sérsic galaxy, the given PSF and noise, a constant sky with its prior, on
-        unmasked pixels, under the prior of the result's box. See ``docs/exact.md``.
+        The exact posterior assumes one Sérsic galaxy, the given PSF and noise, a constant sky with
+        its prior, on unmasked pixels, under the prior of the result's box. See ``docs/exact.md``.
 
         Args:
-            posterior: What :meth:`posterior` returned.
+            posterior: Result of :meth:`posterior`.
             method: ``"exact"``, or ``"laplace"`` for the modes' Gaussians mixed with the network,
-                several times faster and not weighted.
-            ess: Effective sample size to reach.
-            fixed: Parameters held at a value, in the user's units: a number for all galaxies, or
+                several times faster and unweighted.
+            ess: Required effective sample size.
+            fixed: Values of fixed parameters, in the user's units: a number for all galaxies, or
                 one per galaxy, e.g. ``{"sersic_index": 4.0, "center_x": [0.3, -1.2]}``; the prior
-                is that of the others, and ``log_prob`` holds up to a constant.
-            seed: Random seed; a sequence holds one per galaxy, None draws one.
-            star_odds: Prior odds of a point source against a galaxy, behind ``star_probability``;
-                None saves the comparison. Only the exact method compares.
-            noise_correlation: For drizzled images: variance of the noise of sums over many pixels,
-                over what independent pixels would have (at least 1), the correlation at each lag,
-                or ``"drizzle:SCALE,PIXFRAC"``; None: what the observations say.
-            model_error: Error of the model as a fraction of itself, added in quadrature to the
-                noise: no galaxy is a Sérsic profile, and a few bright pixels are not to decide.
-            widths: ``"honest"``: the draws are moved so that their widths hold for galaxies that
-                are no Sérsic profiles, by how the residuals scatter over the sky, see
-                ``docs/error_bars.md``; or ``"noise"``: they stay as the stated noise has them.
+                is then that of the free ones, and ``log_prob`` holds up to a constant.
+            seed: Random seed; a sequence holds one per galaxy, None draws a random seed.
+            star_odds: Prior odds of a point source against a galaxy, for ``star_probability``;
+                None for no comparison. Only the exact method compares.
+            noise_correlation: For drizzled images: variance of sums over many pixels relative to
+                independent pixels (at least 1), the correlation at each lag, or
+                ``"drizzle:SCALE,PIXFRAC"``; None for that of the observations.
+            model_error: Model error as a fraction of the model image, added in quadrature to the
+                noise, so that deviations from a Sérsic profile in a few bright pixels do not
+                dominate the fit.
+            widths: ``"honest"``: draws are widened according to the scatter of the residuals over
+                the sky, to account for deviations from a Sérsic profile, see
+                ``docs/error_bars.md``; or ``"noise"``: widths from the stated noise alone.
             scene: ``"sersic"``; ``"sersic+point"``, ``"bulge+disc"`` (n 4 and 1) or
-                ``"sersic+sersic"``: that is fitted beside the single profile; or ``"auto"``: the
-                first three are compared, by tempered odds. See ``docs/scenes.md``.
-            neighbours: Galaxies on the same image to be fitted with each, one entry per galaxy and
-                None for one that stands alone: they are free too, and integrated out.
-            psf_error: Relative error of the PSF's width, one sigma, under which every hypothesis is
-                weighed (see ``docs/error_bars.md``); None: what the observations say, 0.02 by
-                default; 0: PSFs are known.
+                ``"sersic+sersic"``, fitted in addition to the single profile; or ``"auto"``, which
+                compares the first three by tempered odds. See ``docs/scenes.md``.
+            neighbours: Galaxies on the same image to be fitted with each galaxy and marginalised,
+                one entry per galaxy, None for an isolated galaxy.
+            psf_error: Relative error of the PSF's width, one sigma, used for all hypotheses (see
+                ``docs/error_bars.md``); None for that of the observations, 0.02 by default; 0 for
+                known PSFs.
 
         Returns:
-            The refined posterior, with weights, evidence and verdicts. Galaxies that were not
-            measured stay as they are.
+            The refined posterior, with weights, evidence and diagnostics. Galaxies that were not
+            measured are unchanged.
 
         Raises:
             ConfigError: If the method is unknown.
             InputError: If draws are not the network's own, or the kind of widths is unknown.
-            RangeError: If a fixed value cannot be, `ess` or `star_odds` is not positive, or
-                `noise_correlation`, `model_error` or `psf_error` cannot be.
-            ShapeError: If there are not as many fixed values as galaxies.
+            RangeError: If a fixed value, `noise_correlation`, `model_error` or `psf_error` is out
+                of range, or `ess` or `star_odds` is not positive.
+            ShapeError: If the number of fixed values differs from that of galaxies.
         """
         from deeplegato_pp.inference.refine.refiner import Refiner
 
@@ -285,20 +287,21 @@ class Predictor(DictionaryInterface):
         widths: str = "honest",
         num_samples: int = 200,
     ) -> Posterior:
-        """Returns the exact posteriors of galaxies, each fitted in several bands together.
+        """Computes the exact posteriors of galaxies, each fitted in several bands together.
 
-        Every band has its magnitude; the centre is one, and the structure (R_e, n, q, position
-        angle) is shared, linear in the logarithm of the wavelength, or free. See ``docs/bands.md``.
+        Every band has its own magnitude; the centre is shared, and the structure (R_e, n, q,
+        position angle) is shared, linear in the logarithm of the wavelength, or free. See
+        ``docs/bands.md``.
 
         Args:
-            galaxies: One, or a sequence of them.
+            galaxies: One galaxy, or a sequence of them.
             structure: ``"shared"``, ``"linear"`` (the observations then need wavelengths) or
                 ``"free"``.
-            ess: Effective sample size to reach.
-            seed: Random seed; a sequence holds one per galaxy, None draws one.
-            model_error: Error of the model as a fraction of itself; see :meth:`refine`.
+            ess: Required effective sample size.
+            seed: Random seed; a sequence holds one per galaxy, None draws a random seed.
+            model_error: Model error as a fraction of the model image; see :meth:`refine`.
             widths: ``"honest"`` or ``"noise"``; see :meth:`refine`.
-            num_samples: The network's draws of each band, from which the search starts.
+            num_samples: Number of the network's draws of each band, from which the search starts.
 
         Returns:
             Posteriors in the units of each galaxy's first band; magnitudes of all bands and colours
@@ -327,7 +330,7 @@ class Predictor(DictionaryInterface):
                 bands = [a.observation for a in galaxy.aligned]
                 network = self.posterior(bands, num_samples, own, widths="noise")
                 rows.append(fit_bands(galaxy, network, self.model.prior, own, options))
-            except Exception as error:  # whatever it is, it is this one's reason
+            except Exception as error:  # any error becomes this galaxy's reason
                 if single:
                     raise
                 raise_if_of_the_machine(error)
@@ -342,7 +345,7 @@ class Predictor(DictionaryInterface):
         .. deprecated:: 0.2
             Call ``deeplegato_pp.catalog.catalog(predictor, images, sources, ...)``.
         """
-        # By name, not by an import: catalogues stand above the predictor.
+        # Imported by name, because the catalog package imports this one.
         make = moved_name("Predictor", "catalog", "deeplegato_pp.catalog")
         return make(self, images, sources, **options)
 
@@ -351,7 +354,7 @@ def as_device(device: str | torch.device) -> torch.device:
     """Returns a device.
 
     Raises:
-        InputError: If torch knows none of that name.
+        InputError: If torch does not know the device.
     """
     try:
         return torch.device(device)

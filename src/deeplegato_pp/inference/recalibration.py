@@ -1,7 +1,7 @@
-"""Recalibration: moving the quantiles of a network's posteriors to where simulations say they are.
+"""Recalibration of the quantiles of a network's posteriors with simulations.
 
-If 10 % of the truths of simulations lie below the draws' 7 % quantile, that is the better 10 %
-quantile. Draws are moved accordingly, each parameter by itself.
+If 10 % of the simulations' true values lie below the draws' 7 % quantile, this quantile is a better
+estimate of the 10 % quantile. Draws are moved accordingly, for each parameter separately.
 """
 
 from __future__ import annotations
@@ -31,35 +31,34 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 SCORES: tuple[float, ...] = tuple(0.25 * i for i in range(-12, 13))
-"""Where the map is kept, in standard deviations of a Gaussian: levels from 0.13 % to 99.87 %."""
+"""Scores at which the map is stored, in Gaussian standard deviations: 0.13 % to 99.87 %."""
 
 FEWEST_GALAXIES = 500
-"""A class with fewer is served by the map of all."""
+"""Minimum number of galaxies per class; smaller classes use the map of all galaxies."""
 
 FEWEST_BEYOND = 10
-"""A quantile beyond which fewer galaxies of the fit lie is extrapolated, not measured."""
+"""Minimum number of galaxies beyond a quantile; otherwise it is extrapolated."""
 
 SLOPES = (0.2, 5.0)
-"""Bounds of the extrapolated slope: beyond them a network should be trained, not mended."""
+"""Bounds of the extrapolated slope; beyond them, the network should be retrained."""
 
 METHOD = "recalibrated"
-"""What a measurement calls draws that were moved."""
+"""Method name of recalibrated draws."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recalibration:
-    r"""A monotone map of each parameter's posterior probabilities, by class of a covariate.
+    r"""Monotonic maps of each parameter's posterior probabilities, by class of a covariate.
 
-    The map takes the score z of a nominal level :math:`\Phi(z)` to the score of the draws' quantile
-    below which that share of the truths lies.
+    A map converts the score z of a nominal level :math:`\Phi(z)` to the score of the draws'
+    quantile below which that fraction of the true values lies.
 
     Attributes:
-        maps: Scores to move to, at `SCORES`, with shape (C, 7, K).
-        edges: Rising edges of the classes, C + 1 of them.
-        covariate: What makes the classes, as
-            :func:`~deeplegato_pp.inference.posterior.covariates.of_posterior` calls it; "": one
-            class.
-        galaxies: Simulations behind each class.
+        maps: Mapped scores at `SCORES`, with shape (C, 7, K).
+        edges: Edges of the C classes, ascending.
+        covariate: Covariate of the classes, as named by
+            :func:`~deeplegato_pp.inference.posterior.covariates.of_posterior`; "" for one class.
+        galaxies: Number of simulations in each class.
 
     References:
         | Accurate uncertainties for deep learning using calibrated regression
@@ -82,20 +81,20 @@ class Recalibration:
         values: Float[Array, "b"] | None = None,
         edges: tuple[float, ...] | None = None,
     ) -> Recalibration:
-        """Finds the map from simulations that the network was not trained on.
+        """Fits the maps to simulations that the network was not trained on.
 
-        Judge the effect on other simulations than these.
+        The effect should be tested on other simulations than these.
 
         Args:
-            ranks: From :func:`~deeplegato_pp.diagnostics.truth_ranks`, with shape (B, 7).
-            draws: Draws per galaxy that they come from, S.
-            covariate: What to make classes by, e.g. ``"snr"``; "": one class.
-            values: The covariate of each galaxy, from its posterior, with shape (B,).
-            edges: Of the classes; None: the project's classes of S/N, deciles else.
+            ranks: Ranks from :func:`~deeplegato_pp.diagnostics.truth_ranks`, with shape (B, 7).
+            draws: Number of draws per galaxy behind the ranks, S.
+            covariate: Covariate of the classes, e.g. ``"snr"``; "" for one class.
+            values: Covariate of each galaxy, from its posterior, with shape (B,).
+            edges: Edges of the classes; if None, fixed classes for S/N, else deciles.
 
         Raises:
             ShapeError: If the shapes do not agree.
-            InputError: If ranks do not lie in [0, 1], or a covariate has a name or values only.
+            InputError: If ranks do not lie in [0, 1], or only one of name and values is given.
         """
         ranks = check_ranks(ranks)
         check_positive_integer(draws, "draws")
@@ -126,13 +125,13 @@ class Recalibration:
     ) -> Float[Array, "b s 7"]:
         """Returns draws moved to their new quantiles.
 
-        A draw keeps its place in the order of its galaxy's draws, so that correlations stay. No
-        draw leaves the prior's box; an angle is moved about its circular mean.
+        The order of a galaxy's draws is preserved, and with it correlations. Draws stay inside the
+        prior's box; angles are moved about their circular mean.
 
         Args:
             samples: Equally weighted draws in physical units, with shape (B, S, 7).
-            values: The covariate of each galaxy, with shape (B,); not needed for one class.
-            boxes: The prior of each galaxy; None: the default box for all.
+            values: Covariate of each galaxy, with shape (B,); not needed for one class.
+            boxes: Prior box of each galaxy; None for the default box.
 
         Raises:
             ShapeError: If the shapes do not agree.
@@ -162,10 +161,10 @@ class Recalibration:
         return samples
 
     def apply_to(self, posterior: Posterior) -> Posterior:
-        """Returns a network's posterior with moved draws; ``method`` says so.
+        """Returns a network's posterior with recalibrated draws, marked in ``method``.
 
-        The density of moved draws is not known: their ``log_prob`` is NaN. Galaxies that were not
-        measured stay as they are.
+        The density of moved draws is unknown: their ``log_prob`` is NaN. Galaxies that were not
+        measured are unchanged.
 
         Raises:
             InputError: If draws are not the network's own, or have weights.
@@ -206,8 +205,8 @@ class Recalibration:
         """Writes the maps as JSON, atomically.
 
         Args:
-            path: The file.
-            weights: Digest of the network's weights that they belong to; empty if not known.
+            path: Output file.
+            weights: Digest of the network's weights; empty if unknown.
         """
         content = {
             "weights": weights,
@@ -226,14 +225,14 @@ class Recalibration:
 
     @classmethod
     def load(cls, path: str | Path, weights: str = "") -> Recalibration:
-        """Reads what `save` wrote.
+        """Reads maps written by `save`.
 
         Args:
             path: The file.
-            weights: Digest of the weights that it is for; empty: whatever it says.
+            weights: Required digest of the weights; empty for no check.
 
         Raises:
-            FormatError: If the file is missing or damaged, of another version or other weights.
+            FormatError: If the file is missing or damaged, or for another version or other weights.
         """
         try:
             content = json.loads(Path(path).read_text())
@@ -248,7 +247,7 @@ class Recalibration:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError(
                 f"{path} cannot be read as a recalibration: {error}. "
-                "Make it anew with deeplegato calibrate."
+                "Make a new one with deeplegato calibrate."
             ) from error
         return found
 
@@ -267,7 +266,7 @@ class Recalibration:
     def _moved(
         self, draws: Float[Array, "b s"], low: Any, high: Any, number: Int[Array, "b"], j: int
     ) -> Float[Array, "b s"]:
-        """Moves one parameter's draws between two bounds, in a coordinate without any."""
+        """Moves one parameter's draws between two bounds, in an unbounded coordinate."""
         free = ndtri(np.clip((draws - low) / (high - low), 1e-15, 1.0 - 1e-15))
         order = np.argsort(free, axis=1, kind="stable")
         ordered = np.take_along_axis(free, order, 1)
@@ -279,7 +278,7 @@ class Recalibration:
 
 
 def _map_of(ranks: Float[Array, "b 7"], draws: int) -> Float[Array, "7 k"]:
-    """Returns the map of one class: where it is not measured, continued on a straight line."""
+    """Returns the map of one class, extrapolated linearly where it is not measured."""
     number, scores = len(ranks), np.array(SCORES)
     found = ndtri(np.clip(np.quantile(ranks, ndtr(scores), axis=0).T, 1e-9, 1.0 - 1e-9))
     finest = -ndtri(min(1.5 / (draws + 1.0), 0.3))
@@ -295,7 +294,7 @@ def _map_of(ranks: Float[Array, "b 7"], draws: int) -> Float[Array, "7 k"]:
 
 
 def _at_new_scores(ordered: Float[Array, "b s"], map_: Float[Array, " k"]) -> Float[Array, "b s"]:
-    """Returns each row's quantile function at the scores that its draws' own are mapped to."""
+    """Returns each row's quantile function at the mapped scores of its draws."""
     number = ordered.shape[1]
     if number == 1:
         return ordered
@@ -304,7 +303,7 @@ def _at_new_scores(ordered: Float[Array, "b s"], map_: Float[Array, " k"]) -> Fl
     right = np.clip(np.searchsorted(own, new), 1, number - 1)
     part = np.clip((new - own[right - 1]) / (own[right] - own[right - 1]), 0.0, 1.0)
     inside = ordered[:, right - 1] * (1.0 - part) + ordered[:, right] * part
-    quarter = max(1, number // 6)  # tails go on with the slope of the outer sixth of the draws
+    quarter = max(1, number // 6)  # tails are extrapolated with the slope of the outer sixth
     below = (ordered[:, quarter] - ordered[:, 0]) / (own[quarter] - own[0])
     above = (ordered[:, -1] - ordered[:, -1 - quarter]) / (own[-1] - own[-1 - quarter])
     inside += below[:, None] * np.minimum(new - own[0], 0.0)
@@ -313,7 +312,7 @@ def _at_new_scores(ordered: Float[Array, "b s"], map_: Float[Array, " k"]) -> Fl
 
 
 def _continued(at: Array, x: Float[Array, " k"], y: Float[Array, " k"]) -> Array:
-    """Returns y at some points: linear between knots, beyond with the slope of the last unit."""
+    """Interpolates y linearly; beyond the knots with the slope of the last unit."""
     inner = np.interp(at, x, y)
     first = int(np.searchsorted(x, min(x[0] + 1.0, x[-1])))
     last = int(np.searchsorted(x, max(x[-1] - 1.0, x[0])))

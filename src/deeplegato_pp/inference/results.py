@@ -1,4 +1,4 @@
-"""Posteriors as plain dictionaries and as text."""
+"""Posteriors as plain dictionaries and text."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def as_dictionary(posterior: Posterior, return_samples: bool = False) -> dict[st
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """Returns the text that :meth:`Predictor.print_results` writes.
+    """Returns the text printed by :meth:`Predictor.print_results`.
 
-    Of many galaxies, one block each.
+    For many galaxies, one block each.
     """
     single = result["posterior"].single
     keys = ("mean", "std", "ci_lower", "ci_upper")

@@ -82,7 +82,8 @@ class Scatter:
             nonselection_alpha=0.75,
         )  # fmt: skip
         # Error bars that reach to zero would stretch a logarithmic axis.
-        made.x_range.renderers = made.y_range.renderers = [points]
+        for axis in (made.x_range, made.y_range):
+            axis.update(renderers=[points])
         made.scatter("x", "y", source=self.ring, size=15, fill_color=None, line_color="#1c2530",
                      line_width=2)  # fmt: skip
         told = CustomJS(args={"source": self.source, "cursor": self.cursor}, code=_POINTED)

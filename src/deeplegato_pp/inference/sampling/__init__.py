@@ -1,1 +1,1 @@
-"""Samplers that know nothing of galaxies: importance, adaptation, chains."""
+"""Samplers for general targets: importance sampling, adaptation, Markov chains."""

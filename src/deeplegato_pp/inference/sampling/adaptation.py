@@ -18,21 +18,21 @@ _SMALLEST_SHARE = 0.02
 _ITERATIONS = 8
 _MOST_SEEDS, _DRAWS_PER_SEED = 9, 20
 _REACH = 1.5
-"""Factor by which components grow while the draws are still on their way to the target."""
+"""Factor by which components grow while the draws have not reached the target."""
 
 _SEED_SIZE = 0.2
-"""Covariance of a new component over that of all draws: small, for ridges that bend."""
+"""Covariance of a new component relative to that of all draws; small, for curved ridges."""
 
 
 def temper(log_weights: Float[Tensor, " s"], target: float) -> Float[Tensor, " s"]:
-    """Returns normalised weights, flattened by the mildest power whose effective size is `target`.
+    """Returns normalised weights, tempered so that their effective size is at least `target`.
 
-    A handful of dominant draws cannot make a covariance; raised to a power below one the weights
-    let their neighbours speak.
+    A few dominant draws cannot define a covariance; raising the weights to a power below one
+    increases the contribution of their neighbours.
 
     Args:
-        log_weights: Unnormalised, with shape (S,); -inf is allowed.
-        target: Effective sample size wanted; half of the finite draws at most.
+        log_weights: Unnormalised log weights, with shape (S,); -inf is allowed.
+        target: Required effective sample size; at most half of the finite draws are used.
     """
     finite = torch.isfinite(log_weights)
     target = min(target, 0.5 * float(finite.sum()))
@@ -58,18 +58,18 @@ def adapt(
     *,
     defensive_log_prob: Float[Tensor, " s"] | None = None,
 ) -> tuple[StudentMixture, float]:
-    """Fits a Student-t mixture, beside a fixed defensive component, to weighted draws.
+    """Fits a Student-t mixture and the weight of a fixed defensive component to weighted draws.
 
     Args:
         x: Draws of all rounds, with shape (S, D).
         log_weights: Their deterministic-mixture weights, with shape (S,).
-        start: Components to start from; further ones, one per twenty effective draws, are seeded
-            at draws picked by weight. Those that end without a share are dropped.
-        generator: Source of randomness for the seeds.
-        defensive_log_prob: Log-density of the component that stays as it is, with shape (S,).
+        start: Initial components; further ones, one per twenty effective draws, are seeded at draws
+            picked by weight. Components that end with zero weight are dropped.
+        generator: Random generator for the seeds.
+        defensive_log_prob: Log-density of the fixed component, with shape (S,).
 
     Returns:
-        The mixture, and the share that the defensive component earned.
+        The mixture, and the weight of the defensive component.
 
     References:
         | Adaptive importance sampling in general mixture classes (Cappé et al., 2008)
@@ -101,7 +101,7 @@ def adapt(
         part = responsibility[:, : mixture.size][:, alive]
         mixture = _maximise(x, part, latent[:, alive], overall, strength)
         shares = mixture.weights * (1.0 - share_fixed)
-    if ess < 2.0 * dim:  # the target lies outside of what was drawn: reach further
+    if ess < 2.0 * dim:  # the target lies outside the draws: widen the proposal
         mixture = replace(mixture, scale_tril=_REACH * mixture.scale_tril)
     return mixture, share_fixed
 
@@ -113,7 +113,7 @@ def _seed(
     generator: torch.Generator,
     components: int,
 ) -> StudentMixture:
-    """The components given, and further ones of the draws' own covariance at weighted draws."""
+    """Returns the given components, and further ones at weighted draws."""
     extra = max(0, components - (0 if start is None else start.size))
     means = x[torch.multinomial(weights, max(extra, 1), replacement=True, generator=generator)]
     if extra == 0 and start is not None:
@@ -130,7 +130,7 @@ def _seed(
 def _maximise(
     x: Tensor, responsibility: Tensor, latent: Tensor, overall: Tensor, strength: float
 ) -> StudentMixture:
-    """The M step; each covariance is held by `strength` pseudo-weights of the overall one."""
+    """M step; `strength` pseudo-weights of the overall covariance regularise each covariance."""
     mass = responsibility.sum(0)
     pull = responsibility * latent
     means = (pull.T @ x) / pull.sum(0)[:, None]
@@ -142,7 +142,7 @@ def _maximise(
 
 
 def _covariance(x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted covariance, kept positive definite."""
+    """Returns the weighted covariance, kept positive definite."""
     mean = weights @ x
     delta = x - mean
     covariance = (delta * weights[:, None]).T @ delta

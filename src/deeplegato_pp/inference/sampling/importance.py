@@ -1,6 +1,6 @@
 """Importance sampling with mixtures: proposals, weights over all rounds, evidence.
 
-Nothing here knows of galaxies: a target is a log-density known at the draws, in any dimension.
+The target is any log-density, in any dimension, evaluated at the draws.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from deeplegato_pp.errors import NumericalError, ShapeError
 STUDENT_DOF = 8.0
 """Degrees of freedom of the proposals.
 
-Against a Gaussian in seven dimensions the efficiency is 0.79 at 5 and 0.87 at 8; the tails stay
-polynomial, and the defensive component guards what they miss.
+For a Gaussian target in seven dimensions the efficiency is 0.79 at 5 and 0.87 at 8; the tails stay
+polynomial, and the defensive component covers what they miss.
 """
 
 
@@ -27,7 +27,7 @@ class StudentMixture:
     """A mixture of multivariate Student-t densities.
 
     Attributes:
-        weights: Shares of the components, with shape (K,), summing to one.
+        weights: Weights of the components, with shape (K,), summing to one.
         means: Locations, with shape (K, D).
         scale_tril: Lower Cholesky factors of the scale matrices, with shape (K, D, D).
         dof: Degrees of freedom, shared.
@@ -50,7 +50,7 @@ class StudentMixture:
         return (white**2).sum(1).T
 
     def component_log_prob(self, x: Float[Tensor, "s d"]) -> Float[Tensor, "s k"]:
-        """Returns each component's log-density, its share left out, with shape (S, K)."""
+        """Returns each component's log-density, without its weight, with shape (S, K)."""
         dim, nu = x.shape[-1], self.dof
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         norm = (
@@ -71,7 +71,7 @@ class StudentMixture:
 
         Args:
             counts: Draws per component.
-            generator: Source of randomness.
+            generator: Random generator.
 
         Returns:
             Draws (S, D) and the component of each (S,).
@@ -79,14 +79,14 @@ class StudentMixture:
         labels = torch.repeat_interleave(torch.arange(self.size), torch.tensor(counts))
         options = {"generator": generator, "dtype": torch.float64}
         normal = torch.randn(len(labels), self.means.shape[-1], **options)  # type: ignore[call-overload]
-        # A chi-squared of integer degrees of freedom as a sum of squares keeps to the generator.
+        # A chi-squared variate as a sum of squared normals uses the generator for all numbers.
         chi2 = (torch.randn(len(labels), round(self.dof), **options) ** 2).sum(-1)  # type: ignore[call-overload]
         step = (self.scale_tril[labels] @ normal[..., None])[..., 0]
         return self.means[labels] + step * (self.dof / chi2).sqrt()[:, None], labels
 
 
 def split_counts(shares: Float[Tensor, " k"], total: int) -> list[int]:
-    """Splits a number of draws over components by their shares, by largest remainder."""
+    """Splits a number of draws over components by their weights, by largest remainder."""
     exact = (shares / shares.sum() * total).double()
     counts = exact.floor()
     missing = total - int(counts.sum())
@@ -107,10 +107,10 @@ def effective_sample_size(log_weights: Float[Tensor, "*b s"]) -> Float[Tensor, "
 
 
 class DrawPool:
-    r"""Draws of all rounds, weighted by the mixture of all the proposals that made them.
+    r"""Draws of all rounds, weighted by the mixture of all proposals used.
 
-    Every proposal component ever used has a column with its log-density at every draw, so the
-    deterministic-mixture (balance heuristic) weights are at hand whatever the order of rounds:
+    Every proposal component ever used has a column with its log-density at every draw, so that the
+    deterministic-mixture (balance heuristic) weights do not depend on the order of rounds:
 
     .. math:: w_i = \frac{\pi(x_i)}{\sum_c (n_c / N) q_c(x_i)}.
 
@@ -136,7 +136,7 @@ class DrawPool:
         return len(self.x)
 
     def add_components(self, log_density: Float[Tensor, "s k"]) -> int:
-        """Registers components by their density at the draws held; returns the first's index."""
+        """Adds components by their density at the present draws; returns the first's index."""
         first = self.log_density.shape[1]
         self.log_density = torch.cat([self.log_density, log_density], 1)
         self.counts = torch.cat([self.counts, torch.zeros(log_density.shape[1], dtype=torch.long)])
@@ -154,12 +154,12 @@ class DrawPool:
         Args:
             x: Draws, with shape (S, D).
             log_target: Their unnormalised log-density under the target; -inf is allowed.
-            component: Index of the component that made each.
-            log_density: Log-density of every component registered at each, with shape (S, C).
+            component: Index of the component that made each draw.
+            log_density: Log-density of every component at each draw, with shape (S, C).
 
         Raises:
             NumericalError: If a density is NaN.
-            ShapeError: If the densities do not cover the components registered.
+            ShapeError: If the densities do not cover all components.
         """
         if log_density.shape != (len(x), len(self.counts)):
             raise ShapeError(
@@ -179,7 +179,7 @@ class DrawPool:
         self.counts = self.counts + torch.bincount(component, minlength=len(self.counts))
 
     def freeze(self) -> None:
-        """Marks the end of adaptation: draws added from now on make the evidence."""
+        """Marks the end of adaptation: the evidence uses draws added from now on."""
         self.frozen_from = len(self)
 
     def log_mixture(self) -> Float[Tensor, " s"]:

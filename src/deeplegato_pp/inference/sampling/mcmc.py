@@ -1,4 +1,4 @@
-"""The last resort: an affine-invariant ensemble of walkers, started from the weighted draws."""
+"""Affine-invariant ensemble sampling (emcee), started from weighted draws."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 from deeplegato_pp.scene.likelihood import Likelihood
 
 WALKERS = 40
-"""Walkers of an ensemble, unless told."""
+"""Default number of walkers."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Draws of a converged, or not converged, ensemble.
+    """Draws of an ensemble, converged or not.
 
     Attributes:
         u: Thinned draws, with shape (S, F).
-        log_posterior: ln L + ln prior at them, with shape (S,).
-        autocorrelation_time: Longest over the coordinates. [steps]
-        steps: Steps per walker, the first part left out included.
-        ess: Draws kept in all over the autocorrelation time.
+        log_posterior: ln L + ln prior at the draws, with shape (S,).
+        autocorrelation_time: Longest autocorrelation time over the coordinates. [steps]
+        steps: Steps per walker, including burn-in.
+        ess: Number of draws kept divided by the autocorrelation time.
         converged: Whether the chain is longer than 50 autocorrelation times.
-        renders: Likelihoods evaluated.
+        renders: Number of likelihood evaluations.
     """
 
     u: Float[Tensor, "s f"]
@@ -53,12 +53,12 @@ def sample_chain(
 
     Args:
         likelihood: Galaxies and hypothesis.
-        row: Which galaxy.
-        start: Draws from which the walkers start, with shape (S, F); repeated ones are set apart.
-        seed: Of the walkers' moves.
-        ess: Effective sample size at which to stop.
+        row: Index of the galaxy.
+        start: Draws from which the walkers start, with shape (S, F); repeated ones are perturbed.
+        seed: Random seed of the walkers' moves.
+        ess: Required effective sample size.
         walkers: Number of walkers; even and at least twice the dimension.
-        max_steps: Steps after which to stop in any case.
+        max_steps: Maximum number of steps.
 
     References:
         | emcee: The MCMC Hammer (Foreman-Mackey et al., 2013)
@@ -76,8 +76,8 @@ def sample_chain(
         position.shape[1],
         log_prob,
         vectorize=True,
-        # Not emcee's snooker move: up to 3.1.6 at least its steps are of the wrong length and its
-        # Jacobian has half the exponent, and seven-dimensional posteriors come out 12 % too narrow.
+        # emcee's snooker move (up to 3.1.6 at least) has steps of the wrong length and a Jacobian
+        # with half the exponent, which makes seven-dimensional posteriors 12 % too narrow.
         moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.StretchMove(), 0.2)],
     )
     sampler.random_state = rng.get_state()
@@ -86,8 +86,8 @@ def sample_chain(
         block = min(200, max_steps - steps)
         position = sampler.run_mcmc(position, block, skip_initial_state_check=True)
         steps += block
-        # Of a few steps, emcee's estimate can fall below one or under zero; it is NaN where a
-        # walker has not moved yet, and stays so.
+        # For few steps, emcee's estimate can be below one or negative; it is NaN while a walker
+        # has not moved yet.
         with np.errstate(invalid="ignore"):
             times = sampler.get_autocorr_time(tol=0, quiet=True)
         tau = float(np.max(np.maximum(times, 1.0)))
@@ -113,7 +113,7 @@ def _effective(steps: int, tau: float, walkers: int) -> float:
 
 
 def _spread(start: np.ndarray, walkers: int, rng: np.random.RandomState) -> np.ndarray:
-    """Picks starting points and sets repeated ones apart by a tenth of the draws' spread."""
+    """Picks starting points and perturbs repeated ones by a tenth of the draws' spread."""
     picked = start[rng.choice(len(start), walkers, replace=len(start) < walkers)]
     scale = np.maximum(start.std(0), 1e-6)
     return np.asarray(picked + 0.1 * scale * rng.standard_normal(picked.shape))

@@ -1,8 +1,7 @@
 """Adaptive importance sampling of many targets at once, each with its own budget.
 
-The targets are anything whose log-density can be evaluated: galaxies, or a toy whose posterior and
-evidence are known. Each has its own random generator, so a target's draws do not depend on the
-company it is sampled in.
+Targets are any functions that return log-densities. Each has its own random generator, so its draws
+do not depend on the other targets.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from deeplegato_pp.inference.sampling.importance import (
 from deeplegato_pp.stats.pareto import pareto_khat, reliable
 
 LogDensity = Callable[[list[int], list[Tensor]], list[Tensor]]
-"""From targets' numbers and draws of each (S_i, D) to their log-densities (S_i,)."""
+"""Maps indices of targets and draws of each (S_i, D) to their log-densities (S_i,)."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many draws a target may cost.
+    """Limits of the number of draws for a target.
 
     Attributes:
         ess: Effective sample size at which a target is done.
-        max_draws: Draws evaluated per target at most, the pilot included.
-        adaptations: Times the proposal may be refitted.
-        good_efficiency: A round at least this efficient needs no further adaptation,
-        good_khat: if the tail of its weights is no heavier than this too: a proposal can be
-            efficient and yet miss a tail of the target, whose rare draws then weigh too much.
+        max_draws: Maximum number of draws evaluated per target, including the pilot.
+        adaptations: Maximum number of times that the proposal is refitted.
+        good_efficiency: Efficiency of a round above which no adaptation is needed,
+        good_khat: provided that the k-hat of its weights is below this: an efficient proposal can
+            still miss a tail of the target, whose rare draws then have large weights.
     """
 
     ess: float = 400.0
@@ -48,19 +47,19 @@ class Budget:
     good_khat: float = 0.4
 
     def round_size(self, adaptations: int) -> int:
-        """Draws of a round: all that a good proposal needs, or fewer to learn from."""
+        """Returns the size of a round: all draws needed, or fewer while adapting."""
         return max(64, min(1000, math.ceil((0.8 if adaptations else 1.35) * self.ess)))
 
 
 class TargetSampler:
-    """The state of one target: its pool of draws, its proposal, what is left of its budget.
+    """State of one target: its pool of draws, its proposal and its remaining budget.
 
     Args:
         base: Draws from the base proposal (the network, or a prior), with shape (S, D).
-        base_log_prob: The base proposal's log-density at them, with shape (S,).
-        pilot_log_target: The target's log-density at the first P of them, the pilot, (P,).
-        seed: Seed of this target's random numbers.
-        budget: Its budget.
+        base_log_prob: Log-density of the base proposal at the draws, with shape (S,).
+        pilot_log_target: Log-density of the target at the first P draws, the pilot, (P,).
+        seed: Random seed of this target.
+        budget: Limits of the number of draws.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class TargetSampler:
         density = self.base_log_prob[:pilot, None]
         self.pool.add_draws(self.base[:pilot], pilot_log_target, label, density)
         self.pool.freeze()
-        # One draw always has an effective size of one: that much says nothing.
+        # A single draw always has an effective size of one, so this carries no information.
         ess = float(effective_sample_size(self.pool.log_weights()))
         self.base_efficiency = max(0.0, (ess - 1.0) / max(pilot - 1, 1))
         self.base_share = min(max(2.0 * self.base_efficiency, 0.05), 0.8)
@@ -97,12 +96,12 @@ class TargetSampler:
         return float(effective_sample_size(self.pool.log_weights()))
 
     def set_mixture(self, mixture: StudentMixture) -> None:
-        """Makes a mixture the proposal of the rounds to come."""
+        """Sets the mixture used as proposal in the next rounds."""
         self.mixtures.append(mixture)
         self.first_component = self.pool.add_components(mixture.component_log_prob(self.pool.x))
 
     def next_size(self) -> int:
-        """Returns how many draws the next round should hold; 0 if the target is done."""
+        """Returns the number of draws of the next round; 0 if the target is done."""
         left = self.budget.max_draws - len(self.pool)
         if self.done or left < 16:
             return 0
@@ -111,7 +110,7 @@ class TargetSampler:
             return min(round_size, left)
         efficiency = max(self._recent_efficiency(), 0.01)
         missing = 1.1 * (self.budget.ess - self.ess) / efficiency
-        # Where the size is reached, and a heavy tail is all that is wrong, half a round more.
+        # If only a heavy tail is wrong, half a round more is drawn.
         least = 64 if missing > 0 else round_size // 2
         return min(max(least, math.ceil(missing)), 4 * round_size, left)
 
@@ -132,13 +131,13 @@ class TargetSampler:
     def accept(
         self, x: Tensor, component: Tensor, log_target: Tensor, drawn_base_log_prob: Tensor
     ) -> None:
-        """Adds evaluated draws and decides what comes next.
+        """Adds evaluated draws and decides on the next step.
 
         Args:
-            x: Draws, as `propose` returned them, with shape (S, D).
+            x: Draws, as returned by `propose`, with shape (S, D).
             component: Their components, with shape (S,).
-            log_target: The target's log-density, with shape (S,).
-            drawn_base_log_prob: The base's log-density at the draws that are not its own.
+            log_target: Log-density of the target, with shape (S,).
+            drawn_base_log_prob: The base's log-density at draws from other components.
         """
         from_base = int((component == 0).sum())
         own = self.base_log_prob[self.base_used : self.base_used + from_base]
@@ -177,7 +176,7 @@ class TargetSampler:
         return efficient and pareto_khat(self.pool.recent_log_weights()) <= self.budget.good_khat
 
     def _recent_efficiency(self) -> float:
-        """Efficiency of the draws since the last adaptation, weighted by their own mixture."""
+        """Returns the efficiency of draws since the last adaptation, under their own mixture."""
         log_w = self.pool.recent_log_weights()
         return float(effective_sample_size(log_w)) / max(len(log_w), 1)
 
@@ -185,10 +184,10 @@ class TargetSampler:
 def sample_targets(
     samplers: list[TargetSampler], log_target: LogDensity, base_log_prob: LogDensity
 ) -> None:
-    """Runs rounds until every target is done or out of budget; the samplers hold the result.
+    """Runs rounds until every target is done or out of budget; samplers hold the results.
 
     Args:
-        samplers: One per target, their first mixtures set.
+        samplers: One per target, with their initial mixtures set.
         log_target: Log-density of the targets.
         base_log_prob: Log-density of the base proposals.
     """

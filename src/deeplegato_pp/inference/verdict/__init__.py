@@ -1,1 +1,1 @@
-"""Whether a row is to be trusted: goodness of fit, defects, novelty."""
+"""Quality assessment of results: goodness of fit, image defects, novelty."""

@@ -1,10 +1,10 @@
-"""The best models that posteriors allow: where to judge a residual, for many galaxies at once.
+"""Best-fitting models within posteriors, at which residuals are judged, for many galaxies.
 
 The network's mean is not the optimum: for a bright galaxy its posterior is a hundred times wider
-than the pixels allow, and the model at its mean is then off by hundreds of sigma without anything
-being wrong. So a mean that does not fit is first moved, within the posterior, to where it fits best
-(`inference.fit` with the posterior for a prior, a 1 % error of the model counted as noise), and the
-residual is judged there.
+than that of the pixels, so the model at its mean may deviate by hundreds of sigma even if nothing
+is wrong. A mean that does not fit is therefore first moved, within the posterior, to the best fit
+(`inference.fit` with the posterior as prior, and a model error of 1 %), where the residual is
+judged.
 """
 
 from __future__ import annotations
@@ -25,55 +25,55 @@ from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.render.sersic_profile import ellipse_form
 
 MODEL_FLOOR = 0.01
-"""Relative error of the model that no test minds: no galaxy is a Sérsic profile to a per cent."""
+"""Relative model error that is tolerated: no galaxy is a Sérsic profile to a per cent."""
 
 MISFITS = ("core", "blocks", "patches", "sky")
-"""Names of the statistics of misfit, see :class:`Goodness`."""
+"""Names of the misfit statistics, see :class:`Goodness`."""
 
 SKY_FLOOR = 0.05
-"""Offset of the sky that no test minds, however well it is said to be known. [sigma]"""
+"""Sky offset that is tolerated, however well it is said to be known. [sigma]"""
 
 BLOCKS = (4, 16)
-"""Sides of the blocks over which residuals are added up. [px]"""
+"""Sides of the blocks over which residuals are summed. [px]"""
 
 OWN_PIXELS = 1.5
-"""The galaxy's own pixels lie within this ellipse, broadened by 2 px. [R_e]"""
+"""Extent of the galaxy's own pixels: this ellipse, enlarged by 2 px. [R_e]"""
 
 _GOOD_ENOUGH = 2.5
-"""A mean whose misfits are all below this many standard deviations is not moved."""
+"""Means with all misfits below this are not moved. [standard deviations]"""
 
 _STOP = Stop(tolerance=0.3, iterations=8, derivatives=2, longest_step=4.0)
-"""The best model is wanted to half of a sigma only, and cheaply: derivatives are computed twice at
-most, and secants correct them in between."""
+"""Stopping criteria: half a sigma is sufficient. Derivatives are computed at most twice and updated
+by secants in between."""
 
 _SINGLE_PRECISION = 1e4
-"""Brightest pixel up to which models are rendered in single precision. [background sigma]"""
+"""Brightest pixel up to which models are rendered in float32. [background sigma]"""
 
 
 class BestFits:
-    """Galaxies' models on their way to the best ones that their posteriors allow.
+    """Galaxies' models, moved from the posterior means to the best fits.
 
-    Rows are numbers of galaxies, with shape (R,); what is said of them comes in their order. Every
-    galaxy has to be evaluated before anything else is asked of it.
+    Rows are indices of galaxies, with shape (R,); results are in their order. Every galaxy must be
+    evaluated first.
 
     Args:
-        w: Of each galaxy, equally weighted draws in the likelihood's coordinates.
-        likelihood: The galaxies' likelihood.
+        w: Equally weighted draws of each galaxy, in the likelihood's coordinates.
+        likelihood: Likelihood of the galaxies.
 
     Attributes:
-        likelihood: That, with a relative error of the model of at least 1 %.
-        good: Unmasked pixels, with shape (B, N, N), as all images. [background sigma]
-        data: Images.
+        likelihood: The same with a relative model error of at least 1 %.
+        good: True for unmasked pixels, with shape (B, N, N), like all images.
+        data: Images. [background sigma]
         center: Means of the posteriors, with shape (B, F).
-        width: Their standard deviations, with shape (B, F).
-        w: The models' coordinates, with shape (B, F).
-        model: The models' images.
+        width: Standard deviations of the posteriors, with shape (B, F).
+        w: Coordinates of the models, with shape (B, F).
+        model: Images of the models. [background sigma]
         weight: Inverse of the variance under the models; 0 where masked.
-        residual: (data - model - templates)/sigma, the model's error counted as noise; 0 where
+        residual: (data - model - templates)/sigma, including the model error in sigma; 0 where
             masked.
-        sky_deviation: How many standard deviations the best skies lie from zero, their priors
-            being right, with shape (B,).
-        batches: Their renders.
+        sky_deviation: Deviation of the best skies from zero, in standard deviations under their
+            priors, with shape (B,).
+        batches: Renders of the galaxies.
     """
 
     def __init__(self, w: Sequence[Tensor], likelihood: Likelihood) -> None:
@@ -104,7 +104,7 @@ class BestFits:
     # --- the models -------------------------------------------------------------------------
 
     def evaluate(self, rows: Tensor, w: Float[Tensor, "r f"]) -> None:
-        """Renders galaxies at points and takes these for their models."""
+        """Renders galaxies at points, which become their models."""
         self._take(rows, w, self.batches.render(rows, w))
 
     def _take(self, rows: Tensor, w: Tensor, model: Tensor) -> None:
@@ -141,14 +141,14 @@ class BestFits:
     # --- statistics -------------------------------------------------------------------------
 
     def fit_well(self, rows: Tensor) -> Bool[Tensor, " r"]:
-        """Whether galaxies' models need not be moved."""
+        """Returns whether galaxies' models fit well enough, so that they need not be moved."""
         return (self.misfits(rows, torch.ones(len(rows), 2)) < _GOOD_ENOUGH).all(-1)
 
     def misfits(self, rows: Tensor, granted: Float[Tensor, "r 2"]) -> Float[Tensor, "r 4"]:
-        """Excess chi-squares, the noise of pixels and blocks being so many times the map's.
+        """Computes excess chi-squares, given ratios of actual to stated noise of pixels and blocks.
 
-        Noise that is said to be correlated scatters more in blocks, and counts as fewer independent
-        values. Columns in the order of :data:`MISFITS`.
+        Correlated noise scatters more in blocks, and counts as fewer independent values. Columns
+        are in the order of :data:`MISFITS`.
         """
         residual = self.residual[rows]
         pixels, blocks = granted[:, 0, None, None], granted[:, 1].to(self.told)
@@ -161,7 +161,7 @@ class BestFits:
         return torch.stack([*found, self.sky_deviation[rows]], -1)
 
     def inside(self, rows: Tensor, scale: float = 1.0) -> Bool[Tensor, "r n n"]:
-        """Unmasked pixels in the ellipses of the galaxies' own, or so many times as large."""
+        """Returns unmasked pixels in the galaxies' own ellipses, optionally scaled."""
         radius, q, angle, x, y = self.form[rows].unbind(-1)
         size = self.data.shape[-1]
         grid = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
@@ -174,14 +174,14 @@ class BestFits:
 def _excess(
     values: Float[Tensor, "r *n"], used: Bool[Tensor, "r *n"], independent: Float[Tensor, " r"]
 ) -> Float[Tensor, " r"]:
-    """Returns the sums of squares' deviations from their expectation, as of normal variates.
+    """Converts sums of squares to equivalent normal deviates from their expectation.
 
-    By the cube root of Wilson & Hilferty (1931), which serves few degrees of freedom too.
+    Uses the cube-root approximation of Wilson & Hilferty (1931), valid for few degrees of freedom.
 
     Args:
-        values: Of variance one, with shape (R, *).
-        used: Which of them count.
-        independent: Their number, were they independent, over how many they are, with shape (R,).
+        values: Values of unit variance, with shape (R, *).
+        used: True for values to include.
+        independent: Number of independent values divided by the number of values, with shape (R,).
     """
     count = used.flatten(1).sum(-1)
     ratio = torch.where(used, values**2, 0.0).flatten(1).sum(-1) / count

@@ -1,4 +1,4 @@
-"""What residuals and pixels say of the image itself: saturation, wrong noise, no image at all."""
+"""Detection of image defects: saturation, wrong noise maps, blank images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_saturated(prepared: PreparedStamp, model: Float[Tensor, "n n"]) -> bool:
     """Returns whether the galaxy's core has a flat top.
 
     Four or more adjacent pixels agree with the brightest one to a tenth of their noise, each ten
-    sigma bright, where the model varies by more than three sigma. [noise: shot noise included]
+    sigma bright, where the model varies by more than three sigma (noise including shot noise).
 
     Args:
         prepared: The stamp.
@@ -41,15 +41,15 @@ def is_blank(prepared: PreparedStamp) -> bool:
     """Returns whether more than half of the unmasked pixels hold one and the same value."""
     values = np.sort(prepared.image[~prepared.mask])
     half = len(values) // 2
-    # A value that fills more than half of a sorted list is its own neighbour half the list away.
+    # A value that fills more than half of a sorted list occurs again half the list away.
     return bool((values[: len(values) - half] == values[half:]).any())
 
 
 def noise_remarks(ratios: tuple[float, float], pixels: int) -> list[str]:
-    """Returns in words how a noise map is wrong; empty if it is right.
+    """Describes how a noise map is wrong; empty if it is not.
 
     Args:
-        ratios: From :func:`~deeplegato_pp.inference.fit.background.noise_ratios`.
+        ratios: Ratios from :func:`~deeplegato_pp.inference.fit.background.noise_ratios`.
         pixels: Number of background pixels.
     """
     words = ("pixels scatter", "blocks of 4 x 4 pixels scatter")

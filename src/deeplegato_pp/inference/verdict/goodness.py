@@ -1,7 +1,7 @@
-"""How well posteriors explain their images: misfit on several scales, judged at their own width.
+"""Goodness of fit of posteriors to their images, on several scales.
 
-The residual is that of the best model that the posterior allows (`best_fit`). How far that one lies
-from the mean is a statistic of its own: if the posterior is right, no further than a draw does.
+The residual is that of the best model within the posterior (`best_fit`). The distance of that model
+from the mean is a statistic of its own: for a correct posterior, it is that of a typical draw.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from deeplegato_pp.scene.group import Member
 from deeplegato_pp.scene.likelihood import Likelihood
 
 _NOISE_GRANTED = (1.5, 3.0)
-"""How much the noise of pixels and of blocks may exceed its map before that is misfit too."""
+"""Excess of pixel and block noise over the noise map that is tolerated."""
 
 _TOGETHER = 16
-"""Galaxies judged together; their arrays take some hundred kB each."""
+"""Number of galaxies judged together; their arrays take some hundred kB each."""
 
 
 @dataclass(frozen=True)
 class Goodness:
-    """What the image says of a posterior.
+    """Goodness of fit of one posterior to its image.
 
     Attributes:
-        chi2: Chi-square per degree of freedom at the posterior's mean, the sky at its best.
-        misfits: By the names in :data:`MISFITS`, by how many standard deviations the best model's
-            chi-square is too large: ``core`` of the galaxy's own pixels, ``blocks`` of sums over
-            4 x 4 px within twice that ellipse, ``patches`` of sums over 16 x 16 px anywhere; and
-            ``sky``, how far its best value lies from zero in what its prior allows, 0.05 sigma
-            granted. Noise that scatters more than its map says is granted too (`granted`).
-        step: Largest distance of the best model from the posterior's mean in one of the
-            coordinates. [posterior's standard deviations]
-        residual_fraction: Light of the residual in the galaxy's own pixels beyond that of the
-            noise, over the model's light there.
-        residual_error: Its standard error.
-        residual: (data - model - sky)/sigma of the best model, a 1 % error of the model counted
-            as noise, with shape (N, N); 0 where masked.
+        chi2: Chi-square per degree of freedom at the posterior's mean, with the best sky.
+        misfits: Excess of the best model's chi-square in standard deviations, by the names in
+            :data:`MISFITS`: ``core`` for the galaxy's own pixels, ``blocks`` for sums over 4 x 4 px
+            within twice that ellipse, ``patches`` for sums over 16 x 16 px anywhere; and ``sky``,
+            the deviation of the best sky from zero under its prior, with a tolerance of 0.05 sigma.
+            Background noise that exceeds its map is accounted for (`granted`).
+        step: Largest distance of the best model from the posterior's mean in any coordinate.
+            [posterior's standard deviations]
+        residual_fraction: Residual light in the galaxy's own pixels in excess of the noise, divided
+            by the model's light.
+        residual_error: Standard error of it.
+        residual: (data - model - sky)/sigma of the best model, with a model error of 1 % included
+            in sigma, with shape (N, N); 0 where masked.
         model: The best model, with shape (N, N). [background sigma]
         inside: The galaxy's own pixels, with shape (N, N).
-        noise: In words how the background's scatter differs from the noise map; empty if it
+        noise: Description of how the background's scatter differs from the noise map; empty if it
             does not.
-        granted: By what factors the noise of pixels and of 4 x 4 blocks was raised for that.
-        detection: Square root of the chi-square that the galaxy takes off an empty model;
-            negative if the model is worse than none.
-        renders: Images rendered.
+        granted: Factors by which the noise of pixels and of 4 x 4 blocks was increased for that.
+        detection: Square root of the reduction in chi-square relative to an empty model; negative
+            if the model is worse.
+        renders: Number of images rendered.
 
     References:
         | Residual flux fraction (Hoyos et al., 2011), https://arxiv.org/abs/1010.1531
@@ -75,28 +75,28 @@ class Goodness:
 
     @property
     def p_value(self) -> float:
-        """Chance of a misfit as large in any of the ways: four times that of the largest."""
+        """Probability of a misfit as large in any statistic: four times that of the largest."""
         return min(1.0, len(self.misfits) * float(stats.norm.sf(max(self.misfits.values()))))
 
 
 def goodness(
     w: Sequence[Float[Tensor, "s f"]], start: Float[Tensor, "b f"], likelihood: Likelihood
 ) -> list[Goodness]:
-    """Judges posteriors against their images.
+    """Tests posteriors against their images.
 
-    Costs one image per galaxy whose mean fits, some fifteen for the others.
+    Costs one image per galaxy whose mean fits, and some fifteen for the others.
 
     Args:
-        w: Of each galaxy, equally weighted draws in the likelihood's coordinates.
-        start: The posteriors' means in those coordinates.
-        likelihood: The galaxies' likelihood, under whose noise they are judged.
+        w: Equally weighted draws of each galaxy, in the likelihood's coordinates.
+        start: Means of the posteriors in those coordinates.
+        likelihood: Likelihood of the galaxies, with the noise in force.
     """
     found: list[Goodness] = []
     for first in range(0, len(likelihood), _TOGETHER):
         members = range(first, min(first + _TOGETHER, len(likelihood)))
         part = likelihood.select(members)
         rows, means = torch.arange(len(part)), start[list(members)].double()
-        # Where refining has not said where the PSF's error acts, it acts at the means.
+        # PSF-width templates are those of the means, unless set by refinement.
         new = torch.tensor([i for i in range(len(part)) if part.frozen_at(i) is None]).long()
         part.freeze(rows[new], means[new])
         fits = BestFits([w[i] for i in members], part)
@@ -108,7 +108,7 @@ def goodness(
 
 
 def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> list[Goodness]:
-    """Returns what the images say, the models being the best ones."""
+    """Returns the goodness of fit of the best models."""
     rows = torch.arange(len(likelihood))
     inside = fits.inside(rows)
     background = fits.good & (fits.model.abs() < FAINT * likelihood.stamps.sigma)
@@ -146,7 +146,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
 
 
 def _others(fits: BestFits, likelihood: Likelihood) -> Float[Tensor, "b n n"]:
-    """Light of neighbours that were fitted with the galaxies."""
+    """Returns the light of neighbours that were fitted with the galaxies."""
     member = likelihood.coordinates
     if not isinstance(member, Member):
         return torch.zeros_like(fits.model)
@@ -158,7 +158,7 @@ def _residual_fraction(
 ) -> tuple[float, float]:
     variance = variance[used]
     residual = (fits.residual[row] / fits.weight[row].sqrt())[used].abs().sum()
-    # The absolute value of normal noise has mean 0.80 and standard deviation 0.60.
+    # |x| of a standard normal x has mean 0.80 and standard deviation 0.60.
     light = float(fits.model[row][used].abs().sum().clamp_min(1e-9))
     noise = math.sqrt(2.0 / math.pi) * float(variance.sqrt().sum())
     error = math.sqrt((1.0 - 2.0 / math.pi) * float(variance.sum()))
@@ -166,12 +166,12 @@ def _residual_fraction(
 
 
 def _beyond_told(ratios: tuple[float, float], told: float) -> tuple[float, float]:
-    """Returns the ratios over what the noise's correlation says of blocks."""
+    """Returns the noise ratios divided by those expected from the noise correlation."""
     return ratios[0], ratios[1] / told
 
 
 def _granted(ratios: tuple[float, float]) -> tuple[float, float]:
-    """Returns by what factors noise that exceeds its map is raised."""
+    """Returns the factors by which the noise is increased where it exceeds its map."""
     pixels, blocks = (
         min(max(ratio, 1.0), most) if math.isfinite(ratio) else 1.0
         for ratio, most in zip(ratios, _NOISE_GRANTED, strict=True)

@@ -1,4 +1,4 @@
-"""Which of the verdict's objections honest error bars answer."""
+"""Flags that do not apply to honest error bars, because these include the effect."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import Widening
 
 NOISE_RANGE = (0.5, 3.0)
-"""Noise over its map's that error bars can answer for: beyond, the map is of something else."""
+"""Largest ratio of noise to its map that error bars can include; beyond it, the map is wrong."""
 
 HARMLESS = 0.5
-"""Pull of light that is not the galaxy's, in honest standard deviations, that does not count: it
-adds an eighth to the squared error, and what of that light was not seen may pull as much."""
+"""Largest tolerated shift by foreign light or weights, in honest standard deviations.
+
+It adds a quarter to the squared error, and undetected foreign light may add as much.
+"""
 
 STRUCTURE = 0.2
-"""Part of the light within 1.5 R_e that structure may put where the model has none, or take away.
-Of simulated galaxies with as much structure as real ones have (`configs/second_edition.yaml`) it is
-0.08 in the median, 0.16 in 84 % and 0.22 in 95 %; of two galaxies, one or two R_e apart and fitted
-as one, it is more than this in three of four."""
+"""Largest fraction of the light within 1.5 R_e that structure may add or remove.
+
+For simulated galaxies with realistic structure (`configs/second_edition.yaml`) it is 0.08 in the
+median, 0.16 at 84 % and 0.22 at 95 %; for two galaxies one or two R_e apart, fitted as one, it is
+larger in three of four."""
 
 _ANSWERED = (
     (Flag.NOISE_MISMATCH, Flag.NOISE_MEASURED),
@@ -31,17 +34,16 @@ _ANSWERED = (
 def held_by_widths(
     flags: int, widening: Widening | None, residual_fraction: float = math.inf
 ) -> int:
-    """Returns flags in which objections that honest widths answer are replaced by remarks.
+    """Replaces flags whose effect is included in honest widths by remarks.
 
-    Wrong noise is answered where the widths are those of the noise that was measured; light
-    beside the galaxy where it pulls no parameter by more than half of its honest width; light
-    that the model misses where that is no more than structure; a noise map made from the data
-    where weights that follow the noise pull no parameter by more than half of its honest width.
+    A wrong noise map is included if the widths use the measured noise; light beside the galaxy, and
+    a noise map made from the data, if they shift no parameter by more than half of its honest
+    width; residual light if it is no more than structure.
 
     Args:
         flags: Sum of a row's flags.
-        widening: What gives its draws honest widths; None where they are the stated noise's.
-        residual_fraction: Light of the residual over the model's; infinite where it is not known.
+        widening: Widening of its draws; None if they have the stated noise's widths.
+        residual_fraction: Residual light divided by the model's; infinite if unknown.
     """
     if widening is None or not widening.judged:
         return flags

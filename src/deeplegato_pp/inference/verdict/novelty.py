@@ -1,11 +1,11 @@
-"""Out-of-distribution images, by the density of their features under the training images'.
+"""Detection of out-of-distribution images from the density of the network's features.
 
-The features that the posterior head reads are summarised, over some thousand training simulations,
-by a Gaussian: the principal directions with their variances, and one variance for all the rest. The
-score of an image is its Mahalanobis distance under it, and the p-value the share of *other*
-simulations with a larger one. It catches what no simulation looks like. An image that might be a
-simulation but lies (noise alone, a galaxy with a wrong PSF) is for the likelihood to catch: see
-:mod:`~deeplegato_pp.inference.verdict.goodness`.
+The features at the input of the posterior head are described, over some thousand training
+simulations, by a Gaussian: principal directions with their variances, and one variance for all
+other directions. The score of an image is its Mahalanobis distance, and the p-value the fraction of
+*other* simulations with a larger one. It detects images unlike any simulation. Images that resemble
+a simulation but violate the assumptions (pure noise, a wrong PSF) are detected by the likelihood:
+see :mod:`~deeplegato_pp.inference.verdict.goodness`.
 
 References:
     | A simple unified framework for detecting out-of-distribution samples (Lee et al., 2018)
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TAIL = 0.05
-"""Part of the scores whose mean excess draws out the tail, exponentially."""
+"""Fraction of the largest scores, whose mean excess defines an exponential tail."""
 
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """The features of training images, and how far from them fresh ones lie.
+    """Distribution of the features of training images, and of the scores of fresh simulations.
 
     Attributes:
-        mean: With shape (F,).
-        directions: Principal directions, of length 1, with shape (F, D).
+        mean: Mean features, with shape (F,).
+        directions: Principal directions, of unit length, with shape (F, D).
         widths: Standard deviations along them, with shape (D,).
         rest: Standard deviation along any other direction.
-        scores: Rising quantiles of the scores of fresh simulations, evenly spaced from 0 to 95 %,
-            with shape (Q,).
-        tail: Mean excess of the scores beyond the last.
+        scores: Quantiles of the scores of fresh simulations, evenly spaced from 0 to 95 %,
+            ascending, with shape (Q,).
+        tail: Mean excess of the scores beyond the last quantile.
     """
 
     mean: Float[Tensor, " f"]
@@ -65,10 +65,9 @@ class Novelty:
         return (total / features.shape[1]).sqrt()
 
     def p_value(self, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Returns the chance that a training simulation scores higher, with shape (B,).
+        """Returns the probability that a training simulation has a higher score, with shape (B,).
 
-        Read off the fresh simulations' scores up to their 95 % quantile, beyond it off an
-        exponential of their mean excess.
+        Interpolated in the quantiles up to 95 %, and from an exponential tail beyond.
         """
         levels = np.linspace(0.0, 1.0 - TAIL, len(self.scores))
         below = np.interp(score.double().cpu().numpy(), self.scores.numpy(), levels)
@@ -76,7 +75,7 @@ class Novelty:
         return torch.minimum(1.0 - torch.from_numpy(below), beyond.clamp(max=1.0))
 
     def tensors(self, model: DeepLeGAToPP) -> dict[str, Tensor]:
-        """Returns what a file holds, single precision, with the weights' fingerprint."""
+        """Returns the tensors to be stored, float32, with the fingerprint of the weights."""
         return {
             "mean": self.mean.float(),
             "directions": self.directions.float().contiguous(),
@@ -88,10 +87,10 @@ class Novelty:
 
     @classmethod
     def of(cls, model: DeepLeGAToPP) -> Novelty | None:
-        """Returns what was fitted to a model's weights; None if nothing was, or to other weights.
+        """Loads the distribution for a model's weights; None if missing or for other weights.
 
         Raises:
-            FormatError: If what lies beside the weights cannot be read.
+            FormatError: If the file beside the weights cannot be read.
         """
         tensors = getattr(model, "reference", None)
         if not tensors:

@@ -1,4 +1,4 @@
-"""What the PSF keeps from being measured: galaxies much smaller, and wings that its array lacks."""
+"""Limits set by the PSF: unresolved galaxies, and PSF wings missing from the array."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from deeplegato_pp.scene import units
 from deeplegato_pp.scene.parameters import RADIUS
 
 SMALLEST = 0.3
-"""R_e over the PSF's FWHM below which a galaxy is unresolved.
+"""R_e/FWHM below which a galaxy is unresolved.
 
-Widths add in squares: at 0.3 the galaxy makes the image 3 to 8 % wider than a star's, by its Sérsic
-index, which is what PSFs are known to.
+Widths add in quadrature: at 0.3 the galaxy's image is 3 to 8 % wider than a star's, depending on
+the Sérsic index, which is comparable to the accuracy of PSFs.
 """
 
 BIAS = 0.25
-"""Bias of R_e over its error, per part of the PSF's light that is missing and unit of S/N.
+"""Bias of R_e in units of its error, per missing fraction of the PSF's light and unit of S/N.
 
-Seen on exponential discs of R_e 1.6 FWHM with 2 to 11 % missing; see `benchmarks/psf_error.py`.
+Measured on exponential discs of R_e 1.6 FWHM with 2 to 11 % missing; see `benchmarks/psf_error.py`.
 """
 
 CAP = 0.07
-"""Inverse of the S/N at which errors stop falling, over the relative error of the model."""
+"""Inverse of the S/N at which errors stop decreasing, divided by the relative model error."""
 
 MISSED = 1.0
-"""Bias of R_e over its error from which missing wings are a reason for caution."""
+"""Bias of R_e in units of its error above which missing wings are flagged."""
 
 HELD = 3.0
 """The same of any parameter where honest widths hold the bias: up to here its linear estimate was
@@ -52,8 +52,8 @@ def psf_limits(
         mean: Mean parameters in the user's units.
         prepared: The stamp.
         fwhm: FWHM of the effective PSF. [px of the stamp]
-        model_error: Error of the model as a fraction of itself, in the likelihood.
-        widening: What gives the draws honest widths: it knows what missing wings move in these.
+        model_error: Model error of the likelihood, as a fraction of the model image.
+        widening: Widening of the draws to honest widths, which include the shift by missing wings.
     """
     flags, notes = 0, []
     ratio = float(mean[RADIUS]) / prepared.pixel_scale / fwhm
@@ -78,12 +78,12 @@ def psf_limits(
 
 
 def expected_bias(missing: float, snr: float, model_error: float) -> float:
-    """Returns by how many of its errors a PSF without its wings biases R_e.
+    """Returns the bias of R_e, in units of its error, from missing wings of the PSF.
 
     Args:
-        missing: Part of the PSF's light that is missing.
+        missing: Missing fraction of the PSF's light.
         snr: Signal-to-noise ratio.
-        model_error: Error of the model as a fraction of itself; 1 % at least.
+        model_error: Model error as a fraction of the model image; at least 1 % is used.
 
     Example:
         >>> [round(expected_bias(0.06, snr, 0.03), 1) for snr in (20.0, 1000.0)]

@@ -1,6 +1,7 @@
-"""The verdict on a row: flags that follow from draws, image, stamp and model card.
+"""Quality flags of a result, from draws, image, stamp and model card.
 
-Which of them make a row ``caution`` or ``bad`` stands with each in :mod:`~deeplegato_pp.flags`.
+The quality level of each flag (``good``, ``caution``, ``bad``) is defined in
+:mod:`~deeplegato_pp.flags`.
 """
 
 from __future__ import annotations
@@ -34,41 +35,42 @@ from deeplegato_pp.scene.parameters import (
 from deeplegato_pp.scene.prior import PriorBox
 
 FAR_OUT = 3.0
-"""|w| beyond which a posterior is at the prior's edge whatever its width (0.1 % from the edge)."""
+"""|w| beyond which a posterior is at the prior's edge for any width (0.1 % from the edge)."""
 
 PIXEL_FWHM_SQUARED = 8.0 * math.log(2.0) / 12.0
-"""What averaging over a pixel, of variance 1/12, adds to the square of a FWHM. [px^2]"""
+"""Increase of the squared FWHM by averaging over a pixel of variance 1/12. [px^2]"""
 
 OUTER_PART = 0.08
-"""Part of the prior next to an edge in which a posterior can lean on it."""
+"""Fraction of the prior next to an edge in which a posterior can be truncated by it."""
 
 LEANING = 1.5
-"""Mean distance from an edge, in standard deviations, below which a posterior leans on it.
+"""Mean distance from an edge, in standard deviations, below which a posterior is truncated by it.
 
-One that falls off exponentially from the edge has 1, half of a normal one 1.3, one that is flat up
-to it 1.7: below 1.5 the pixels would have it at the edge or beyond.
+It is 1 for an exponential fall-off from the edge, 1.3 for half of a normal distribution, and 1.7
+for a distribution that is flat up to the edge: below 1.5 the likelihood peaks at the edge or
+beyond.
 """
 
 RESOLVED = 4.0
-"""R_e over the narrowest trained FWHM from which a still narrower PSF makes no difference."""
+"""R_e relative to the narrowest trained FWHM above which a narrower PSF makes no difference."""
 
 IMPROBABLE = 0.001
 """p-value below which an image is a poor fit, or unfamiliar: one good galaxy in a thousand."""
 
 GROSS_FRACTION = 0.10
-"""Part of a galaxy's light that a model may miss before the misfit is gross."""
+"""Fraction of a galaxy's light missed by the model above which the misfit is gross."""
 
 FAR_STEP = 4.0
 """Distance of the best model from the mean that contradicts a posterior. [its sigma]
 
-Of seven normal coordinates one lies beyond it in 0.04 % of galaxies.
+For seven normal coordinates, one lies beyond it in 0.04 % of galaxies.
 """
 
 FEWEST_DRAWS = 50
-"""Draws from which a posterior's width is known well enough to judge such a distance."""
+"""Minimum number of draws for judging that distance."""
 
 UNSEEN = 3.0
-"""Square root of the chi-square that a galaxy must take off an empty stamp to be seen."""
+"""Minimum detection: square root of the reduction in chi-square relative to an empty stamp."""
 
 FLAGS = (
     Flag.EDGE_OF_PRIOR
@@ -88,21 +90,20 @@ FLAGS = (
     | Flag.UNRESOLVED
     | Flag.PSF_WINGS
 )
-"""The flags that :func:`judge` decides, and what `held` makes of them; a new verdict replaces
-them."""
+"""Flags decided by :func:`judge` and replaced by `held`; a new verdict replaces them."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is found about one row.
+    """Quality assessment of one row.
 
     Attributes:
-        flags: Sum of those among :data:`FLAGS` that hold.
-        notes: Remarks on them, in words.
+        flags: Sum of the flags among :data:`FLAGS` that are set.
+        notes: Remarks on them, as text.
         chi2: Chi-square per degree of freedom at the mean.
-        chi2_p: Chance of a misfit as large as the best model's, see
+        chi2_p: Probability of a misfit as large as the best model's, see
             :attr:`~deeplegato_pp.inference.verdict.goodness.Goodness.p_value`.
-        residual_fraction: Light of the residual over the model's, in the galaxy's own pixels.
+        residual_fraction: Residual light divided by the model's, in the galaxy's own pixels.
     """
 
     flags: int
@@ -136,11 +137,11 @@ class Case:
 def judge(
     cases: Sequence[Case], likelihood: Likelihood, ranges: Mapping[str, Any] | None
 ) -> list[Verdict]:
-    """Returns the verdicts on posteriors and their images.
+    """Assesses posteriors and their images.
 
     Args:
-        cases: Posteriors.
-        likelihood: Theirs, one row each: the noise under which they are judged.
+        cases: Posteriors with their images.
+        likelihood: Their likelihood, one row each, with the noise in force.
         ranges: See :func:`outside_training`.
     """
     means = torch.cat([c.box.to_normal(c.mean.double()[None]) for c in cases])
@@ -166,9 +167,9 @@ def image_flags(fit: Goodness, prepared: PreparedStamp, draws: int) -> tuple[int
     """Returns the flags that follow from a posterior's residual, and remarks on them.
 
     Args:
-        fit: From :func:`~deeplegato_pp.inference.verdict.goodness.goodness`.
+        fit: Result of :func:`~deeplegato_pp.inference.verdict.goodness.goodness`.
         prepared: The stamp.
-        draws: Draws of the posterior.
+        draws: Number of draws of the posterior.
     """
     poor = fit.p_value < IMPROBABLE
     gross = (
@@ -196,12 +197,12 @@ def image_flags(fit: Goodness, prepared: PreparedStamp, draws: int) -> tuple[int
 
 
 def edge_parameters(w: Float[Tensor, "s 7"]) -> list[str]:
-    """Returns the parameters whose posterior leans on an edge of the prior.
+    """Returns the parameters whose posterior is truncated by an edge of the prior.
 
-    With u the distance from an edge as a fraction of the prior, a posterior leans on that edge if
-    its mean lies within 1.5 of its standard deviations and in the outer 8 %, since a parameter of
-    which nothing is known leans on nothing; or if its mean |w| exceeds 3, however narrow it is. A
-    round galaxy is at no edge: only the lower one of the axis ratio counts.
+    With u the distance from an edge as a fraction of the prior, a posterior is truncated if its
+    mean lies within 1.5 of its standard deviations of the edge and in the outer 8 % (an
+    unconstrained parameter is not truncated), or if its mean |w| exceeds 3, for any width. A round
+    galaxy is not at an edge: only the lower edge of the axis ratio counts.
 
     Args:
         w: Equally weighted draws in the coordinates in which the prior is N(0, I).
@@ -248,17 +249,17 @@ def core_is_masked(w_center: tuple[float, float], prepared: PreparedStamp, fwhm:
 def outside_training(
     prepared: PreparedStamp, fwhm: float, radius: float, ranges: Mapping[str, Any] | None
 ) -> list[str]:
-    """Returns what of the instrument lies outside the ranges that the network was trained on.
+    """Returns properties of the instrument outside the ranges of the network's training.
 
     Args:
         prepared: The stamp.
         fwhm: FWHM of the effective PSF. [px of the stamp]
-        radius: Mean R_e; a galaxy far larger than the narrowest trained PSF may have a narrower
-            one, as binned stamps do. [px of the stamp]
+        radius: Mean R_e; for a galaxy far larger than the narrowest trained PSF, a narrower PSF is
+            acceptable, as in binned stamps. [px of the stamp]
         ranges: (lower, upper) by name, as in the model's card: ``psf_fwhm`` before the pixel's
             broadening [px], ``gain`` [electrons per background sigma], ``sky_sigma`` [background
             sigma], ``noise_correlation``, and one number, ``smallest_stamp``, the visible side
-            [px]; None or a missing name says nothing. A gain that is not given cannot lie outside.
+            [px]; None or a missing name disables the check. A missing gain is never outside.
 
     Returns:
         One remark per quantity.
@@ -278,7 +279,7 @@ def outside_training(
         lower, upper = (float(b) for b in bounds)
         if name == "psf_fwhm" and value < lower < radius / RESOLVED:
             continue
-        if not 0.97 * lower <= value <= 1.03 * upper:  # a FWHM is measured to some per cent
+        if not 0.97 * lower <= value <= 1.03 * upper:  # the FWHM is accurate to a few per cent
             remarks.append(f"{name} {value:.3g} outside the trained {lower:.3g} to {upper:.3g}")
     side, smallest = _visible_side(prepared), (ranges or {}).get("smallest_stamp")
     if smallest is not None and side < smallest:
@@ -287,7 +288,7 @@ def outside_training(
 
 
 def _visible_side(prepared: PreparedStamp) -> int:
-    """Shorter side of the rectangle about all unmasked pixels."""
+    """Returns the shorter side of the rectangle about all unmasked pixels."""
     good = ~prepared.mask
     spans = [np.flatnonzero(good.any(axis)) for axis in (0, 1)]
     return min(int(span[-1] - span[0]) + 1 if len(span) else 0 for span in spans)
