@@ -57,6 +57,7 @@ def test_the_figure_shows_what_it_should(posterior, tmp_path):
 
 
 def test_closing_leaves_no_figure(posterior):
+    plt.close("all")
     assert plot_posterior(posterior[0], close=True) is None
     assert plt.get_fignums() == []
 
