@@ -222,7 +222,6 @@ def crowd_of(scene: Scene, options: Options, sources: SourceList) -> Crowd | Non
         scene: The images.
         options: Settings of the measurement.
         sources: The list.
-        sources: The list.
     """
     if not options.fits_neighbours or sources.file is not None:
         return None

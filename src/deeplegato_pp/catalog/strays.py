@@ -63,7 +63,6 @@ def nearest_distance(sources: SourceList, i: int, pixel_scale: float) -> float:
         sources: The list.
         i: Index of the source.
         pixel_scale: Pixel scale of its image. [arcsec/px]
-        pixel_scale: Of its image. [arcsec/px]
     """
     distance = math.inf if sources.nearest_px is None else float(sources.nearest_px[i])
     if not math.isfinite(distance) and sources.nearest_arcsec is not None:
