@@ -50,19 +50,20 @@ def write(work: Path, output: Path) -> None:
     simulated = merit.load(work, "sersic")
     if simulated is not None:
         page += "\n## Sérsic profiles, simulated by GalSim\n\n" + markdown(merit.errors(simulated))
-        page += (
-            "\nThe same over the errors of exact posteriors with honest widths, on the galaxies "
-        )
-        page += "that both answered, with 68 % bootstrap intervals:\n\n"
-        page += markdown(merit.beside(simulated))
+        beside = merit.beside(simulated)
+        if len(beside):
+            page += "\nThe same over the errors of exact posteriors with honest widths, on the "
+            page += "galaxies that both answered, with 68 % bootstrap intervals:\n\n"
+            page += markdown(beside)
         page += "\nShares within one and two stated sigmas (0.68 and 0.95 are right):\n\n"
         page += markdown(merit.honesty(simulated))
         page += "\n![Errors by signal-to-noise](figures/peers_errors.png)\n"
         draw_errors(merit.errors(simulated), figures / "peers_errors.png")
         costs = merit.cost(simulated)
         page += "\n## Cost\n\n" + markdown(costs)
-        page += "\n![Error against time](figures/peers_time.png)\n"
-        draw_time(merit.beside(simulated), costs, figures / "peers_time.png")
+        if len(beside):
+            page += "\n![Error against time](figures/peers_time.png)\n"
+            draw_time(beside, costs, figures / "peers_time.png")
     structured = merit.load(work, "structured")
     if structured is not None:
         page += "\n## Bulges in discs, half of them with arms, simulated by GalSim\n\n"
