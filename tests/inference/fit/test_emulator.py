@@ -99,6 +99,29 @@ def test_where_sums_do_not_serve_every_draw_is_rendered(galaxy, monkeypatch):
     assert int(target.batches.renders[0]) == int((u.abs() <= 8).all(-1).sum())
 
 
+def test_distances_that_are_rounding_end_the_search(galaxy, monkeypatch):
+    """Of bright galaxies, distances come out above the goal where no image lies off the span."""
+    likelihood, mode = galaxy
+    shares, spanning, calls = emulator.ImageSpan.shares, emulator.spanning, []
+
+    def rounded(span, features):
+        found, distance = shares(span, features)
+        return found, distance + 0.03
+
+    def counted(*args):
+        calls.append(1)
+        assert len(calls) < 50, "the search does not end"
+        return spanning(*args)
+
+    monkeypatch.setattr(emulator.ImageSpan, "shares", rounded)
+    monkeypatch.setattr(emulator, "spanning", counted)
+    u = draws_of(mode)
+    exact = likelihood.log_posterior(0, u, torch.float64)
+    matter = exact > exact.max() - 12.0
+    error = (target_of(likelihood, mode)(u) - exact).abs()[matter]
+    assert float(error.max()) < 8 * TOLERANCE
+
+
 def test_where_draws_run_out_the_next_ones_go_on(galaxy, monkeypatch):
     likelihood, mode = galaxy
     target = target_of(likelihood, mode)

@@ -134,7 +134,8 @@ class InterpolatedTarget:
             number = MORE_NODES
             matters = draws.may_matter(self.best) & draws.value.isnan()
             among = (matters & (draws.distance > goal)).nonzero()[:, 0]
-            if len(among) and len(self.features) + number <= MOST_NODES:
+            # Where no node is found, what is left of the distances is rounding.
+            if len(found) and len(among) and len(self.features) + number <= MOST_NODES:
                 continue
             if self._check(draws):
                 self.span = span
