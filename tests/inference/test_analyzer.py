@@ -141,8 +141,9 @@ def test_of_a_posterior_everything_follows(posterior):
     )
     assert analyzer.left_out == 1
     assert set(analyzer.covariates) == {"snr", "radius_over_psf", "sersic_index", "axis_ratio"}
-    np.testing.assert_allclose(analyzer.covariates["snr"], 370.0, rtol=0.1)
-    np.testing.assert_allclose(analyzer.covariates["sersic_index"], 2.5, rtol=0.05)
+    # The last image measured is spoilt, and what is fitted to it is nobody's truth.
+    np.testing.assert_allclose(analyzer.covariates["snr"][:3], 370.0, rtol=0.1)
+    np.testing.assert_allclose(analyzer.covariates["sersic_index"][:3], 2.5, rtol=0.05)
     assert analyzer.by_class("snr")[0]["lower"] == 100.0
     assert set(analyzer.joint_levels) == {"tarp", "highest_density"}
     report = analyzer.report(predictive_draws=3)
