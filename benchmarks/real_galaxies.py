@@ -27,9 +27,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from astropy.table import Table
+from real_pulls import read_images
 
 from deeplegato_pp import Observation, Posterior, Predictor
-from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation.noise_correlation import measure_noise_correlation
 
@@ -38,13 +38,7 @@ def measure(
     cases: Table, folder: Path, refine: str | None, model_error: float, correlated: bool
 ) -> tuple[list[int], Posterior]:
     """Returns the rows that could be read, and their posterior."""
-    rows, observations = [], []
-    for i, case in enumerate(cases):
-        try:
-            observations.append(Observation.from_fits(folder / case["file"]))
-            rows.append(i)
-        except InputError as error:
-            print(f"refused: {case['file']}: {error}")
+    rows, observations = read_images(folder, cases, range(len(cases)))
     if correlated:
         observations = [_correlated(observation) for observation in observations]
         found = [o.noise_correlation for o in observations if o.noise_correlation > 1.0]

@@ -26,11 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from astropy.table import Table
-from real_pulls import Shape, published, shape_of
+from real_pulls import Shape, published, read_images, shape_of
 from real_verdict import clean
 
-from deeplegato_pp import Observation, Posterior, Predictor
-from deeplegato_pp.errors import InputError
+from deeplegato_pp import Posterior, Predictor
 from deeplegato_pp.inference.fit.structure import blocks_at
 
 SHOWN = (0, 1, 4, 5)
@@ -121,13 +120,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     cases = Table.read(options.folder / "cases.ecsv")
-    rows, observations = [], []
-    for i in choose(cases, options.files, options.number):
-        try:
-            observations.append(Observation.from_fits(options.folder / cases[i]["file"]))
-            rows.append(i)
-        except InputError as error:
-            print(f"refused: {cases[i]['file']}: {error}")
+    wanted = choose(cases, options.files, options.number)
+    rows, observations = read_images(options.folder, cases, wanted)
     predictor = Predictor.from_pretrained()
     posterior = predictor.refine(predictor.posterior(observations, widths="noise"), "laplace")
     under_noise = posterior.under_noise()

@@ -23,6 +23,7 @@ import itertools
 import math
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,6 +178,20 @@ def report_published(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
         print(f"  {kind:15s} " + " | ".join([*shares, scatter]))
 
 
+def read_images(
+    folder: Path, cases: Table, wanted: Iterable[int]
+) -> tuple[list[int], list[Observation]]:
+    """Returns the rows whose images could be read, and the images; prints what is refused."""
+    rows, observations = [], []
+    for i in wanted:
+        try:
+            observations.append(Observation.from_fits(folder / cases[i]["file"]))
+            rows.append(i)
+        except InputError as error:
+            print(f"refused: {cases[i]['file']}: {error}")
+    return rows, observations
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -190,14 +205,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     cases = Table.read(options.folder / "cases.ecsv")
-    rows, observations = [], []
-    for i, case in enumerate(cases):
-        if options.sources is None or case["source"] in options.sources:
-            try:
-                observations.append(Observation.from_fits(options.folder / case["file"]))
-                rows.append(i)
-            except InputError as error:
-                print(f"refused: {case['file']}: {error}")
+    wanted = [
+        i
+        for i, case in enumerate(cases)
+        if options.sources is None or case["source"] in options.sources
+    ]
+    rows, observations = read_images(options.folder, cases, wanted)
     predictor = Predictor.from_pretrained()
     network = predictor.posterior(observations, DRAWS, widths="noise")
     started = time.perf_counter()

@@ -25,11 +25,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from astropy.table import Table
-from real_pulls import COLOUR, FLOORS, GROUPS, Shape, differences, pairs_of, published, shape_of
+from real_pulls import (
+    COLOUR,
+    FLOORS,
+    GROUPS,
+    Shape,
+    differences,
+    pairs_of,
+    published,
+    read_images,
+    shape_of,
+)
 from scipy import stats
 
-from deeplegato_pp import Observation, Posterior, Predictor
-from deeplegato_pp.errors import InputError
+from deeplegato_pp import Posterior, Predictor
 from deeplegato_pp.flags import Flag
 
 FAR = 3.0
@@ -113,13 +122,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     cases = Table.read(options.folder / "cases.ecsv")
-    rows, observations = [], []
-    for i in clean(cases, options.tiers, options.sources):
-        try:
-            observations.append(Observation.from_fits(options.folder / cases[i]["file"]))
-            rows.append(i)
-        except InputError as error:
-            print(f"refused: {cases[i]['file']}: {error}")
+    wanted = clean(cases, options.tiers, options.sources)
+    rows, observations = read_images(options.folder, cases, wanted)
     predictor = Predictor.from_pretrained()
     posterior = predictor.refine(predictor.posterior(observations, widths="noise"), options.method)
     report_verdicts(cases, rows, posterior)

@@ -155,9 +155,7 @@ def pull_of_light(
     rest = (good & ~chosen).flatten()
     g = derivatives.flatten(1)
     weight = torch.where(good, 1.0 / variance, 0.0).flatten()
-    information = (g * (weight * rest)) @ g.T + torch.eye(len(g)).to(g)
-    score = g @ (weight * residual.flatten() * chosen.flatten())
-    return torch.linalg.solve(information, score)
+    return _shift(g, weight * rest, weight * residual.flatten() * chosen.flatten())
 
 
 def pull_of_image(
@@ -167,18 +165,27 @@ def pull_of_image(
     good: Bool[Tensor, "n n"],
     templates: Float[Tensor, "k n n"],
 ) -> Float[Tensor, " d"]:
-    """Returns how far something in the data moves the optimum, linearly.
+    """Computes the shift of the optimum by an image added to the data, to first order.
 
     Args:
-        derivatives: Of the noiseless image with the coordinates, in which the prior is N(0, I).
-        weighted: What is added to the data, over the variance.
-        variance: Of the likelihood.
-        good: Unmasked pixels.
-        templates: Sky and error of the PSF's width, whose amplitudes move too; prior N(0, I).
+        derivatives: Derivatives of the noiseless image with respect to coordinates with prior
+            N(0, I).
+        weighted: Added image, divided by the variance.
+        variance: Variance of the likelihood.
+        good: True for unmasked pixels.
+        templates: Sky and PSF-width templates, whose amplitudes move too; prior N(0, I).
     """
-    g = torch.cat([derivatives, templates.to(derivatives)]).flatten(1) * good.flatten()
-    information = (g / variance.flatten()) @ g.T + torch.eye(len(g)).to(g)
-    return torch.linalg.solve(information, g @ weighted.flatten())[: len(derivatives)]
+    g = torch.cat([derivatives, templates.to(derivatives)]).flatten(1)
+    weight, weighted = (torch.where(good, image, 0.0) for image in (1.0 / variance, weighted))
+    return _shift(g, weight.flatten(), weighted.flatten())[: len(derivatives)]
+
+
+def _shift(
+    g: Float[Tensor, "d p"], weight: Float[Tensor, " p"], weighted: Float[Tensor, " p"]
+) -> Float[Tensor, " d"]:
+    """Solves the normal equations with prior N(0, I) for weighted data."""
+    information = (g * weight) @ g.T + torch.eye(len(g)).to(g)
+    return torch.linalg.solve(information, g @ weighted)
 
 
 def _scatter(values: Tensor) -> float:

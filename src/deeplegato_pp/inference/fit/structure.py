@@ -255,7 +255,7 @@ def _pull_of_light(
     if not bool(light.any()):
         return 0.0
     pull = pull_of_light(images.derivatives[0], images.residual[0], variance, good, light)
-    return float((pull / mode.covariance[0].diagonal().sqrt()).abs().max())
+    return _in_widths(pull, mode)
 
 
 def _shift_by_wings(
