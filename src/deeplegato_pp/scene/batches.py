@@ -47,7 +47,7 @@ class Data:
         good: True for unmasked pixels.
         gain: Electrons per background sigma, with shape (R,).
         templates: Templates of the constant sky and of the PSF-width error, R sets.
-        psf_error: Relative error of the PSF's width, with shape (R,).
+        psf_error: Relative error of the PSF's width that is fitted, with shape (R,).
         whitening: Whitening of correlated noise, R rows; None if all pixels are independent.
         model_error: Model error as a fraction of the model image.
     """
@@ -72,7 +72,7 @@ class Data:
             ~mask,
             s.gain[rows],
             likelihood.templates(rows),
-            likelihood.psf_error[rows],
+            likelihood.psf_widths.fitted[rows],
             likelihood.whitening(rows),
             likelihood.model_error,
         )

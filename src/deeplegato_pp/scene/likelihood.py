@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.errors import InputError, NumericalError, RangeError, ShapeError
 from deeplegato_pp.observation.correlation import NoiseCorrelation
 from deeplegato_pp.observation.preparation import PreparedStamp
@@ -23,6 +22,7 @@ from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
 from deeplegato_pp.scene.model_images import ModelImages
 from deeplegato_pp.scene.noise import Residual, model_variance, residual, variance_slope
 from deeplegato_pp.scene.prior import W_MAX, PriorBox
+from deeplegato_pp.scene.psf_width import PsfWidths
 from deeplegato_pp.scene.stamps import StampBatch
 from deeplegato_pp.scene.templates import Templates
 from deeplegato_pp.scene.units import stamp_batch
@@ -90,8 +90,6 @@ class Likelihood:
             )
         if not 0.0 <= model_error < 1.0:
             raise RangeError(f"model_error must lie in [0, 1), got {model_error}.")
-        for error in psf_error:
-            check_psf_error(error)
         self.model_error = float(model_error)
         self.box = box
         self.coordinates = SersicCoordinates(box) if coordinates is None else coordinates
@@ -109,10 +107,7 @@ class Likelihood:
             )
             self._whitenings: dict[tuple[bytes, bytes], StampWhitening | None] = {}
             self.psfs = [p.to(stamps.image.device).double().clone() for p in psfs]
-            self.psf_error = torch.tensor(psf_error, dtype=torch.float64).to(stamps.image.device)
-            self._width_slope = torch.zeros_like(self.stamps.image)
-            self._frozen = torch.zeros_like(self.psf_error, dtype=torch.bool)
-            self._frozen_at: dict[int, Tensor] = {}
+            self.psf_widths = PsfWidths(psf_error, self.stamps.image)
         self.oversampling = [int(s) for s in oversampling]
         self.includes_pixel = [bool(b) for b in includes_pixel]
         self.model = ModelImages(
@@ -166,8 +161,11 @@ class Likelihood:
         return (~self.stamps.mask).sum((-2, -1))
 
     def under(self, coordinates: Coordinates) -> Likelihood:
-        """Returns the likelihood of the same data under another hypothesis."""
-        return self._with(self.stamps, coordinates=coordinates)
+        """Returns the likelihood of the same data under another hypothesis.
+
+        The PSFs' whole errors are fitted: the parts in force were measured on other residuals.
+        """
+        return self._with(self.stamps, coordinates=coordinates, keep_share=False)
 
     def replace(
         self,
@@ -213,7 +211,7 @@ class Likelihood:
         coordinates = self.coordinates if box is None else self.coordinates.in_box(box)
         found = self._with(s, coordinates=coordinates, model_error=model_error)
         if psf_error is not None:
-            found.psf_error = torch.full_like(self.psf_error, check_psf_error(psf_error))
+            found.psf_widths = PsfWidths([psf_error] * len(self), found.stamps.image)
         return found
 
     def select(self, rows: Sequence[int]) -> Likelihood:
@@ -227,6 +225,7 @@ class Likelihood:
         coordinates: Coordinates | None = None,
         model_error: float | None = None,
         rows: Sequence[int] | None = None,
+        keep_share: bool = True,
     ) -> Likelihood:
         """Returns a likelihood of other stamps or of some rows, with all other settings kept."""
         if rows is None:
@@ -242,13 +241,9 @@ class Likelihood:
             coordinates.box,
             coordinates=coordinates,
             model_error=self.model_error if model_error is None else model_error,
-            psf_error=[float(self.psf_error[i]) for i in rows],
         )
         found._whitenings = self._whitenings  # keyed by correlation and mask, so safe to share
-        found._width_slope = self._width_slope[list(rows)].clone()
-        found._frozen = self._frozen[list(rows)].clone()
-        kept = {k: self._frozen_at.get(i) for k, i in enumerate(rows)}
-        found._frozen_at = {k: u for k, u in kept.items() if u is not None}
+        found.psf_widths = self.psf_widths.of(rows, share=keep_share)
         return found
 
     # --- correlated noise -----------------------------------------------------------------------
@@ -277,38 +272,38 @@ class Likelihood:
     # --- an imperfect PSF -----------------------------------------------------------------------
 
     @property
+    def psf_error(self) -> Float[Tensor, " b"]:
+        """Relative error of each PSF's width, with shape (B,)."""
+        return self.psf_widths.error
+
+    @property
     def psf_is_uncertain(self) -> bool:
         """Whether the PSF of any galaxy has an uncertain width."""
-        return bool((self.psf_error > 0).any())
+        return bool(self.psf_widths.uncertain.any())
 
     def freeze(self, rows: Int[Tensor, " r"], u: Float[Tensor, "r f"]) -> None:
-        """Sets the points at which the PSF-width templates are computed.
+        """Sets the points at which the PSF-width templates are computed; they should be modes.
 
-        An error of the PSF's width adds one template of unknown amplitude to the data, like the
-        sky. The template is computed once, at the given points, and used everywhere: models that
-        fit the data look alike, and for a Gaussian PSF the change of the image depends on the
-        convolved image alone. The points should be modes. The call renders one image per galaxy,
-        or nothing if the PSFs are known, and replaces templates set earlier for these galaxies.
+        The call renders one image per galaxy, or nothing if the PSFs are known, and replaces
+        templates set earlier for these galaxies (see `scene.psf_width`).
 
         Args:
             rows: Galaxy indices, with shape (R,).
             u: Points, with shape (R, F).
         """
-        uncertain = self.psf_error[rows] > 0
-        rows, u = rows[uncertain.cpu()], u[uncertain.cpu()]
+        uncertain = self.psf_widths.uncertain[rows].cpu()
+        rows, u = rows[uncertain], u[uncertain]
         if not len(rows):
             return
         # Detached, so that autograd can use it even if the caller is in inference mode.
         with torch.inference_mode(False), torch.no_grad():
             double = self._peak(slice(None)) > SINGLE_PRECISION_PEAK
-            self._width_slope[rows] = self.model.of_many(rows, u.clone(), double, by_width=True)
-            self._frozen[rows] = True
-            for row, point in zip(rows.tolist(), u.detach().cpu().clone(), strict=True):
-                self._frozen_at[row] = point
+            slope = self.model.of_many(rows, u.clone(), double, by_width=True)
+            self.psf_widths.set(rows, slope, u)
 
     def frozen_at(self, row: int) -> Float[Tensor, " f"] | None:
         """Returns the point last passed to :meth:`freeze` for a galaxy; None if there is none."""
-        return self._frozen_at.get(row)
+        return self.psf_widths.points.get(row)
 
     def templates(self, row: int | Int[Tensor, " r"]) -> Templates:
         """Returns the templates with marginalised amplitudes: constant sky and PSF-width error.
@@ -316,10 +311,7 @@ class Likelihood:
         Args:
             row: One galaxy for all images, or one per image.
         """
-        change = None
-        if self.psf_is_uncertain:
-            change = self.psf_error[row][..., None, None] * self._width_slope[row]
-        return Templates.of(self.stamps.sky_sigma[row], self.size, change)
+        return Templates.of(self.stamps.sky_sigma[row], self.size, self.psf_widths.change(row))
 
     # --- images ---------------------------------------------------------------------------------
 
@@ -367,9 +359,9 @@ class Likelihood:
             row: One galaxy for all images, or one per image.
             images: Noiseless images, with shape (*, N, N); they also set the variance.
         """
-        if bool(((self.psf_error[row] > 0) & ~self._frozen[row]).any()):
+        if unknown := self.psf_widths.unknown(row):
             raise InputError(
-                f"the PSF of galaxy {row} has an error of unknown effect: call freeze first, with "
+                f"the PSF of galaxy {unknown[0]} has an error of unknown effect: call freeze first, with "
                 "where the galaxy's mode is."
             )
         s, dtype = self.stamps, images.dtype

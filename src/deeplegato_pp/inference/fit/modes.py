@@ -11,6 +11,7 @@ from torch import Tensor
 from deeplegato_pp.inference.fit.curvature import use_full_curvature
 from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import find_neighbours
+from deeplegato_pp.inference.fit.psf_share import fitted_share
 from deeplegato_pp.inference.sampling.importance import StudentMixture, effective_sample_size
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler
 from deeplegato_pp.scene.batches import Batches
@@ -24,6 +25,13 @@ _PREDICTIVE = 12
 
 _SAME_MODE = 1.0
 """Distance from a known mode, in its sigmas, at which a further search ends."""
+
+_WHOLE = 0.8
+"""Part of the PSF's error above which all of it is fitted."""
+
+_NEGLIGIBLE = 30.0
+"""Draws whose log posterior is lower than the mode's by more than this carry no weight, under more
+or less of the PSF's error alike: their values are not computed anew."""
 
 PRIOR_DRAWS = 2000
 """Number of prior draws as defensive part of proposals without a network density."""
@@ -39,6 +47,9 @@ class ModeFinder:
     the search converged, with the mode's own image, until the mask does not change. PSF-width
     templates are those of the best mode, or of the pilot draws' mean if no mode is sought.
 
+    With `hold_structure`, the parts of the PSF-width errors that are fitted are measured at the modes
+    (see `fit.psf_share`), and the searches go on from there under what is left.
+
     Args:
         likelihood: Galaxies; not modified.
         coordinates: Coordinates of the galaxies.
@@ -47,10 +58,13 @@ class ModeFinder:
         starts: Number of searches per galaxy.
         mask_neighbours: Whether neighbours are masked.
         budget: Maximum number of pixels rendered per galaxy.
+        hold_structure: Whether structure is kept from being fitted by the PSF's width.
 
     Attributes:
         batches: Renders of the galaxies, including those of the search.
         likelihood: Galaxies, with detected neighbours masked.
+        evidence_loss: By how much ln Z of each galaxy is smaller than with the whole errors of the
+            PSFs' widths, with shape (B,).
     """
 
     def __init__(
@@ -63,12 +77,15 @@ class ModeFinder:
         starts: int,
         mask_neighbours: bool,
         budget: float = math.inf,
+        hold_structure: bool = False,
     ) -> None:
         self.likelihood, self.coordinates = likelihood.replace(), coordinates
         self.batches = Batches(self.likelihood, budget=budget)
         self.pilot_u, self.log_q = pilot_u, log_q
         self.count, self.mask_neighbours = starts, mask_neighbours
         self.given_mask = self.likelihood.stamps.mask.clone()
+        self.hold_structure = hold_structure
+        self.evidence_loss = torch.zeros(len(likelihood), dtype=torch.float64)
 
     def find(self) -> tuple[list[Fit | None], list[Tensor]]:
         """Returns each galaxy's modes (None if the draws suffice) and pilot log posteriors."""
@@ -90,7 +107,35 @@ class ModeFinder:
                 pilot[i] = self._log_target(i, self.pilot_u[i, : len(pilot[i])])
                 starts[i] = modes[i].u  # type: ignore[union-attr]
             searching = changed
+        if self.hold_structure and self.likelihood.psf_is_uncertain:
+            for i in self._fit_less_of_psf(modes):
+                if float(pilot[i].max()) > float(modes[i].log_posterior[0]) - _NEGLIGIBLE:  # type: ignore[union-attr]
+                    pilot[i] = self._log_target(i, self.pilot_u[i, : len(pilot[i])])
         return [None if m is None else self._sharpen(m) for m in modes], pilot
+
+    def _fit_less_of_psf(self, modes: list[Fit | None]) -> list[int]:
+        """Fits only as much of the PSF's error as structure allows; returns changed galaxies."""
+        whole = {
+            i: m
+            for i, m in enumerate(modes)
+            if m is not None and bool(m.converged[0]) and self._set_share(i, m)
+        }
+        if whole:
+            self._search(list(whole), {i: m.u for i, m in whole.items()}, modes)
+        for i, m in whole.items():
+            self.evidence_loss[i] = m.log_evidence() - modes[i].log_evidence()  # type: ignore[union-attr]
+        return list(whole)
+
+    def _set_share(self, row: int, modes: Fit) -> bool:
+        """Sets the fitted part of a PSF's error; returns whether it is less than the whole."""
+        if self.batches.left(row) <= 0:
+            return False
+        slopes = modes.image[0], modes.jacobian[0].double()
+        found = fitted_share(self.likelihood, row, modes.u[0], slopes)
+        if found > _WHOLE:
+            return False
+        self.likelihood.psf_widths.share[row] = found
+        return True
 
     def _sharpen(self, modes: Fit) -> Fit:
         """Uses the posterior's own curvature for galaxies that the best model does not fit."""

@@ -61,6 +61,8 @@ class ModeImages:
         mask: True for pixels to ignore, with shape (B, N, N).
         templates: Templates of sky and PSF-width error, B sets.
         whitening: Whitening of correlated noise, B rows; None for independent pixels.
+        amplitude_variance: Variance of the templates' amplitudes in units of that assumed in the
+            fit, with shape (B, T); 1 if None.
     """
 
     derivatives: Float[Tensor, "b d n n"]
@@ -71,6 +73,7 @@ class ModeImages:
     mask: Bool[Tensor, "b n n"]
     templates: Templates
     whitening: Whitening | None = None
+    amplitude_variance: Float[Tensor, "b t"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Scores:
         block_fisher: Information of each block, with shape (B, K, D, D).
         used: Whether a block has pixels, with shape (B, K).
         pixels: Number of unmasked pixels, with shape (B,).
-        amplitudes: Number of template amplitudes T.
+        amplitude_variance: Variance of the templates' amplitudes in units of that assumed in the
+            fit, with shape (B, T).
     """
 
     fisher: Float[Tensor, "b d d"]
@@ -97,7 +101,21 @@ class Scores:
     block_fisher: Float[Tensor, "b k d d"]
     used: Bool[Tensor, "b k"]
     pixels: Int[Tensor, " b"]
-    amplitudes: int
+    amplitude_variance: Float[Tensor, "b t"]
+
+    @property
+    def amplitudes(self) -> int:
+        """Number of template amplitudes T."""
+        return self.amplitude_variance.shape[1]
+
+    def judged(self, parameters: int) -> Bool[Tensor, " b"]:
+        """Returns whether there are enough pixels and blocks to measure structure, (B,).
+
+        Args:
+            parameters: Number of parameters constrained by one image.
+        """
+        blocks = self.used.sum(1) >= BLOCKS_PER_PARAMETER * parameters
+        return blocks & (self.pixels >= PIXELS_PER_PARAMETER * parameters)
 
     def marginal(self, precision: Float[Tensor, "b d d"]) -> Float[Tensor, "b p p"]:
         """Returns the precision of the coordinates, with the amplitudes marginalised."""
@@ -117,8 +135,8 @@ class Scores:
         follow = torch.linalg.solve(theirs, mixed.mT)  # response of the amplitudes
         own, with_them, of_them = self._parts(scatter)
         crossed = with_them @ follow
-        identity = torch.eye(self.amplitudes).to(scatter)
-        return own - crossed - crossed.mT + follow.mT @ (of_them + identity) @ follow
+        of_them = of_them + torch.diag_embed(self.amplitude_variance.to(scatter))
+        return own - crossed - crossed.mT + follow.mT @ of_them @ follow
 
     def _parts(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = matrix.shape[-1] - self.amplitudes
@@ -248,7 +266,9 @@ def block_scores(images: ModeImages, blocks: Int[Tensor, "b n n"]) -> Scores:
     block_fisher[:, :, pairs[0], pairs[1]] = sums.mT
     block_fisher[:, :, pairs[1], pairs[0]] = sums.mT
     used = g.new_zeros(batch, number).scatter_add_(1, index, good.to(g)) > 0
-    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1), templates.shape[1])
+    assumed = images.amplitude_variance
+    assumed = g.new_ones(templates.shape[:2]) if assumed is None else assumed
+    return Scores(fisher, noise, scores.mT, block_fisher, used, good.sum(1), assumed)
 
 
 def summed(parts: Sequence[Scores]) -> Scores:
@@ -275,7 +295,7 @@ def summed(parts: Sequence[Scores]) -> Scores:
         torch.stack([p.block_fisher for p in found]).sum(0),
         torch.stack([p.used for p in found]).any(0),
         torch.stack([p.pixels for p in found]).sum(0),
-        total - own,
+        torch.cat([p.amplitude_variance for p in parts], 1),
     )
 
 
@@ -472,10 +492,7 @@ def sandwich_of(
         full[:, :dim, :dim] += precision - h
         h = precision
     parameters = dim if parameters is None else parameters
-    count = scores.used.sum(1)
-    judged = (count >= BLOCKS_PER_PARAMETER * parameters) & (
-        scores.pixels >= PIXELS_PER_PARAMETER * parameters
-    )
+    count, judged = scores.used.sum(1), scores.judged(parameters)
     j0 = scores.scatter_of_coordinates(scores.noise, full)
     j = j0
     for part in (scores, join_opposite(scores, sectors)):

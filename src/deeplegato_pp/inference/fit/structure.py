@@ -97,6 +97,7 @@ def mode_images(
     variance = model_variance(model, sigma, gain, error)
     slope = variance_slope(model, gain, error)
     left = likelihood.residual(row, model).left
+    templates = likelihood.templates(torch.tensor([row]))
     return ModeImages(
         jacobian.reshape(1, len(u), *model.shape),
         left[None],
@@ -104,8 +105,9 @@ def mode_images(
         stated[None],
         slope[None],
         mask[None],
-        likelihood.templates(torch.tensor([row])),
+        templates,
         likelihood.whitening(row),
+        likelihood.psf_widths.amplitude_variance(row, templates.number)[None],
     )
 
 
@@ -192,12 +194,9 @@ def _sandwich_and_images(
     it.
     """
     slopes = likelihood.jacobian(row, u) if slopes is None else slopes
-    # In coordinates in which the prior is N(0, I), as sandwiches require.
     _, std = likelihood.coordinates.normal_prior()
     at_mode = mode_images(likelihood, row, u, slopes)
-    noise = _background_noise(likelihood, row, at_mode)
-    images = _under_measured_noise(at_mode, noise)
-    images = replace(images, derivatives=at_mode.derivatives * std[:, None, None])
+    images, noise = normalised(likelihood, row, at_mode)
     blocks = blocks_at(likelihood, row, u)
     precision = None if covariance is None else torch.linalg.inv(covariance)[None]
     if precision is not None:
@@ -207,6 +206,25 @@ def _sandwich_and_images(
     if shift is None:
         return whole, at_mode, noise, 0.0
     return whole.holding(shift[None]), at_mode, noise, _in_widths(shift, whole)
+
+
+def normalised(likelihood: Likelihood, row: int, images: ModeImages) -> tuple[ModeImages, float]:
+    """Returns images in coordinates in which the prior is N(0, I), under the background's noise.
+
+    Sandwiches are computed in these coordinates.
+
+    Args:
+        likelihood: Galaxies.
+        row: Index of the galaxy.
+        images: Its images at the mode, with derivatives in u.
+
+    Returns:
+        The images, and the ratio of background noise to noise map.
+    """
+    _, std = likelihood.coordinates.normal_prior()
+    noise = _background_noise(likelihood, row, images)
+    images = _under_measured_noise(images, noise)
+    return replace(images, derivatives=images.derivatives * std[:, None, None]), noise
 
 
 def blocks_at(likelihood: Likelihood, row: int, u: Float[Tensor, " f"]) -> Int[Tensor, "1 n n"]:

@@ -100,6 +100,8 @@ class Measurement:
         correlation: Noise correlation at each lag; None for the Gaussian family with this total.
         model_error: Model error used for the draws.
         psf_error: PSF-width error used for the draws; None for the observation's.
+        psf_share: Part of this error that is fitted, see
+            :class:`~deeplegato_pp.scene.psf_width.PsfWidths`.
         psf_reference: Parameters, in the user's units, of the PSF-width template, see
             :meth:`~deeplegato_pp.scene.likelihood.Likelihood.freeze`.
         noise_factor: Factor that multiplies the stamp's noise map.
@@ -142,6 +144,7 @@ class Measurement:
     correlation: NoiseCorrelation | None = None
     model_error: float = 0.0
     psf_error: float | None = None
+    psf_share: float = 1.0
     psf_reference: tuple[float, ...] | None = None
     noise_factor: float = 1.0
     gain: float | None = None
@@ -217,6 +220,7 @@ class Measurement:
             gain=None if self.gain is None else self.gain * self.prepared.scale,
             mask=None if self.mask is None else torch.from_numpy(np.array(self.mask))[None],
         )
+        found.psf_widths.share.fill_(self.psf_share)
         if self.psf_reference is not None:
             at = torch.tensor([self.psf_reference], dtype=torch.float64)
             rows = torch.zeros(1, dtype=torch.long)

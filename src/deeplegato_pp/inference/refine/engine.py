@@ -70,7 +70,8 @@ class RefineOptions:
         chain_steps: Maximum length of such a chain. [steps of 40 walkers]
         star_odds: Prior odds of a point source against a galaxy; if given, no chain is run if the
             point source is far more probable (see `inference.refine.fallback`).
-        honest: Whether the widening to honest widths is computed.
+        honest: Whether the widening to honest widths is computed, and structure is kept from being
+            fitted by the PSF's width.
     """
 
     pilot: int = 24
@@ -169,6 +170,7 @@ class _Job:
         self.targets: dict[int, InterpolatedTarget] = {}
         self.short: set[int] = set()  # galaxies whose budget is exhausted
         self.modes: list[Fit | None] = [None] * len(w)
+        self.evidence_loss = torch.zeros(len(w), dtype=torch.float64)
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -227,10 +229,11 @@ class _Job:
             starts=self.options.starts,
             mask_neighbours=self.options.mask_neighbours,
             budget=self.options.pixel_budget,
+            hold_structure=self.options.honest,
         )
         modes, log_target = finder.find()
         self.likelihood, self.batches = finder.likelihood, finder.batches
-        self.modes = modes
+        self.modes, self.evidence_loss = modes, finder.evidence_loss
         return modes, log_target
 
     def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
@@ -389,6 +392,8 @@ class _Job:
     def _verdicts(self, galaxies: list[RefinedGalaxy]) -> RefinedDraws:
         slopes = self._slopes(galaxies) if self.options.honest else []
         for i, galaxy in enumerate(galaxies):
+            # Other hypotheses are compared with the whole errors of the PSFs' widths.
+            galaxy.log_evidence += float(self.evidence_loss[i])
             galaxy.note_masked(self.likelihood.stamps.mask[i] & ~self.given_mask[i])
             if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
                 galaxy.flags |= int(Flag.BUDGET)

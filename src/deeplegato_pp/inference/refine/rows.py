@@ -132,6 +132,7 @@ def in_force(
         correlation=likelihood.stamps.correlation(row),
         model_error=likelihood.model_error,
         psf_error=float(likelihood.psf_error[row]),
+        psf_share=float(likelihood.psf_widths.share[row]),
         fixed=dict(fixed),
         psf_reference=reference,
         box=box,
