@@ -1,6 +1,6 @@
 """Do error bars hold on real galaxies? Pulls between independent images, and published fits.
 
-    python benchmarks/real_pulls.py FOLDER [--method laplace|exact] [--model-error 0.03]
+    python benchmarks/real_pulls.py FOLDER [--method laplace|exact] [--model-error 0.03] [--psf-error 0.02]
         [--sources profound_kids_viking ...] [--network-honest]
 
 FOLDER holds ``cases.ecsv`` with the columns file, source, id, band, tier, flags, pixel_scale and
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--method", choices=("exact", "laplace"), default="laplace")
     parser.add_argument("--model-error", type=float, default=MODEL_ERROR)
+    parser.add_argument("--psf-error", type=float, help="in place of the observations'")
     parser.add_argument("--sources", nargs="+", default=None, help="default: all")
     parser.add_argument(
         "--network-honest", action="store_true", help="the network's honest widths too"
@@ -214,7 +215,9 @@ def main() -> None:
     predictor = Predictor.from_pretrained()
     network = predictor.posterior(observations, DRAWS, widths="noise")
     started = time.perf_counter()
-    refined = predictor.refine(network, options.method, model_error=options.model_error)
+    refined = predictor.refine(
+        network, options.method, model_error=options.model_error, psf_error=options.psf_error
+    )
     print(f"{len(rows)} galaxies refined in {time.perf_counter() - started:.0f} s")
     inflation = refined.structure[np.isfinite(refined.structure)]
     print(f"inflation, 16, 50, 84 %: {np.percentile(inflation, [16, 50, 84]).round(2)}")

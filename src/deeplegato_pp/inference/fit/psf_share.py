@@ -37,8 +37,8 @@ from deeplegato_pp.scene.likelihood import Likelihood
 SMALLEST = 0.01
 """Smallest part of the error that is fitted."""
 
-NEGLIGIBLE = 0.3
-"""Fitted amplitude, in widths of its prior, up to which it is kept as it is."""
+NEGLIGIBLE = 1.0
+"""Fitted amplitude, in widths of its prior, up to which an error of the PSF explains it."""
 
 
 def fitted_share(
