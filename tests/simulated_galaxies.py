@@ -83,6 +83,23 @@ def empty_likelihood(batch: int, gain: float, sky_sigma: float, size: int = SIZE
     return Likelihood(stamps, [make_psf()] * batch, [1] * batch, [True] * batch, BOX)
 
 
+DISC = coordinates_of(magnitude=18.0, radius=1.5, n=1.0)
+BULGE = coordinates_of(magnitude=20.5, radius=0.25, n=2.0, q=0.9)
+
+
+def observed(
+    parts: list[Tensor], *, fwhm: float = 3.0, psf_error: float = 0.02, seed: int = 0
+) -> Likelihood:
+    """A galaxy of some components, drawn with one PSF and measured with that of 3 px."""
+    empty = empty_likelihood(1, math.inf, 0.02, 48)
+    drawn = Likelihood(empty.stamps, [make_psf(fwhm)], [1], [True], BOX)
+    image = torch.stack([drawn.render(0, w[None], torch.float64) for w in parts]).sum(0)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+    empty.stamps.image[:] = image + noise
+    return empty.replace(psf_error=psf_error, model_error=0.01)
+
+
 class FakeNetwork:
     """A Gaussian about a displaced optimum, some times as wide as the posterior."""
 

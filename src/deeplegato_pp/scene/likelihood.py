@@ -361,8 +361,8 @@ class Likelihood:
         """
         if unknown := self.psf_widths.unknown(row):
             raise InputError(
-                f"the PSF of galaxy {unknown[0]} has an error of unknown effect: call freeze first, with "
-                "where the galaxy's mode is."
+                f"the PSF of galaxy {unknown[0]} has an error of unknown effect: call freeze "
+                "first, with where the galaxy's mode is."
             )
         s, dtype = self.stamps, images.dtype
         # Masked pixels may hold any value, NaN included; replace them before any arithmetic.

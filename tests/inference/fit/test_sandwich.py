@@ -237,6 +237,7 @@ def test_galaxies_do_not_mix_and_masked_pixels_do_not_count():
         fields = {f: getattr(images, f) for f in images.__dataclass_fields__}
         templates = fields.pop("templates").at(row)
         assert fields.pop("whitening") is None
+        assert fields.pop("amplitude_variance") is None
         one = ModeImages(templates=templates, **{f: x[row] for f, x in fields.items()})
         alone = sandwich(one, fits.blocks[i : i + 1])
         torch.testing.assert_close(alone.covariance[0], together.covariance[i])

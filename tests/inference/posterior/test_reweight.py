@@ -304,6 +304,16 @@ def test_an_error_of_the_psf_is_kept_and_acts_where_it_did(refined):
         predictor.refine(network[0], psf_error=0.6)
 
 
+def test_the_fitted_part_of_a_psf_error_is_kept(refined):
+    predictor, network, _ = refined
+    exact = predictor.refine(network[0], ess=200, psf_error=0.2, **NOISE)
+    m = replace(exact.measurements[0], psf_share=0.25)
+    assert m.likelihood().psf_widths.share.tolist() == [0.25]
+    part = replace(exact, measurements=[m]).reweight(noise_factor=1.5)
+    assert part.measurements[0].psf_share == 0.25
+    assert part.measurements[0].psf_error == 0.2
+
+
 def test_objections_that_the_widths_answer_stay_answered(refined, monkeypatch):
     eye = torch.eye(7, dtype=torch.float64)
     m = refined[2].measurements[0]

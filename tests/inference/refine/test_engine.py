@@ -11,7 +11,16 @@ from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.parameters import INDEX
-from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
+from simulated_galaxies import (
+    BOX,
+    BULGE,
+    DISC,
+    FakeNetwork,
+    coordinates_of,
+    make_psf,
+    observed,
+    simulate,
+)
 
 NO_CHAIN = RefineOptions(last_resort=False)
 
@@ -52,6 +61,24 @@ def test_weights_are_likelihood_times_prior_over_proposal(galaxies, refined):
         torch.testing.assert_close(log_l, galaxy.log_likelihood[some], atol=5e-3, rtol=0)
         expected = log_l + BOX.log_prior(galaxy.w[some]) - galaxy.log_proposal[some]
         torch.testing.assert_close(expected, galaxy.log_weights[some], atol=5e-3, rtol=0)
+
+
+def test_structure_is_held_and_the_evidence_is_that_of_the_whole_psf_error():
+    likelihood = observed([DISC, BULGE])
+    likelihood.freeze(torch.tensor([0]), DISC[None])
+    network = FakeNetwork(likelihood, DISC[None])
+    w, log_q = network.sample(100)
+
+    def refined(honest):
+        options = replace(NO_CHAIN, honest=honest)
+        return refine_batch(likelihood, w, log_q, network.log_prob, ess=100, options=options)
+
+    plain, honest = refined(False), refined(True)
+    assert plain.likelihood.psf_widths.share.tolist() == [1.0]
+    assert float(honest.likelihood.psf_widths.share) < 0.3
+    assert honest[0].log_evidence == pytest.approx(plain[0].log_evidence, abs=1.0)
+    radius = INDEX["effective_radius"]
+    assert honest[0].widening.covariance[radius, radius] > plain[0].std()[radius] ** 2
 
 
 def test_rows_are_padded_with_weights_of_zero(refined):

@@ -11,7 +11,7 @@ from torch import Tensor
 from deeplegato_pp.inference.fit.curvature import use_full_curvature
 from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import find_neighbours
-from deeplegato_pp.inference.fit.psf_share import fitted_share
+from deeplegato_pp.inference.fit.psf_share import fit_less
 from deeplegato_pp.inference.sampling.importance import StudentMixture, effective_sample_size
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler
 from deeplegato_pp.scene.batches import Batches
@@ -25,9 +25,6 @@ _PREDICTIVE = 12
 
 _SAME_MODE = 1.0
 """Distance from a known mode, in its sigmas, at which a further search ends."""
-
-_WHOLE = 0.8
-"""Part of the PSF's error above which all of it is fitted."""
 
 _NEGLIGIBLE = 30.0
 """Draws whose log posterior is lower than the mode's by more than this carry no weight, under more
@@ -47,8 +44,8 @@ class ModeFinder:
     the search converged, with the mode's own image, until the mask does not change. PSF-width
     templates are those of the best mode, or of the pilot draws' mean if no mode is sought.
 
-    With `hold_structure`, the parts of the PSF-width errors that are fitted are measured at the modes
-    (see `fit.psf_share`), and the searches go on from there under what is left.
+    With `hold_structure`, the parts of the PSF-width errors that are fitted are measured at the
+    modes (see `fit.psf_share`), and the searches go on from there.
 
     Args:
         likelihood: Galaxies; not modified.
@@ -115,27 +112,14 @@ class ModeFinder:
 
     def _fit_less_of_psf(self, modes: list[Fit | None]) -> list[int]:
         """Fits only as much of the PSF's error as structure allows; returns changed galaxies."""
-        whole = {
-            i: m
-            for i, m in enumerate(modes)
-            if m is not None and bool(m.converged[0]) and self._set_share(i, m)
-        }
-        if whole:
-            self._search(list(whole), {i: m.u for i, m in whole.items()}, modes)
-        for i, m in whole.items():
-            self.evidence_loss[i] = m.log_evidence() - modes[i].log_evidence()  # type: ignore[union-attr]
-        return list(whole)
-
-    def _set_share(self, row: int, modes: Fit) -> bool:
-        """Sets the fitted part of a PSF's error; returns whether it is less than the whole."""
-        if self.batches.left(row) <= 0:
-            return False
-        slopes = modes.image[0], modes.jacobian[0].double()
-        found = fitted_share(self.likelihood, row, modes.u[0], slopes)
-        if found > _WHOLE:
-            return False
-        self.likelihood.psf_widths.share[row] = found
-        return True
+        affordable = [m for i, m in enumerate(modes) if m is not None and self.batches.left(i) > 0]
+        changed = [m for m in affordable if fit_less(self.likelihood, m[:1])]
+        rows = [int(m.rows[0]) for m in changed]
+        if rows:
+            self._search(rows, {i: m.u for i, m in zip(rows, changed, strict=True)}, modes)
+        for i, whole in zip(rows, changed, strict=True):
+            self.evidence_loss[i] = whole.log_evidence() - modes[i].log_evidence()  # type: ignore[union-attr]
+        return rows
 
     def _sharpen(self, modes: Fit) -> Fit:
         """Uses the posterior's own curvature for galaxies that the best model does not fit."""

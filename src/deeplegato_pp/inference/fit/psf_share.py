@@ -17,13 +17,12 @@ no error of the PSF is lost.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import SECTORS
+from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.sandwich import (
     Scores,
     block_scores,
@@ -34,11 +33,37 @@ from deeplegato_pp.inference.fit.sandwich import (
 from deeplegato_pp.inference.fit.structure import Slopes, blocks_at, mode_images, normalised
 from deeplegato_pp.scene.likelihood import Likelihood
 
+WHOLE = 0.8
+"""Part of the error above which all of it is fitted."""
+
 SMALLEST = 0.01
 """Smallest part of the error that is fitted."""
 
 NEGLIGIBLE = 1.0
 """Fitted amplitude, in widths of its prior, up to which an error of the PSF explains it."""
+
+
+def fit_less(likelihood: Likelihood, optima: Fit) -> list[int]:
+    """Sets the fitted parts of PSF-width errors from residuals at optima.
+
+    Args:
+        likelihood: Galaxies, with the masks and the templates in force; its shares are changed.
+        optima: One optimum per galaxy.
+
+    Returns:
+        Which of the optima belong to galaxies whose error is now fitted in part only; these
+        galaxies are to be searched again.
+    """
+    changed = []
+    for k, row in enumerate(optima.rows.tolist()):
+        if not bool(optima.converged[k]):
+            continue
+        slopes = optima.image[k], optima.jacobian[k].double()
+        share = fitted_share(likelihood, row, optima.u[k], slopes)
+        if share < WHOLE:
+            likelihood.psf_widths.share[row] = share
+            changed.append(k)
+    return changed
 
 
 def fitted_share(

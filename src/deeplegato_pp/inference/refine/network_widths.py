@@ -13,6 +13,7 @@ from torch import Tensor
 from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.fit import Fit, fit
+from deeplegato_pp.inference.fit.psf_share import fit_less
 from deeplegato_pp.inference.fit.sandwich import affine_map, larger
 from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.fit.widening import Widening
@@ -99,6 +100,13 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
         batches = Batches(likelihood)
         optima = fit(likelihood, torch.arange(len(rows)), mean, batches=batches)
         likelihood.freeze(optima.rows, optima.u)
+        if again := fit_less(likelihood, optima):
+            order = list(range(len(rows)))
+            for k, i in enumerate(again):
+                order[i] = len(rows) + k
+            better = fit(likelihood, optima.rows[again], optima.u[again], batches=batches)
+            optima = Fit.concatenate([optima, better])[torch.tensor(order)]
+            likelihood.freeze(optima.rows, optima.u)
         slopes = slopes_at(batches, range(len(rows)), list(optima.u[:, None]))
         return [
             network_widening(likelihood, i, optima[i : i + 1], part.batch_w[i].double(), slopes[i])
