@@ -1,6 +1,7 @@
 """Coverage of error bars where galaxies are no Sérsic profiles: kinds of structure, simulated.
 
     python benchmarks/structure_coverage.py -n 60 [--kinds smooth arms bar] [--seed 1]
+    python benchmarks/structure_coverage.py -n 60 --psf-error 0.02     # what the PSF's width fits
 
 Prints, by kind of structure and for widths of the stated noise and honest ones, how often the truth
 lies within 1 and 2 sigma of the optimum, over all seven coordinates w; the median inflation of the
@@ -9,6 +10,10 @@ galaxy the truth is what was simulated. For the others there are two: the profil
 noiseless image best, which the structure moves along with the estimate (honest widths then cover
 more than their level), and the smooth galaxy on which the structure was put, from which it moves
 the estimate away.
+
+With --psf-error it prints instead how far ln R_e lies from the best profile, in the median and at
+84 %: with the PSF known (as it is), with the whole error fitted, and with as much of it as the
+residuals' structure allows; and the median of that part.
 """
 
 from __future__ import annotations
@@ -22,9 +27,11 @@ from structures import KINDS, best_profile, structured
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.inference.fit.fit import fit
+from deeplegato_pp.inference.fit.psf_share import fit_less
 from deeplegato_pp.inference.fit.structure import widening_at
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.scene.noise import MODEL_ERROR
+from deeplegato_pp.scene.parameters import INDEX
 from deeplegato_pp.scene.prior import PriorBox
 
 BOX = PriorBox(
@@ -78,17 +85,50 @@ def measure(model: DeepLeGAToPP, kind: str, number: int, seed: int, error: float
     return f"{kind:9s} {int(good.sum()):4d}  {'; '.join(text)}; inflation {inflation:.2f}; {cost}"
 
 
+def measure_psf(model: DeepLeGAToPP, kind: str, number: int, seed: int, psf_error: float) -> str:
+    """Returns the line of one kind: ln R_e with more and less of the PSF's error fitted."""
+    simulator = SersicSimulator.from_config(model.config.data, clean=True)
+    simulator.prior = BOX
+    generator = torch.Generator().manual_seed(seed)
+    scene = structured(simulator.sample_scene(number, generator), kind, 1.0, generator)
+    known = likelihood_of(scene, model.prior).replace(model_error=MODEL_ERROR)
+    smooth = model.prior.to_normal(scene.params)
+    best = best_profile(known, scene, smooth)
+    rows = torch.arange(number)
+    uncertain = known.replace(psf_error=psf_error)
+    found = {"PSF known": fit(known, rows, smooth), "whole": fit(uncertain, rows, smooth)}
+    uncertain.freeze(rows, found["whole"].u)
+    fit_less(uncertain, found["whole"])
+    found["part"] = fit(uncertain, rows, found["whole"].u)
+    good = best.converged & torch.stack([f.converged for f in found.values()]).all(0)
+
+    def radius(w: torch.Tensor) -> torch.Tensor:
+        return model.prior.to_physical(w)[:, INDEX["effective_radius"]].log()
+
+    text = []
+    for name, optimum in found.items():
+        miss = (radius(optimum.u) - radius(best.u)).abs()[good]
+        text.append(f"{name} {float(miss.median()):.4f} {float(miss.quantile(0.84)):.4f}")
+    part = float(uncertain.psf_widths.share[good].median())
+    return f"{kind:9s} {int(good.sum()):4d}  {'; '.join(text)}; {part:.2f} of the error fitted"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", "--number", type=int, default=60, help="galaxies of each kind")
     parser.add_argument("--kinds", nargs="+", default=["smooth", *KINDS])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model-error", type=float, default=MODEL_ERROR)
+    parser.add_argument("--psf-error", type=float, help="relative error of the PSF's width")
     options = parser.parse_args()
     model = DeepLeGAToPP.from_pretrained()
     for i, kind in enumerate(options.kinds):
         seed = 1000 * options.seed + i
-        print(measure(model, kind, options.number, seed, options.model_error), flush=True)
+        if options.psf_error is None:
+            line = measure(model, kind, options.number, seed, options.model_error)
+        else:
+            line = measure_psf(model, kind, options.number, seed, options.psf_error)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
