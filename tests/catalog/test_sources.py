@@ -206,4 +206,4 @@ def test_positions_in_other_frames_and_forms(caplog):
 def test_a_numeric_psf_column_is_no_file(caplog):
     sources = from_columns({"x": [1.0], "y": [1.0], "psf": np.array([0.8])}, "here")
     assert sources.psf is None
-    assert "no files" in caplog.text
+    assert "instead of file names" in caplog.text

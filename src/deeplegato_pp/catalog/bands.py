@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from deeplegato_pp.catalog.cutouts import Cutout, Scene
 from deeplegato_pp.catalog.positions import Place
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.observation.bands import Bands, MultiBandObservation
 from deeplegato_pp.observation.observation import Observation

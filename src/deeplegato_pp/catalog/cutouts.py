@@ -16,7 +16,7 @@ from deeplegato_pp.catalog.mosaics import Mosaic, ShiftedWCS
 from deeplegato_pp.catalog.neighbours import neighbours_of, segment_at
 from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.checks import check_no_segmentation
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplegato_pp.catalog.cutouts import Cutout
 from deeplegato_pp.catalog.groups import REACH, Ellipse, Grown, grow, isophote
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.inference.posterior.neighbours import CLOSEST, MOST
 from deeplegato_pp.scene.render.sersic_profile import compute_bn
 

@@ -14,7 +14,8 @@ from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.catalog.plan import CHUNK, REFINED_CHUNK, Plan, Shard, crowd_of
 from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import one_process
-from deeplegato_pp.catalog.sources import SourceList, as_sources
+from deeplegato_pp.catalog.source_list import SourceList
+from deeplegato_pp.catalog.sources import as_sources
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.refine.policy import Refining
 from deeplegato_pp.observation.bands import Bands

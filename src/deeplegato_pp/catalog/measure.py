@@ -20,7 +20,7 @@ from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.options import Options, check_neighbours
 from deeplegato_pp.catalog.positions import Place, find_places
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.catalog.strays import leaves_segment, nearest_distance, ran_away
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.neighbours import CLOSEST, Neighbours

@@ -33,7 +33,8 @@ from deeplegato_pp.catalog.plan import (
 from deeplegato_pp.catalog.positions import checked_positions
 from deeplegato_pp.catalog.runner import Backend, Report, Run, one_process
 from deeplegato_pp.catalog.segmentation import Detection, detect
-from deeplegato_pp.catalog.sources import SourceList, from_files, read_sources
+from deeplegato_pp.catalog.source_list import SourceList
+from deeplegato_pp.catalog.sources import from_columns, from_files, read_sources
 from deeplegato_pp.checks import check_within
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.io.files import check_output, write_atomically
@@ -317,8 +318,6 @@ def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
         found = detect(scene.mosaics[0], request.detection, segmentation, background, number)
         columns = {"id": found.ids.tolist(), "x": found.x.tolist(), "y": found.y.tolist()}
         write_atomically(table, json.dumps(columns).encode())
-    from deeplegato_pp.catalog.sources import from_columns
-
     sources = from_columns(json.loads(table.read_text(encoding="utf-8")), "the detections")
     given: dict[str, Any] = {}
     if not inputs.segmentation:

@@ -20,7 +20,7 @@ from deeplegato_pp.catalog.cutouts import Scene
 from deeplegato_pp.catalog.groups import Crowd
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.options import Options
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.errors import ConfigError, InputError
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.mosaics import Mosaic
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.observation.sky_frames import icrs_to_pixel
 
 logger = logging.getLogger(__name__)

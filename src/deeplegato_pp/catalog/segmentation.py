@@ -17,7 +17,8 @@ import numpy as np
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.mosaics import Mosaic
-from deeplegato_pp.catalog.sources import SourceList, from_columns
+from deeplegato_pp.catalog.source_list import SourceList
+from deeplegato_pp.catalog.sources import from_columns
 from deeplegato_pp.checks import check_positive, check_positive_integer, check_within
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.io.large_fits import fits_canvas

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from deeplegato_pp.catalog.cutouts import Cutout
-from deeplegato_pp.catalog.sources import SourceList
+from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, CENTER_Y, MAGNITUDE, RADIUS
