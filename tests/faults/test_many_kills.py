@@ -29,17 +29,18 @@ def interrupted(call: list[str], number: int, output: Path, rng: np.random.Gener
             [sys.executable, program(), str(PAUSE), *call, "-o", str(output), "--resume"],
             env=environment(),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         traces = list(output.parent.glob(f".{output.name}.*"))
         before = max((p.stat().st_mtime for p in traces), default=0.0)
         while process.poll() is None and not _written_since(output, before):
             time.sleep(0.02)
         time.sleep(rng.uniform(0.0, 2.0) * PAUSE)
-        if process.poll() is None:
-            process.send_signal(number)
-            assert process.wait(120) in (-number, 128 + number, 0)
-            kills += process.returncode != 0
+        process.send_signal(number)  # nothing happens where it has ended
+        _, said = process.communicate(timeout=120)
+        assert process.returncode in (-number, 128 + number, 0), said
+        kills += process.returncode != 0
     return kills
 
 

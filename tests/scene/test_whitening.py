@@ -86,6 +86,16 @@ def test_the_transpose_is_one_and_the_gradient_knows_it(case):
     torch.testing.assert_close(slope, whitening.transposed(b))
 
 
+def test_columns_are_those_of_some_pixels_among_all_rows_they_reach(case):
+    good, whitening, w, _ = case
+    some = torch.arange(0, int(good.sum()), 3)
+    (stamp,) = whitening.stamps
+    columns = stamp.columns(torch.from_numpy(np.flatnonzero(good))[some]).to_dense()
+    assert columns.shape[1] == len(some)
+    assert bool((columns != 0).any(1).all())
+    torch.testing.assert_close(columns.T @ columns, w[:, some].T @ w[:, some])
+
+
 def test_rows_are_whitened_each_as_it_is(case):
     good = torch.from_numpy(np.stack([good_pixels(), np.ones((N, N), bool), good_pixels(3)]))
     lags = torch.stack([torch.from_numpy(x) for x in (DRIZZLED.padded_lags, independent_lags())])

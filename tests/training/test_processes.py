@@ -74,6 +74,31 @@ def test_kill_9_in_the_middle_of_an_epoch_leaves_no_trace(start, tmp_path, read_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_stopped_run_says_how_to_go_on_and_does(start, tmp_path, read_rows, number, status, word):
+    steps = ["training.max_steps=12", "training.steps_per_epoch=4", "training.decay_steps=4"]
+    stopped = start("run", *steps)
+    wait_for_lines(tmp_path / "run" / "steps.csv", 5)  # in the second epoch
+    stopped.send_signal(number)
+    _, errors = stopped.communicate(timeout=PATIENCE)
+    assert stopped.returncode == status
+    checkpoint = tmp_path / "run" / "last.ckpt"
+    assert errors.splitlines()[-1] == (
+        f"deeplegato: {word}. The epochs that had ended are safe in {checkpoint}: go on with the "
+        "same command."
+    )
+    assert "Traceback" not in errors
+    curve = tmp_path / "run" / "training.csv"
+    first = curve.read_text().splitlines()[1]
+    finish(start("run", *steps))
+    assert curve.read_text().splitlines()[1] == first  # times too: the first epoch was kept
+    assert [row["step"] for row in read_rows(tmp_path / "run" / "steps.csv")] == list(range(1, 13))
+
+
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(start, tmp_path, read_rows):
     steps = ["training.max_steps=6"]
     finish(start("one", *steps, "training.accumulation_steps=2"))

@@ -35,13 +35,25 @@ def termination_raised() -> Iterator[None]:
 
 
 @contextmanager
-def told_when_stopped(note: str) -> Iterator[None]:
-    """Adds to an interruption of the block what is safe and how to go on."""
+def told_when_stopped(note: str | Callable[[], str]) -> Iterator[None]:
+    """Adds to an interruption of the block what is safe and how to go on.
+
+    Args:
+        note: The sentence, or what makes it at the time of the interruption.
+    """
     try:
         yield
-    except KeyboardInterrupt as stopped:
-        stopped.add_note(note)
+    except (KeyboardInterrupt, SystemExit) as left:
+        stopped = interruption(left)
+        if stopped is not None:
+            stopped.add_note(note if isinstance(note, str) else note())
         raise
+
+
+def interruption(left: KeyboardInterrupt | SystemExit) -> KeyboardInterrupt | None:
+    """Returns the interruption that ended a run; Lightning leaves with an exit in its place."""
+    stopped = left.__context__ if isinstance(left, SystemExit) else left
+    return stopped if isinstance(stopped, KeyboardInterrupt) else None
 
 
 def stopped_status(stopped: BaseException | None) -> int:
@@ -62,11 +74,10 @@ def stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
             keep_freed_memory()
             with termination_raised():
                 return command(*arguments, **options)
-        except KeyboardInterrupt as stopped:
+        except (KeyboardInterrupt, SystemExit) as left:
+            stopped = interruption(left)
+            if stopped is None:
+                raise
             return stopped_status(stopped)
-        except SystemExit as left:  # so Lightning ends an interrupted run
-            if isinstance(left.__context__, KeyboardInterrupt):
-                return stopped_status(left.__context__)
-            raise
 
     return run

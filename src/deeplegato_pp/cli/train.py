@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from deeplegato_pp.config.schema import Config
 
 
 def train(
@@ -39,12 +42,29 @@ def train(
 
     settings = load_config(config, overrides or [])
     from deeplegato_pp.calibration.truth import best_profiles
+    from deeplegato_pp.cli.signals import told_when_stopped
     from deeplegato_pp.training import train as run
 
-    run(
-        settings,
-        resume=False if restart else None,
-        fast_dev_run=fast_dev_run,
-        trust_checkpoint=trust_checkpoint,
-        truth=best_profiles,
-    )
+    with told_when_stopped(lambda: "" if fast_dev_run else _how_to_go_on(settings, restart)):
+        run(
+            settings,
+            resume=False if restart else None,
+            fast_dev_run=fast_dev_run,
+            trust_checkpoint=trust_checkpoint,
+            truth=best_profiles,
+        )
+
+
+def _how_to_go_on(settings: Config, restart: bool) -> str:
+    """What a run that was stopped has left, and what goes on from it."""
+    from deeplegato_pp.training.train import CHECKPOINT, run_folder
+
+    checkpoint = run_folder(settings) / CHECKPOINT
+    if not checkpoint.is_file():
+        return "No epoch had ended: the same command starts anew."
+    again = "the same command"
+    if restart:
+        again += " without --restart"
+    if not settings.training.resume_from_latest:
+        again += " with training.resume_from_latest=true"
+    return f"The epochs that had ended are safe in {checkpoint}: go on with {again}."

@@ -3,7 +3,7 @@ r"""Fast evaluation of ln L for many images of one galaxy under correlated noise
 Like `scene.expansion`, for correlated pixels: with y the residual in units of the noise and W the
 whitening matrix, ln L contains :math:`|W y|^2`. For images b B, W y is a sum of whitened basis
 images wherever y is linear in the image. This fails for the few pixels whose variance depends
-strongly on the model; their deviations are added with the rows of :math:`W^T W` among them.
+strongly on the model; their deviations are added, whitened by the columns of W for those pixels.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class WhitenedLikelihood:
         self.linear = basis @ (first * kept)
         self.quadratic = (basis * (second * kept)) @ basis.T
         self.among = pulled[..., self.exact]
-        self.products = stamp.inverse_among(self.exact.nonzero()[:, 0])
+        self.columns = stamp.columns(self.exact.nonzero()[:, 0])
         self.basis = basis[:, self.exact]
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
@@ -81,7 +81,8 @@ class WhitenedLikelihood:
             # Deviation of the fields from their expansion in some pixels, (S, 1 + T, E).
             beyond = (found - self._expanded(change, self.exact)).movedim(0, 1)
             cross = torch.einsum("sk,fke->sfe", shares, self.among) @ beyond.mT
-            sums = sums + cross + cross.mT + beyond @ self.products @ beyond.mT
+            white = (self.columns @ beyond.flatten(0, 1).T).view(-1, *beyond.shape[:2])
+            sums = sums + cross + cross.mT + torch.einsum("msf,msg->sfg", white, white)
         known = marginalise(sums[:, 1:, 0], sums[:, 1:, 1:])
         return -0.5 * (sums[:, 0, 0] + log_v) + known.gain
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 from torch import Tensor
 
 from deeplegato_pp.arrays import Array
@@ -238,8 +238,8 @@ class StampWhitening:
             log_scale += self.special.log_scale.sum()
         self.log_det = 2.0 * float(log_scale)
 
-    def inverse_among(self, pixels: Int[Tensor, " e"]) -> Float[Tensor, "e e"]:
-        """Returns the given rows and columns of :math:`W^T W`, float64.
+    def columns(self, pixels: Int[Tensor, " e"]) -> Float[Tensor, "m e"]:
+        """Returns the columns of W for the given pixels, sparse, without rows that are zero.
 
         Args:
             pixels: Flat indices of unmasked pixels, with shape (E,).
@@ -247,12 +247,14 @@ class StampWhitening:
         chosen = pixels.cpu().numpy()
         regular = self.good.flatten().numpy().astype(float)
         regular[self.at.numpy()] = 0.0
-        part = self.whole.columns(chosen).multiply(regular[None]).tocsr()
-        found = part @ part.T
+        parts = [self.whole.columns(chosen).multiply(regular[None])]
         if self.special is not None:
-            part = self.special.columns(chosen)
-            found = found + part @ part.T
-        return torch.from_numpy(found.toarray()).to(pixels.device)
+            parts.append(self.special.columns(chosen))
+        found = hstack(parts).tocoo()
+        found.eliminate_zeros()
+        _, row = np.unique(found.col, return_inverse=True)
+        shape = int(row.max(initial=-1)) + 1, len(chosen)
+        return _sparse(row, found.row, found.data, shape).to(pixels.device)
 
 
 class Whitening:
