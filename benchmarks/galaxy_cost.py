@@ -42,7 +42,7 @@ def real(folder: Path) -> Iterator[tuple[str, Observation]]:
     """Every image of a folder that can be read; what is refused is told."""
     for path in sorted(folder.rglob("*.fits")):
         try:
-            yield str(path.relative_to(folder)), Observation.from_fits(path)
+            yield str(path.relative_to(folder)), Observation.from_fits(path, psf_even="shift")
         except DeepLegatoError as error:
             print(f"refused: {path}: {error}")
 

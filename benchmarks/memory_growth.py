@@ -27,6 +27,7 @@ from deeplegato_pp.observation.effective_psf import moffat_psf
 
 TOGETHER = 50
 SIDE = 3000
+CHUNK = 128
 PARTS = 10
 
 
@@ -59,6 +60,18 @@ def predictions(number: int, refine: bool) -> None:
     print(f"{number} predictions: {memory:.0f} MB, {files} open files")
 
 
+def watch(process: subprocess.Popen[bytes], folder: Path, number: int) -> None:
+    """Prints what the process of a catalogue holds, for every tenth of the sources."""
+    told = 0
+    while process.poll() is None:
+        done = CHUNK * len(list(folder.glob(".c.parquet.work/part-*.parquet")))
+        if done and done * PARTS // number >= told:
+            memory, files = used(process.pid)
+            print(f"{done} sources: {memory:.0f} MB, {files} open files", flush=True)
+            told += 1
+        time.sleep(0.2)
+
+
 def catalogue(number: int, network: str) -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
@@ -71,17 +84,10 @@ def catalogue(number: int, network: str) -> None:
         (folder / "list.csv").write_text("\n".join(lines) + "\n")
         call = [sys.executable, "-m", "deeplegato_pp", "catalog", str(folder / "mosaic.fits"),
                 "--sources", str(folder / "list.csv"), "--psf-fwhm", "3", "--noise", "1",
-                "--samples", "100", "--chunk", "128", "--neighbours", "keep",
+                "--samples", "100", "--chunk", str(CHUNK), "--neighbours", "keep",
                 "--model", network, "-o", str(folder / "c.parquet")]  # fmt: skip
-        process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
-        told = 0
-        while process.poll() is None:
-            parts = len(list(folder.glob(".c.parquet.work/part-*.parquet")))
-            if parts and parts * 128 * PARTS // number >= told:
-                memory, files = used(process.pid)
-                print(f"{parts * 128} sources: {memory:.0f} MB, {files} open files", flush=True)
-                told += 1
-            time.sleep(0.2)
+        with subprocess.Popen(call, stdout=subprocess.DEVNULL) as process:
+            watch(process, folder, number)
         print(f"exit status {process.returncode}")
 
 
