@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import Ellipses, polar_blocks, polar_coordinates
-from deeplegato_pp.inference.fit.sandwich import ModeImages
+from deeplegato_pp.inference.fit.scores import ModeImages
 from deeplegato_pp.scene.correlated_noise import correlate, lags_of
 from deeplegato_pp.scene.templates import Templates
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from deeplegato_pp.errors import NumericalError
 from deeplegato_pp.scene.components import PointSourceCoordinates
-from deeplegato_pp.scene.likelihood import SINGLE_PRECISION_PEAK, Likelihood
+from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.model_images import side_by_side
 from deeplegato_pp.scene.noise import Residual, model_variance, residual, variance_slope
+from deeplegato_pp.scene.observed_galaxies import SINGLE_PRECISION_PEAK
 from deeplegato_pp.scene.prior import W_MAX
 from deeplegato_pp.scene.render.derivatives import render_with_derivatives
 from deeplegato_pp.scene.render.renderer import (

@@ -8,7 +8,8 @@ import torch
 from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.fit.modes import ModeFinder
 from deeplegato_pp.inference.fit.psf_share import NEGLIGIBLE, WHOLE, fit_less, fitted_share
-from deeplegato_pp.inference.fit.sandwich import block_scores, sandwich_of
+from deeplegato_pp.inference.fit.sandwich import sandwich_of
+from deeplegato_pp.inference.fit.scores import block_scores
 from deeplegato_pp.inference.fit.structure import blocks_at, mode_images, normalised, sandwich_at
 from deeplegato_pp.scene.parameters import INDEX
 from simulated_galaxies import BULGE, DISC, observed

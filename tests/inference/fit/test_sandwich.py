@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import polar_blocks
-from deeplegato_pp.inference.fit.sandwich import (
+from deeplegato_pp.inference.fit.sandwich import affine_map, larger, sandwich
+from deeplegato_pp.inference.fit.scores import (
     ModeImages,
-    affine_map,
     block_scores,
-    larger,
     leverage_corrected,
-    sandwich,
     shrunk_scatter,
 )
 from deeplegato_pp.scene.correlated_noise import lags_of

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from deeplegato_pp.inference.fit.blocks import SECTORS
 from deeplegato_pp.inference.fit.fit import Fit
-from deeplegato_pp.inference.fit.sandwich import (
+from deeplegato_pp.inference.fit.scores import (
     Scores,
     block_scores,
     join_opposite,

@@ -25,15 +25,8 @@ from deeplegato_pp.inference.fit.background import (
 from deeplegato_pp.inference.fit.blocks import Ellipses, blocks_among, elliptical, ring_sectors
 from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.neighbours import INNER_RADIUS
-from deeplegato_pp.inference.fit.sandwich import (
-    SHRINKAGE,
-    ModeImages,
-    Sandwich,
-    block_scores,
-    sandwich,
-    sandwich_of,
-    summed,
-)
+from deeplegato_pp.inference.fit.sandwich import Sandwich, sandwich, sandwich_of
+from deeplegato_pp.inference.fit.scores import SHRINKAGE, ModeImages, block_scores, summed
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.observation.effective_psf import psf_fwhm, wings
 from deeplegato_pp.observation.noise_maps import noise_data_slope
