@@ -26,13 +26,12 @@ def check_bands_refined(refining: Refining | None, neighbours: str | None) -> No
         neighbours: Treatment of overlapping sources.
 
     Raises:
-        ConfigError: If sources are not all refined exactly, parameters are fixed, or several
-            components or neighbours are fitted.
+        ConfigError: If sources are not all refined, parameters are fixed, or several components or
+            neighbours are fitted.
     """
     if refining is None:
         raise ConfigError("bands are fitted by the exact posterior. Add refining (--refine).")
     wrong = {
-        "the method laplace": refining.method != "exact",
         "the rule auto": refining.rule != "all",
         "fixed values": bool(refining.fixed),
         f"the scene {refining.scene}": refining.scene != "sersic",
@@ -41,8 +40,8 @@ def check_bands_refined(refining: Refining | None, neighbours: str | None) -> No
     for what, given in wrong.items():
         if given:
             raise ConfigError(
-                f"{what} do not go with several bands, in which one Sérsic profile is fitted by "
-                "the exact method. Leave one of them out."
+                f"{what} do not go with several bands, in which one Sérsic profile is fitted. "
+                "Leave one of them out."
             )
 
 

@@ -212,6 +212,7 @@ class Measurer:
                 model_error=self.options.refining.model_error,
                 widths=self.options.widths,
                 num_samples=self.options.samples,
+                method=self.options.refining.method,
             )
             found = {i: measured[[k]] for k, i in enumerate(seen)}
         elif seen:

@@ -69,8 +69,8 @@ def bands_from(
     for name, value in other.items():
         if value:
             raise ConfigError(
-                f"{name} does not go with --bands, which fits one Sérsic profile in all bands by "
-                "the exact method. Leave one of them out."
+                f"{name} does not go with --bands, which fits one Sérsic profile in all bands. "
+                "Leave one of them out."
             )
     if found.structure == "linear" or waves is not None:
         log_positions(waves, len(names))
@@ -118,6 +118,7 @@ def measure_bands(
         model_error=how.refining.model_error,
         widths=how.widths,
         num_samples=how.samples,
+        method=how.refining.method,
     )
     (row,) = posterior.rows(how.covariance)
     rows = [{"file": printable(",".join(files))} | {name: printable(v) for name, v in row.items()}]

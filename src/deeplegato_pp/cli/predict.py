@@ -236,7 +236,6 @@ def predict(
             "--resume": resume,
             "--recalibrated": recalibrated,
             "--no-refine": not refine,
-            "--refine-method laplace": refine_method is options.RefineMethod.laplace,
             "--refine-rule auto": refine_rule is options.RefineRule.auto,
             "--fix": fix,
             "--scene": scene,

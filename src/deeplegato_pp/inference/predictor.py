@@ -286,8 +286,9 @@ class Predictor(DictionaryInterface):
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
         num_samples: int = 200,
+        method: str = "exact",
     ) -> Posterior:
-        """Computes the exact posteriors of galaxies, each fitted in several bands together.
+        """Computes the posteriors of galaxies, each fitted in several bands together.
 
         Every band has its own magnitude; the centre is shared, and the structure (R_e, n, q,
         position angle) is shared, linear in the logarithm of the wavelength, or free. See
@@ -302,6 +303,9 @@ class Predictor(DictionaryInterface):
             model_error: Model error as a fraction of the model image; see :meth:`refine`.
             widths: ``"honest"`` or ``"noise"``; see :meth:`refine`.
             num_samples: Number of the network's draws of each band, from which the search starts.
+            The Laplace method returns as many draws.
+            method: ``"exact"`` or ``"laplace"``: draws from Gaussians at the modes, which are not
+                rendered and have no weights.
 
         Returns:
             Posteriors in the units of each galaxy's first band; magnitudes of all bands and colours
@@ -309,7 +313,8 @@ class Predictor(DictionaryInterface):
             NaN, flagged ``FAILED``, with its reason.
 
         Raises:
-            ConfigError: If the structure is unknown, or linear without wavelengths.
+            ConfigError: If the structure or the method is unknown, or the structure is linear
+                without wavelengths.
             InputError: If a single galaxy has a band that cannot be measured, or the kind of widths
                 is unknown.
             RangeError: If `ess` is not positive.
@@ -318,7 +323,7 @@ class Predictor(DictionaryInterface):
 
         check_choice(widths, WIDTHS, "widths")
         options = BandOptions(
-            structure, check_positive(ess, "ess"), model_error, widths == "honest"
+            structure, check_positive(ess, "ess"), model_error, widths == "honest", method
         )
         single = isinstance(galaxies, MultiBandObservation)
         items = [galaxies] if isinstance(galaxies, MultiBandObservation) else list(galaxies)

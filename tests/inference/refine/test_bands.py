@@ -55,6 +55,21 @@ def test_two_bands_make_one_row(shared):
     assert "effective_radius_r" not in row
 
 
+def test_laplace_s_method_agrees_with_the_exact_one(predictor, shared):
+    found = predictor.fit_bands(two_bands(), num_samples=2000, method="laplace")
+    (row,), (exact,) = found.rows(), shared.rows()
+    assert found.samples.shape == (2000, 7)
+    assert row["method"] == "laplace"
+    assert row["ess"] is None
+    assert row["log_evidence_error"] is None
+    assert abs(row["log_evidence"] - exact["log_evidence"]) < 1.0
+    for name in (*NAMES, "magnitude_r", "g_minus_r"):
+        assert abs(row[name] - exact[name]) < 0.3 * exact[f"{name}_std"], name
+        assert row[f"{name}_std"] == pytest.approx(exact[f"{name}_std"], rel=0.2), name
+    with pytest.raises(ConfigError, match="method must be one of"):
+        predictor.fit_bands(two_bands(), method="hopeful")
+
+
 def test_a_colour_s_error_knows_that_magnitudes_move_together(shared):
     record = shared.measurements[0].bands
     draws = {name: torch.from_numpy(x) for name, x in record.draws.items()}

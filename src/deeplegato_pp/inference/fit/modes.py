@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +13,11 @@ from deeplegato_pp.inference.fit.curvature import use_full_curvature
 from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import find_neighbours
 from deeplegato_pp.inference.fit.psf_share import fit_less
-from deeplegato_pp.inference.sampling.importance import StudentMixture, effective_sample_size
+from deeplegato_pp.inference.sampling.importance import (
+    StudentMixture,
+    effective_sample_size,
+    split_counts,
+)
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import Coordinates, SersicCoordinates
@@ -29,6 +34,9 @@ _SAME_MODE = 1.0
 _NEGLIGIBLE = 30.0
 """Draws whose log posterior is lower than the mode's by more than this carry no weight, under more
 or less of the PSF's error alike: their values are not computed anew."""
+
+_GAUSSIAN = 1e6
+"""Degrees of freedom at which a Student-t is a Gaussian."""
 
 PRIOR_DRAWS = 2000
 """Number of prior draws as defensive part of proposals without a network density."""
@@ -298,6 +306,29 @@ def mixture_at(modes: Fit, *, widened: bool) -> StudentMixture:
         shares = torch.cat([0.9 * shares, 0.1 * shares])
         means, tril = torch.cat([means, means]), torch.cat([tril, 3.0 * tril])
     return StudentMixture(shares, means, tril)
+
+
+def gaussian_draws(
+    modes: Fit, number: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "s f"], StudentMixture]:
+    """Draws from Gaussians at the modes, in proportion to their Laplace evidence.
+
+    Args:
+        modes: Modes of one galaxy.
+        number: Number of draws S.
+        generator: Random generator.
+
+    Returns:
+        The draws, with shape (S, F), and the mixture from which they come.
+    """
+    # Draws have equal weights, so the share of a minor mode is not raised.
+    shares = torch.softmax(modes.log_mass(), 0)
+    gaussian = replace(mixture_at(modes, widened=False), weights=shares, dof=_GAUSSIAN)
+    counts = split_counts(gaussian.weights, number)
+    owner = torch.repeat_interleave(torch.arange(gaussian.size), torch.tensor(counts))
+    shape = (number, modes.u.shape[-1], 1)
+    normal = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return gaussian.means[owner] + (gaussian.scale_tril[owner] @ normal)[..., 0], gaussian
 
 
 def sampler_at(

@@ -68,5 +68,6 @@ class Estimator(Protocol):
         model_error: float = MODEL_ERROR,
         widths: str = "honest",
         num_samples: int = 200,
+        method: str = "exact",
     ) -> Posterior:
-        """Returns the exact posteriors of galaxies in several bands."""
+        """Returns the posteriors of galaxies in several bands."""

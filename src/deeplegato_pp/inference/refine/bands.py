@@ -1,8 +1,9 @@
-"""Exact joint posterior of one galaxy in several bands.
+"""Joint posterior of one galaxy in several bands.
 
 The network measures each band separately. From its draws, a search finds the mode of every band and
 masks neighbours; from the combination of the bands, another search finds the modes of the joint
-posterior. Importance sampling with a Student-t at each mode gives weighted draws and the evidence.
+posterior. Importance sampling with a Student-t at each mode gives weighted draws and the evidence;
+the Laplace method draws from Gaussians at the modes instead.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.fit import Fit, fit
-from deeplegato_pp.inference.fit.modes import ModeFinder, distinct_modes, sampler_at
+from deeplegato_pp.inference.fit.modes import (
+    ModeFinder,
+    distinct_modes,
+    gaussian_draws,
+    sampler_at,
+)
 from deeplegato_pp.inference.fit.neighbours import find_neighbours
 from deeplegato_pp.inference.fit.structure import joint_sandwich_at
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.band_record import BandRecord, band_columns
 from deeplegato_pp.inference.posterior.measurement import Measurement
 from deeplegato_pp.inference.posterior.posterior import Posterior
-from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
+from deeplegato_pp.inference.refine.engine import METHODS
+from deeplegato_pp.inference.sampling.sampler import Budget, sample_targets
 from deeplegato_pp.inference.verdict import verdict as verdicts
 from deeplegato_pp.observation.bands import AlignedBand, MultiBandObservation
 from deeplegato_pp.observation.preparation import PreparedStamp
@@ -68,9 +75,10 @@ class BandOptions:
         ess: Required effective sample size.
         model_error: Model error as a fraction of the model image.
         honest: Whether draws are moved to honest widths.
+        method: ``"exact"`` or ``"laplace"``.
 
     Raises:
-        ConfigError: If the structure is unknown.
+        ConfigError: If the structure or the method is unknown.
         RangeError: If the model's error lies outside [0, 1].
     """
 
@@ -78,8 +86,11 @@ class BandOptions:
     ess: float = 400.0
     model_error: float = MODEL_ERROR
     honest: bool = True
+    method: str = "exact"
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
         if self.structure not in STRUCTURES:
             raise ConfigError(
                 f"unknown structure {self.structure!r} of bands, expected one of "
@@ -136,8 +147,38 @@ def fit_bands(
     single = Likelihood.of(stamps, prior, model_error=options.model_error)
     search = _Search(single, coordinates, network.batch_w)
     seeds = units.content_seeds(network.stamps, seed)
-    sampler = search.sample(int(seeds[0]), options.ess)
-    return _row(galaxy, network, search, sampler, options)
+    if options.method == "laplace":
+        draws = search.gaussian(int(seeds[0]), network.batch_w.shape[1])
+    else:
+        draws = search.sample(int(seeds[0]), options.ess)
+    return _row(galaxy, network, search, draws, options)
+
+
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """Draws of a joint posterior.
+
+    Attributes:
+        u: Coordinates of the draws, with shape (S, F).
+        log_proposal: Log-density of the proposal at the draws, with shape (S,).
+        log_weights: Unnormalised log weights, with shape (S,).
+        method: See :attr:`~deeplegato_pp.inference.posterior.draws.RefinedGalaxy.method`.
+        log_evidence: ln Z.
+        log_evidence_error: Standard error of ln Z; NaN for Laplace's approximation.
+        ess: Effective sample size; NaN for unweighted draws, like k-hat.
+        khat: Pareto k-hat of the weights.
+        flags: Sum of flags.
+    """
+
+    u: Float[Tensor, "s f"]
+    log_proposal: Float[Tensor, " s"]
+    log_weights: Float[Tensor, " s"]
+    method: str
+    log_evidence: float
+    log_evidence_error: float = math.nan
+    ess: float = math.nan
+    khat: float = math.nan
+    flags: int = 0
 
 
 class _Search:
@@ -207,7 +248,20 @@ class _Search:
             self.single.stamps.mask[k] = mask
         return changed
 
-    def sample(self, seed: int, ess: float) -> TargetSampler:
+    def gaussian(self, seed: int, number: int) -> _Draws:
+        """Returns draws from Gaussians at the modes."""
+        generator = torch.Generator().manual_seed(seed)
+        u, gaussian = gaussian_draws(self.modes, number, generator)
+        return _Draws(
+            u,
+            gaussian.log_prob(u),
+            torch.zeros(number, dtype=torch.float64),
+            "laplace",
+            self.modes.log_evidence(),
+            flags=0 if bool(self.modes.converged[0]) else int(Flag.LOW_ESS),
+        )
+
+    def sample(self, seed: int, ess: float) -> _Draws:
         """Returns weighted draws of the joint posterior."""
         budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
         sampler = sampler_at(self.coordinates, self.modes, seed, budget, prior_draws=0)
@@ -226,7 +280,19 @@ class _Search:
             lambda _, draws: [log_posterior(u) for u in draws],
             lambda _, draws: [self.coordinates.log_prior(u) for u in draws],
         )
-        return sampler
+        log_weights = sampler.pool.log_weights()
+        poor = Flag.LOW_ESS if sampler.ess < ess else 0
+        poor |= 0 if reliable(log_weights) else Flag.HIGH_KHAT
+        return _Draws(
+            sampler.pool.x,
+            sampler.pool.log_mixture(),
+            log_weights,
+            "adapted" if sampler.adaptations else "importance",
+            *sampler.pool.log_evidence(),
+            ess=sampler.ess,
+            khat=pareto_khat(log_weights),
+            flags=int(poor),
+        )
 
 
 def band_box(coordinates: BandCoordinates, band: int) -> PriorBox:
@@ -238,16 +304,18 @@ def _row(
     galaxy: MultiBandObservation,
     network: Posterior,
     search: _Search,
-    sampler: TargetSampler,
+    draws: _Draws,
     options: BandOptions,
 ) -> Posterior:
     """Builds the posterior row of the draws, in the first band's units."""
-    u, log_weights = sampler.pool.x, sampler.pool.log_weights()
+    u, log_weights = draws.u, draws.log_weights
     widening = _widening(search.likelihood, search.modes) if options.honest else None
     moved, log_det = (u, 0.0) if widening is None else widening.move(u, log_weights)
     rows = network.measurements
     stamps = [m.prepared for m in rows if m.prepared is not None]
-    best = u[(log_weights + sampler.pool.log_mixture()).argmax()]
+    best = search.modes.u[0]
+    if draws.method != "laplace":
+        best = u[(log_weights + draws.log_proposal).argmax()]
     equal = moved[_equally(log_weights)]
     bands = _judged_bands(galaxy, rows, search, best, equal, options)
     coordinates = search.coordinates
@@ -268,13 +336,13 @@ def _row(
     box = units.user_box(coordinates.box, stamps[0])
     w, noise_w = (to_box(coordinates.box, coordinates.values(x, 0)) for x in (moved, u))
     in_users_units = coordinates.in_box(box).log_jacobian
-    density = sampler.pool.log_mixture()
+    density = draws.log_proposal
     honest = widening is not None
     return Posterior(
         box.to_physical(w)[None],
         w[None],
         (density - log_det + in_users_units(moved))[None],
-        [replace(_joined(galaxy, bands, record, sampler, equal), box=box)],
+        [replace(_joined(galaxy, bands, record, draws, equal), box=box)],
         network.stamps[0:1],
         log_weights[None],
         batch_noise_w=noise_w[None] if honest else None,
@@ -374,35 +442,31 @@ def _joined(
     galaxy: MultiBandObservation,
     bands: Sequence[Measurement],
     record: BandRecord,
-    sampler: TargetSampler,
+    draws: _Draws,
     equal: Float[Tensor, "s f"],
 ) -> Measurement:
     """Returns the measurement record of the galaxy in all bands together."""
-    log_weights, joint = sampler.pool.log_weights(), record.likelihood
-    flags = 0
+    joint, flags = record.likelihood, draws.flags
     for m in bands:
         flags |= m.flags
     if not all(m.flags & Flag.UNDETECTED for m in bands):
         flags = Flag.without(flags, Flag.UNDETECTED)
-    flags |= Flag.LOW_ESS if sampler.ess < sampler.budget.ess else 0
-    flags |= 0 if reliable(log_weights) else Flag.HIGH_KHAT
     widening = record.widening
     flags |= Flag.STRUCTURE_UNJUDGED if widening is not None and not widening.judged else 0
-    draws = equal[:_PREDICTIVE]
-    chances = [float(b.residual_row(0, draws).p_value.mean()) for b in joint.bands]
+    some = equal[:_PREDICTIVE]
+    chances = [float(b.residual_row(0, some).p_value.mean()) for b in joint.bands]
     chi2 = sum(float(b.chi2(0, record.best[None])[0]) for b in joint.bands)
-    evidence, error = sampler.pool.log_evidence()
     notes = galaxy.notes
     notes += [f"{m.name}: {note}" for m in bands for note in m.notes]
     return replace(
         bands[0],
         name=galaxy.name,
         flags=int(flags),
-        method="adapted" if sampler.adaptations else "importance",
-        ess=sampler.ess,
-        khat=pareto_khat(log_weights),
-        log_evidence=evidence,
-        log_evidence_error=error,
+        method=draws.method,
+        ess=draws.ess,
+        khat=draws.khat,
+        log_evidence=draws.log_evidence,
+        log_evidence_error=draws.log_evidence_error,
         chi2=chi2 / max(joint.num_pixels - joint.coordinates.dim, 1),
         chi2_p=_worst([m.chi2_p for m in bands]),
         p_value=_worst(chances),

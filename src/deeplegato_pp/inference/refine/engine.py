@@ -20,7 +20,7 @@ from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.fit import Fit
-from deeplegato_pp.inference.fit.modes import ModeFinder, is_misfit, mixture_at
+from deeplegato_pp.inference.fit.modes import ModeFinder, gaussian_draws, is_misfit, mixture_at
 from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import (
@@ -29,7 +29,7 @@ from deeplegato_pp.inference.refine.fallback import (
     rescue,
     weights_failed,
 )
-from deeplegato_pp.inference.sampling.importance import effective_sample_size, split_counts
+from deeplegato_pp.inference.sampling.importance import effective_sample_size
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.components import SersicCoordinates
@@ -351,16 +351,8 @@ class _Job:
         share = laplace_share(sampler)
         x = base[: round(share * total)]
         if modes is not None and len(x) < total:
-            mass = torch.softmax(
-                modes.log_mass(), 0
-            )  # equally weighted draws, so no component's weight is increased
-            gaussian = replace(mixture_at(modes, widened=False), weights=mass, dof=1e6)
-            counts = split_counts(gaussian.weights, total - len(x))
-            owner = torch.repeat_interleave(torch.arange(gaussian.size), torch.tensor(counts))
-            shape = (len(owner), x.shape[1], 1)
-            normal = torch.randn(*shape, generator=sampler.generator, dtype=torch.float64)
-            moved = (gaussian.scale_tril[owner] @ normal)[..., 0]
-            x = torch.cat([x, gaussian.means[owner] + moved])
+            drawn, gaussian = gaussian_draws(modes, total - len(x), sampler.generator)
+            x = torch.cat([x, drawn])
             parts = [gaussian.log_prob(x) + math.log1p(-share)]
             if share > 0:
                 parts.append(self._base_density([row], [x])[0] + math.log(share))
