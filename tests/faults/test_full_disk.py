@@ -1,4 +1,4 @@
-"""A file system that is really full: one line, and nothing that was finished is lost."""
+"""File systems that are really full, or read-only: one line, and nothing finished is lost."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from deeplegato_pp.cli import measuring
 from deeplegato_pp.cli.app import main
+from deeplegato_pp.inference import predictor
 from faults.commands import CATALOG, PREDICT, prepare
 
 ONE = ["predict", "g0.fits", "--no-refine", "--samples", "2000", "--psf-fwhm", "3"]
@@ -87,3 +88,22 @@ def test_catalog(resize, capsys):
     assert main([*CATALOG, "-o", "small/t.parquet", "--resume"]) == 0
     one, other = (pq.read_table(p).to_pandas() for p in ("whole.parquet", "small/t.parquet"))
     assert one.equals(other)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        ([*PREDICT, "-o", "small/t.json"], "table small/t.json"),
+        ([*ONE, "--plot", "small/p.png"], "plot small/p.png"),
+        ([*ONE, "--samples-output", "small/s.npz"], "samples small/s.npz"),
+        ([*CATALOG, "-o", "small/t.parquet"], "catalogue small/t.parquet"),
+    ],
+)
+def test_a_read_only_folder_is_refused_before_work(resize, monkeypatch, capsys, call, what):
+    assert _mount("-o", "remount,ro", "small")
+    work = lambda *ignored, **options: pytest.fail("work was done")  # noqa: E731
+    monkeypatch.setattr(predictor.Predictor, "from_pretrained", work)
+    assert main(call) == 2
+    assert capsys.readouterr().err == (
+        f"deeplegato: {what}: folder small cannot be written to. Choose another.\n"
+    )

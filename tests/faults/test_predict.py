@@ -128,6 +128,18 @@ def test_other_options_are_not_mixed_in(folder, monkeypatch, capsys):
         slowly.Journal(Path("t.json"), {"seed": 2}, True)
 
 
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_two_runs_at_once_do_not_write_one_table(folder, capsys, resume):
+    with slowly.Journal(Path("t.json"), {"seed": 1}, False):
+        before = Path(JOURNAL).read_bytes()
+        assert main([*CALL, *resume]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"deeplegato: another run keeps its rows in {JOURNAL}.")
+        assert error.count("\n") == 1
+        assert Path(JOURNAL).read_bytes() == before
+    assert main(CALL) == 0
+
+
 def test_names_that_are_no_utf_8_are_rows_too(folder, capsys):
     odd = os.fsdecode(b"g-\xe9.fits")
     os.rename("g0.fits", odd)

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deeplegato_pp.errors import ConfigError
-from deeplegato_pp.io.files import disk_full_named
+from deeplegato_pp.errors import ConfigError, InputError
+from deeplegato_pp.io.files import disk_full_named, lock_file
 
 Row = dict[str, Any]
 
@@ -24,6 +24,7 @@ class Journal:
 
     Raises:
         ConfigError: If the earlier run had another configuration.
+        InputError: If another run is writing the same table.
         DiskFullError: If there is no room for it.
     """
 
@@ -31,15 +32,30 @@ class Journal:
         self.path = output.with_name(f".{output.name}.rows")
         self._rows: dict[str, Row] = {}
         configuration = json.loads(json.dumps(configuration, default=str))
+        # Without a buffer, which would be written again when a file on a full disk is closed.
+        self._file = self.path.open("a+b", buffering=0)
+        try:
+            self._begin(configuration, resume)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _begin(self, configuration: dict[str, Any], resume: bool) -> None:
+        try:
+            lock_file(self._file)
+        except OSError as error:
+            raise InputError(
+                f"another run keeps its rows in {self.path}. Wait for it, or give another output."
+            ) from error
         if resume:
             self._take_up(configuration)
-        # Without a buffer, which would be written again when a file on a full disk is closed.
-        self._file = self.path.open("ab" if self._rows else "wb", buffering=0)
         if not self._rows:
+            self._file.truncate(0)
             self._write([configuration])
 
     def _take_up(self, configuration: dict[str, Any]) -> None:
-        content = self.path.read_bytes() if self.path.is_file() else b""
+        self._file.seek(0)
+        content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.splitlines()
         if not lines:
@@ -55,8 +71,7 @@ class Journal:
             )
         self._rows = {entry["image"]: entry["row"] for entry in map(json.loads, lines[1:])}
         if len(whole) < len(content):
-            with self.path.open("rb+") as file:
-                file.truncate(len(whole))
+            self._file.truncate(len(whole))
 
     def row(self, image: str) -> Row | None:
         """Returns the row of an image, named with what tells it from others, or None."""

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from deeplegato_pp.errors import DeepLegatoError, InputError
 
@@ -123,7 +123,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def lock_file(file: IO[str]) -> None:
+def lock_file(file: IO[Any]) -> None:
     """Locks an open file against other processes until it is closed, or its process dies.
 
     Raises:

@@ -4,6 +4,7 @@ Like `scene.expansion`, for correlated pixels: with y the residual in units of t
 whitening matrix, ln L contains :math:`|W y|^2`. For images b B, W y is a sum of whitened basis
 images wherever y is linear in the image. This fails for the few pixels whose variance depends
 strongly on the model; their deviations are added, whitened by the columns of W for those pixels.
+Where they are more than half of all pixels, images are evaluated as they are, which costs less.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class WhitenedLikelihood:
         basis: Basis images, with shape (K, P), float64.
         probes: Sample of coefficients, with shape (M, K), used to find the pixels that cannot be
             expanded.
+
+    Attributes:
+        exact: True for the pixels that are not expanded.
+        direct: Whether these are all pixels, since more than half could not be expanded.
     """
 
     def __init__(
@@ -54,6 +59,11 @@ class WhitenedLikelihood:
         self.gram = (white @ white.T).view(*linear.shape[:2], *linear.shape[:2])
         pulled = data.whitening.transposed(white.view(shape)).view(linear.shape)
         self.exact = self._unexpanded(basis, probes, pulled[0, 0].abs() + 1.0)
+        self.data, self.basis = data, basis
+        self.direct = 2 * int(self.exact.sum()) > len(self.reference)
+        if self.direct:
+            self.exact.fill_(True)
+            return
         kept = ~self.exact
         value, first, second = self.log_v
         self.constant = float((value * kept).sum()) + stamp.log_det
@@ -66,10 +76,15 @@ class WhitenedLikelihood:
 
     def __call__(self, b: Float[Tensor, "s k"]) -> Float[Tensor, " s"]:
         """Returns ln L for coefficients b, with shape (S,)."""
+        evaluate = self._of_images if self.direct else self._of_sums
         chunk = max(1, CHUNK_PIXELS // max(1, int(self.exact.sum())))
-        return torch.cat([self._value(part) for part in b.split(chunk)])
+        return torch.cat([evaluate(part) for part in b.split(chunk)])
 
-    def _value(self, b: Tensor) -> Tensor:
+    def _of_images(self, b: Tensor) -> Tensor:
+        images = self.reference + b @ self.basis
+        return self.data.log_likelihood(images.view(-1, *self.data.image.shape[-2:]))
+
+    def _of_sums(self, b: Tensor) -> Tensor:
         shares = torch.cat([torch.ones_like(b[:, :1]), b], 1)
         half = torch.einsum("sk,fkgl->sfgl", shares, self.gram)
         sums = torch.einsum("sfgl,sl->sfg", half, shares)

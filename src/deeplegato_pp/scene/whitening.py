@@ -179,7 +179,8 @@ def _product(kept: dict[tuple[torch.dtype, torch.device], Tensor], images: Tenso
         kept[key] = kept[_KEY].to(images)
     found = images.new_empty(len(images), kept[key].shape[0])
     for part, place in zip(images.split(_TOGETHER), found.split(_TOGETHER), strict=True):
-        place.copy_((kept[key] @ part.T).T)
+        # In rows of pixels, each coefficient multiplies adjacent numbers.
+        place.copy_((kept[key] @ part.T.contiguous()).T)
     return found
 
 
