@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.classes import by_condition, by_name, coverage_by_name, reliability
 from deeplegato_pp.calibration.galaxies import QUALITIES, Galaxies
 from deeplegato_pp.diagnostics import central_levels, ecdf, ecdf_band, expected_coverage, rank_test
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
 from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
-
-Array = np.ndarray
+from deeplegato_pp.stats.pareto import GOOD_KHAT
 
 GOAL_OVERALL = 0.01
 """Largest distance of coverage from nominal that is aimed at, at any level, over all galaxies."""
@@ -128,7 +129,7 @@ def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
 
 def _noise_widths(galaxies: Galaxies) -> dict[str, Any] | None:
     """What the same posteriors cover with the widths of the stated noise alone."""
-    both = galaxies[np.isfinite(galaxies.noise_ranks).all(axis=1)]
+    both = galaxies[np.asarray(np.isfinite(galaxies.noise_ranks).all(axis=1))]
     if not len(both):
         return None
     levels = central_levels(both.noise_ranks)
@@ -150,7 +151,7 @@ def _coverage(galaxies: Galaxies) -> dict[str, Any]:
         "meets_goal": by_name(
             np.abs(curve - np.array(CURVE)[:, None]).max(axis=0) <= GOAL_OVERALL, CURVES
         ),
-        "within_goal_and_band": by_name(within.all(axis=0), CURVES),
+        "within_goal_and_band": by_name(np.asarray(within.all(axis=0)), CURVES),
     }
 
 
@@ -234,14 +235,14 @@ def _refinement(galaxies: Galaxies) -> dict[str, Any] | None:
     return {
         "galaxies": len(refined),
         "ess_median": np.median(refined.ess),
-        "khat_good": (refined.khat < 0.7).mean(),
+        "khat_good": (refined.khat < GOOD_KHAT).mean(),
     }
 
 
 def _robust_std(values: Array, center: float | None = None) -> Array:
     """Standard deviation of the normal distribution with the same median absolute deviation."""
     middle = np.median(values, axis=0) if center is None else center
-    return np.asarray(1.4826 * np.median(np.abs(values - middle), axis=0))
+    return np.asarray(MAD_TO_SIGMA * np.median(np.abs(values - middle), axis=0))
 
 
 def _median(values: Array) -> Array:

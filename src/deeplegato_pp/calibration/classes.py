@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import ESTIMATES, Galaxies
 from deeplegato_pp.diagnostics import (
     binomial_error,
@@ -26,8 +27,6 @@ from deeplegato_pp.diagnostics import (
     simultaneous_binomial_band,
 )
 from deeplegato_pp.scene.parameters import NAMES
-
-Array = np.ndarray
 
 
 def by_name(values: Float[np.ndarray, " p"], names: Sequence[str] = NAMES) -> dict[str, float]:

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import FormatError
 from deeplegato_pp.inference.posterior.covariates import RADIUS_OVER_PSF, SNR
 from deeplegato_pp.io.files import written_whole
@@ -20,8 +21,6 @@ from deeplegato_pp.scene.parameters import (
     PARAMETERS,
     SERSIC_INDEX,
 )
-
-Array = np.ndarray
 
 UNJUDGED = -1
 """Flags and quality of a galaxy that got no verdict."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics import central_quantiles, errors, log_scaled
 from deeplegato_pp.diagnostics.rows import average, row_weights, unwrapped
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.weighted import QUANTILES
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

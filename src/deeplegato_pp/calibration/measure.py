@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import QUALITIES, UNJUDGED, Galaxies
 from deeplegato_pp.calibration.marginals import marginals
 from deeplegato_pp.calibration.settings import Settings, Simulations
@@ -30,8 +31,6 @@ from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to_noise
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import Galaxies
 from deeplegato_pp.diagnostics import central_levels, expected_coverage
 from deeplegato_pp.inference.posterior.covariates import SNR, class_of
 from deeplegato_pp.inference.recalibration import SCORES, Recalibration
 from deeplegato_pp.scene.parameters import NAMES
-
-Array = np.ndarray
 
 FEWEST = 1000
 """Galaxies for which a map is fitted: half of them must tell a per cent or two from noise."""

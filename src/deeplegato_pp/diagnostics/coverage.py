@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.diagnostics.ranks import check_ranks
 from deeplegato_pp.diagnostics.rows import check_level
-
-Array = np.ndarray
 
 NOMINAL: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
 """The levels at which coverage is looked at if none are named."""

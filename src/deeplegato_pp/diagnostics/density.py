@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.fft import irfft, rfft
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.diagnostics.rows import (
     Checked,
@@ -20,8 +21,6 @@ from deeplegato_pp.diagnostics.rows import (
 )
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.stats.circular import angular_difference
-
-Array = np.ndarray
 
 BINS = 64
 """Cells of a parameter's density; the kernel is some two to three of them wide."""

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.diagnostics.ranks import check_ranks
 from deeplegato_pp.diagnostics.rows import check_level
-
-Array = np.ndarray
 
 SIMULATIONS = 10_000
 """Simulated sets of ranks: they give the band's level to 0.2 %."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.rows import (
     Checked,
     Periods,
@@ -15,8 +16,6 @@ from deeplegato_pp.diagnostics.rows import (
     sorted_rows,
     unwrapped,
 )
-
-Array = np.ndarray
 
 
 def equal_tailed_intervals(

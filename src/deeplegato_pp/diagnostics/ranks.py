@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.rows import (
     SET_ASIDE,
     Checked,
@@ -20,8 +21,6 @@ from deeplegato_pp.diagnostics.rows import (
 )
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.stats.circular import angular_difference, circular_mean
-
-Array = np.ndarray
 
 
 def truth_ranks(

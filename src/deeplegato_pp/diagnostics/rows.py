@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.circular import circular_mean, unwrap
 from deeplegato_pp.stats.weighted import normalised_weights
-
-Array = np.ndarray
 
 BLOCK = 2**21
 """Numbers worked on at once, so that memory stays at some tens of MB however many galaxies."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.intervals import equal_tailed_intervals
 from deeplegato_pp.diagnostics.rows import (
     Checked,
@@ -17,8 +18,6 @@ from deeplegato_pp.diagnostics.rows import (
     unwrapped,
 )
 from deeplegato_pp.stats.circular import angular_difference
-
-Array = np.ndarray
 
 
 def errors(

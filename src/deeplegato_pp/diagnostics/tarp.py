@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.diagnostics.rows import (
@@ -20,8 +21,6 @@ from deeplegato_pp.diagnostics.rows import (
 )
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.stats.circular import angular_difference
-
-Array = np.ndarray
 
 METRICS = ("euclidean", "cityblock")
 

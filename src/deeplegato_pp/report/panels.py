@@ -19,6 +19,7 @@ from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.inference.posterior.parts import parts_of_row, render_part
 from deeplegato_pp.io.lazy_images import read_padded
 from deeplegato_pp.observation.effective_psf import moffat_psf
+from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)
 """Sides of the cutouts: the smallest that holds 8 R_e and 6 FWHM of the PSF, or the file. [px]"""
@@ -116,7 +117,7 @@ class Pixels:
         sigma = _first(row, "background", fallback=float("nan"))
         sigma /= max(1.0, _first(row, "bin", fallback=1.0))  # of a binned stamp: per binned pixel
         if not sigma > 0:
-            sigma = 1.4826 * float(np.median(np.abs(known - sky))) if known.size else 1.0
+            sigma = MAD_TO_SIGMA * float(np.median(np.abs(known - sky))) if known.size else 1.0
         several = components if len(components) > 1 else {}
         return Panels(image - sky, model, mask, sigma or 1.0, center, scale, several)
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import NumericalError, RangeError
 from deeplegato_pp.stats.circular import circular_mean, unwrap
-
-Array = np.ndarray
 
 QUANTILES: dict[str, float] = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
 """The quantiles in every table, by the suffix of their column."""
