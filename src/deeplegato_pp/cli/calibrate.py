@@ -1,4 +1,4 @@
-"""``deeplegato calibrate``: are a model's error bars right? Measured, drawn, told."""
+"""Calibration of a model's error bars with simulations, for ``deeplegato calibrate``."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def calibrate(
         ),
     ] = Path("calibration"),
 ) -> None:
-    """Measure a model's calibration on fresh simulations: figures, pictures, a report.
+    """Measure a model's calibration with new simulations, with figures and a report.
 
-    Galaxies are drawn from the model's own prior and conditions, or another configuration's. A
-    run that was killed goes on; a larger N goes on from a smaller one.
+    Galaxies are drawn from the model's prior and conditions, or from another configuration. A run
+    that was stopped is continued, also with a larger N.
     """
     from deeplegato_pp.models.storage import RECALIBRATION, find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     from deeplegato_pp.calibration.document import FILE as DOCUMENT
     from deeplegato_pp.calibration.report import FILE as REPORT
     from deeplegato_pp.calibration.run import check_folder
@@ -130,7 +130,7 @@ def calibrate(
 
 
 def _tell(content: dict[str, Any]) -> None:
-    """Prints the headline."""
+    """Prints the headline figures."""
     from deeplegato_pp.calibration.document import headline
     from deeplegato_pp.calibration.report import percent
 

@@ -1,4 +1,4 @@
-"""``deeplegato catalog``: a row per source of a mosaic, resumable and on many machines."""
+"""Catalogue of the sources in mosaics, for ``deeplegato catalog``."""
 
 from __future__ import annotations
 
@@ -241,11 +241,11 @@ def catalog(
     ] = None,
     seed: options.Seed = 0,
 ) -> int:
-    """Make a catalogue of posteriors: one row per source, whatever becomes of it.
+    """Make a catalogue of posteriors, with one row per source.
 
-    Noise, mask, data quality, WCS, pixel scale and zero point are found in the images' files where
-    they are not given. A run that was stopped goes on with --resume. Not measured: a row that says
-    why.
+    Noise, mask, data quality, WCS, pixel scale and zero point are read from the images' files
+    unless given. A run that was stopped continues with --resume. A source that cannot be measured
+    has a row with the reason.
     """
     from deeplegato_pp.errors import InputError
 
@@ -300,7 +300,7 @@ def catalog(
     from deeplegato_pp.io.overwriting import check_outputs_apart
     from deeplegato_pp.models.storage import find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     outputs = {"-o": output, "--model-image": model_image, "--residual-image": residual_image}
     check_outputs_apart(outputs, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.catalog.options import Options
@@ -341,7 +341,7 @@ def catalog(
 
 
 def load_predictor(folder: str, device: str | None) -> Predictor:
-    """Loads the network; workers call it too."""
+    """Loads the network; also called by workers."""
     from deeplegato_pp.inference import Predictor
 
     return Predictor.from_pretrained(folder, device)
@@ -368,7 +368,7 @@ def _make(request: Any, folder: Path) -> int:
 
 
 def _model_name(folder: Path) -> str:
-    """Name and version of a network, from its card alone."""
+    """Returns name and version of a network from its card."""
     import json
 
     try:

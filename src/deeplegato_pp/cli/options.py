@@ -1,4 +1,4 @@
-"""Options that several commands share, said once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 
 class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
-    """What a noise map holds."""
+    """Type of a noise map."""
 
     sigma = "sigma"
     variance = "variance"
@@ -20,28 +20,28 @@ class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, 
 
 
 class EvenPSF(str, Enum):  # noqa: UP042
-    """What to do with an even-sized PSF."""
+    """Treatment of an even-sized PSF."""
 
     refuse = "refuse"
     shift = "shift"
 
 
 class RefineMethod(str, Enum):  # noqa: UP042
-    """How draws are refined."""
+    """Method of the refinement."""
 
     exact = "exact"
     laplace = "laplace"
 
 
 class RefineRule(str, Enum):  # noqa: UP042
-    """Which galaxies are refined."""
+    """Rule that selects galaxies for refinement."""
 
     all = "all"
     auto = "auto"
 
 
 class Neighbours(str, Enum):  # noqa: UP042
-    """What becomes of sources that overlap."""
+    """Treatment of overlapping sources."""
 
     fit = "fit"
     mask = "mask"
@@ -49,14 +49,14 @@ class Neighbours(str, Enum):  # noqa: UP042
 
 
 class Widths(str, Enum):  # noqa: UP042
-    """What error bars hold."""
+    """Kind of error bars."""
 
     honest = "honest"
     noise = "noise"
 
 
 class BandStructure(str, Enum):  # noqa: UP042
-    """How R_e, n, q and position angle depend on the band."""
+    """Dependence of R_e, n, q and position angle on the band."""
 
     shared = "shared"
     linear = "linear"
@@ -276,7 +276,7 @@ ModelName = Annotated[
 
 
 def extension_from(text: str | None) -> int | str | None:
-    """Returns an extension's name or number.
+    """Returns the name or number of an extension.
 
     Example:
         >>> extension_from("SCI"), extension_from("1")
@@ -299,11 +299,11 @@ Seed = Annotated[
 
 
 def check_finite_numbers(given: Mapping[str, Any]) -> None:
-    """Refuses, before any work, numbers that are none: NaN and infinity.
+    """Raises an error for NaN and infinity, before any work.
 
     Args:
-        given: What options say, by their names: a value, or several. Texts, files and what was not
-            given pass.
+        given: Values of options by name, one or several each. Strings, files and missing values are
+            ignored.
 
     Raises:
         RangeError: If a number is not finite.
@@ -320,7 +320,7 @@ def check_finite_numbers(given: Mapping[str, Any]) -> None:
 
 
 def check_psf_error(psf_error: float | None) -> None:
-    """Refuses an error of the PSF's width that cannot be.
+    """Checks the error of the PSF's width.
 
     Raises:
         RangeError: If it lies outside [0, 0.5).

@@ -1,4 +1,4 @@
-"""``deeplegato predict``: the posteriors of the galaxies in FITS files."""
+"""Posteriors of galaxies in FITS files, for ``deeplegato predict``."""
 
 from __future__ import annotations
 
@@ -188,10 +188,9 @@ def predict(
 ) -> int:
     """Measure galaxies: the posterior of seven Sérsic parameters from each image.
 
-    The noise, mask, PSF, pixel scale and zero point are found in the image's file where they are
-    not given; what is given serves for every image. A file that cannot be measured is named on
-    the standard error and keeps its row in the table, empty but for the reason. With --bands the
-    files are one galaxy in several bands.
+    Noise, mask, PSF, pixel scale and zero point are read from the image's file unless given; given
+    values apply to all images. A file that cannot be measured is reported on standard error and has
+    a row with the reason. With --bands the files are one galaxy in several bands.
     """
     columns = plot_columns_from(plot_columns)
     outputs = Outputs(output, samples_output, plot, imgblock, plot_columns=columns)
@@ -265,7 +264,7 @@ def predict(
         )
     from deeplegato_pp.models.storage import find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     outputs.check_apart(names, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.inference import Predictor
 

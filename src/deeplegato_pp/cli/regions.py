@@ -1,4 +1,4 @@
-"""``deeplegato regions``: a catalogue as a DS9 region file."""
+"""DS9 region file of a catalogue, for ``deeplegato regions``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class System(str, Enum):  # noqa: UP042
-    """Coordinates of the regions."""
+    """Coordinate system of the regions."""
 
     image = "image"
     icrs = "icrs"
@@ -25,7 +25,7 @@ def regions(
         System, typer.Option("--system", help="Pixels of the image, or the sky (ra, dec).")
     ] = System.image,
 ) -> int:
-    """Write each galaxy's half-light ellipse for DS9, coloured by quality."""
+    """Write the half-light ellipses of a catalogue as DS9 regions, coloured by quality."""
     from deeplegato_pp.catalog.output import read_catalogue
     from deeplegato_pp.catalog.regions import write_regions
 

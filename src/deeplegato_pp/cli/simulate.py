@@ -1,4 +1,4 @@
-"""``deeplegato simulate``: galaxies with known parameters, as files."""
+"""Simulated galaxies with known parameters, for ``deeplegato simulate``."""
 
 from __future__ import annotations
 

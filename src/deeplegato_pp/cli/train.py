@@ -1,4 +1,4 @@
-"""``deeplegato train``: a network from a configuration."""
+"""Training of a network from a configuration, for ``deeplegato train``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a network on simulations made on the fly; a run that was killed goes on."""
+    """Train a network on simulations; a run that was stopped is continued."""
     from deeplegato_pp.config.schema import load_config
 
     settings = load_config(config, overrides or [])
