@@ -68,8 +68,8 @@ BandNames = Annotated[
     typer.Option(
         "--bands",
         metavar="NAME,NAME,...",
-        help="The images show the same in these bands, in their order: a galaxy is fitted in all "
-        "of them together, and makes one row.",
+        help="Bands of the images, in order: each galaxy is fitted in all bands together and has "
+        "one row.",
     ),
 ]
 
@@ -77,8 +77,8 @@ BandStructureOption = Annotated[
     BandStructure | None,
     typer.Option(
         "--band-structure",
-        help="R_e, n, q and position angle: shared by the bands, linear in the logarithm of the "
-        "wavelength, or free in each.",
+        help="Band dependence of R_e, n, q and position angle: shared by all bands, linear in the "
+        "logarithm of the wavelength, or free in each band.",
         show_default="shared",
     ),
 ]
@@ -88,7 +88,7 @@ Wavelengths = Annotated[
     typer.Option(
         "--wavelengths",
         metavar="UM,UM,...",
-        help="Of the bands, in micrometres, for a structure that is linear in them.",
+        help="Wavelengths of the bands in micrometres, for a linear band structure.",
     ),
 ]
 
@@ -97,7 +97,7 @@ PSFWidth = Annotated[
     typer.Option(
         "--psf-fwhm",
         metavar="PX",
-        help="PSF width: FWHM of a Moffat profile, in place of a PSF image.",
+        help="PSF width: FWHM of a Moffat profile, used instead of a PSF image.",
     ),
 ]
 
@@ -115,7 +115,7 @@ PSFIncludesPixel = Annotated[
     bool | None,
     typer.Option(
         "--psf-includes-pixel/--psf-without-pixel",
-        help="Pixel response: whether the PSF holds the detector's pixel (WebbPSF, TinyTim: not).",
+        help="Pixel response: whether the PSF includes it (WebbPSF, TinyTim: not).",
         show_default="as its file states, else it is",
     ),
 ]
@@ -151,7 +151,7 @@ Gain = Annotated[
     typer.Option(
         "--gain",
         metavar="G",
-        help="Gain: electrons per image unit. Declares the noise map to be the background's alone.",
+        help="Gain: electrons per image unit. The noise map is then that of the background only.",
     ),
 ]
 
@@ -160,14 +160,14 @@ SkySigma = Annotated[
     typer.Option(
         "--sky-sigma",
         metavar="SIGMA",
-        help="Sky error: standard deviation of a constant sky left in the image, in its units.",
+        help="Sky error: standard deviation of the residual constant sky, in image units.",
         show_default="0.02 of the noise",
     ),
 ]
 
 MaskBits = Annotated[
     int | None,
-    typer.Option("--mask-bits", metavar="B", help="Mask bits that mean ignore, summed."),
+    typer.Option("--mask-bits", metavar="B", help="Mask bits of pixels to ignore, as a sum."),
 ]
 
 PixelScale = Annotated[
@@ -202,7 +202,7 @@ Fix = Annotated[
     typer.Option(
         "--fix",
         metavar="NAME=VALUE",
-        help="Fixed parameter: held at a value while refining, e.g. sersic_index=4; repeatable.",
+        help="Fixed parameter: kept at a value in the refinement, e.g. sersic_index=4; repeatable.",
     ),
 ]
 
@@ -221,9 +221,9 @@ NoiseCorrelation = Annotated[
     typer.Option(
         "--noise-correlation",
         metavar="C|measure|drizzle[:SCALE,PIXFRAC]|FILE",
-        help="Noise correlation of drizzled images: variance of the noise summed over many pixels, "
-        "over that of independent pixels; 'measure' it where a stamp has no source; 'drizzle' by "
-        "the header's scale and pixfrac or those given; or a file of the correlation at each lag.",
+        help="Noise correlation of drizzled images: noise variance of sums over many pixels "
+        "relative to independent pixels; 'measure' from pixels without sources; 'drizzle' for the "
+        "header's scale and pixfrac or given ones; or a file of the correlation at each lag.",
     ),
 ]
 
@@ -232,8 +232,8 @@ ModelError = Annotated[
     typer.Option(
         "--model-error",
         metavar="F",
-        help="Model error while refining, as a fraction of the model, since no galaxy is a Sérsic "
-        "profile.",
+        help="Model error in the refinement, as a fraction of the model, because galaxies are not "
+        "exact Sérsic profiles.",
         show_default="0.03",
     ),
 ]
@@ -243,7 +243,7 @@ PsfError = Annotated[
     typer.Option(
         "--psf-error",
         metavar="F",
-        help="Relative error of the PSF's width, one sigma; 0: the PSF is known.",
+        help="PSF error: relative standard error of its width; 0 for an exact PSF.",
         show_default="0.02",
     ),
 ]
@@ -252,7 +252,7 @@ WidthsOption = Annotated[
     Widths,
     typer.Option(
         "--widths",
-        help="Error bars: of noise and structure (honest), or of the stated noise alone.",
+        help="Error bars: of noise and structure (honest), or of the stated noise only.",
     ),
 ]
 

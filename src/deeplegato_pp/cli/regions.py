@@ -17,12 +17,12 @@ class System(str, Enum):  # noqa: UP042
 
 
 def regions(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A table of predict or catalog.")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Table of predict or catalog.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Region file: .reg.")
     ],
     system: Annotated[
-        System, typer.Option("--system", help="Pixels of the image, or the sky (ra, dec).")
+        System, typer.Option("--system", help="Coordinates: pixels of the image, or sky (ra, dec).")
     ] = System.image,
 ) -> int:
     """Write the half-light ellipses of a catalogue as DS9 regions, coloured by quality."""

@@ -30,7 +30,7 @@ def view(
     port: Annotated[
         int,
         typer.Option(
-            "--port", metavar="N", min=0, max=65535, help="Port to serve at; 0: any that is free."
+            "--port", metavar="N", min=0, max=65535, help="Port of the server; 0 for any free port."
         ),
     ] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
