@@ -225,6 +225,44 @@ def test_imported_libraries_are_declared_and_the_other_way_round(imports):
     assert roots - {NAME} - set(sys.stdlib_module_names) == declared
 
 
+ONCE = {
+    "Array": "arrays.py",
+    "MAD_TO_SIGMA": "observation/noise_maps.py",
+    "GOOD_KHAT": "stats/pareto.py",
+}
+"""Names that are defined in one module only, from which the others import them."""
+
+
+def repeated(path: Path) -> list[str]:
+    """Definitions and literal values of the names in ONCE in a module that is not their home."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign):
+            found |= {t.id for t in node.targets if isinstance(t, ast.Name)} & set(ONCE)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, float):
+            found |= {"MAD_TO_SIGMA as a number"} if abs(node.value - 1.4826) < 1e-3 else set()
+        elif isinstance(node, ast.Compare) and "khat" in ast.unparse(node):
+            values = {n.value for n in node.comparators if isinstance(n, ast.Constant)}
+            found |= {"GOOD_KHAT as a number"} if 0.7 in values else set()
+    return sorted(f"{path.name}: {name}" for name in found)
+
+
+def test_shared_constants_are_defined_once():
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).as_posix()
+        homes = {f"{path.name}: {name}" for name, home in ONCE.items() if home == here}
+        assert {f.removesuffix(" as a number") for f in repeated(path)} == homes, here
+
+
+def test_repeated_constants_are_found(tmp_path):
+    (tmp_path / "m.py").write_text("Array = int\nx = 1.4826 * y\ngood = row.khat < 0.7\n")
+    assert repeated(tmp_path / "m.py") == [
+        "m.py: Array",
+        "m.py: GOOD_KHAT as a number",
+        "m.py: MAD_TO_SIGMA as a number",
+    ]
+
+
 BAD_TREE = {
     "__init__.py": "",
     "errors.py": "from .data import noise",

@@ -1,6 +1,6 @@
-"""DeepLeGATo++: the posterior of a galaxy's Sérsic parameters, from its image.
+"""DeepLeGATo++: posterior inference of galaxies' Sérsic parameters from images.
 
-The names below are imported when first used, so that ``import deeplegato_pp`` costs nothing.
+The names below are imported on first use, which keeps ``import deeplegato_pp`` fast.
 """
 
 from typing import TYPE_CHECKING

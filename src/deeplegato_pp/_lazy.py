@@ -1,4 +1,4 @@
-"""Lazy names: a package lists what it exports and imports a module when a name is first used."""
+"""Lazy imports of exported names, and deprecated import paths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 
 class _Window(ModuleType):
-    """A package in which an exported name wins over a submodule of the same name.
+    """Package in which an exported name takes precedence over a submodule of the same name.
 
     Importing ``package.train`` makes Python set ``package.train`` to the module, which would hide
-    the exported function ``train`` for good.
+    the exported function ``train``.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -27,13 +27,13 @@ class _Window(ModuleType):
 def lazy_exports(
     module_name: str, exports: Mapping[str, str], *, moved: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Makes the module attributes that let a package export names without importing them.
+    """Makes the module attributes with which a package exports names without importing them.
 
     Args:
         module_name: The package's ``__name__``.
-        exports: For each exported name the module that defines it, relative to the package
-            (``".predictor"``, ``"..parameters"``).
-        moved: Names that another package exports now, with its full name: they still work, with a
+        exports: Module that defines each exported name, relative to the package (``".predictor"``,
+            ``"..parameters"``).
+        moved: Full names of the packages that export moved names: these names still work, with a
             ``DeprecationWarning``, and are not listed.
 
     Returns:
@@ -64,14 +64,14 @@ def lazy_exports(
 
 
 def moved_module(old: str, new: str) -> Callable[[str], Any]:
-    """Makes the ``__getattr__`` of a module that stays behind under the name of a moved one.
+    """Makes the ``__getattr__`` of a module that remains under the old name of a moved one.
 
     Args:
         old: The old module's full name.
-        new: The full name of the module that holds its names now.
+        new: The full name of the module that contains its names now.
 
     Returns:
-        A function that hands out the new module's names with a ``DeprecationWarning``.
+        A function that returns the new module's names with a ``DeprecationWarning``.
     """
 
     def __getattr__(name: str) -> Any:
@@ -83,12 +83,12 @@ def moved_module(old: str, new: str) -> Callable[[str], Any]:
 
 
 def moved_name(old: str, name: str, new: str) -> Any:
-    """Returns what stands under a name in another module now, with a ``DeprecationWarning``.
+    """Returns a name that has moved to another module, with a ``DeprecationWarning``.
 
     Args:
-        old: Where the name stood: a module's or a class's full name.
+        old: Full name of the module or class in which it was.
         name: The name.
-        new: The full name of the module that holds it now.
+        new: Full name of the module in which it is.
 
     Raises:
         AttributeError: If the new module has no such name.

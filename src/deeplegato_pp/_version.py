@@ -1,3 +1,3 @@
-"""The version of the package, which every table, checkpoint and model records."""
+"""Version of the package, which is recorded in every table, checkpoint and model."""
 
 __version__ = "0.2.0"

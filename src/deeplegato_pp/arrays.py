@@ -1,4 +1,4 @@
-"""The type of plain numpy arrays, whose shape and contents the docstrings tell."""
+"""Type of numpy arrays whose shape and contents are described in docstrings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small named checks of users' input: each passes in silence or says what, got and remedy."""
+"""Checks of users' input: each raises an error with expected value, given value and remedy."""
 
 import math
 import operator
@@ -11,7 +11,7 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 
 SMALLEST_NOISE, LARGEST_NOISE = 1e-150, 1e150
-"""Noises whose squares, and ratios of those, are numbers that a double holds. [image units]"""
+"""Range of noise values whose squares and ratios are finite in float64. [image units]"""
 
 
 def as_real_array(array: Any, what: str) -> Array:
@@ -33,9 +33,9 @@ def as_real_array(array: Any, what: str) -> Array:
 
 
 def as_plain(array: Any) -> Any:
-    """Returns a tensor, on whatever device and with or without gradient, as a numpy array.
+    """Converts a tensor, on any device and with or without gradient, to a numpy array.
 
-    Anything else is returned as it is; bfloat16, which numpy lacks, becomes float32.
+    Other objects are returned unchanged; bfloat16, which numpy lacks, becomes float32.
     """
     if not hasattr(array, "detach"):
         return array
@@ -44,14 +44,14 @@ def as_plain(array: Any) -> Any:
 
 
 def check_seed(seed: Any, number: int) -> int | list[int]:
-    """Returns a seed as a plain whole number, or as one per galaxy.
+    """Returns a seed as an integer, or one integer per galaxy.
 
     Args:
-        seed: A whole number; a sequence with one per galaxy; None for one drawn by the system.
-        number: Galaxies.
+        seed: Integer; sequence with one integer per galaxy; None for a random seed.
+        number: Number of galaxies.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If the seed has another type or length.
     """
     if seed is None:
         return secrets.randbits(62)
@@ -89,7 +89,7 @@ def check_not_empty(array: Array, what: str) -> None:
 
 
 def check_same_shape(array: Array, shape: tuple[int, ...], what: str) -> None:
-    """Checks that ``array`` covers the image pixel by pixel."""
+    """Checks that ``array`` has the shape of the image."""
     if array.shape != shape:
         raise ShapeError(
             f"{what} must have the image's shape {shape}, got {array.shape}. "
@@ -98,7 +98,7 @@ def check_same_shape(array: Array, shape: tuple[int, ...], what: str) -> None:
 
 
 def check_not_all_masked(mask: Array) -> None:
-    """Checks that at least one pixel is left."""
+    """Checks that at least one pixel is not masked."""
     if bool(mask.all()):
         raise InputError(
             f"all {mask.size} pixels are masked or not finite, expected at least one good pixel. "
@@ -137,7 +137,7 @@ def check_psf_finite(psf: Array) -> None:
 
 
 def check_psf_sum_positive(psf: Array) -> None:
-    """Checks that the PSF has light to be normalised by."""
+    """Checks that the PSF has a positive sum."""
     total = float(psf.sum())
     if not total > 0:
         raise RangeError(
@@ -147,7 +147,7 @@ def check_psf_sum_positive(psf: Array) -> None:
 
 
 def check_psf_error(value: float) -> float:
-    """Returns a relative error of the PSF's width as a float if it lies in [0, 0.5)."""
+    """Returns the relative error of the PSF's width as a float if it lies in [0, 0.5)."""
     number = check_finite(value, "psf_error")
     if not 0.0 <= number < 0.5:
         raise RangeError(
@@ -159,23 +159,23 @@ def check_psf_error(value: float) -> float:
 
 
 def check_model_error(value: float) -> float:
-    """Returns an error of the model as a float if it lies in [0, 1], a fraction of the model."""
+    """Returns the model error, a fraction of the model, as a float if it lies in [0, 1]."""
     return check_within(value, 0.0, 1.0, "model_error")
 
 
 def check_pixel_scale(value: float) -> float:
-    """Returns a pixel's side as a float if an image can have it. [arcsec/px]"""
+    """Returns a pixel scale as a float if it is plausible. [arcsec/px]"""
     number = check_positive(value, "pixel_scale", "arcsec/px")
     return check_within(number, 1e-6, 1e6, "pixel_scale", "arcsec/px")
 
 
 def check_zero_point(value: float) -> float:
-    """Returns the AB magnitude of one image unit as a float if an image can have it."""
+    """Returns a zero point, the AB magnitude of one image unit, as a float if it is plausible."""
     return check_within(value, -200.0, 200.0, "zero_point", "mag")
 
 
 def check_noise_size(typical: float) -> None:
-    """Checks that squares and ratios of noises like this one are finite numbers."""
+    """Checks that squares and ratios of noise values of this size are finite."""
     if not SMALLEST_NOISE <= typical <= LARGEST_NOISE:
         raise RangeError(
             f"noise must lie in [{SMALLEST_NOISE:g}, {LARGEST_NOISE:g}] image units, got a median "
@@ -192,7 +192,7 @@ def check_positive(value: float, what: str, unit: str = "") -> float:
 
 
 def check_within(value: float, lowest: float, most: float, what: str, unit: str = "") -> float:
-    """Returns ``value`` as a float if it lies between two bounds, themselves allowed."""
+    """Returns ``value`` as a float if it lies between two bounds, inclusive."""
     number = check_finite(value, what)
     if not lowest <= number <= most:
         raise RangeError(
@@ -210,7 +210,7 @@ def check_at_least_one(value: float, what: str) -> float:
 
 
 def check_finite(value: float, what: str) -> float:
-    """Returns ``value`` as a float if it is one finite number, and no truth value."""
+    """Returns ``value`` as a float if it is one finite number, and not a boolean."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -223,7 +223,7 @@ def check_finite(value: float, what: str) -> float:
 
 
 def check_positive_integer(value: int, what: str) -> int:
-    """Returns ``value`` as an int if it is a whole number >= 1."""
+    """Returns ``value`` as an int if it is an integer >= 1."""
     number = check_finite(value, what)
     if isinstance(value, bool) or number != int(number) or number < 1:
         raise RangeError(f"{what} must be a whole number >= 1, got {value!r}.")
@@ -238,7 +238,7 @@ def check_choice(value: str, choices: tuple[str, ...], what: str) -> str:
 
 
 def check_no_segmentation(mask: Any, looks_so: bool) -> None:
-    """Refuses a map of sources where a mask is expected."""
+    """Raises an error for a segmentation map where a mask is expected."""
     if looks_so:
         number = len(np.unique(np.asarray(mask))) - 1
         raise InputError(

@@ -1,4 +1,4 @@
-"""The package's exceptions: each is also a builtin, so that ``except ValueError`` keeps working.
+"""Exceptions of the package; each is also a builtin, so that ``except ValueError`` works.
 
 A message says what is wrong, what was got, what was expected and what to do about it, in one line.
 """

@@ -1,4 +1,4 @@
-"""One source never ends a run: what breaks over one of many becomes that one's reason."""
+"""Isolation of errors: an error of one source does not stop the others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LONGEST_REASON = 400
-"""Longest message of another library that is kept. [characters]"""
+"""Maximum length of a message from another library. [characters]"""
 
 MACHINE_ERRORS = ("AcceleratorError",)
-"""Errors, by name, of the machine and not of a source: every further source would fail likewise."""
+"""Names of errors of the machine, which would occur for all further sources too."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns in one line why something failed.
+    """Returns the reason of an error in one line.
 
-    The package's own messages and those of the system are complete; any other error is named.
+    Messages of the package and of the system are complete; the type of other errors is included.
 
     Example:
         >>> reason_of(ZeroDivisionError("division by zero"))
@@ -40,7 +40,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def raise_if_of_the_machine(error: Exception) -> None:
-    """Raises an error again that says nothing about the source that was worked on."""
+    """Raises an error again if its cause is the machine and not the source."""
     if type(error).__name__ in MACHINE_ERRORS:
         raise error
 
@@ -50,14 +50,15 @@ def isolated(
     work: Callable[[Sequence[Item]], list[Result]],
     failed: Callable[[Item, Exception], Result],
 ) -> list[Result]:
-    """Works on items together or, where that fails, on each alone.
+    """Processes items together or, if that fails, each one alone.
 
-    An item that breaks takes no other along, and the others come out as if it were not there.
+    An item that fails does not affect the results of the others.
 
     Args:
-        items: What to work on.
-        work: Returns a result for each of some items.
-        failed: Returns the result of an item on which `work` raised although it was alone.
+        items: Items to process.
+        work: Function that returns one result per item.
+        failed: Function that returns the result of an item for which `work` failed although it was
+            alone.
 
     Returns:
         One result per item, in order.

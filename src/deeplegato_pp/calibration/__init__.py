@@ -1,5 +1,5 @@
-"""Calibration on fresh simulations: measured, drawn, and told on one page.
+"""Calibration on fresh simulations: measurement, assessment, figures and report.
 
-``run`` measures galaxies into part files, ``assess`` makes every figure of them, ``figures`` draws
-and ``report`` tells what ``assess`` returned, ``card`` writes it beside the weights.
+``run`` writes measurements of galaxies to part files, ``assess`` computes all figures from them,
+``figures`` and ``report`` present them, and ``card`` adds them to the model card.
 """

@@ -1,4 +1,4 @@
-"""Every figure of a calibration, from the galaxies measured: one dictionary, ready for JSON."""
+"""All figures of a calibration, computed from the measured galaxies, as one dictionary for JSON."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from typing import Any
 
 import numpy as np
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.classes import by_condition, by_name, coverage_by_name, reliability
 from deeplegato_pp.calibration.galaxies import QUALITIES, Galaxies
 from deeplegato_pp.diagnostics import central_levels, ecdf, ecdf_band, expected_coverage, rank_test
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
 from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
-
-Array = np.ndarray
+from deeplegato_pp.stats.pareto import GOOD_KHAT
 
 GOAL_OVERALL = 0.01
-"""Largest distance of coverage from nominal that is aimed at, at any level, over all galaxies."""
+"""Goal: maximum deviation of coverage from nominal, at any level, over all galaxies."""
 
 LEVELS = (0.5, 0.68, 0.9, 0.95)
-"""Levels in tables."""
+"""Nominal levels in tables."""
 
 CURVE = tuple(round(0.01 * i, 2) for i in range(1, 100))
-"""Levels of curves."""
+"""Nominal levels of curves."""
 
 CURVES = (*NAMES, "joint", "tarp")
-"""What has a coverage curve: each parameter's central intervals, the joint highest-density
-region, and the regions of the TARP test."""
+"""Quantities with a coverage curve: central intervals of each parameter, joint highest-density
+region, and regions of the TARP test."""
 
 GROSS = 3.0
-"""A posterior has failed grossly if its 95 % interval misses the truth by more than this many of
-its standard deviations, in any parameter."""
+"""Gross failure: the truth lies outside the 95 % interval by more than this number of posterior
+standard deviations, in any parameter."""
 
 SNR_BINS = tuple(float(x) for x in np.geomspace(1.0, 1e5, 16))
-"""Edges of the bins in which errors are shown beside their bound."""
+"""Edges of the S/N bins in which errors are compared with the bound."""
 
 PULL_EDGES = tuple(round(-5.0 + 0.25 * i, 2) for i in range(41))
 
 
 def assess(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
-    """Returns all figures of a calibration; classes are those of the posterior median of S/N.
+    """Computes all figures of a calibration, also in classes of the posterior median of S/N.
 
     Args:
-        galaxies: What was measured.
-        prior_width: Standard deviations of the simulations' prior in shown units, with shape (7,).
+        galaxies: Measured galaxies.
+        prior_width: Standard deviations of the simulations' prior, with shape (7,). [shown units]
 
     Returns:
-        Nested dictionaries and lists of plain numbers, None where one is not known.
+        Nested dictionaries and lists of plain numbers, with None for unknown values.
     """
     classes, snr = [], galaxies.estimates[:, 0]
     for low, high in itertools.pairwise(SNR_CLASSES):
@@ -72,7 +73,7 @@ def assess(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns nested values as JSON can hold them strictly: NaN and infinities become None."""
+    """Converts nested values to strict JSON types: NaN and infinities become None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -89,13 +90,13 @@ def plain(value: Any) -> Any:
 
 
 def levels_of(galaxies: Galaxies) -> Array:
-    """Returns the level of the smallest region that holds the truth, with shape (B, 9)."""
+    """Returns the level of the smallest region that contains the truth, with shape (B, 9)."""
     joint = np.stack([galaxies.hpd, galaxies.tarp], axis=1)
     return np.concatenate([central_levels(galaxies.ranks), joint], axis=1)
 
 
 def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
-    """The headline figures of a set of galaxies."""
+    """Returns the headline figures of a set of galaxies."""
     levels = levels_of(galaxies)
     curve = expected_coverage(levels, CURVE)
     difference = curve - np.array(CURVE)[:, None]
@@ -127,8 +128,8 @@ def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
 
 
 def _noise_widths(galaxies: Galaxies) -> dict[str, Any] | None:
-    """What the same posteriors cover with the widths of the stated noise alone."""
-    both = galaxies[np.isfinite(galaxies.noise_ranks).all(axis=1)]
+    """Returns the coverage of the same posteriors with the widths of the stated noise."""
+    both = galaxies[np.asarray(np.isfinite(galaxies.noise_ranks).all(axis=1))]
     if not len(both):
         return None
     levels = central_levels(both.noise_ranks)
@@ -137,7 +138,7 @@ def _noise_widths(galaxies: Galaxies) -> dict[str, Any] | None:
 
 
 def _coverage(galaxies: Galaxies) -> dict[str, Any]:
-    """Curves, and the band in which all nine of a perfect posterior lie with 95 %."""
+    """Returns coverage curves, and the simultaneous 95 % band of a perfect posterior."""
     curve = expected_coverage(levels_of(galaxies), CURVE)
     band = ecdf_band(len(galaxies), 1.0 - 0.05 / len(CURVES))
     lower = np.interp(CURVE, band.points, band.lower)
@@ -150,7 +151,7 @@ def _coverage(galaxies: Galaxies) -> dict[str, Any]:
         "meets_goal": by_name(
             np.abs(curve - np.array(CURVE)[:, None]).max(axis=0) <= GOAL_OVERALL, CURVES
         ),
-        "within_goal_and_band": by_name(within.all(axis=0), CURVES),
+        "within_goal_and_band": by_name(np.asarray(within.all(axis=0)), CURVES),
     }
 
 
@@ -182,7 +183,7 @@ def _pulls(galaxies: Galaxies) -> dict[str, Any]:
 
 
 def _errors(galaxies: Galaxies) -> dict[str, Any]:
-    """Errors and widths in bins of the true S/N beside the bound; bins of fewer than 5 left out."""
+    """Returns errors, widths and bounds in bins of the true S/N with at least 5 galaxies."""
     rows: list[dict[str, Any]] = []
     for low, high in itertools.pairwise(SNR_BINS):
         inside = galaxies[(galaxies.snr >= low) & (galaxies.snr < high)]
@@ -204,7 +205,7 @@ def _errors(galaxies: Galaxies) -> dict[str, Any]:
 
 
 def _verdict(galaxies: Galaxies) -> dict[str, Any] | None:
-    """What the verdict said of the judged galaxies, and what it caught."""
+    """Returns qualities of the judged galaxies, and the gross failures that were flagged."""
     judged = galaxies[galaxies.quality >= 0]
     if not len(judged):
         return None
@@ -234,17 +235,17 @@ def _refinement(galaxies: Galaxies) -> dict[str, Any] | None:
     return {
         "galaxies": len(refined),
         "ess_median": np.median(refined.ess),
-        "khat_good": (refined.khat < 0.7).mean(),
+        "khat_good": (refined.khat < GOOD_KHAT).mean(),
     }
 
 
 def _robust_std(values: Array, center: float | None = None) -> Array:
-    """Standard deviation of the normal distribution with the same median absolute deviation."""
+    """Returns the standard deviation of a normal distribution with the same MAD."""
     middle = np.median(values, axis=0) if center is None else center
-    return np.asarray(1.4826 * np.median(np.abs(values - middle), axis=0))
+    return np.asarray(MAD_TO_SIGMA * np.median(np.abs(values - middle), axis=0))
 
 
 def _median(values: Array) -> Array:
-    """Medians over rows that are known, NaN if none is."""
+    """Returns medians over finite rows, NaN if there are none."""
     known = values[np.isfinite(values).all(axis=1)]
     return np.median(known, axis=0) if len(known) else np.full(values.shape[1], np.nan)

@@ -1,4 +1,4 @@
-"""A model's card: the calibration's figures in ``README.md`` and ``figures.json`` beside it."""
+"""Calibration in the model card: ``README.md`` and ``figures.json``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from deeplegato_pp.scene.parameters import NAMES
 
 NETWORK, REFINED, STUDIES = "network", "refined", "studies"
 REFINED_STUDIES = "refined_studies"
-"""Sections of ``figures.json``: the model's own simulations and the studies, bare and refined."""
+"""Sections of ``figures.json``: own simulations and studies, unrefined and refined."""
 
 
 def read_figures(folder: Path) -> dict[str, Any]:
-    """Returns a model's headline figures; empty if it has none of this format.
+    """Returns a model's headline figures; empty if there are none in this format.
 
     Raises:
-        FormatError: If the file is no JSON.
+        FormatError: If the file is not JSON.
     """
     path = folder / FIGURES
     if not path.is_file():
@@ -44,18 +44,18 @@ def read_figures(folder: Path) -> dict[str, Any]:
 
 
 def write_card(folder: Path, content: Mapping[str, Any]) -> list[Path]:
-    """Writes a calibration into a model's card.
+    """Writes a calibration to the model card.
 
-    ``figures.json`` keeps the headlines: of the model's own simulations, bare and refined, and of
-    each study. Those of other weights are dropped. The section of ``README.md`` between its two
-    marks is written anew from them, and added at the end if there is none.
+    ``figures.json`` contains the headline figures of the model's own simulations, unrefined and
+    refined, and of each study; those of other weights are removed. The section of ``README.md``
+    between two markers is rewritten from them, or appended.
 
     Args:
-        folder: The model's.
-        content: What ``calibration.json`` holds.
+        folder: Folder of the model.
+        content: Contents of ``calibration.json``.
 
     Returns:
-        The files written.
+        Paths of the written files.
     """
     figures = _of_weights(read_figures(folder), content["model"]["weights"])
     entry = {**headline(content), "snr_classes": _classes(content)}
@@ -78,7 +78,7 @@ def write_card(folder: Path, content: Mapping[str, Any]) -> list[Path]:
 
 
 def section(figures: Mapping[str, Any]) -> str:
-    """Returns the card's section on calibration, in Markdown."""
+    """Returns the section of the card on calibration, in Markdown."""
     parts = ["## Calibration", "Measured by `deeplegato calibrate`; intervals are central ones."]
     for name, title in ((NETWORK, "The network"), (REFINED, "Refined")):
         if name in figures:
@@ -91,7 +91,7 @@ def section(figures: Mapping[str, Any]) -> str:
 
 
 def headline_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Returns the headline figures, one per line, for the terminal."""
+    """Returns the headline figures for the terminal, one per line."""
     lines = []
     for name, title in ((NETWORK, "network"), (REFINED, "refined")):
         entry = figures.get(name)
@@ -118,7 +118,7 @@ def headline_lines(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _of_weights(figures: dict[str, Any], digest: str) -> dict[str, Any]:
-    """Returns the entries that belong to some weights."""
+    """Returns the entries of the given weights."""
     kept = {
         n: figures[n] for n in (NETWORK, REFINED) if figures.get(n, {}).get("weights") == digest
     }
@@ -184,7 +184,7 @@ def _studies_section(figures: Mapping[str, Any]) -> str:
 
 
 def _widths_section(figures: Mapping[str, Any]) -> str:
-    """Coverage of refined posteriors with both widths, by study."""
+    """Returns the coverage of refined posteriors with both kinds of widths, by study."""
     rows = []
     entries = figures[REFINED_STUDIES].items()
     if REFINED in figures:
@@ -202,10 +202,10 @@ def _widths_section(figures: Mapping[str, Any]) -> str:
 
 
 def _both(entry: Mapping[str, Any], level: str) -> tuple[str, str]:
-    """Coverage in per cent of all parameters, with the noise's widths and with honest ones."""
+    """Returns the coverage of all parameters in per cent, with noise and honest widths."""
     honest = " / ".join(f"{100 * entry['coverage'][level][name]:.0f}" for name in NAMES)
     known = entry.get("noise_widths")
-    if known is None:  # refined with the stated noise's widths alone
+    if known is None:  # refined with noise widths only
         return honest, "-"
     return " / ".join(f"{100 * known['coverage'][level][name]:.0f}" for name in NAMES), honest
 
@@ -229,7 +229,7 @@ def _covers(entry: Mapping[str, Any]) -> str:
 
 
 def _with_section(text: str, new: str) -> str:
-    """Returns a card with a new section, at its end if it had none."""
+    """Returns a card with its section replaced or appended."""
     renewed = with_part(text, CALIBRATION, new)
     if renewed is None:
         begin, end = CALIBRATION

@@ -1,11 +1,11 @@
-"""Coverage by classes of galaxies: of what a stamp is like, and of what the galaxy seems to be.
+"""Coverage in classes of galaxies: by observing conditions, and by estimates of the posterior.
 
-Width of the PSF, gain, noise and masked pixels are part of the data, so that a right posterior
-covers nominally in each of their classes. The distance of neighbours is not; but neighbours are
-drawn without regard to the galaxy, and a posterior that is right about them covers nominally there
-too, unless their light is taken for the galaxy's.
+PSF width, gain, noise and masked pixels are part of the data, so a correct posterior has nominal
+coverage in each of their classes. The distance of neighbours is not part of the data, but
+neighbours are drawn independently of the galaxy: a posterior that models them correctly also has
+nominal coverage, unless their light is attributed to the galaxy.
 
-Deciles of the posterior's own estimates make the cells of :func:`reliability`.
+The cells of :func:`reliability` are deciles of the posterior's own estimates.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import ESTIMATES, Galaxies
 from deeplegato_pp.diagnostics import (
     binomial_error,
@@ -27,23 +28,21 @@ from deeplegato_pp.diagnostics import (
 )
 from deeplegato_pp.scene.parameters import NAMES
 
-Array = np.ndarray
-
 
 def by_name(values: Float[np.ndarray, " p"], names: Sequence[str] = NAMES) -> dict[str, float]:
-    """Returns numbers by name, the seven parameters' unless others are given."""
+    """Returns numbers by name, by default those of the seven parameters."""
     return dict(zip(names, np.asarray(values).tolist(), strict=True))
 
 
 def coverage_by_name(
     levels: Float[np.ndarray, "b p"], nominal: Sequence[float], names: Sequence[str] = NAMES
 ) -> dict[str, dict[str, float]]:
-    """Returns the share of truths inside, by nominal level and name.
+    """Returns the fraction of truths inside, by nominal level and name.
 
     Args:
-        levels: Of the smallest regions that hold the truth, see `expected_coverage`.
-        nominal: Probabilities.
-        names: Of the columns of `levels`.
+        levels: Levels of the smallest regions that contain the truth, see `expected_coverage`.
+        nominal: Nominal levels.
+        names: Names of the columns of `levels`.
 
     Example:
         >>> coverage_by_name(np.array([[0.1], [0.6]]), (0.5,), ("joint",))
@@ -56,7 +55,7 @@ def coverage_by_name(
 LEVELS = (0.68, 0.95)
 
 FEWEST = 50
-"""Galaxies of which a coverage is told."""
+"""Minimum number of galaxies in a class."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Condition:
     """A class of stamps: those with low <= value < high; with low = high, exactly that.
 
     Attributes:
-        label: In words.
+        label: Description.
         by: Name of the column of `Galaxies`.
         low: Lower edge.
         high: Upper edge.
@@ -76,7 +75,7 @@ class Condition:
     high: float
 
     def holds(self, values: Array) -> Array:
-        """Returns which values are in the class, with shape (B,)."""
+        """Returns whether values are in the class, with shape (B,)."""
         if self.low == self.high:
             return np.asarray(values == self.low)
         return np.asarray((values >= self.low) & (values < self.high))
@@ -105,16 +104,16 @@ CONDITIONS = (
     Condition("nearest neighbour beyond 60 px", "nearest", 60.0, math.inf),
     Condition("no neighbour", "nearest", math.inf, math.inf),
 )
-"""PSFs by the FWHM of their optics, gains in electrons per background sigma, noise by the variance
-of its sums over many pixels over that of independent ones."""
+"""Classes of PSFs by FWHM of the optics, gain in electrons per background sigma, and noise by the
+variance of sums over many pixels relative to that of independent pixels."""
 
 
 def by_condition(galaxies: Galaxies) -> list[dict[str, Any]]:
-    """Returns the coverage of central intervals in every class that has galaxies enough.
+    """Returns the coverage of central intervals in every class with enough galaxies.
 
     Returns:
-        Per class its label, galaxies, coverage by level and parameter, and the standard error
-        that a right posterior's coverage has there.
+        Per class its label, number of galaxies, coverage by level and parameter, and the standard
+        error of that coverage for a correct posterior.
     """
     levels = central_levels(galaxies.ranks)
     found = []
@@ -136,22 +135,22 @@ def by_condition(galaxies: Galaxies) -> list[dict[str, Any]]:
 
 
 GOAL_CELL = 0.03
-"""Largest distance of coverage from nominal that is aimed at in any cell."""
+"""Goal: maximum deviation of coverage from nominal in any cell."""
 
 DECILES = 10
 
 COLUMNS = (*NAMES, "joint")
-"""What is covered in each cell: the parameters' central intervals and the joint region."""
+"""Quantities whose coverage is computed in each cell: parameters and joint region."""
 
 
 def reliability(galaxies: Galaxies, levels: tuple[float, ...]) -> dict[str, Any]:
-    """Returns the coverage in every decile of the posterior's own estimates, beside the goal.
+    """Returns the coverage in deciles of the posterior's own estimates, with goal and band.
 
-    A cell meets the goal if its coverage is within 3 % of nominal. What a finite number leaves
-    open is in the band, which holds all cells of a perfect posterior together with 95 %.
+    A cell meets the goal if its coverage is within 3 % of nominal. The band contains all cells of a
+    perfect posterior simultaneously with 95 % probability.
 
     Args:
-        galaxies: What was measured.
+        galaxies: Measured galaxies.
         levels: Nominal levels.
     """
     cells: list[dict[str, Any]] = []
@@ -190,7 +189,7 @@ def _cell(
 
 
 def _entries(cells: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str, str, float]]:
-    """Every number of every cell: the cell, its level, its column, coverage minus level."""
+    """Returns all numbers of all cells: cell, level, column, and coverage minus level."""
     return [
         (cell, level, name, value - float(level))
         for cell in cells

@@ -1,4 +1,4 @@
-"""``calibration.json``: every figure, and what they were made with."""
+"""Contents of ``calibration.json``: all figures, with their settings and versions."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 FILE = "calibration.json"
 
 FORMAT = 1
-"""Raised when a name in the file changes its meaning."""
+"""Format version, increased if the meaning of a name changes."""
 
 
 def document(
     model: DeepLeGAToPP, simulations: Simulations, settings: Settings, galaxies: Galaxies
 ) -> dict[str, Any]:
-    """Returns all that ``calibration.json`` holds, as strict JSON takes it.
+    """Returns the contents of ``calibration.json`` as strict JSON types.
 
-    The figures, and model, simulator, settings and versions that they belong to.
+    They consist of the figures, and the model, simulator, settings and versions behind them.
     """
     box = simulations.simulator.prior
     mendable = simulations.name == OWN and not settings.refine
@@ -67,17 +67,17 @@ def document(
 
 
 def write_document(content: Mapping[str, Any], path: Path) -> None:
-    """Writes strict JSON, atomically."""
+    """Writes strict JSON atomically."""
     text = json.dumps(content, indent=1, allow_nan=False)
     with written_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Returns what a ``calibration.json`` holds.
+    """Reads a ``calibration.json``.
 
     Raises:
-        FormatError: If it is missing, no JSON, or of another format.
+        FormatError: If it is missing, not JSON, or of another format.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def headline(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the few figures that a model's card and ``deeplegato info`` tell."""
+    """Returns the figures shown in model cards and by ``deeplegato info``."""
     overall, reliability = content["overall"], content["reliability"]
     differences = {name: overall["largest_difference"][name] for name in NAMES}
     worst = max(differences, key=lambda name: abs(differences[name]))
@@ -121,5 +121,5 @@ def headline(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_own(content: Mapping[str, Any]) -> bool:
-    """Returns whether the simulations were those that the model was trained on."""
+    """Returns whether the simulations are those of the model's training."""
     return bool(content["simulator"]["name"] == OWN)

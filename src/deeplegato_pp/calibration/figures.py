@@ -1,4 +1,4 @@
-"""The figures of a calibration, drawn from its JSON alone."""
+"""Figures of a calibration, drawn from its JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Content = Mapping[str, Any]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
-"""Okabe and Ito's colours, told apart by colour-blind readers; one per parameter."""
+"""Colour-blind safe colours of Okabe and Ito, one per parameter."""
 
 BAND = "#d9d9d9"
 INK = "#222222"
@@ -53,14 +53,14 @@ BY = {
 
 
 def draw_figures(content: Content, folder: Path) -> list[str]:
-    """Draws every figure into a folder.
+    """Draws all figures into a folder.
 
     Args:
-        content: What ``calibration.json`` holds.
-        folder: Where to; existing figures are replaced.
+        content: Contents of ``calibration.json``.
+        folder: Output folder; existing figures are replaced.
 
     Returns:
-        The names of the files.
+        Names of the files.
     """
     import matplotlib.pyplot as plt
 
@@ -103,7 +103,7 @@ def _title(content: Content, what: str) -> str:
 
 
 def _grid(content: Content, what: str, **options: Any) -> tuple[Figure, list[Axes], Axes]:
-    """A panel per parameter, and an eighth one for the legend."""
+    """Makes a panel per parameter, and an eighth one for the legend."""
     figure, axes = _subplots(2, 4, (11.0, 5.4), **options)
     figure.suptitle(_title(content, what), fontsize=11)
     for axis, p in zip(axes.flat, PARAMETERS, strict=False):
@@ -114,7 +114,7 @@ def _grid(content: Content, what: str, **options: Any) -> tuple[Figure, list[Axe
 
 
 def _label(axes: list[Axes], x: str, y: str) -> None:
-    """Names the axes of the grid's panels, at its lower and left edges only."""
+    """Labels the axes at the lower and left edges of the grid."""
     for axis in axes[3:]:
         axis.set_xlabel(x)
         axis.tick_params(labelbottom=True)
@@ -127,7 +127,7 @@ def _spelt(name: str) -> str:
 
 
 def draw_ranks(content: Content) -> Figure:
-    """Rank ECDFs minus the diagonal, with the simultaneous band."""
+    """Draws rank ECDFs minus the diagonal, with the simultaneous band."""
     ranks = content["ranks"]
     points = np.array(ranks["points"])
     figure, axes, key = _grid(content, "Rank statistics", sharex=True, sharey=True)
@@ -149,7 +149,7 @@ def draw_ranks(content: Content) -> Figure:
 
 
 def draw_coverage(content: Content) -> Figure:
-    """Coverage minus nominal against the nominal level, with goal and band."""
+    """Draws coverage minus nominal against the nominal level, with goal and band."""
     coverage = content["coverage"]
     levels = np.array(coverage["levels"])
     figure, axes, key = _grid(content, "Coverage of central intervals", sharex=True, sharey=True)
@@ -173,7 +173,7 @@ def draw_coverage(content: Content) -> Figure:
 
 
 def draw_tarp(content: Content) -> Figure:
-    """Coverage of joint regions: TARP and highest density."""
+    """Draws the coverage of joint regions: TARP and highest density."""
     coverage = content["coverage"]
     levels = np.array(coverage["levels"])
     figure, axis = _subplots(1, 1, (5.6, 4.2))
@@ -194,7 +194,7 @@ def draw_tarp(content: Content) -> Figure:
 
 
 def draw_reliability(content: Content) -> Figure:
-    """Coverage minus nominal in every decile, as a map per quantity and level."""
+    """Draws coverage minus nominal in every decile, as a map per quantity and level."""
     from matplotlib.colors import BoundaryNorm
 
     reliability = content["reliability"]
@@ -234,7 +234,7 @@ def draw_reliability(content: Content) -> Figure:
 
 
 def _mark_cells(axis: Axes, values: np.ndarray, reliability: Content, level: str) -> None:
-    """Dots on the cells that chance and the goal together do not explain."""
+    """Marks cells outside both the band and the goal with dots."""
     lower, upper = reliability["band"][level]
     goal = reliability["goal"]
     rows, columns = np.nonzero((values < lower - goal) | (values > upper + goal))
@@ -242,7 +242,7 @@ def _mark_cells(axis: Axes, values: np.ndarray, reliability: Content, level: str
 
 
 def draw_pulls(content: Content) -> Figure:
-    """Distributions of error over width beside the standard normal."""
+    """Draws distributions of error divided by width, with the standard normal."""
     pulls = content["pulls"]
     edges = np.array(pulls["edges"])
     x = np.linspace(edges[0], edges[-1], 300)
@@ -268,7 +268,7 @@ def draw_pulls(content: Content) -> Figure:
 
 
 def draw_errors(content: Content) -> Figure:
-    """Error of the posterior mean and posterior width against S/N, beside the bound."""
+    """Draws error of the posterior mean, posterior width and bound against S/N."""
     bins = content["errors"]["bins"]
     what = "Error against S/N, beside the Cramér–Rao bound"
     figure, axes, key = _grid(content, what, sharex=True)
@@ -301,7 +301,7 @@ def _band(axis: Axes, x: np.ndarray, band: Content, middle: np.ndarray, scale: f
 
 
 def _key(axis: Axes, entries: list[Any]) -> None:
-    """Fills the eighth panel: lines with their meaning, and a sentence on how to read them."""
+    """Fills the eighth panel with the legend and an explanation."""
     from matplotlib.lines import Line2D
 
     lines = [entry for entry in entries if not isinstance(entry, str)]

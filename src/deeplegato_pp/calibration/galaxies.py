@@ -1,4 +1,4 @@
-"""What is kept of each measured galaxy, and its part files."""
+"""Compact results of measured galaxies, and their part files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import FormatError
 from deeplegato_pp.inference.posterior.covariates import RADIUS_OVER_PSF, SNR
 from deeplegato_pp.io.files import written_whole
@@ -21,21 +22,19 @@ from deeplegato_pp.scene.parameters import (
     SERSIC_INDEX,
 )
 
-Array = np.ndarray
-
 UNJUDGED = -1
-"""Flags and quality of a galaxy that got no verdict."""
+"""Value of flags and quality for galaxies without verdict."""
 
 ESTIMATES = (SNR, RADIUS_OVER_PSF, NAMES[SERSIC_INDEX], NAMES[AXIS_RATIO])
-"""What galaxies are sorted by, from their draws alone: see `inference.posterior.covariates`."""
+"""Estimates by which galaxies are classified: see `inference.posterior.covariates`."""
 
 QUALITIES = ("good", "caution", "bad")
-"""Verdicts in the order of their numbers."""
+"""Qualities by their index."""
 
 
 @dataclass(frozen=True)
 class Galaxies:
-    """Compact results, first axis the galaxies.
+    """Compact results; the first axis is the galaxy.
 
     Errors and widths are in "shown" units, those of `diagnostics.log_scaled`: magnitudes, natural
     logarithms of radius and index, axis ratio, degrees, pixels.
@@ -44,38 +43,39 @@ class Galaxies:
         truth: True parameters at the reference instrument, with shape (B, 7).
         mean: Posterior means (circular for the angle), with shape (B, 7).
         width: Posterior standard deviations, with shape (B, 7). [shown units]
-        quantiles: 2.5, 16, 50, 84 and 97.5 %, with shape (B, 7, 5). The angle's are unwrapped
-            about its mean. [shown units]
-        error: Mean minus truth, the angle's on its circle, with shape (B, 7). [shown units]
-        miss: How far the truth lies outside the central 95 % interval, in posterior standard
-            deviations; 0 inside. With shape (B, 7).
+        quantiles: Quantiles 2.5, 16, 50, 84 and 97.5 %, with shape (B, 7, 5); those of the angle
+            are unwrapped about its mean. [shown units]
+        error: Mean minus truth, circular for the angle, with shape (B, 7). [shown units]
+        miss: Distance of the truth from the central 95 % interval in posterior standard deviations,
+            0 inside, with shape (B, 7).
         ranks: Posterior probability below the truth, with shape (B, 7).
         crps: Continuous ranked probability score, with shape (B, 7). [shown units]
-        hpd: Probability of the densest region that just holds the truth, with shape (B,).
-        tarp: Posterior probability nearer to the reference point than the truth, with shape (B,).
+        hpd: Probability of the highest-density region with the truth on its edge, with shape (B,).
+        tarp: Posterior probability closer to the reference point than the truth, with shape (B,).
         nll: -ln q(truth) in the coordinates in which the prior is N(0, I), with shape (B,);
-            infinite for a truth outside the model's box. A refined posterior's is normalised by
-            its evidence, and NaN where a Markov chain has none.
+            infinite for a truth outside the model's box. That of a refined posterior is normalised
+            by its evidence, and NaN if a Markov chain provides none.
         estimates: Posterior medians of the :data:`ESTIMATES`, with shape (B, 4).
         snr: True signal-to-noise ratio, with shape (B,).
-        psf_fwhm: Of the PSF that was given, with shape (B,). [px]
-        gain: Electrons per background sigma, infinite if none is given, with shape (B,).
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones, with shape (B,).
-        masked: Share of the stamp that is masked or missing, with shape (B,).
-        nearest: Distance of the nearest neighbour from the stamp's centre, infinite if there is
-            none, with shape (B,). [px]
-        bound: Square root of the Cramér-Rao bound, prior included, with shape (B, 7); NaN where it
-            was not computed. [shown units]
+        psf_fwhm: FWHM of the given PSF, with shape (B,). [px]
+        gain: Electrons per background sigma, infinite without gain, with shape (B,).
+        noise_correlation: Noise variance of sums over many pixels relative to that of independent
+            pixels, with shape (B,).
+        masked: Fraction of the stamp that is masked or missing, with shape (B,).
+        nearest: Distance of the nearest neighbour from the stamp's centre, infinite without
+            neighbours, with shape (B,). [px]
+        bound: Square root of the Cramér-Rao bound including the prior, with shape (B, 7); NaN if
+            not computed. [shown units]
         ess: Effective sample size of refined draws, NaN otherwise, with shape (B,).
         khat: Pareto k-hat of refined draws, NaN otherwise, with shape (B,).
-        flags: Sum of flags of the verdict, or -1, with shape (B,).
+        flags: Sum of the verdict's flags, or -1, with shape (B,).
         quality: Index into :data:`QUALITIES`, or -1, with shape (B,).
-        judged_miss: Largest `miss` among the parameters of the posterior that the verdict is
-            about, with shape (B,); NaN without a verdict.
-        noise_ranks: The ranks under the widths of the stated noise, with shape (B, 7); NaN where
-            galaxies are not refined with honest widths.
-        noise_width: Posterior standard deviations under those, with shape (B, 7). [shown units]
+        judged_miss: Largest `miss` among the parameters of the posterior judged by the verdict,
+            with shape (B,); NaN without verdict.
+        noise_ranks: Ranks with the widths of the stated noise, with shape (B, 7); NaN unless
+            galaxies are refined with honest widths.
+        noise_width: Posterior standard deviations with those widths, with shape (B, 7). [shown
+            units]
     """
 
     truth: Float[Array, "b 7"]
@@ -109,17 +109,17 @@ class Galaxies:
         return len(self.truth)
 
     def __getitem__(self, rows: slice | Array) -> Galaxies:
-        """Returns some of the galaxies."""
+        """Returns a subset of the galaxies."""
         return Galaxies(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Galaxies]) -> Galaxies:
-        """Joins parts in their order."""
+        """Joins parts in order."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 def shown_unit(index: int) -> tuple[str, str]:
-    """Returns symbol and unit of a parameter as errors give it.
+    """Returns symbol and unit of a parameter's errors.
 
     Example:
         >>> shown_unit(0), shown_unit(1)[1]
@@ -132,7 +132,7 @@ def shown_unit(index: int) -> tuple[str, str]:
 
 
 def prior_width(bounds: Sequence[tuple[float, float]]) -> Float[Array, "7"]:
-    """Returns the standard deviation of the prior, in shown units, from the box's bounds."""
+    """Returns the standard deviation of the prior in shown units, from the bounds of the box."""
     spans = [
         math.log(high / low) if p.scale == "log" else high - low
         for p, (low, high) in zip(PARAMETERS, bounds, strict=True)
@@ -141,14 +141,14 @@ def prior_width(bounds: Sequence[tuple[float, float]]) -> Float[Array, "7"]:
 
 
 def write_part(galaxies: Galaxies, path: Path, fingerprint: str) -> None:
-    """Writes a part file, atomically."""
+    """Writes a part file atomically."""
     arrays = {f.name: getattr(galaxies, f.name) for f in fields(galaxies)}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, fingerprint=np.array(fingerprint), **arrays)
 
 
 def read_part(path: Path) -> tuple[Galaxies, str]:
-    """Returns a part file's galaxies and the digest of the run that made it.
+    """Returns the galaxies of a part file, and the digest of its run.
 
     Raises:
         FormatError: If it cannot be read.

@@ -1,4 +1,4 @@
-"""Means, widths and intervals of many galaxies' draws, and how far they miss the truth."""
+"""Means, widths and intervals of many galaxies' draws, and distances of the truth from them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics import central_quantiles, errors, log_scaled
 from deeplegato_pp.diagnostics.rows import average, row_weights, unwrapped
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.weighted import QUANTILES
 
-Array = np.ndarray
-
 
 @dataclass(frozen=True)
 class Marginals:
-    """The seven marginals of each galaxy beside its truth; see :class:`Galaxies` for the units.
+    """Marginals of each galaxy and its truth; see :class:`Galaxies` for the units.
 
     Attributes:
-        mean: With shape (B, 7). [physical units]
-        width: With shape (B, 7).
-        quantiles: With shape (B, 7, 5).
+        mean: Means, with shape (B, 7). [physical units]
+        width: Standard deviations, with shape (B, 7).
+        quantiles: Quantiles, with shape (B, 7, 5).
         error: Mean minus truth, with shape (B, 7).
         miss: Distance of the truth from the central 95 % interval in widths, with shape (B, 7).
     """
@@ -39,12 +38,12 @@ def marginals(
     truth: Float[Array, "b 7"],
     log_weights: Float[Array, "b s"] | None = None,
 ) -> Marginals:
-    """Returns the marginals of (weighted) draws.
+    """Computes the marginals of (weighted) draws.
 
     Args:
         samples: Draws in physical units, with shape (B, S, 7).
-        truth: With shape (B, 7).
-        log_weights: With shape (B, S), or None.
+        truth: True parameters, with shape (B, 7). [physical units]
+        log_weights: Log-weights, with shape (B, S), or None.
     """
     weights = row_weights(log_weights, samples.shape[:2])
     turned, turned_truth = unwrapped(samples, truth, weights)

@@ -1,4 +1,4 @@
-"""One batch of simulated galaxies: from the scene to what is kept of it."""
+"""Measurement of one batch of simulated galaxies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import QUALITIES, UNJUDGED, Galaxies
 from deeplegato_pp.calibration.marginals import marginals
 from deeplegato_pp.calibration.settings import Settings, Simulations
@@ -31,24 +32,22 @@ from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to
 from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
 
-Array = np.ndarray
-
 
 @dataclass(frozen=True)
 class Draws:
-    """A batch's posterior.
+    """Posterior of a batch.
 
     Attributes:
-        w: Coordinates, with shape (B, S, 7).
-        log_density: Posterior log-density at them up to a constant per galaxy, (B, S).
-        truth_log_density: The same at the truth, with shape (B,); -inf outside the prior.
-        log_weights: With shape (B, S), or None.
+        w: Coordinates of the draws, with shape (B, S, 7).
+        log_density: Their posterior log-density up to a constant per galaxy, with shape (B, S).
+        truth_log_density: The same for the truth, with shape (B,); -inf outside the prior.
+        log_weights: Log-weights, with shape (B, S), or None.
         nll: See :class:`Galaxies`.
-        ess: With shape (B,).
-        khat: With shape (B,).
-        flags: Of the refinement, with shape (B,).
-        under_noise: Coordinates of the same draws with the widths of the stated noise, where `w`
-            has honest ones, with shape (B, S, 7).
+        ess: Effective sample size, with shape (B,).
+        khat: Pareto k-hat, with shape (B,).
+        flags: Flags of the refinement, with shape (B,).
+        under_noise: Coordinates of the same draws with the widths of the stated noise, if `w` has
+            honest ones, with shape (B, S, 7).
     """
 
     w: Tensor
@@ -65,13 +64,13 @@ class Draws:
 def measure_batch(
     predictor: Predictor, simulations: Simulations, step: int, settings: Settings
 ) -> Galaxies:
-    """Simulates one batch and measures it.
+    """Simulates and measures one batch.
 
     Args:
         predictor: The network.
-        simulations: Where the scene comes from.
+        simulations: Source of the scene.
         step: Number of the batch.
-        settings: Of the run.
+        settings: Settings of the run.
     """
     scene = simulations.scene(step)
     box = predictor.model.prior
@@ -92,7 +91,7 @@ def measure_batch(
 
 
 def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 7"]:
-    """Returns parameters moved onto a box's edges where they lie outside."""
+    """Moves parameters outside a box to its edges."""
     moved = params.double().clone()
     for i, p in enumerate(PARAMETERS):
         if p.period is None:
@@ -101,7 +100,7 @@ def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 
 
 
 def observations_of(scene: Scene, number: int) -> list[Observation]:
-    """Returns the first galaxies of a scene as a user would give them."""
+    """Returns the first galaxies of a scene as user observations."""
     stamps, found = scene.stamps, []
     for i in range(number):
         fine = bool(scene.psf.oversampled[i])
@@ -157,7 +156,7 @@ def _refined(
     inside: Array,
     settings: Settings,
 ) -> Draws:
-    """Returns the exact posterior's draws, all padded to the longest with weights of zero."""
+    """Returns draws of the exact posterior, padded to equal length with weights of zero."""
     model, device = predictor.model, predictor.device
     likelihood = exact_likelihood(scene, len(scene.params), model.prior, settings.model_error)
     with torch.no_grad():
@@ -172,7 +171,7 @@ def _refined(
     refined = refine_batch(likelihood, draws.w, log_q, log_prob, ess=settings.ess, options=options)
     w, under_noise = refined.w, None
     density = refined.log_likelihood + likelihood.coordinates.log_prior(w)
-    if options.honest:  # the density of moved draws is that where they come from
+    if options.honest:  # the density of moved draws is that at their origin
         moved = [_moved(g, row, t) for g, row, t in zip(refined.galaxies, w, true_w, strict=True)]
         under_noise = w
         w, true_w, log_det, at_det = (torch.stack(column) for column in zip(*moved, strict=True))
@@ -198,7 +197,7 @@ def _refined(
 def _moved(
     galaxy: RefinedGalaxy, w: Float[Tensor, "s 7"], truth: Float[Tensor, "7"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One galaxy's draws with honest widths, where its truth comes from, and ln |det A| of both."""
+    """Returns one galaxy's draws with honest widths, the origin of its truth, and ln |det A|."""
     widening = galaxy.widening
     assert widening is not None  # noqa: S101  # asked for by the caller
     padding = w.new_full((len(w) - len(galaxy.log_weights),), -torch.inf)
@@ -208,7 +207,7 @@ def _moved(
     return moved, back[0], log_det, at_truth[0]
 
 
-# --- what is kept ---------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------
 
 
 def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
@@ -239,7 +238,7 @@ def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
 
 
 def _noise_columns(box: PriorBox, truth: Float[Array, "b 7"], draws: Draws) -> dict[str, Array]:
-    """Ranks and widths under the stated noise, where the draws have honest widths."""
+    """Returns ranks and widths with the stated noise, if the draws have honest widths."""
     if draws.under_noise is None:
         nothing = np.full(truth.shape, np.nan)
         return {"noise_ranks": nothing, "noise_width": nothing.copy()}
@@ -251,7 +250,7 @@ def _noise_columns(box: PriorBox, truth: Float[Array, "b 7"], draws: Draws) -> d
 
 
 def _estimates(samples: Array, scene: Scene, log_weights: Array | None) -> Float[Array, "b 4"]:
-    """Posterior medians of S/N, R_e over the PSF's FWHM, n and q."""
+    """Returns posterior medians of S/N, R_e relative to the PSF's FWHM, n and q."""
     columns = SersicSimulator().columns(torch.from_numpy(samples).flatten(0, 1))
     flux, radius, index, ratio = (c.reshape(samples.shape[:2]) for c in columns[:4])
     fwhm = scene.psf.fwhm.double()[:, None]
@@ -260,14 +259,14 @@ def _estimates(samples: Array, scene: Scene, log_weights: Array | None) -> Float
     return np.stack([row_quantiles(d.numpy(), (0.5,), weights)[:, 0] for d in draws], axis=1)
 
 
-# --- the detailed ones ----------------------------------------------------------------------
+# --- detailed results -----------------------------------------------------------------------
 
 
 def _bounds(scene: Scene, simulations: Simulations, number: int) -> Float[Array, "b 7"]:
-    """Square roots of the Cramér-Rao bounds with the prior's information, in shown units.
+    """Returns square roots of the Cramér-Rao bounds including the prior, in shown units.
 
-    The inverse of the Fisher information at the truth plus the prior's precision, carried from w
-    to the shown units by the derivative of the one after the other.
+    The covariance is the inverse of the sum of the Fisher information at the truth and the prior's
+    precision, transformed from w to the shown units by the Jacobian.
     """
     bounds = np.full((len(scene.params), NUM_PARAMETERS), np.nan)
     if number == 0:
@@ -287,7 +286,7 @@ def _bounds(scene: Scene, simulations: Simulations, number: int) -> Float[Array,
 
 
 def _shown(box: PriorBox, w: Float[Tensor, "7"]) -> Float[Tensor, "7"]:
-    """Parameters at w in shown units, differentiable."""
+    """Returns parameters at w in shown units, differentiably."""
     params = box.to_physical(w)
     columns = [params[i].log() if p.scale == "log" else params[i] for i, p in enumerate(PARAMETERS)]
     return torch.stack(columns)
@@ -296,7 +295,7 @@ def _shown(box: PriorBox, w: Float[Tensor, "7"]) -> Float[Tensor, "7"]:
 def _verdicts(
     predictor: Predictor, scene: Scene, number: int, settings: Settings
 ) -> tuple[Int[Array, " b"], Int[Array, " b"], Float[Array, " b"]]:
-    """Flags, quality and largest miss of the first galaxies, measured as a user's would be."""
+    """Returns flags, quality and largest miss of the first galaxies, as user observations."""
     batch = len(scene.params)
     flags = np.full(batch, UNJUDGED, dtype=np.int64)
     quality = np.full(batch, UNJUDGED, dtype=np.int64)
@@ -312,14 +311,14 @@ def _verdicts(
 
 
 def largest_miss(posterior: Posterior, truth: Float[Array, "b 7"]) -> Float[Array, " b"]:
-    """Returns how far the truth lies outside central 95 % intervals, at the worst parameter.
+    """Returns the distance of the truth from central 95 % intervals, for the worst parameter.
 
     Args:
-        posterior: Of several galaxies.
-        truth: Their parameters, with shape (B, 7), in the posterior's units.
+        posterior: Posterior of several galaxies.
+        truth: True parameters, with shape (B, 7), in the posterior's units.
 
     Returns:
-        Distance from the nearer end in posterior standard deviations, 0 inside; infinity for a
+        Distance from the nearer end in posterior standard deviations, 0 inside; infinite for a
         galaxy that was not measured.
     """
     samples, log_weights = posterior.batch_samples.numpy(), posterior.batch_log_weights

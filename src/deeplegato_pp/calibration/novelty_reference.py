@@ -1,4 +1,4 @@
-"""The reference for novelty scores: features of simulations under a model's training conditions."""
+"""Reference of novelty scores: features of simulations under the training conditions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP
 
 DIRECTIONS = 128
-"""Largest number of principal directions kept: of 600 features they take 300 kB.
+"""Maximum number of principal directions: 600 features take 300 kB.
 
-Half precision would not do: rounding would leak wide directions into narrow ones.
+Half precision is insufficient: rounding would leak wide directions into narrow ones.
 """
 
 FEWEST = 8 * DIRECTIONS
-"""Simulations needed: half of them fit the directions, the others the p-values."""
+"""Minimum number of simulations: half for the directions, half for the p-values."""
 
 _QUANTILES = 256
-"""Scores of fresh simulations kept."""
+"""Number of stored scores of fresh simulations."""
 
 _SEED = 20_260_101
-"""Seed of the simulations, far from those of training runs."""
+"""Random seed of the simulations, different from those of training runs."""
 
 _BATCH = 64
 
@@ -42,16 +42,16 @@ def fit_novelty(
     seed: int = _SEED,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Novelty:
-    """Fits the features of simulations under the model's own training conditions.
+    """Fits the features of simulations under the model's training conditions.
 
-    Half of them fit the directions, the others the p-values. Takes about 30 ms a simulation on one
-    core.
+    Half of the simulations determine the directions, the others the p-values. Takes about 30 ms per
+    simulation on one core.
 
     Args:
-        model: The network, on the device where it is to run.
-        number: Simulations.
-        seed: Of the simulations.
-        advance: Called with the number of simulations done since the last call.
+        model: The network, on its device.
+        number: Number of simulations.
+        seed: Random seed of the simulations.
+        advance: Called with the number of simulations since the last call.
 
     Raises:
         RangeError: If there are fewer than 1024 simulations.

@@ -1,4 +1,4 @@
-"""What a calibration leaves behind: JSON, figures, report, and the model's card if asked."""
+"""Output of a calibration: JSON, figures, report, and model card if requested."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def publish(
     *,
     write_card: bool = False,
 ) -> list[Path]:
-    """Writes everything that a calibration found.
+    """Writes all results of a calibration.
 
     Args:
-        content: From :func:`~deeplegato_pp.calibration.document.document`.
-        galaxies: What it was made of; where recalibration is judged, the map is fitted to all.
-        output: Folder of the results.
-        folder: Of the model, whose card a study is compared with.
-        write_card: Write the figures into that card.
+        content: Result of :func:`~deeplegato_pp.calibration.document.document`.
+        galaxies: Measured galaxies; if recalibration is assessed, the map is fitted to all of them.
+        output: Output folder.
+        folder: Folder of the model, with whose card a study is compared.
+        write_card: Whether figures are written to that card.
 
     Returns:
-        The files written.
+        Paths of the written files.
     """
     path = output / document.FILE
     document.write_document(content, path)

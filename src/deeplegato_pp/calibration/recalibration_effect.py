@@ -1,4 +1,4 @@
-"""What recalibration would change: fitted on one half of the simulations, judged on the other."""
+"""Effect of recalibration, fitted to one half of the simulations and evaluated on the other."""
 
 from __future__ import annotations
 
@@ -8,33 +8,32 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import Galaxies
 from deeplegato_pp.diagnostics import central_levels, expected_coverage
 from deeplegato_pp.inference.posterior.covariates import SNR, class_of
 from deeplegato_pp.inference.recalibration import SCORES, Recalibration
 from deeplegato_pp.scene.parameters import NAMES
 
-Array = np.ndarray
-
 FEWEST = 1000
-"""Galaxies for which a map is fitted: half of them must tell a per cent or two from noise."""
+"""Minimum number of galaxies for a map, to distinguish a per cent or two from noise."""
 
 
 def fit_recalibration(galaxies: Galaxies, draws: int) -> Recalibration:
-    """Returns the map of quantiles by class of S/N, fitted to all galaxies."""
+    """Fits the map of quantiles by class of S/N to all galaxies."""
     return Recalibration.fit(galaxies.ranks, draws, SNR, galaxies.estimates[:, 0])
 
 
 def effect(galaxies: Galaxies, draws: int, levels: tuple[float, ...]) -> dict[str, Any] | None:
-    """Returns coverage before and after, on galaxies that the map has not seen.
+    """Returns coverage before and after, on galaxies not used for the map.
 
     Args:
-        galaxies: Of the model's own simulations, network posteriors.
-        draws: Draws per galaxy.
-        levels: At which the largest difference is looked for.
+        galaxies: Galaxies of the model's own simulations, with network posteriors.
+        draws: Number of draws per galaxy.
+        levels: Levels at which the largest deviation is determined.
 
     Returns:
-        Per parameter the largest difference from nominal before and after; None for too few.
+        Largest deviation from nominal per parameter, before and after; None for too few galaxies.
     """
     if len(galaxies) < FEWEST:
         return None
@@ -52,15 +51,15 @@ def effect(galaxies: Galaxies, draws: int, levels: tuple[float, ...]) -> dict[st
 def mended_ranks(
     recalibration: Recalibration, ranks: Float[Array, "b 7"], values: Float[Array, " b"]
 ) -> Float[Array, "b 7"]:
-    """Returns the ranks that truths have among moved draws, without moving any.
+    """Returns the ranks of truths among recalibrated draws, without moving draws.
 
-    A quantile of score z is moved to the draws' quantile of score m(z), so a truth at the draws'
-    score s stands at m^-1(s) afterwards; beyond the map's ends its shift stays.
+    A quantile of score z is moved to the draws' quantile of score m(z), so a truth at score s is
+    afterwards at m^-1(s); the shift is constant beyond the ends of the map.
 
     Args:
         recalibration: The map.
-        ranks: With shape (B, 7).
-        values: The covariate, with shape (B,).
+        ranks: Ranks, with shape (B, 7).
+        values: Values of the covariate, with shape (B,).
     """
     scores, moved = np.array(SCORES), np.empty_like(ranks)
     own = ndtri(np.clip(ranks, 1e-12, 1.0 - 1e-12))

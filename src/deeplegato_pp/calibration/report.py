@@ -1,4 +1,4 @@
-"""One page that tells what a calibration found, in Markdown."""
+"""Report of a calibration, in Markdown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KNOBS = {
     "gain_factor": "a gain {:g} times the true one",
     "sky_slope": "a sky that rises by {:g} background sigma from edge to edge",
 }
-"""What each knob of a study does to the images."""
+"""Effects of a study's settings on the images."""
 
 STRUCTURES = {
     "arms": "galaxies with spiral arms",
@@ -48,17 +48,17 @@ STRUCTURES = {
     "boxy": "boxy and discy galaxies",
     "modulated": "galaxies with random modulation",
 }
-"""What each kind of structure does to the galaxies; the truth is then the best-fitting profile."""
+"""Effects of each kind of structure on galaxies; the truth is the best-fitting profile."""
 
 
 def report(content: Content, figures: Sequence[str], baseline: Content | None = None) -> str:
-    """Returns the page.
+    """Returns the report.
 
     Args:
-        content: What ``calibration.json`` holds.
-        figures: Names of the figures beside the page.
-        baseline: Headline figures of the model's own simulations, if they are known; a study is
-            told beside them.
+        content: Contents of ``calibration.json``.
+        figures: Names of the figures in the same folder.
+        baseline: Headline figures of the model's own simulations for comparison with a study, or
+            None.
     """
     parts = [
         _head(content),
@@ -76,7 +76,7 @@ def report(content: Content, figures: Sequence[str], baseline: Content | None = 
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Returns a share as a percentage.
+    """Returns a fraction as a percentage.
 
     Example:
         >>> percent(0.12345), percent(None)
@@ -113,7 +113,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def knobs_in_words(content: Content) -> str:
-    """Returns what a simulator's study, and its prior, do to the images."""
+    """Returns a description of a study's, and its prior's, effects on the images."""
     study = content["simulator"]["study"]
     neutral = {"psf_width": 1.0, "gain_factor": 1.0}
     found = [
@@ -154,7 +154,7 @@ def _head(content: Content) -> str:
 
 
 def _answer(content: Content) -> str:
-    """The page in two sentences."""
+    """Returns a summary in two sentences."""
     coverage, overall = content["coverage"], content["overall"]
     goal = content["goals"]["overall"]
     met = [s for s, n in zip(SHORT, NAMES, strict=True) if coverage["meets_goal"][n]]
@@ -207,7 +207,7 @@ def _parameters(content: Content) -> str:
 
 
 def _both_widths(content: Content) -> str:
-    """Coverage with the widths of the stated noise, and with honest ones."""
+    """Returns the coverage with the widths of the stated noise, and with honest ones."""
     overall = content["overall"]
     if overall["noise_widths"] is None:
         return ""
@@ -229,7 +229,7 @@ def _both_widths(content: Content) -> str:
 
 
 def _covered(entry: Content) -> list[str]:
-    """Returns the cells of a class: what the 68 % intervals of the parameters cover, the 95 %."""
+    """Returns the cells of a class: coverage of the parameters' 68 % intervals, and of 95 %."""
     return [
         " / ".join(f"{100 * entry['coverage'][level][name]:.0f}" for name in NAMES)
         for level in ("0.68", "0.95")
@@ -259,7 +259,7 @@ def _classes(content: Content) -> str:
 
 
 def snr_range(edges: Sequence[float | None]) -> str:
-    """Returns the name of a class of S/N.
+    """Returns the name of an S/N class.
 
     Example:
         >>> snr_range([0.0, 3.0]), snr_range([3.0, 10.0]), snr_range([500.0, None])
@@ -311,7 +311,7 @@ def _conditions(content: Content) -> str:
 
 
 def _study(content: Content, baseline: Content | None) -> str:
-    """How far coverage falls, beside the model's own simulations where they are known."""
+    """Returns the loss of coverage relative to the model's own simulations, if known."""
     covered = content["overall"]["coverage"]["0.95"]
     known = baseline["coverage"]["0.95"] if baseline else None
     rows = [

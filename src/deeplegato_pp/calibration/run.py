@@ -1,4 +1,4 @@
-"""The run: batch after batch into part files, so that a run that was killed goes on."""
+"""Run of a calibration, in batches with part files, so that a stopped run can be continued."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from deeplegato_pp.inference.predictor import Predictor
 logger = logging.getLogger(__name__)
 
 PARTS = "parts"
-"""Folder of the part files, inside the output."""
+"""Folder of the part files in the output folder."""
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses, before any work, an output that cannot be a folder.
+    """Checks before any work that the output can be a folder.
 
     Raises:
-        InputError: If a file stands in the way, or the folder above is missing.
+        InputError: If it is a file, or the parent folder is missing.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"calibration {folder} is a file, expected a folder. Give another name.")
@@ -47,28 +47,28 @@ def measure(
     resume: bool = True,
     advance: Callable[[int], None] = lambda number: None,
 ) -> Galaxies:
-    """Measures simulated galaxies, or takes them from the part files of an earlier run.
+    """Measures simulated galaxies, or reads them from the part files of an earlier run.
 
-    Each batch depends on its number and the seed alone, and is written whole as soon as it is
-    done: what was killed goes on where it was, and more galaxies can be asked for later. Memory
-    holds one batch, and the compact results of all.
+    Each batch depends only on its number and the seed, and is written atomically when it is
+    finished: a stopped run can be continued, also with more galaxies. One batch and the compact
+    results of all are in memory.
 
     Args:
         predictor: The network.
-        simulations: Where scenes come from.
-        settings: Numbers of the run.
-        folder: Output; part files go to its folder ``parts``.
-        resume: Take batches that are there; otherwise they are deleted first.
-        advance: Called with the number of galaxies done since the last call.
+        simulations: Source of the scenes.
+        settings: Settings of the run.
+        folder: Output folder; part files are in its folder ``parts``.
+        resume: Whether existing batches are used; otherwise they are deleted first.
+        advance: Called with the number of galaxies since the last call.
 
     Raises:
-        InputError: If part files are of another run.
+        InputError: If part files belong to another run.
         FormatError: If a part file is damaged.
     """
     check_folder(folder)
     parts = folder / PARTS
     parts.mkdir(parents=True, exist_ok=True)
-    for left in parts.glob(".*"):  # of a run killed while it wrote
+    for left in parts.glob(".*"):  # temporary files of a killed run
         left.unlink()
     if not resume:
         for path in parts.glob("part-*.npz"):

@@ -1,4 +1,4 @@
-"""What a calibration is made of: numbers, seeds, and where the simulations come from."""
+"""Settings of a calibration: numbers, seeds, and source of the simulations."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
     from deeplegato_pp.models import DeepLeGAToPP
 
 OWN = "own"
-"""Name of the simulations that the model was trained on: its prior, its conditions."""
+"""Name of the simulations with the model's own prior and conditions."""
 
 SMALLEST = 20
-"""Fewest galaxies: two per decile. Figures of so few are mostly noise, and their bands say so."""
+"""Minimum number of galaxies: two per decile. Figures from so few are dominated by noise."""
 
 BATCH = 64
-"""Galaxies simulated together and kept in one part file; part of what a seed means."""
+"""Number of galaxies per batch and part file; results for a seed depend on it."""
 
 STREAM = 2**41
-"""Added to the seed: far from the streams of training and validation."""
+"""Added to the seed, to separate it from the streams of training and validation."""
 
 
 @dataclass
 class SimulatorConfig(Config):
-    """A configuration whose ``data`` section says what is drawn, and ``study`` what is wrong."""
+    """Configuration whose ``data`` section defines the simulations, and ``study`` their defects."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of a run.
+    """Settings of a run.
 
     Attributes:
-        number: Galaxies.
+        number: Number of galaxies.
         seed: Random seed.
-        draws: Posterior draws per galaxy for ranks and intervals.
-        detailed: How many galaxies, the first ones, are also measured as a user's observation
-            would be, for their verdict, and get a Cramér-Rao bound.
-        refine: Refine every galaxy with the exact engine.
-        ess: Effective sample size wanted of refined galaxies.
-        widths: Of refined galaxies, ``honest`` or ``noise``.
-        model_error: Error of the model as a fraction of itself, of refined galaxies.
+        draws: Number of posterior draws per galaxy for ranks and intervals.
+        detailed: Number of galaxies, from the first, that are also measured as user observations,
+            for their verdict, and get a Cramér-Rao bound.
+        refine: Whether galaxies are refined to the exact posterior.
+        ess: Required effective sample size of refined galaxies.
+        widths: Widths of refined galaxies, ``honest`` or ``noise``.
+        model_error: Relative model error for refined galaxies.
     """
 
     number: int = 10_000
@@ -88,13 +88,13 @@ class Settings:
 
 
 class Simulations:
-    """A stream of simulated scenes, the same for a seed however it is cut.
+    """Stream of simulated scenes, reproducible for a seed however it is divided.
 
     Args:
-        data: What is drawn.
-        study: What is wrong with it.
-        seed: Of the stream.
-        name: What the report calls it.
+        data: Configuration of the simulations.
+        study: Configuration of their defects.
+        seed: Random seed of the stream.
+        name: Name in the report.
     """
 
     def __init__(self, data: DataConfig, study: StudyConfig, seed: int, name: str) -> None:
@@ -110,19 +110,19 @@ class Simulations:
         seed: int,
         psf_error: float | None = None,
     ) -> Simulations:
-        """Makes the stream of a model, or of a configuration laid over the model's.
+        """Makes the stream of a model, or of a configuration based on the model's.
 
         Args:
-            model: Whose prior and instruments are drawn where the configuration says nothing.
-            source: A YAML file or the name of a packaged one (``studies/neighbours``); None for
-                the model's own.
-            seed: Of the stream.
-            psf_error: Relative error of the PSF's width under which images are made and galaxies
-                are refined; None: as configured, which for the model's own is none.
+            model: Model whose prior and conditions are used unless configured otherwise.
+            source: A YAML file or the name of a packaged one (``studies/neighbours``); None for the
+                model's own conditions.
+            seed: Random seed of the stream.
+            psf_error: Relative error of the PSF's width with which images are made and galaxies are
+                refined; None as configured, which is none for the model's own conditions.
 
         Raises:
-            ConfigError: If the configuration is missing, has an unknown key (its dotted name is
-                in the message), or its stamps are not of the model's size.
+            ConfigError: If the configuration is missing, has an unknown key (its dotted name is in
+                the message), or its stamps do not have the model's size.
         """
         own = model.config.to_dict()["data"]
         layers = [{"data": own}, source]
@@ -139,7 +139,7 @@ class Simulations:
         return cls(config.data, config.study, seed, name)
 
     def scene(self, step: int) -> Scene:
-        """Returns one batch; a study spoils the very galaxies that its own configuration draws."""
+        """Returns one batch; a study modifies the galaxies that its configuration draws."""
         scene = self.simulator.sample_scene(BATCH, stream_generator(STREAM + self.seed, step))
         if self.study.knobs():
             generator = stream_generator(STREAM + self.seed, step, rank=1)
@@ -147,12 +147,12 @@ class Simulations:
         return scene
 
     def draw_seeds(self, step: int) -> torch.Tensor:
-        """Returns one seed per galaxy of a batch, for its posterior draws, with shape (B,)."""
+        """Returns one random seed per galaxy of a batch for its draws, with shape (B,)."""
         generator = stream_generator(STREAM + self.seed, step, rank=2)
         return torch.randint(2**62, (BATCH,), generator=generator)
 
     def describe(self) -> dict[str, Any]:
-        """Returns all that was drawn and spoilt, as written to files."""
+        """Returns the configuration and defects of the simulations, as written to files."""
         return {
             "name": self.name,
             "data": asdict(self.data),
@@ -162,7 +162,7 @@ class Simulations:
 
 
 def fingerprint(model: DeepLeGAToPP, simulations: Simulations, settings: Settings) -> str:
-    """Returns a digest of what a galaxy's figures depend on: all but how many there are.
+    """Returns a digest of everything that determines a galaxy's figures, except their number.
 
     Part files with another digest belong to another run.
     """

@@ -1,4 +1,4 @@
-"""The likelihood of simulated galaxies, and the truth of those that are no Sérsic profiles."""
+"""Likelihood of simulated galaxies, and truth of galaxies that are not Sérsic profiles."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from deeplegato_pp.scene.prior import PriorBox
 from deeplegato_pp.scene.stamps import StampBatch
 
 _FLAT = 10.0
-"""Width of the prior under which the best profile is looked for, in units of the stated one: next
-to no prior, about the smooth galaxy for what the pixels say nothing about."""
+"""Width of the prior for the best profile relative to the stated one: almost no prior, centred on
+the smooth galaxy for parameters that the pixels do not constrain."""
 
 _LONGEST_STEP = 1.0
-"""Largest step of a coordinate w in that search."""
+"""Maximum step of a coordinate w in that search."""
 
 _TOLERANCE = 0.01
-"""Squared distance from the optimum at which the search ends. [posterior sigmas]"""
+"""Squared distance from the optimum at which the search stops. [posterior sigmas]"""
 
 
 def exact_likelihood(
     scene: Scene, number: int, box: PriorBox, model_error: float = 0.0
 ) -> Likelihood:
-    """Returns the likelihood of the first galaxies of a scene, with the PSFs that are given.
+    """Returns the likelihood of the first galaxies of a scene, with the given PSFs.
 
-    Their errors are those with which the images were made.
+    The errors of the PSFs are those with which the images were made.
     """
     return _likelihood(scene.stamps[:number], scene.psf, box, model_error, scene.psf.error)
 
@@ -40,20 +40,20 @@ def exact_likelihood(
 def best_profiles(
     stamps: StampBatch, psf: DrawnPSF, start: Float[Tensor, "b 7"], box: PriorBox
 ) -> tuple[Float[Tensor, "b 7"], Bool[Tensor, " b"]]:
-    """Finds the Sérsic profiles that fit noiseless images best: the truth under structure.
+    """Finds the Sérsic profiles that best fit noiseless images: the truth for structured galaxies.
 
-    What `docs/point_estimate.md` says is estimated of a galaxy that is no Sérsic profile: the least
-    squares fit under the weights of the default likelihood at the noiseless image, with its sky,
-    and without noise, masks and prior. The search runs on the CPU.
+    This is the estimand of `docs/point_estimate.md` for galaxies that are not Sérsic profiles: the
+    least-squares fit with the weights of the default likelihood at the noiseless image, including
+    the sky, without noise, masks and prior. The search runs on the CPU.
 
     Args:
-        stamps: Noiseless images of the galaxies alone, with the noise that counts for weights.
+        stamps: Noiseless images of isolated galaxies, with the noise that defines the weights.
         psf: Their PSFs.
         start: Coordinates w of the smooth galaxies.
-        box: Prior at the reference instrument, in which the coordinates are understood.
+        box: Prior at the reference instrument, which defines the coordinates.
 
     Returns:
-        Coordinates w, and whether the search ended at an optimum inside the box.
+        Coordinates w, and whether the search converged inside the box.
     """
     found = best_fits(stamps.to("cpu"), psf.to("cpu"), start.cpu(), box)
     params = _wide(box).to_physical(found.u)
@@ -70,18 +70,18 @@ def best_fits(
     box: PriorBox,
     model_error: float = MODEL_ERROR,
 ) -> Fit:
-    """Fits noiseless images; coordinates of the fits are those of a box wider than the prior's.
+    """Fits noiseless images; coordinates of the fits refer to a box wider than the prior's.
 
     Args:
-        stamps: Noiseless images of the galaxies alone, with the noise that counts for weights.
+        stamps: Noiseless images of isolated galaxies, with the noise that defines the weights.
         psf: Their PSFs.
-        start: Coordinates to start from, with shape (B, 7), in the prior's box.
+        start: Initial coordinates, with shape (B, 7), in the prior's box.
         box: Prior at the reference instrument.
-        model_error: Error of the model as a fraction of itself, which is part of the weights.
+        model_error: Relative model error, which is included in the weights.
     """
     wide = _wide(box)
-    # Weights that followed the model would draw it to where they are large: nothing but noise,
-    # which is not there, keeps the ln V of the likelihood in balance.
+    # Weights that follow the model would bias it towards large variances: without noise, the ln V
+    # term of the likelihood is not balanced.
     variance = model_variance(stamps.image, stamps.sigma, stamps.gain, model_error)
     no_gain = torch.full_like(stamps.gain, torch.inf)
     weighted = replace(stamps, sigma=variance.sqrt(), gain=no_gain)
@@ -120,7 +120,7 @@ def _likelihood(
 
 
 def _wide(box: PriorBox) -> PriorBox:
-    """Returns a box on whose edges no best profile of a galaxy in the given one leans."""
+    """Returns a box wide enough that no best profile in the given one is at its edges."""
     radius, index = box.effective_radius, box.sersic_index
     return replace(
         box,

@@ -1,1 +1,1 @@
-"""The command line: ``deeplegato``."""
+"""Command line: ``deeplegato``."""

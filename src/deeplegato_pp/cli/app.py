@@ -1,6 +1,6 @@
-"""The command ``deeplegato``: its subcommands, and errors as one plain line.
+"""Command ``deeplegato`` with its subcommands; errors are printed in one line.
 
-Nothing heavy is imported here: each command imports what it needs when it runs.
+No heavy library is imported here: each command imports what it needs.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from deeplegato_pp.cli.view import view
 from deeplegato_pp.errors import DeepLegatoError
 
 CallError: type[Exception] = typer.BadParameter.__mro__[2]
-"""Base of the errors in a call: TyperException, or ClickException where typer builds on click."""
+"""Base class of usage errors: TyperException, or ClickException for versions built on click."""
 
 WRONG_CALL = 2
-"""Exit status if nothing was measured or the call itself is wrong."""
+"""Exit status if nothing was measured or the call is wrong."""
 
 app = typer.Typer(
     name="deeplegato",
     help="Calibrated posteriors of galaxies' Sérsic parameters, from images.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: no option's name is cut off
+    rich_markup_mode=None,  # plain help, in which names of options are not truncated
 )
 
 
@@ -70,7 +70,7 @@ EXAMPLES: dict[Callable[..., Any], str] = {
     regions: "deeplegato regions catalogue.parquet -o catalogue.reg",
     info: "deeplegato info --model default",
 }
-"""The commands, each with an example that stands under its help."""
+"""Commands, each with an example shown at the end of its help."""
 
 for _command, _example in EXAMPLES.items():
     app.command(cls=GroupedCommand, epilog=f"Example: {_example}")(stoppable(_command))
@@ -80,11 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: What follows the program's name; None: of this process.
+        arguments: Command-line arguments; None for those of this process.
 
     Returns:
-        The exit status: 0 if it did what was asked for, 2 if the call is wrong or no object could
-        be measured, 130 if interrupted, 143 if terminated.
+        The exit status: 0 for success, 2 if the call is wrong or no object was measured, 130 if
+        interrupted, 143 if terminated.
     """
     logging.getLogger("deeplegato_pp").addHandler(logging.NullHandler())
     try:
@@ -100,6 +100,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fail(message: str) -> int:
-    """Writes one plain line to the standard error, and returns the status of a wrong call."""
+    """Writes one line to standard error, and returns the status of a wrong call."""
     sys.stderr.write(f"deeplegato: {' '.join(message.split())}\n")
     return WRONG_CALL

@@ -1,4 +1,4 @@
-"""``deeplegato predict --bands``: the files are one galaxy in several bands."""
+"""Fit of one galaxy in several bands, for ``deeplegato predict --bands``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from deeplegato_pp.observation.bands import Bands
 
 EACH = " With --bands once for all, or once for each, in order."
-"""What is said of options that may differ between bands."""
+"""Remark for options that may differ between bands."""
 
 
 def per_band(names: list[str] | None, **given: list[Any] | None) -> dict[str, Any]:
-    """Returns options that may be given once per band: a list of several, one value, or None.
+    """Returns options that may be given per band: a list for several values, one value, or None.
 
     Args:
-        names: Of the bands; None where the files are not one galaxy.
+        names: Names of the bands; None if the files are not one galaxy.
         given: Values by option.
 
     Raises:
-        InputError: If one is given several times and there are no bands.
+        InputError: If an option is given several times without bands.
     """
     found: dict[str, Any] = {}
     for name, values in given.items():
@@ -43,17 +43,17 @@ def bands_from(
     wavelengths: str | None,
     other: Mapping[str, Any],
 ) -> Bands | None:
-    """Returns which bands are fitted together and how; None if none are.
+    """Returns the bands that are fitted together and their structure; None without bands.
 
     Args:
         bands: Names, separated by commas.
-        structure: None where the option was not given.
-        wavelengths: Numbers, separated by commas.
-        other: Options that do not go with bands, by name; those not given are false.
+        structure: Structure of the bands, or None if not given.
+        wavelengths: Wavelengths, separated by commas.
+        other: Options that are incompatible with bands, by name; false if not given.
 
     Raises:
-        ConfigError: If options do not go together, or a wavelength is no number.
-        InputError: If the names cannot be.
+        ConfigError: If options are incompatible, or a wavelength is not a number.
+        InputError: If the names are invalid.
     """
     if bands is None:
         for name, value in (("--band-structure", structure), ("--wavelengths", wavelengths)):
@@ -94,15 +94,15 @@ def measure_bands(
     how: Measuring,
     outputs: Outputs,
 ) -> list[dict[str, Any]]:
-    """Fits one galaxy in several bands, writes what was asked for, and returns its row.
+    """Fits one galaxy in several bands, writes the outputs, and returns its row.
 
     Args:
         predictor: The network.
-        files: One per band.
-        options: How they are read; lists hold one value per band.
+        files: Files, one per band.
+        options: Options for reading; lists have one value per band.
         bands: The bands.
-        how: How galaxies are measured.
-        outputs: Where results go.
+        how: Settings of the measurement.
+        outputs: Output paths.
     """
     from deeplegato_pp.cli.display import provenance_line
     from deeplegato_pp.observation.bands import MultiBandObservation

@@ -1,4 +1,4 @@
-"""``deeplegato calibrate``: are a model's error bars right? Measured, drawn, told."""
+"""Calibration of a model's error bars with simulations, for ``deeplegato calibrate``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deeplegato_pp.cli import options
 def calibrate(
     model: options.ModelName = None,
     number: Annotated[
-        int, typer.Option("-n", "--number", metavar="N", help="Simulated galaxies.")
+        int, typer.Option("-n", "--number", metavar="N", help="Number of simulated galaxies.")
     ] = 10_000,
     refine: Annotated[
         bool,
@@ -27,21 +27,21 @@ def calibrate(
         typer.Option(
             "--simulator",
             metavar="CONFIG",
-            help="YAML file, or the name of a packaged one, laid over the model's own simulations: "
-            "another prior, other conditions, or a study of what may be wrong "
+            help="Configuration of the simulations: YAML file, or name of a packaged one, that "
+            "modifies the model's own: another prior, other conditions, or a study of a defect "
             "(studies/neighbours, studies/wide_psf, ...).",
             show_default="the model's own",
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option("--draws", metavar="N", help="Posterior draws per galaxy.")
+        int, typer.Option("--draws", metavar="N", help="Number of posterior draws per galaxy.")
     ] = 300,
     detailed: Annotated[
         int,
         typer.Option(
             "--detailed",
             metavar="N",
-            help="Galaxies, the first ones, that also get a verdict and a Cramér-Rao bound.",
+            help="Number of galaxies, from the first, with a verdict and a Cramér-Rao bound.",
         ),
     ] = 2000,
     ess: Annotated[
@@ -55,8 +55,8 @@ def calibrate(
         typer.Option(
             "--psf-error",
             metavar="F",
-            help="Draw images whose PSFs are so much wider or narrower than told, relative, one "
-            "sigma, and refine under that error.",
+            help="PSF error: relative standard error of the width of the simulations' PSFs, also "
+            "used in the refinement.",
             show_default="the simulator's own, 0",
         ),
     ] = None,
@@ -64,14 +64,13 @@ def calibrate(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume/--no-resume", help="Go on with the part files in DIR, or start afresh."
+            "--resume/--no-resume",
+            help="Resume: continue from the part files in DIR, or delete them.",
         ),
     ] = True,
     write_card: Annotated[
         bool,
-        typer.Option(
-            "--write-card", help="Write the figures into the model's card, beside its weights."
-        ),
+        typer.Option("--write-card", help="Model card: write the headline figures to it."),
     ] = False,
     output: Annotated[
         Path,
@@ -83,14 +82,14 @@ def calibrate(
         ),
     ] = Path("calibration"),
 ) -> None:
-    """Measure a model's calibration on fresh simulations: figures, pictures, a report.
+    """Measure a model's calibration with new simulations, with figures and a report.
 
-    Galaxies are drawn from the model's own prior and conditions, or another configuration's. A
-    run that was killed goes on; a larger N goes on from a smaller one.
+    Galaxies are drawn from the model's prior and conditions, or from another configuration. A run
+    that was stopped is continued, also with a larger N.
     """
     from deeplegato_pp.models.storage import RECALIBRATION, find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     from deeplegato_pp.calibration.document import FILE as DOCUMENT
     from deeplegato_pp.calibration.report import FILE as REPORT
     from deeplegato_pp.calibration.run import check_folder
@@ -130,7 +129,7 @@ def calibrate(
 
 
 def _tell(content: dict[str, Any]) -> None:
-    """Prints the headline."""
+    """Prints the headline figures."""
     from deeplegato_pp.calibration.document import headline
     from deeplegato_pp.calibration.report import percent
 

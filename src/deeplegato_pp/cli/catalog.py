@@ -1,4 +1,4 @@
-"""``deeplegato catalog``: a row per source of a mosaic, resumable and on many machines."""
+"""Catalogue of the sources in mosaics, for ``deeplegato catalog``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def catalog(
         list[str] | None,
         typer.Argument(
             metavar="[IMAGE]...",
-            help="Mosaics with --sources or --detect; else cutouts, or folders of them.",
+            help="Mosaics, with --sources or --detect; otherwise cutouts, or folders of cutouts.",
         ),
     ] = None,
     sources: Annotated[
@@ -30,8 +30,8 @@ def catalog(
         typer.Option(
             "--sources",
             metavar="TABLE",
-            help="List (.fits, .ecsv, .csv, .parquet, .vot) with id and x, y (0-based) or ra, dec; "
-            "or with file, ready-made cutouts.",
+            help="Source list (.fits, .ecsv, .csv, .parquet, .vot) with id and x, y (0-based) or "
+            "ra, dec; or with file, for cutouts.",
         ),
     ] = None,
     detect: Annotated[
@@ -44,7 +44,7 @@ def catalog(
         typer.Option(
             "--psf",
             metavar="FILE",
-            help="PSF: an image, a cube with positions, or a PSFEx model; once, or once per image.",
+            help="PSF: an image, a cube with positions, or a PSFEx model; one, or one per image.",
         ),
     ] = None,
     psf_fwhm: options.PSFWidth = None,
@@ -54,7 +54,7 @@ def catalog(
     noise: Annotated[
         list[str] | None,
         typer.Option(
-            "--noise", metavar="FILE|NUMBER", help="Noise per pixel; once, or once per image."
+            "--noise", metavar="FILE|NUMBER", help="Noise per pixel; one, or one per image."
         ),
     ] = None,
     noise_type: options.NoiseKind = None,
@@ -63,7 +63,7 @@ def catalog(
     mask: Annotated[
         list[str] | None,
         typer.Option(
-            "--mask", metavar="FILE", help="Mask image; non-zero = ignore. Once, or once per image."
+            "--mask", metavar="FILE", help="Mask image; non-zero = ignore. One, or one per image."
         ),
     ] = None,
     mask_bits: options.MaskBits = None,
@@ -72,7 +72,7 @@ def catalog(
         typer.Option(
             "--segmentation",
             metavar="FILE",
-            help="Segmentation map: the source's number in each pixel. Masks neighbours.",
+            help="Segmentation map, by which neighbours are masked.",
         ),
     ] = None,
     background: Annotated[
@@ -90,11 +90,12 @@ def catalog(
     detect_threshold: Annotated[
         float,
         typer.Option(
-            "--detect-threshold", metavar="SIGMA", help="Detection threshold on the smoothed image."
+            "--detect-threshold", metavar="SIGMA", help="Detection threshold in the smoothed image."
         ),
     ] = 1.5,
     detect_pixels: Annotated[
-        int, typer.Option("--detect-pixels", metavar="N", help="Smallest source: connected pixels.")
+        int,
+        typer.Option("--detect-pixels", metavar="N", help="Minimum source size: connected pixels."),
     ] = 8,
     detect_kernel: Annotated[
         float,
@@ -106,13 +107,15 @@ def catalog(
     detect_contrast: Annotated[
         float,
         typer.Option(
-            "--detect-contrast", metavar="C", help="Deblending contrast; 1 switches it off."
+            "--detect-contrast", metavar="C", help="Deblending contrast; 1 for no deblending."
         ),
     ] = 0.005,
     pixel_scale: Annotated[
         list[float] | None,
         typer.Option(
-            "--pixel-scale", metavar="AS", help="Arcsec per pixel; once, or once per image."
+            "--pixel-scale",
+            metavar="AS",
+            help="Pixel scale: arcsec per pixel; one, or one per image.",
         ),
     ] = None,
     zero_point: Annotated[
@@ -120,7 +123,7 @@ def catalog(
         typer.Option(
             "--zero-point",
             metavar="ZP",
-            help="AB magnitude of one image unit; once, or once per image.",
+            help="Zero point: AB magnitude of one image unit; one, or one per image.",
         ),
     ] = None,
     bands: options.BandNames = None,
@@ -150,14 +153,15 @@ def catalog(
     refine: Annotated[
         bool,
         typer.Option(
-            "--refine/--no-refine", help="Refine: weigh the network's draws by the likelihood."
+            "--refine/--no-refine",
+            help="Refinement: compute the exact posterior by weighting draws with the likelihood.",
         ),
     ] = False,
     refine_method: options.Method = options.RefineMethod.exact,
     refine_rule: Annotated[
         options.RefineRule,
         typer.Option(
-            "--refine-rule", help="Sources to refine: all, or those that gain by it (auto)."
+            "--refine-rule", help="Sources to refine: all, or those that benefit from it (auto)."
         ),
     ] = options.RefineRule.all,
     fix: options.Fix = None,
@@ -171,7 +175,7 @@ def catalog(
         options.Neighbours | None,
         typer.Option(
             "--neighbours",
-            help="Sources that overlap: fitted together, masked by their segments, or kept.",
+            help="Overlapping sources: fitted together, masked by their segments, or kept.",
             show_default="fit if refined, else mask with a segmentation, else keep",
         ),
     ] = None,
@@ -186,13 +190,11 @@ def catalog(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume: keep what an earlier run has finished.")
+        bool, typer.Option("--resume", help="Resume: continue an earlier run.")
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite", help="Overwrite: throw away what an earlier run left unfinished."
-        ),
+        typer.Option("--overwrite", help="Overwrite: discard an unfinished earlier run."),
     ] = False,
     chunk: Annotated[
         int | None,
@@ -215,7 +217,9 @@ def catalog(
     shard: Annotated[
         str | None,
         typer.Option(
-            "--shard", metavar="I/N", help="Part of the list: every N-th chunk from the I-th on."
+            "--shard",
+            metavar="I/N",
+            help="Part of the list: every N-th chunk, starting with the I-th.",
         ),
     ] = None,
     model_image: Annotated[
@@ -227,13 +231,15 @@ def catalog(
     residual_image: Annotated[
         Path | None,
         typer.Option(
-            "--residual-image", metavar="FILE", help="Residual image: FITS image less the models."
+            "--residual-image", metavar="FILE", help="Residual image: FITS image minus all models."
         ),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            "--compare", metavar="OLD NEW", help="Compare two catalogues, and do nothing else."
+            "--compare",
+            metavar="OLD NEW",
+            help="Comparison of two catalogues; nothing is measured.",
         ),
     ] = None,
     plot: Annotated[
@@ -241,11 +247,11 @@ def catalog(
     ] = None,
     seed: options.Seed = 0,
 ) -> int:
-    """Make a catalogue of posteriors: one row per source, whatever becomes of it.
+    """Make a catalogue of posteriors, with one row per source.
 
-    Noise, mask, data quality, WCS, pixel scale and zero point are found in the images' files where
-    they are not given. A run that was stopped goes on with --resume. Not measured: a row that says
-    why.
+    Noise, mask, data quality, WCS, pixel scale and zero point are read from the images' files
+    unless given. A run that was stopped continues with --resume. A source that cannot be measured
+    has a row with the reason.
     """
     from deeplegato_pp.errors import InputError
 
@@ -300,7 +306,7 @@ def catalog(
     from deeplegato_pp.io.overwriting import check_outputs_apart
     from deeplegato_pp.models.storage import find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     outputs = {"-o": output, "--model-image": model_image, "--residual-image": residual_image}
     check_outputs_apart(outputs, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.catalog.options import Options
@@ -341,7 +347,7 @@ def catalog(
 
 
 def load_predictor(folder: str, device: str | None) -> Predictor:
-    """Loads the network; workers call it too."""
+    """Loads the network; also called by workers."""
     from deeplegato_pp.inference import Predictor
 
     return Predictor.from_pretrained(folder, device)
@@ -368,7 +374,7 @@ def _make(request: Any, folder: Path) -> int:
 
 
 def _model_name(folder: Path) -> str:
-    """Name and version of a network, from its card alone."""
+    """Returns name and version of a network from its card."""
     import json
 
     try:

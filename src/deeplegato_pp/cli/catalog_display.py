@@ -1,4 +1,4 @@
-"""What ``deeplegato catalog`` shows: progress with rate and time left, and what came of it."""
+"""Terminal output of ``deeplegato catalog``: progress and summary."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from deeplegato_pp.catalog.runner import Report
 
 EVERY = 60.0
-"""Seconds between lines of progress where there is no terminal."""
+"""Time between lines of progress without a terminal. [s]"""
 
 
 class ProgressLines:
-    """Tells how far a run is: a bar on a terminal, a line now and then elsewhere."""
+    """Progress of a run: a bar on a terminal, otherwise occasional lines."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -57,7 +57,7 @@ class ProgressLines:
             self._bar.stop()
 
     def __call__(self, total: int, rows: int, new: bool) -> None:
-        """Counts finished rows; only new ones say how fast it goes."""
+        """Counts finished rows; only new ones contribute to the rate."""
         now = time.monotonic()
         if not new:
             self._started = self._told = now
@@ -88,7 +88,7 @@ def progress_line(done: int, total: int, rate: float) -> str:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Writes the catalogue's warnings to the standard error, a plain line each."""
+    """Writes the catalogue's warnings to standard error, one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("deeplegato: %(message)s"))
@@ -101,7 +101,7 @@ def warnings_shown() -> Iterator[None]:
 
 
 def print_report(report: Report) -> None:
-    """Prints what a run did, and what took how long."""
+    """Prints the results of a run, and the time of each task."""
     files = ", ".join(str(f) for f in report.files[:3]) + (", ..." if len(report.files) > 3 else "")
     if report.already:
         print(f"{report.rows} rows: the catalogue was complete already, in {files}")
@@ -117,7 +117,7 @@ def print_report(report: Report) -> None:
 
 
 def tally(qualities: Mapping[str, int], flagged: Mapping[str, int]) -> str:
-    """Returns how many rows have which verdict, and the flags behind those that are not good.
+    """Returns the number of rows per quality, and the flags of rows that are not good.
 
     Example:
         >>> tally({"good": 7, "caution": 2}, {"padded": 9, "no_psf": 2})
@@ -131,7 +131,7 @@ def tally(qualities: Mapping[str, int], flagged: Mapping[str, int]) -> str:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Prints how two catalogues differ, a line per parameter."""
+    """Prints the differences of two catalogues, one line per parameter."""
     from rich.console import Console
     from rich.table import Table
 

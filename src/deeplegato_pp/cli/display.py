@@ -1,4 +1,4 @@
-"""What the terminal shows: progress, and results as tables."""
+"""Terminal output: progress, and tables of results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 WIDTH = 160
-"""Columns of tables that do not go to a terminal."""
+"""Width of tables that are not printed to a terminal. [characters]"""
 
 SHORT = {
     "magnitude": "mag",
@@ -19,16 +19,16 @@ SHORT = {
     "position_angle": "PA [deg]",
     "snr": "S/N",
 }
-"""Columns of the table of many galaxies."""
+"""Columns of the table of several galaxies."""
 
 
 EVERY = 60.0
-"""Time between lines of progress where the standard error is no terminal. [s]"""
+"""Time between lines of progress without a terminal. [s]"""
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows rate and time left: a bar on a terminal, else a line a minute, on standard error."""
+    """Shows rate and remaining time on standard error: a bar on a terminal, else lines."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -60,11 +60,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def provenance_line(name: str, provenance: str, flags: int) -> str:
-    """Returns what was taken from a file and from where, and the contradictions in it.
+    """Returns the values taken from a file with their origin, and its contradictions.
 
     Args:
-        name: Of the file.
-        provenance: Of its observation or mosaic.
+        name: Name of the file.
+        provenance: Provenance of its observation or mosaic.
         flags: Sum of its ``Flag`` bits.
 
     Example:
@@ -78,11 +78,11 @@ def provenance_line(name: str, provenance: str, flags: int) -> str:
 
 
 class ProgressLines:
-    """Progress as plain lines.
+    """Progress as lines of text.
 
     Args:
-        what: What is done.
-        total: How many there are to do.
+        what: Name of the task.
+        total: Total number of items.
     """
 
     def __init__(self, what: str, total: int) -> None:
@@ -90,7 +90,7 @@ class ProgressLines:
         self.start = self.told = time.monotonic()
 
     def advance(self, steps: int) -> None:
-        """Counts what was done, and tells where a minute has passed."""
+        """Counts finished items, and prints a line if a minute has passed."""
         self.done += steps
         now = time.monotonic()
         if now - self.told < EVERY or self.done >= self.total:
@@ -106,7 +106,7 @@ class ProgressLines:
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """Prints results: of one galaxy all parameters, of several a line each."""
+    """Prints results: all parameters of one galaxy, or one line per galaxy."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -119,7 +119,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def value_and_error(value: float | None, error: float | None) -> str:
-    """Returns a number with its error, both to the error's second significant digit.
+    """Returns a number with its error, both rounded to the error's second significant digit.
 
     Example:
         >>> value_and_error(20.12345, 0.0123), value_and_error(4321.0, 150.0)
@@ -168,7 +168,7 @@ def _print_one(console: Any, row: dict[str, Any]) -> None:
 
 
 def _scene_columns(row: dict[str, Any]) -> dict[str, str]:
-    """The columns of the best scene's parts, with their units."""
+    """Returns the columns of the best scene's components, with their units."""
     from deeplegato_pp.inference.posterior.scene_record import parameter_columns
 
     best = row.get("best_scene")
@@ -177,7 +177,7 @@ def _scene_columns(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _band_columns(row: dict[str, Any]) -> dict[str, str]:
-    """The columns of the bands, with their units."""
+    """Returns the columns of the bands, with their units."""
     from deeplegato_pp.inference.posterior.band_record import quantities
 
     found = quantities(row["bands"].split(",") if row.get("bands") else [])
@@ -227,14 +227,14 @@ def _print_many(console: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def print_flags(rows: list[dict[str, Any]]) -> None:
-    """Prints what each flag that occurs means and what to do, the most serious first."""
+    """Prints the meaning and remedy of each flag that occurs, worst first."""
     from rich.console import Console
 
     _print_flags(Console(highlight=False), rows)
 
 
 def _print_flags(console: Any, rows: list[dict[str, Any]]) -> None:
-    """Prints what each flag that occurs means."""
+    """Prints the meaning of each flag that occurs."""
     from rich.text import Text
 
     from deeplegato_pp.flags import LEVELS, Flag
@@ -251,11 +251,11 @@ def _print_flags(console: Any, rows: list[dict[str, Any]]) -> None:
 
 
 SHOWN = 3
-"""Flags of a row that stand in the table of many galaxies; the rest is counted."""
+"""Number of flags shown per row in the table of several galaxies."""
 
 
 def _flags_in_brief(row: dict[str, Any]) -> str:
-    """The most serious flags of a row, unbroken, those of no consequence counted only.
+    """Returns a row's worst flags; flags of level good are only counted.
 
     Example:
         >>> _flags_in_brief({"flags": (1 << 36) | (1 << 6) | (1 << 13)})

@@ -18,21 +18,21 @@ NAMED_BY_THE_FILE = {
     "mask": "F)",
     "mask_bits": "F)",
 }
-"""Options that a feedme has lines for, which name files of the whole image."""
+"""Options for files of the whole image, which a feedme also names."""
 
 BESIDE = ("psf_fwhm", "psf_error", "gain", "sky_sigma", "pixel_scale", "zero_point")
-"""Options that replace what a feedme says, or add to it."""
+"""Options that replace or supplement lines of a feedme."""
 
 
 def galfit_input(
     path: Path | None, images: list[str] | None, reading: dict[str, Any]
 ) -> GalfitInput | None:
-    """Returns what a feedme says; None if none was given.
+    """Returns the contents of a feedme; None if none was given.
 
     Args:
         path: The feedme.
         images: Images named on the command line.
-        reading: The options by which images are read.
+        reading: Options for reading images.
 
     Raises:
         InputError: If neither or both are given, an option contradicts the feedme, or it cannot be
@@ -61,10 +61,10 @@ def galfit_input(
 
 
 def held_fixed(feedme: GalfitInput | None, refine: bool) -> list[str]:
-    """Returns what a feedme holds fixed, as ``NAME=VALUE``.
+    """Returns the parameters that a feedme fixes, as ``NAME=VALUE``.
 
     Raises:
-        InputError: If something is and nothing is refined.
+        InputError: If parameters are fixed without refinement.
     """
     fixed = {} if feedme is None else feedme.fixed
     if fixed and not refine:
@@ -76,10 +76,10 @@ def held_fixed(feedme: GalfitInput | None, refine: bool) -> list[str]:
 
 
 def scene_asked_for(feedme: GalfitInput | None, scene: str | None, refine: bool) -> str | None:
-    """Returns the scene of the command line, else that of a feedme of several components.
+    """Returns the scene of the command line, else that of a feedme with several components.
 
     Raises:
-        InputError: If the feedme has several and nothing is refined.
+        InputError: If the feedme has several components and there is no refinement.
     """
     if feedme is None or scene is not None or feedme.scene == "sersic":
         return scene
@@ -94,7 +94,7 @@ def scene_asked_for(feedme: GalfitInput | None, scene: str | None, refine: bool)
 def measure_galfit(
     predictor: Predictor, feedme: GalfitInput, name: str, how: Measuring
 ) -> tuple[Posterior, list[dict[str, Any]]]:
-    """Returns the posterior of a feedme's galaxy, and its row; x and y count in the whole file."""
+    """Returns the posterior and row of a feedme's galaxy; x and y refer to the whole file."""
     posterior = how.measure(predictor, [feedme.observation])
     (row,) = posterior.rows(how.covariance)
     for axis, first, window in zip(
@@ -106,7 +106,7 @@ def measure_galfit(
 
 
 def check_imgblock(path: Path | None) -> None:
-    """Refuses, before any work, an image block that could not be written after it."""
+    """Checks before any work that an image block can be written."""
     if path is None:
         return
     from deeplegato_pp.io.files import check_output

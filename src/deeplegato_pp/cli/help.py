@@ -1,4 +1,4 @@
-"""Help of the commands: options in groups, each under a heading."""
+"""Help of the commands, with options in groups."""
 
 from __future__ import annotations
 
@@ -89,17 +89,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "shard",
     ),
 }
-"""Headings, and the parameters under each, in their order."""
+"""Headings and their parameters, in order."""
 
 FEW = 14
-"""Options up to which a command's help needs no headings."""
+"""Maximum number of options for help without headings."""
 
 
 class GroupedCommand(typer.core.TyperCommand):
-    """A command whose help shows its options in groups."""
+    """Command whose help shows options in groups."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Writes arguments, then the options of each group, then those of none."""
+        """Writes arguments, the options of each group, and the remaining options."""
         left = {p.name: p for p in self.get_params(ctx)}
         arguments = [n for n, p in left.items() if p.param_type_name == "argument"]
         _write("Arguments", [left.pop(n) for n in arguments], ctx, formatter)

@@ -1,4 +1,4 @@
-"""``deeplegato info``: the package, a model's card and prior, and the seven parameters."""
+"""Package, model card, prior and parameters, for ``deeplegato info``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def info(
     from deeplegato_pp._version import __version__
     from deeplegato_pp.models.storage import find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     from deeplegato_pp.models import DeepLeGAToPP
 
     network = DeepLeGAToPP.from_pretrained(folder)
@@ -47,7 +47,7 @@ def info(
 
 
 def _calibration(folder: Path) -> list[str]:
-    """Returns the headline figures of a model's calibration, or how to get them."""
+    """Returns the headline figures of a model's calibration, or how to obtain them."""
     from deeplegato_pp.calibration.card import headline_lines, read_figures
 
     lines = headline_lines(read_figures(folder))
@@ -57,7 +57,7 @@ def _calibration(folder: Path) -> list[str]:
 
 
 def flatten(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Returns nested entries as dotted keys with their values.
+    """Converts nested entries to dotted keys with values.
 
     Example:
         >>> flatten({"a": {"b": 1}, "c": [1, 2]})

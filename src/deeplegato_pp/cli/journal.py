@@ -1,4 +1,4 @@
-"""Rows of `deeplegato predict` on the disk as they come, so that a run that was stopped goes on."""
+"""Journal of finished rows of `deeplegato predict`, from which a stopped run continues."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """One line per row, in input order; a line that was cut short does not count.
+    """Journal with one line per row, in input order; an incomplete last line is ignored.
 
     Args:
-        output: The table to be; the journal stands beside it, hidden, until the table is written.
-        configuration: All that rows depend on beside the image, as plain values.
-        resume: Take up the rows of an earlier run; else they are thrown away.
+        output: Path of the final table; the journal is a hidden file beside it until then.
+        configuration: Settings on which rows depend, as plain values.
+        resume: Whether rows of an earlier run are used; otherwise they are deleted.
 
     Raises:
         ConfigError: If the earlier run had another configuration.
         InputError: If another run is writing the same table.
-        DiskFullError: If there is no room for it.
+        DiskFullError: If the disk is full.
     """
 
     def __init__(self, output: Path, configuration: dict[str, Any], resume: bool) -> None:
         self.path = output.with_name(f".{output.name}.rows")
         self._rows: dict[str, Row] = {}
         configuration = json.loads(json.dumps(configuration, default=str))
-        # Without a buffer, which would be written again when a file on a full disk is closed.
+        # Unbuffered, because a buffer would be written again when a file on a full disk is closed.
         self._file = self.path.open("a+b", buffering=0)
         try:
             self._begin(configuration, resume)
@@ -74,11 +74,11 @@ class Journal:
             self._file.truncate(len(whole))
 
     def row(self, image: str) -> Row | None:
-        """Returns the row of an image, named with what tells it from others, or None."""
+        """Returns the row of an image, identified by its printable name, or None."""
         return self._rows.get(image)
 
     def add(self, images: list[str], rows: list[Row]) -> None:
-        """Puts rows on the disk."""
+        """Writes rows to the disk."""
         new = dict(zip(images, rows, strict=True))
         self._write([{"image": image, "row": row} for image, row in new.items()])
         self._rows |= new
@@ -92,7 +92,7 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def remove(self) -> None:
-        """Removes the journal: the table holds its rows."""
+        """Removes the journal, after the table was written."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What ``deeplegato predict`` does with its options: read, measure, write."""
+"""Steps of ``deeplegato predict``: reading, measuring, writing."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from deeplegato_pp.observation.observation import Observation
 
 CHUNK = 64
-"""Galaxies read and measured together."""
+"""Number of galaxies read and measured together."""
 
 REFINE_CHUNK = 8
-"""The same where each is refined, so that progress shows."""
+"""Number of galaxies refined together, small enough for frequent progress."""
 
 
 DRAWS_TOGETHER = 4_000_000
-"""Draws held at a time, of all galaxies worked on together: about 1 GB."""
+"""Maximum number of draws in memory, of all galaxies processed together: about 1 GB."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How galaxies are measured.
+    """Settings of the measurement.
 
     Attributes:
-        samples: Draws of the network per galaxy.
+        samples: Number of the network's draws per galaxy.
         seed: Random seed.
-        refining: How they are refined, or None for the bare network.
-        widths: Of what is not refined, ``honest`` or ``noise``.
-        covariance: Whether rows hold the covariances of all pairs of parameters.
+        refining: Settings of the refinement, or None for the network's posterior.
+        widths: Widths of unrefined posteriors, ``honest`` or ``noise``.
+        covariance: Whether rows contain the covariances of all pairs of parameters.
     """
 
     samples: int
@@ -48,12 +48,12 @@ class Measuring:
 
     @property
     def chunk(self) -> int:
-        """Galaxies worked on together."""
+        """Number of galaxies processed together."""
         most = CHUNK if self.refining is None else REFINE_CHUNK
         return max(1, min(most, DRAWS_TOGETHER // self.samples))
 
     def measure(self, predictor: Predictor, observations: list[Observation]) -> Posterior:
-        """Returns the posteriors of some observations."""
+        """Returns the posteriors of observations."""
         if self.refining is None:
             return predictor.posterior(observations, self.samples, self.seed, widths=self.widths)
         network = predictor.posterior(observations, self.samples, self.seed, widths="noise")
@@ -62,15 +62,15 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go.
+    """Output paths and settings.
 
     Attributes:
-        table: A row per image.
-        samples: Draws.
-        plot: Figures.
-        imgblock: Image, model and residual with GALFIT's keywords.
-        fixed: Parameters that were held fixed, which image blocks mark.
-        plot_columns: Columns of the figures' corner plots; None: what fits.
+        table: Table with a row per image.
+        samples: File of draws.
+        plot: File of figures.
+        imgblock: File of image, model and residual with GALFIT's keywords.
+        fixed: Names of fixed parameters, which are marked in image blocks.
+        plot_columns: Columns of the corner plots; None for those that fit.
     """
 
     table: Path | None
@@ -81,7 +81,7 @@ class Outputs:
     plot_columns: tuple[str, ...] | None = None
 
     def check(self) -> None:
-        """Refuses, before any work, what could not be written after it."""
+        """Checks before any work that the outputs can be written."""
         from deeplegato_pp.inference.posterior.tables import SAMPLE_SUFFIXES, TABLE_SUFFIXES
         from deeplegato_pp.io.files import check_output
 
@@ -97,11 +97,11 @@ class Outputs:
                 check_output(path, suffixes, what)
 
     def check_apart(self, images: list[str], given: dict[str, Any]) -> None:
-        """Refuses, before any work, outputs that are an input or each other.
+        """Checks before any work that outputs differ from inputs and from each other.
 
         Args:
-            images: The images, after which several figures are named.
-            given: Files that are read, by what they are.
+            images: The images, from which figures are named.
+            given: Input files, by their description.
         """
         from deeplegato_pp.io.overwriting import check_outputs_apart
 
@@ -118,10 +118,10 @@ class Outputs:
         check_outputs_apart(named, given)
 
     def journal(self, configuration: dict[str, Any], resume: bool) -> Journal | None:
-        """Returns where rows are kept until the table is written; None without a table.
+        """Returns the journal of rows until the table is written; None without a table.
 
         Raises:
-            InputError: If a run is to go on that keeps nothing to go on from.
+            InputError: If a run without table is to be resumed.
         """
         if resume and (self.table is None or self.samples is not None):
             raise InputError(
@@ -133,13 +133,13 @@ class Outputs:
     def draw(
         self, posterior: Posterior, numbers: list[int], names: list[str], frame: Any = None
     ) -> None:
-        """Writes figures and image blocks of measured galaxies; what cannot be made is told.
+        """Writes figures and image blocks of measured galaxies; failures are reported.
 
         Args:
-            posterior: Some galaxies.
-            numbers: Their places among all.
-            names: Of all galaxies.
-            frame: Of a GALFIT input file, or None.
+            posterior: Posteriors of some galaxies.
+            numbers: Their indices among all galaxies.
+            names: Names of all galaxies.
+            frame: Frame of a GALFIT input file, or None.
         """
         from deeplegato_pp.isolation import reason_of
 
@@ -148,7 +148,7 @@ class Outputs:
                 continue
             try:
                 self._draw(row, i, names, frame)
-            except OSError:  # of the disk, not of the galaxy
+            except OSError:  # an error of the disk, not of the galaxy
                 raise
             except Exception as error:
                 _complain(names[i], f"no figure or image block: {reason_of(error)}")
@@ -176,7 +176,7 @@ class Outputs:
 
 
 def plot_columns_from(text: str | None) -> tuple[str, ...] | None:
-    """Returns the columns named in a list with commas; None if there is no list.
+    """Returns the columns in a comma-separated list; None without list.
 
     Example:
         >>> plot_columns_from("magnitude, bulge_to_total")
@@ -188,10 +188,10 @@ def plot_columns_from(text: str | None) -> tuple[str, ...] | None:
 
 
 def check_plot_columns(columns: tuple[str, ...], plotted: bool) -> None:
-    """Refuses columns of a corner plot that no galaxy can have.
+    """Checks the columns of a corner plot.
 
     Raises:
-        InputError: If there is none, one is unknown, or nothing is plotted.
+        InputError: If the list is empty, a column is unknown, or nothing is plotted.
     """
     from deeplegato_pp.inference.posterior.scene_record import parameter_columns
     from deeplegato_pp.scene.galaxy_scene import SCENES
@@ -209,7 +209,7 @@ def check_plot_columns(columns: tuple[str, ...], plotted: bool) -> None:
 
 
 def as_number(text: str | None) -> str | float | None:
-    """Returns a number if the text is one, else the text, which names a file.
+    """Returns a number if the text is one, else the text, which is a file name.
 
     Example:
         >>> as_number("0.5"), as_number("sigma.fits")
@@ -224,12 +224,12 @@ def as_number(text: str | None) -> str | float | None:
 
 
 def configuration_of(options: dict[str, Any], how: Measuring, model: str) -> dict[str, Any]:
-    """Returns all that rows depend on beside their image, as plain values.
+    """Returns all settings on which rows depend, as plain values.
 
     Args:
-        options: How images are read.
-        how: How galaxies are measured.
-        model: What tells the network from others.
+        options: Options for reading images.
+        how: Settings of the measurement.
+        model: Identifier of the network.
     """
     from deeplegato_pp.catalog.plan import file_mark
 
@@ -245,15 +245,15 @@ def measure_files(
     outputs: Outputs,
     journal: Journal | None = None,
 ) -> list[dict[str, Any]]:
-    """Measures images, writes what was asked for, and returns their rows, in input order.
+    """Measures images, writes the outputs, and returns the rows in input order.
 
     Args:
         predictor: The network.
-        images: Files.
-        options: How they are read.
-        how: How galaxies are measured.
-        outputs: Where results go; figures are drawn as they come.
-        journal: Where rows are kept as they come; those that it holds are not measured again.
+        images: Image files.
+        options: Options for reading them.
+        how: Settings of the measurement.
+        outputs: Output paths; figures are written as galaxies finish.
+        journal: Journal of finished rows, which are not measured again.
     """
     from deeplegato_pp.catalog.plan import file_mark
     from deeplegato_pp.cli.display import progress
@@ -291,7 +291,7 @@ def measure_files(
 
 
 def printable(value: Any) -> Any:
-    r"""Returns a text without bytes that are no UTF-8, as names of files may hold; else the value.
+    r"""Escapes bytes of a text that are not UTF-8, as in file names; other values are unchanged.
 
     Example:
         >>> printable(b"galaxy-\xe9.fits".decode("utf-8", "surrogateescape"))
@@ -305,7 +305,7 @@ def printable(value: Any) -> Any:
 def _measure_chunk(
     predictor: Predictor, paths: list[str], options: dict[str, Any], how: Measuring
 ) -> Posterior:
-    """Reads and measures some files; one that fails keeps its place."""
+    """Reads and measures files; a file that fails keeps its place."""
     from deeplegato_pp.inference import Posterior
     from deeplegato_pp.inference.posterior.posterior import Measurement
     from deeplegato_pp.isolation import (
@@ -325,13 +325,13 @@ def _measure_chunk(
         try:
             read[i] = Observation.from_fits(path, **options)
             _tell(path, read[i])
-        except Exception as error:  # whatever it is, it is this file's reason
+        except Exception as error:  # any error becomes this file's reason
             raise_if_of_the_machine(error)
             rows[i] = failed(i, error)
 
     def together(chosen: Sequence[int]) -> list[Posterior]:
         posterior = how.measure(predictor, [read[i] for i in chosen])
-        posterior.rows(how.covariance)  # what breaks while a row is made breaks here
+        posterior.rows(how.covariance)  # errors in building a row are raised here
         return [posterior[[k]] for k in range(len(chosen))]
 
     if read:
@@ -340,7 +340,7 @@ def _measure_chunk(
 
 
 def plot_path(path: Path, index: int, images: list[str]) -> Path:
-    """Returns where one image's figure goes.
+    """Returns the path of one image's figure.
 
     Example:
         >>> plot_path(Path("f.png"), 0, ["a.fits"]).name
@@ -354,12 +354,12 @@ def plot_path(path: Path, index: int, images: list[str]) -> Path:
 
 
 def _tell(path: str, observation: Observation) -> None:
-    """Says what was taken from a file, and from where."""
+    """Prints the values taken from a file, with their origin."""
     from deeplegato_pp.cli.display import provenance_line
 
     print(provenance_line(path, observation.provenance, observation.flags))
 
 
 def _complain(path: str, reason: str) -> None:
-    name, text = (" ".join(t.split()) for t in (path, reason))  # a name may hold line breaks
+    name, text = (" ".join(t.split()) for t in (path, reason))  # names may contain line breaks
     sys.stderr.write(f"deeplegato: {'' if name in text else f'{name}: '}{text}\n")

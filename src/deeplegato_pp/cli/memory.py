@@ -1,9 +1,9 @@
-"""Memory that was freed is kept for the next array, where the C library can be told so.
+"""Allocator settings that keep freed memory for the next array.
 
-Images are rendered by the thousand into arrays of some megabytes, which glibc hands back to the
-system when they are freed and asks for again: every page is then cleared anew, which on virtual
-machines that take freed memory back costs more than the arithmetic. Memory in use at one time is
-the same; what stays with the process after its peak is not.
+Thousands of images are rendered into arrays of some megabytes. By default glibc returns freed
+arrays to the system and requests new ones, whose pages must be cleared again; on virtual machines
+that reclaim freed memory this takes longer than the arithmetic. Peak memory is unchanged; memory
+after the peak stays with the process.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import os
 import platform
 
 SWITCH = "DEEPLEGATO_MALLOC"
-"""Environment variable that leaves the C library's own settings, set to ``default``."""
+"""Environment variable that keeps the C library's own settings if it is ``default``."""
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-"""Numbers of glibc's parameters, as its ``malloc.h`` has them."""
+"""Parameter numbers in glibc's ``malloc.h``."""
 
 KEPT = 2**31 - 1
-"""Free memory at the heap's end beyond which it goes back to the system. [bytes]"""
+"""Free memory at the top of the heap above which it is returned to the system. [bytes]"""
 
 TOP_PAD = 2**28
-"""Memory by which the heap grows at a time; untouched pages cost nothing. [bytes]"""
+"""Increment by which the heap grows; untouched pages cost nothing. [bytes]"""
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory; returns whether it was told.
+    """Sets glibc to keep freed memory; returns whether this was possible.
 
-    Nothing is changed where another C library is used, where the environment has settings of
-    its own (``MALLOC_...``, ``GLIBC_TUNABLES``), or where :data:`SWITCH` says ``default``.
+    Nothing is changed for other C libraries, if the environment has its own settings
+    (``MALLOC_...``, ``GLIBC_TUNABLES``), or if :data:`SWITCH` is ``default``.
     """
     own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if own or os.environ.get(SWITCH) == "default" or platform.libc_ver()[0] != "glibc":

@@ -1,4 +1,4 @@
-"""Options that several commands share, said once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 
 class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, this its choices
-    """What a noise map holds."""
+    """Type of a noise map."""
 
     sigma = "sigma"
     variance = "variance"
@@ -20,28 +20,28 @@ class NoiseType(str, Enum):  # noqa: UP042  # StrEnum prints its value in help, 
 
 
 class EvenPSF(str, Enum):  # noqa: UP042
-    """What to do with an even-sized PSF."""
+    """Treatment of an even-sized PSF."""
 
     refuse = "refuse"
     shift = "shift"
 
 
 class RefineMethod(str, Enum):  # noqa: UP042
-    """How draws are refined."""
+    """Method of the refinement."""
 
     exact = "exact"
     laplace = "laplace"
 
 
 class RefineRule(str, Enum):  # noqa: UP042
-    """Which galaxies are refined."""
+    """Rule that selects galaxies for refinement."""
 
     all = "all"
     auto = "auto"
 
 
 class Neighbours(str, Enum):  # noqa: UP042
-    """What becomes of sources that overlap."""
+    """Treatment of overlapping sources."""
 
     fit = "fit"
     mask = "mask"
@@ -49,14 +49,14 @@ class Neighbours(str, Enum):  # noqa: UP042
 
 
 class Widths(str, Enum):  # noqa: UP042
-    """What error bars hold."""
+    """Kind of error bars."""
 
     honest = "honest"
     noise = "noise"
 
 
 class BandStructure(str, Enum):  # noqa: UP042
-    """How R_e, n, q and position angle depend on the band."""
+    """Dependence of R_e, n, q and position angle on the band."""
 
     shared = "shared"
     linear = "linear"
@@ -68,8 +68,8 @@ BandNames = Annotated[
     typer.Option(
         "--bands",
         metavar="NAME,NAME,...",
-        help="The images show the same in these bands, in their order: a galaxy is fitted in all "
-        "of them together, and makes one row.",
+        help="Bands of the images, in order: each galaxy is fitted in all bands together and has "
+        "one row.",
     ),
 ]
 
@@ -77,8 +77,8 @@ BandStructureOption = Annotated[
     BandStructure | None,
     typer.Option(
         "--band-structure",
-        help="R_e, n, q and position angle: shared by the bands, linear in the logarithm of the "
-        "wavelength, or free in each.",
+        help="Band dependence of R_e, n, q and position angle: shared by all bands, linear in the "
+        "logarithm of the wavelength, or free in each band.",
         show_default="shared",
     ),
 ]
@@ -88,7 +88,7 @@ Wavelengths = Annotated[
     typer.Option(
         "--wavelengths",
         metavar="UM,UM,...",
-        help="Of the bands, in micrometres, for a structure that is linear in them.",
+        help="Wavelengths of the bands in micrometres, for a linear band structure.",
     ),
 ]
 
@@ -97,7 +97,7 @@ PSFWidth = Annotated[
     typer.Option(
         "--psf-fwhm",
         metavar="PX",
-        help="PSF width: FWHM of a Moffat profile, in place of a PSF image.",
+        help="PSF width: FWHM of a Moffat profile, used instead of a PSF image.",
     ),
 ]
 
@@ -115,7 +115,7 @@ PSFIncludesPixel = Annotated[
     bool | None,
     typer.Option(
         "--psf-includes-pixel/--psf-without-pixel",
-        help="Pixel response: whether the PSF holds the detector's pixel (WebbPSF, TinyTim: not).",
+        help="Pixel response: whether the PSF includes it (WebbPSF, TinyTim: not).",
         show_default="as its file states, else it is",
     ),
 ]
@@ -151,7 +151,7 @@ Gain = Annotated[
     typer.Option(
         "--gain",
         metavar="G",
-        help="Gain: electrons per image unit. Declares the noise map to be the background's alone.",
+        help="Gain: electrons per image unit. The noise map is then that of the background only.",
     ),
 ]
 
@@ -160,14 +160,14 @@ SkySigma = Annotated[
     typer.Option(
         "--sky-sigma",
         metavar="SIGMA",
-        help="Sky error: standard deviation of a constant sky left in the image, in its units.",
+        help="Sky error: standard deviation of the residual constant sky, in image units.",
         show_default="0.02 of the noise",
     ),
 ]
 
 MaskBits = Annotated[
     int | None,
-    typer.Option("--mask-bits", metavar="B", help="Mask bits that mean ignore, summed."),
+    typer.Option("--mask-bits", metavar="B", help="Mask bits of pixels to ignore, as a sum."),
 ]
 
 PixelScale = Annotated[
@@ -202,7 +202,7 @@ Fix = Annotated[
     typer.Option(
         "--fix",
         metavar="NAME=VALUE",
-        help="Fixed parameter: held at a value while refining, e.g. sersic_index=4; repeatable.",
+        help="Fixed parameter: kept at a value in the refinement, e.g. sersic_index=4; repeatable.",
     ),
 ]
 
@@ -221,9 +221,9 @@ NoiseCorrelation = Annotated[
     typer.Option(
         "--noise-correlation",
         metavar="C|measure|drizzle[:SCALE,PIXFRAC]|FILE",
-        help="Noise correlation of drizzled images: variance of the noise summed over many pixels, "
-        "over that of independent pixels; 'measure' it where a stamp has no source; 'drizzle' by "
-        "the header's scale and pixfrac or those given; or a file of the correlation at each lag.",
+        help="Noise correlation of drizzled images: noise variance of sums over many pixels "
+        "relative to independent pixels; 'measure' from pixels without sources; 'drizzle' for the "
+        "header's scale and pixfrac or given ones; or a file of the correlation at each lag.",
     ),
 ]
 
@@ -232,8 +232,8 @@ ModelError = Annotated[
     typer.Option(
         "--model-error",
         metavar="F",
-        help="Model error while refining, as a fraction of the model, since no galaxy is a Sérsic "
-        "profile.",
+        help="Model error in the refinement, as a fraction of the model, because galaxies are not "
+        "exact Sérsic profiles.",
         show_default="0.03",
     ),
 ]
@@ -243,7 +243,7 @@ PsfError = Annotated[
     typer.Option(
         "--psf-error",
         metavar="F",
-        help="Relative error of the PSF's width, one sigma; 0: the PSF is known.",
+        help="PSF error: relative standard error of its width; 0 for an exact PSF.",
         show_default="0.02",
     ),
 ]
@@ -252,7 +252,7 @@ WidthsOption = Annotated[
     Widths,
     typer.Option(
         "--widths",
-        help="Error bars: of noise and structure (honest), or of the stated noise alone.",
+        help="Error bars: of noise and structure (honest), or of the stated noise only.",
     ),
 ]
 
@@ -276,7 +276,7 @@ ModelName = Annotated[
 
 
 def extension_from(text: str | None) -> int | str | None:
-    """Returns an extension's name or number.
+    """Returns the name or number of an extension.
 
     Example:
         >>> extension_from("SCI"), extension_from("1")
@@ -299,11 +299,11 @@ Seed = Annotated[
 
 
 def check_finite_numbers(given: Mapping[str, Any]) -> None:
-    """Refuses, before any work, numbers that are none: NaN and infinity.
+    """Raises an error for NaN and infinity, before any work.
 
     Args:
-        given: What options say, by their names: a value, or several. Texts, files and what was not
-            given pass.
+        given: Values of options by name, one or several each. Strings, files and missing values are
+            ignored.
 
     Raises:
         RangeError: If a number is not finite.
@@ -320,7 +320,7 @@ def check_finite_numbers(given: Mapping[str, Any]) -> None:
 
 
 def check_psf_error(psf_error: float | None) -> None:
-    """Refuses an error of the PSF's width that cannot be.
+    """Checks the error of the PSF's width.
 
     Raises:
         RangeError: If it lies outside [0, 0.5).

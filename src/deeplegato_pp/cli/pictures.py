@@ -1,4 +1,4 @@
-"""Where ``report`` and ``view`` find the images of a catalogue."""
+"""Images of a catalogue, for ``report`` and ``view``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``deeplegato predict``: the posteriors of the galaxies in FITS files."""
+"""Posteriors of galaxies in FITS files, for ``deeplegato predict``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def predict(
     psf_fwhm: Annotated[
         list[float] | None,
         typer.Option(
-            "--psf-fwhm", metavar="PX", help="FWHM of a Moffat, in place of a PSF." + EACH
+            "--psf-fwhm",
+            metavar="PX",
+            help="PSF width: FWHM of a Moffat profile, used instead of a PSF." + EACH,
         ),
     ] = None,
     psf_oversampling: options.PSFOversampling = None,
@@ -62,7 +64,7 @@ def predict(
         typer.Option(
             "--gain",
             metavar="G",
-            help="Electrons per image unit; declares the noise to be the background's alone."
+            help="Gain: electrons per image unit. The noise is then that of the background only."
             + EACH,
         ),
     ] = None,
@@ -74,11 +76,13 @@ def predict(
     mask_bits: options.MaskBits = None,
     pixel_scale: Annotated[
         list[float] | None,
-        typer.Option("--pixel-scale", metavar="AS", help="Arcsec per pixel." + EACH),
+        typer.Option("--pixel-scale", metavar="AS", help="Pixel scale: arcsec per pixel." + EACH),
     ] = None,
     zero_point: Annotated[
         list[float] | None,
-        typer.Option("--zero-point", metavar="ZP", help="AB magnitude of one image unit." + EACH),
+        typer.Option(
+            "--zero-point", metavar="ZP", help="Zero point: AB magnitude of one image unit." + EACH
+        ),
     ] = None,
     extension: options.Extension = None,
     plane: options.Plane = None,
@@ -96,7 +100,7 @@ def predict(
         bool,
         typer.Option(
             "--refine/--no-refine",
-            help="Refine: turn the network's posterior into the exact one by weighing draws.",
+            help="Refinement: compute the exact posterior by weighting draws with the likelihood.",
         ),
     ] = True,
     refine_method: options.Method = options.RefineMethod.exact,
@@ -104,15 +108,15 @@ def predict(
         options.RefineRule,
         typer.Option(
             "--refine-rule",
-            help="Galaxies to refine: all, or those above S/N 10 or badly fitted (auto).",
+            help="Galaxies to refine: all, or those above S/N 10 or with a poor fit (auto).",
         ),
     ] = options.RefineRule.all,
     recalibrated: Annotated[
         bool,
         typer.Option(
             "--recalibrated",
-            help="Recalibrate the network's draws to the quantiles found on simulations. Needs "
-            "--no-refine, and a model for which deeplegato calibrate fitted this.",
+            help="Recalibrate the network's draws with quantiles measured on simulations. Requires "
+            "--no-refine, and a model with a fit of deeplegato calibrate.",
         ),
     ] = False,
     fix: options.Fix = None,
@@ -145,8 +149,8 @@ def predict(
         typer.Option(
             "--plot",
             metavar="FILE",
-            help="Figure: .png, .pdf, .svg or .jpg; of several images, one each, FILE's name "
-            "followed by a number and the image's.",
+            help="Figure: .png, .pdf, .svg or .jpg; for several images one file each, named FILE "
+            "with a number and the image's name.",
         ),
     ] = None,
     plot_columns: Annotated[
@@ -154,8 +158,8 @@ def predict(
         typer.Option(
             "--plot-columns",
             metavar="NAME,NAME,...",
-            help="Columns of the figure's corner plot, those of a scene's components included.",
-            show_default="the seven parameters; of a scene those that fit",
+            help="Columns of the figure's corner plot, including those of a scene's components.",
+            show_default="the seven parameters, or the columns of a scene that fit",
         ),
     ] = None,
     galfit: Annotated[
@@ -163,8 +167,8 @@ def predict(
         typer.Option(
             "--galfit",
             metavar="FILE",
-            help="A GALFIT input file in place of images: its files, region, zero point, sky and "
-            "components (one or two profiles, or one and a psf).",
+            help="GALFIT input file, used instead of images: its files, region, zero point, sky "
+            "and components (one or two profiles, or a profile and a psf).",
         ),
     ] = None,
     imgblock: Annotated[
@@ -172,8 +176,8 @@ def predict(
         typer.Option(
             "--imgblock",
             metavar="FILE",
-            help="Image block: FITS file of image, model and residual with GALFIT's keywords; of "
-            "several images, one each, named as for --plot.",
+            help="Image block: FITS file of image, model and residual with GALFIT's keywords; for "
+            "several images one file each, named as for --plot.",
         ),
     ] = None,
     seed: options.Seed = 0,
@@ -181,17 +185,16 @@ def predict(
         bool,
         typer.Option(
             "--resume",
-            help="Resume: keep the rows that an interrupted run of the same command has finished; "
-            "images that have changed are measured again.",
+            help="Resume: keep finished rows of an interrupted run of the same command; modified "
+            "images are measured again.",
         ),
     ] = False,
 ) -> int:
     """Measure galaxies: the posterior of seven Sérsic parameters from each image.
 
-    The noise, mask, PSF, pixel scale and zero point are found in the image's file where they are
-    not given; what is given serves for every image. A file that cannot be measured is named on
-    the standard error and keeps its row in the table, empty but for the reason. With --bands the
-    files are one galaxy in several bands.
+    Noise, mask, PSF, pixel scale and zero point are read from the image's file unless given; given
+    values apply to all images. A file that cannot be measured is reported on standard error and has
+    a row with the reason. With --bands the files are one galaxy in several bands.
     """
     columns = plot_columns_from(plot_columns)
     outputs = Outputs(output, samples_output, plot, imgblock, plot_columns=columns)
@@ -265,7 +268,7 @@ def predict(
         )
     from deeplegato_pp.models.storage import find
 
-    folder = find(model)  # before anything heavy is loaded, so that a wrong name fails at once
+    folder = find(model)  # before heavy imports, so that a wrong name fails immediately
     outputs.check_apart(names, {"model's file": list(Path(folder).glob("*"))})
     from deeplegato_pp.inference import Predictor
 

@@ -1,4 +1,4 @@
-"""From the options of ``predict`` and ``catalog`` to how galaxies are refined."""
+"""Settings of the refinement from the options of ``predict`` and ``catalog``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def refining_from(
     widths: str,
     scene: str | None = None,
 ) -> Refining | None:
-    """Returns how galaxies are refined; None if they are not.
+    """Returns the settings of the refinement; None without refinement.
 
     Args:
         wanted: Whether galaxies are refined.
         method: ``exact`` or ``laplace``.
         rule: ``all`` or ``auto``.
         fix: Assignments ``NAME=VALUE``.
-        star_odds: None where the option was not given, as with the one that follows.
-        model_error: See :meth:`Predictor.refine`.
-        widths: The same; the bare network heeds it too.
-        scene: The same; None where the option was not given.
+        star_odds: See :meth:`Predictor.refine`; None if not given.
+        model_error: See :meth:`Predictor.refine`; None if not given.
+        widths: See :meth:`Predictor.refine`; also used without refinement.
+        scene: See :meth:`Predictor.refine`; None if not given.
 
     Raises:
-        ConfigError: If an assignment cannot be understood, or an option that only refining heeds
-            is given and nothing is refined.
+        ConfigError: If an assignment is invalid, or an option of the refinement is given without
+            refinement.
     """
     named_options: dict[str, Any] = {
         "star_odds": star_odds,
@@ -58,10 +58,10 @@ def refining_from(
 
 
 def fixed_values(texts: list[str]) -> dict[str, float]:
-    """Returns the parameters to fix, from ``NAME=VALUE``.
+    """Parses the parameters to fix, given as ``NAME=VALUE``.
 
     Raises:
-        ConfigError: If a text is no assignment of a number, or a name is unknown.
+        ConfigError: If a text is not an assignment of a number, or a name is unknown.
 
     Example:
         >>> fixed_values(["sersic_index=4"])

@@ -1,4 +1,4 @@
-"""``deeplegato regions``: a catalogue as a DS9 region file."""
+"""DS9 region file of a catalogue, for ``deeplegato regions``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import typer
 
 
 class System(str, Enum):  # noqa: UP042
-    """Coordinates of the regions."""
+    """Coordinate system of the regions."""
 
     image = "image"
     icrs = "icrs"
 
 
 def regions(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A table of predict or catalog.")],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Table of predict or catalog.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Region file: .reg.")
     ],
     system: Annotated[
-        System, typer.Option("--system", help="Pixels of the image, or the sky (ra, dec).")
+        System, typer.Option("--system", help="Coordinates: pixels of the image, or sky (ra, dec).")
     ] = System.image,
 ) -> int:
-    """Write each galaxy's half-light ellipse for DS9, coloured by quality."""
+    """Write the half-light ellipses of a catalogue as DS9 regions, coloured by quality."""
     from deeplegato_pp.catalog.output import read_catalogue
     from deeplegato_pp.catalog.regions import write_regions
 

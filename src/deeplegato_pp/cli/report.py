@@ -1,4 +1,4 @@
-"""``deeplegato report``: a catalogue as static pages to look through."""
+"""Gallery of a catalogue as static pages, for ``deeplegato report``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def report(
     psf_includes_pixel: options.PSFIncludesPixel = None,
     title: pictures.Title = None,
 ) -> int:
-    """Make a gallery: thumbnails, a table to sort and filter, and a page per galaxy.
+    """Make a gallery with thumbnails, a table to sort and filter, and a page per galaxy.
 
     Open DIR/index.html in a browser; no server and no network are needed.
     """

@@ -1,4 +1,4 @@
-"""Signals that stop a command: a plain line, and the status that the system expects."""
+"""Handling of signals that stop a command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deeplegato_pp.cli.memory import keep_freed_memory
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM): handled like Ctrl-C, with another status."""
+    """Request to end the process (SIGTERM), handled like Ctrl-C with another exit status."""
 
 
 @contextmanager
 def termination_raised() -> Iterator[None]:
-    """Makes SIGTERM raise `Terminated` in the block, so that what is open is closed."""
+    """Makes SIGTERM raise `Terminated` in the block, so that open files are closed."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
+        yield  # only the main thread can handle signals
         return
 
     def stop(number: int, frame: Any) -> None:
@@ -36,10 +36,10 @@ def termination_raised() -> Iterator[None]:
 
 @contextmanager
 def told_when_stopped(note: str | Callable[[], str]) -> Iterator[None]:
-    """Adds to an interruption of the block what is safe and how to go on.
+    """Adds a note on saved results and how to continue to an interruption of the block.
 
     Args:
-        note: The sentence, or what makes it at the time of the interruption.
+        note: The note, or a function that returns it when the block is interrupted.
     """
     try:
         yield
@@ -51,13 +51,13 @@ def told_when_stopped(note: str | Callable[[], str]) -> Iterator[None]:
 
 
 def interruption(left: KeyboardInterrupt | SystemExit) -> KeyboardInterrupt | None:
-    """Returns the interruption that ended a run; Lightning leaves with an exit in its place."""
+    """Returns the interruption that ended a run, which Lightning replaces by SystemExit."""
     stopped = left.__context__ if isinstance(left, SystemExit) else left
     return stopped if isinstance(stopped, KeyboardInterrupt) else None
 
 
 def stopped_status(stopped: BaseException | None) -> int:
-    """Writes one line that the command was stopped, and returns 130 or, for SIGTERM, 143."""
+    """Reports the interruption in one line, and returns 130 or, for SIGTERM, 143."""
     terminated = isinstance(stopped, Terminated)
     notes = " ".join(getattr(stopped, "__notes__", ()))
     what = "terminated." if terminated else "interrupted."
@@ -66,7 +66,7 @@ def stopped_status(stopped: BaseException | None) -> int:
 
 
 def stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a command that ends with a line and a status where a signal stops it."""
+    """Wraps a command so that a signal ends it with a message and an exit status."""
 
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:

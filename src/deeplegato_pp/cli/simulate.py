@@ -1,4 +1,4 @@
-"""``deeplegato simulate``: galaxies with known parameters, as files."""
+"""Simulated galaxies with known parameters, for ``deeplegato simulate``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def simulate(
         ),
     ],
     number: Annotated[
-        int, typer.Option("-n", "--number", metavar="N", min=1, help="Galaxies.")
+        int, typer.Option("-n", "--number", metavar="N", min=1, help="Number of galaxies.")
     ] = 10,
     config: Annotated[
         str | None,
         typer.Option(
             "--config",
             metavar="CONFIG",
-            help="YAML file, or the name of a packaged one, whose data section says what is drawn.",
+            help="Configuration: YAML file, or name of a packaged one, whose data section is used.",
             show_default="the default box at the reference instrument",
         ),
     ] = None,
@@ -36,8 +36,8 @@ def simulate(
         bool | None,
         typer.Option(
             "--isolated/--conditions",
-            help="Isolated, unmasked galaxies, or masks, neighbours, partial stamps and uneven "
-            "noise as in training.",
+            help="Conditions: isolated, unmasked galaxies, or masks, neighbours, partial stamps "
+            "and uneven noise as in training.",
             show_default="isolated, except in chunks",
         ),
     ] = None,
@@ -46,13 +46,12 @@ def simulate(
         bool,
         typer.Option(
             "--chunks",
-            help="Write chunks to train on (data.train_data_path) in place of FITS files, in the "
-            "full range of conditions unless --isolated is given; a call that was cut short goes "
-            "on.",
+            help="Chunks for training (data.train_data_path) instead of FITS files, with the full "
+            "range of conditions unless --isolated is given; an interrupted call is continued.",
         ),
     ] = False,
     chunk_size: Annotated[
-        int, typer.Option("--chunk-size", metavar="N", min=1, help="Galaxies per chunk.")
+        int, typer.Option("--chunk-size", metavar="N", min=1, help="Number of galaxies per chunk.")
     ] = 1024,
 ) -> None:
     """Simulate galaxies drawn from the prior, in files that `deeplegato predict` reads."""

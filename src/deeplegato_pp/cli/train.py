@@ -1,4 +1,4 @@
-"""``deeplegato train``: a network from a configuration."""
+"""Training of a network from a configuration, for ``deeplegato train``."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a packaged one.")
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="Configuration: YAML file, or name of a packaged one."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win over the file's."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override the file's."),
     ] = None,
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Start anew, even if the folder holds a checkpoint."),
+        typer.Option("--restart", help="Restart: ignore checkpoints in the folder."),
     ] = False,
     fast_dev_run: Annotated[
         bool,
         typer.Option(
-            "--fast-dev-run", help="One step of training and validation, no files: a trial."
+            "--fast-dev-run", help="Trial: one step of training and validation, without files."
         ),
     ] = False,
     trust_checkpoint: Annotated[
         bool,
         typer.Option(
             "--trust-checkpoint",
-            help="Go on from a checkpoint that holds Python objects: reading it can run any code "
-            "that its author wants.",
+            help="Trust a checkpoint with Python objects, which can run arbitrary code when it is "
+            "read.",
         ),
     ] = False,
 ) -> None:
-    """Train a network on simulations made on the fly; a run that was killed goes on."""
+    """Train a network on simulations; a run that was stopped is continued."""
     from deeplegato_pp.config.schema import load_config
 
     settings = load_config(config, overrides or [])

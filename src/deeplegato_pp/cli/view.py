@@ -1,4 +1,4 @@
-"""``deeplegato view``: a catalogue in a browser, to look through and to mark."""
+"""Interactive view of a catalogue in a browser, for ``deeplegato view``."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def view(
     port: Annotated[
         int,
         typer.Option(
-            "--port", metavar="N", min=0, max=65535, help="Port to serve at; 0: any that is free."
+            "--port", metavar="N", min=0, max=65535, help="Port of the server; 0 for any free port."
         ),
     ] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
 ) -> int:
-    """Look through a catalogue in a browser, and mark galaxies by keys.
+    """View a catalogue in a browser, and mark galaxies by keys.
 
-    A table linked to a scatter plot of any two columns, and the galaxy under the cursor. Marks are
-    saved in a table of their own. Needs the extra "view".
+    The view has a table linked to a scatter plot of any two columns, and the galaxy under the
+    cursor. Marks are saved in a separate table. Requires the extra "view".
     """
     from deeplegato_pp.catalog.output import read_catalogue
     from deeplegato_pp.report.rows import Rows

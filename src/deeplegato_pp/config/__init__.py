@@ -1,4 +1,4 @@
-"""Configuration: the settings of simulator, network and training, from YAML files and overrides."""
+"""Configuration of simulator, network and training, from YAML files and overrides."""
 
 from typing import TYPE_CHECKING
 

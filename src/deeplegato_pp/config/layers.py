@@ -1,4 +1,4 @@
-"""Configurations on disk: finding, reading and merging them, and errors that name the key."""
+"""Reading and merging of configurations, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from deeplegato_pp.errors import ConfigError
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 
 INCLUDE = "include"
-"""The key of a file, or of the overrides, that names what lies beneath."""
+"""Key of a file, or of the overrides, that names the configurations below it."""
 
 LOOKED_UP = "_looked_up"
-"""Attribute of a configuration that names the values it took from elsewhere."""
+"""Attribute of a configuration that lists values taken from the environment."""
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | None
 
 _DEEPEST = 5
-"""Includes within includes; more than that is a circle."""
+"""Maximum depth of nested includes; a greater depth indicates a circle."""
 
 
 def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> Any:
-    """Returns an object of the schema, filled from sources that lie over one another.
+    """Returns an object of the schema, filled from layered sources.
 
     Args:
         schema: A dataclass with a ``data`` section, such as
             :class:`~deeplegato_pp.config.Config`.
-        sources: YAML files, names of packaged ones, nested dictionaries, or None; later ones win.
+        sources: YAML files, names of packaged ones, nested dictionaries, or None; later ones take
+            precedence.
         overrides: ``"section.key=value"`` strings, applied last.
 
     Raises:
-        ConfigError: If a file is missing or a key is unknown or of the wrong type; the message
-            holds the dotted name.
+        ConfigError: If a file is missing or a key is unknown or has the wrong type; the message
+            contains the dotted name.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -64,7 +65,7 @@ def merge(schema: type, sources: Sequence[Source], overrides: Sequence[str]) -> 
 
 
 def _lists_to_tuples(config: Any) -> None:
-    """Makes tuples of what the schema calls tuples: OmegaConf 2.3 returns lists for them."""
+    """Converts lists to the schema's tuples: OmegaConf 2.3 returns lists for them."""
     hints = get_type_hints(type(config))
     for field in fields(config):
         value = getattr(config, field.name)
@@ -75,7 +76,7 @@ def _lists_to_tuples(config: Any) -> None:
 
 
 def _with_float_priors(layer: Layer) -> Layer:
-    """Makes floats of the priors' whole numbers, which OmegaConf 2.3 refuses in their lists."""
+    """Converts integers of the priors to floats: OmegaConf 2.3 rejects integers in their lists."""
     data = layer.get("data")
     priors = data.get("priors") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(priors, dict):
@@ -90,7 +91,7 @@ def _with_float_priors(layer: Layer) -> Layer:
 
 
 def _layer(source: Source) -> Layer:
-    """Returns what a source holds, as plain dictionaries."""
+    """Returns the contents of a source as plain dictionaries."""
     from omegaconf import DictConfig
 
     if isinstance(source, DictConfig):
@@ -100,7 +101,7 @@ def _layer(source: Source) -> Layer:
 
 
 def _looked_up(content: Any) -> tuple[str, ...]:
-    """Returns the dotted keys of values that may hold something of the environment."""
+    """Returns the dotted keys of values that may contain environment variables."""
     raw = dict(_leaves(content))
     referring = tuple(key for key, text in raw.items() if "${" in text)
     return referring if any("${oc." in raw[key] for key in referring) else ()
@@ -116,7 +117,7 @@ def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:
-    """Returns a layer after those that it includes, all in the schema's spelling."""
+    """Returns a layer preceded by those that it includes, all with the schema's spelling."""
     layer = dict(layer)
     names = layer.pop(INCLUDE, [])
     listed = [names] if isinstance(names, str) else names
@@ -133,7 +134,7 @@ def _with_includes(layer: Layer, depth: int = 0) -> list[Layer]:
 
 
 def _overrides(texts: Sequence[str]) -> Layer:
-    """Returns what assignments of the command line say."""
+    """Parses assignments of the command line."""
     from omegaconf import OmegaConf
 
     for text in texts:
@@ -144,7 +145,7 @@ def _overrides(texts: Sequence[str]) -> Layer:
             )
         try:
             OmegaConf.from_dotlist([text])
-        except Exception as error:  # the YAML library's own errors derive from no common builtin
+        except Exception as error:  # the YAML library's errors have no common builtin base
             raise ConfigError(
                 f"Configuration key {key}: {text[len(key) + 1 :]!r} cannot be read as a value. "
                 "Brackets and quotes come in pairs."
@@ -154,7 +155,7 @@ def _overrides(texts: Sequence[str]) -> Layer:
 
 
 def _read(source: str | os.PathLike[str] | None) -> Layer:
-    """Returns what a YAML file holds, interpolations unresolved."""
+    """Reads a YAML file without resolving interpolations."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -170,7 +171,7 @@ def _read(source: str | os.PathLike[str] | None) -> Layer:
         content = _plain(OmegaConf.load(path))
     except OmegaConfBaseException:
         raise
-    except Exception as error:  # the YAML library's own errors derive from no common builtin
+    except Exception as error:  # the YAML library's errors have no common builtin base
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What numbers of a configuration can mean: checked before any work, named by their keys."""
+"""Ranges of numbers in configurations, checked before any work."""
 
 from __future__ import annotations
 
@@ -44,18 +44,19 @@ RANGES: dict[str, tuple[float, float]] = {
     "logging.every_n_steps": (1, math.inf),
     **STRUCTURE_RANGES,
 }
-"""Smallest and largest value of settings, both allowed; every number must be finite besides."""
+"""Smallest and largest allowed value of settings; all numbers must also be finite."""
 
 
 def check_ranges(config: Any) -> None:
-    """Refuses numbers that make no sense.
+    """Raises an error for numbers out of range.
 
     Args:
-        config: A :class:`~deeplegato_pp.config.Config`, or one with its ``data`` section only.
+        config: A :class:`~deeplegato_pp.config.Config`, or an object with its ``data`` section
+            only.
 
     Raises:
-        ConfigError: If a number is not finite or out of its range, or a range has its ends the
-            wrong way round; the message names the key.
+        ConfigError: If a number is not finite or out of range, or the ends of a range are reversed;
+            the message names the key.
     """
     for key, value in _settings(config):
         numbers = [value] if isinstance(value, int | float) else value
@@ -77,11 +78,11 @@ def check_ranges(config: Any) -> None:
 
 
 _SECTIONS = ("data.conditions.", "data.structure.")
-"""Sections whose pairs are ranges."""
+"""Sections in which pairs are ranges."""
 
 
 def _check_pair(key: str, value: Any) -> None:
-    """A range of the prior or of observing conditions runs from its lower end to its upper."""
+    """Checks that a range of the prior or of observing conditions is ascending."""
     if key.startswith("data.priors."):
         if not isinstance(value, list | tuple) or len(value) != 2 or not value[0] < value[1]:
             raise ConfigError(

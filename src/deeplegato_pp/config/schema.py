@@ -1,7 +1,7 @@
-"""Configuration: dataclasses are the schema, YAML fills them in, an unknown key is an error.
+"""Schema of the configuration: dataclasses filled from YAML; unknown keys are errors.
 
-Every field is read somewhere; a setting that is not used cannot be set. How files are found and
-laid over one another is in `config_layers`, how keys may be spelt in `config_spelling`.
+Every field is used. `config.layers` finds and merges files, `config.spelling` accepts alternative
+spellings of keys.
 """
 
 from __future__ import annotations
@@ -22,42 +22,43 @@ C = TypeVar("C")
 
 @dataclass
 class ConditionsConfig:
-    """What training stamps look like, beside the galaxy; lengths in pixels, fluxes in sigmas.
+    """Observing conditions of training stamps; lengths in pixels, fluxes in background sigmas.
 
     Attributes:
-        psf_fwhm: Range of the PSF's width, log-uniform. [px]
+        psf_fwhm: Range of the PSF's FWHM, log-uniform. [px]
         gain: Range of electrons per background sigma, log-uniform.
-        fixed_variance: Share of stamps that come with a total noise map and no gain.
-        source_in_map: Share of those maps that hold the source's own shot noise, as estimated
+        fixed_variance: Fraction of stamps with a total noise map and no gain.
+        source_in_map: Fraction of those maps that include the source's shot noise, as estimated
             from the smoothed noisy image; the others are flat backgrounds.
-        read_fraction: Largest part of the background's variance that is read noise.
+        read_fraction: Maximum fraction of the background's variance that is read noise.
         sky_sigma: Range of the sky offset's standard deviation, log-uniform. [background sigma]
-        correlated_noise: Share of stamps whose noise is correlated, as drizzling makes it. A
-            network trained with any has `noise_correlation` as an input.
-        noise_correlation: Range for those of the variance of the noise of sums over many pixels,
-            over that of independent ones, log-uniform.
-        sky_gradient: Share of stamps with a residual gradient of the sky; at the edge of the stamp
-            it is as large as the sky's offset is in the middle.
-        uneven_noise: Share of stamps whose background noise varies smoothly.
-        small_stamps: Share of stamps that fill only part of the square (the rest is masked).
+        correlated_noise: Fraction of stamps with correlated noise, as produced by drizzling. A
+            network trained with a fraction above 0 has `noise_correlation` as an input.
+        noise_correlation: Range, for those stamps, of the noise variance of sums over many pixels
+            relative to that of independent pixels, log-uniform.
+        sky_gradient: Fraction of stamps with a residual gradient of the sky; at the edge of the
+            stamp it equals the sky offset at the centre.
+        uneven_noise: Fraction of stamps whose background noise varies smoothly.
+        small_stamps: Fraction of stamps that fill only part of the square (the rest is masked).
         smallest_stamp: Smallest visible side. [px]
-        bad_pixels: Share of stamps with dead pixels and columns.
-        bleed_trails: Share of stamps crossed by the masked trail of a saturated star.
-        saturated: Share of stamps whose pixels above a drawn level, 50 to 5,000 background sigmas,
-            are masked.
-        spikes: Share of the telescopes' PSFs (a third of all) that show the spikes of a secondary
-            mirror's vanes, four or six.
-        aberrated: Share of those with aberrations in the wavefront, and of the other PSFs that
-            are lopsided and three-cornered.
-        psf_offset: Standard deviation of a PSF's middle about its array's, along x and y. [px]
-        psf_error: Relative error of the PSF's width, one sigma: images are made with a PSF so much
-            wider or narrower than the one that is told.
-        psf_error_input: Draw each stamp's error uniformly between 0 and `psf_error`, and give it to
-            the network, which has it as an input then.
-        masked_regions: Share of stamps with masked discs.
-        neighbours: Share of stamps with neighbouring galaxies and stars.
-        max_neighbours: Most neighbours in one of those.
-        neighbours_masked: Share of the neighbours that a detection has masked, imperfectly.
+        bad_pixels: Fraction of stamps with dead pixels and columns.
+        bleed_trails: Fraction of stamps crossed by the masked trail of a saturated star.
+        saturated: Fraction of stamps in which pixels above a random level, 50 to 5,000 background
+            sigmas, are masked.
+        spikes: Fraction of the telescopes' PSFs (a third of all) with four or six diffraction
+            spikes of a secondary mirror's vanes.
+        aberrated: Fraction of those with wavefront aberrations, and of the other PSFs with lopsided
+            and triangular distortions.
+        psf_offset: Standard deviation of the PSF's centre from that of its array, along x and y.
+            [px]
+        psf_error: Relative standard error of the PSF's width: images are rendered with a PSF that
+            is wider or narrower than the stated one.
+        psf_error_input: Whether each stamp's error is drawn uniformly between 0 and `psf_error` and
+            given to the network as an input.
+        masked_regions: Fraction of stamps with masked discs.
+        neighbours: Fraction of stamps with neighbouring galaxies and stars.
+        max_neighbours: Maximum number of neighbours in a stamp.
+        neighbours_masked: Fraction of neighbours that are masked, imperfectly, as by a detection.
     """
 
     psf_fwhm: tuple[float, float] = (1.0, 6.0)
@@ -86,14 +87,14 @@ class ConditionsConfig:
     neighbours_masked: float = 0.7
 
     def ranges(self) -> dict[str, Any]:
-        """Returns what was met, by name: noise that was never correlated had c = 1."""
+        """Returns the ranges of conditions by name; c = 1 if noise was never correlated."""
         met = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         if not self.correlated_noise:
             met["noise_correlation"] = [1.0, 1.0]
         return met
 
     def clean(self) -> ConditionsConfig:
-        """Returns the same instruments without masks, neighbours or partial stamps."""
+        """Returns the same conditions without masks, neighbours or partial stamps."""
         return ConditionsConfig(
             **{
                 **asdict(self),
@@ -114,15 +115,15 @@ class ConditionsConfig:
 
 @dataclass
 class NoiseConfig:
-    """A camera, from which gain and depth follow; with a gain it replaces what others say of them.
+    """Camera that determines gain and depth; its gain takes precedence over other settings.
 
     Attributes:
-        gain: Electrons per image unit, or None for no camera.
-        sky_background: Image units per pixel.
-        read_noise: Electrons per pixel.
-        zero_point: Magnitude of one image unit; None leaves `data.zero_point` as it is.
-        spread: Background sigmas reach this factor to either side, log-uniform: skies and
-            exposures differ.
+        gain: Electrons per image unit, or None without camera.
+        sky_background: Sky level. [image units/px]
+        read_noise: Read noise. [electrons/px]
+        zero_point: Magnitude of one image unit; None keeps `data.zero_point`.
+        spread: Factor by which background sigmas vary in both directions, log-uniform, for
+            different skies and exposures.
     """
 
     gain: float | None = None
@@ -134,29 +135,29 @@ class NoiseConfig:
 
 @dataclass
 class DataConfig:
-    """What is trained on: the simulator, stored simulations, real galaxies.
+    """Training data: simulator, stored simulations and real galaxies.
 
     Attributes:
         image_size: Side of the stamps. [px]
-        pixel_scale: Of the instrument. [arcsec/px]
+        pixel_scale: Pixel scale of the instrument. [arcsec/px]
         zero_point: Magnitude of one background sigma per pixel at the instrument.
-        priors: Bounds by parameter name, at the instrument; those left out keep their default.
-        conditions: What the stamps look like beside the galaxy.
-        structure: Which structure galaxies have beyond a Sérsic profile; none by default.
-        noise: A camera that gain and depth follow from.
-        drive_base: Folder that other paths may refer to as ``${data.drive_base}``.
-        generate_on_the_fly: Simulate each batch for its step; if not, take them from
+        priors: Bounds by parameter name, at the instrument; others have their defaults.
+        conditions: Observing conditions of the stamps.
+        structure: Structure of galaxies beyond a Sérsic profile; none by default.
+        noise: Camera that determines gain and depth.
+        drive_base: Folder to which other paths may refer as ``${data.drive_base}``.
+        generate_on_the_fly: Simulate each batch for its step; otherwise read batches from
             `train_data_path`.
-        train_data_path: Folder of stored simulations, as ``deeplegato simulate --chunks`` writes.
-        drive_share: Share of each batch that is taken from there beside fresh simulations.
-        val_data_path: Folder of stored simulations that are validated on as well.
-        cache_dir: Local folder that chunks of a slow drive are copied to; empty for none.
+        train_data_path: Folder of stored simulations, as written by ``deeplegato simulate
+            --chunks``.
+        drive_share: Fraction of each batch that is read from there, the rest being simulated.
+        val_data_path: Folder of stored simulations used for validation in addition.
+        cache_dir: Local folder to which chunks of a slow drive are copied; empty for none.
         real_data_path: Folder or table of real galaxies with reference parameters.
-        real_share: Share of each batch that is taken from there.
-        num_train_samples: Images per epoch; given, it takes the place of
-            `training.steps_per_epoch`.
-        pin_memory: Hand batches over in page-locked memory, where there is a GPU.
-        prefetch_factor: Batches that each worker makes ahead.
+        real_share: Fraction of each batch that consists of real galaxies.
+        num_train_samples: Images per epoch; replaces `training.steps_per_epoch` if given.
+        pin_memory: Transfer batches through page-locked memory, if there is a GPU.
+        prefetch_factor: Number of batches that each worker prepares in advance.
     """
 
     image_size: int = 128
@@ -181,26 +182,26 @@ class DataConfig:
 
 @dataclass
 class BackboneConfig:
-    """The image network.
+    """Image network.
 
     Attributes:
-        type: ``"compact"`` for a Swin V2 of the sizes below, or the name of a timm model, whose
-            sizes are its own; a named Swin takes those that differ from the defaults here.
-        pretrained: Start a named timm model from timm's weights.
-        views: 2 for the central half at full resolution beside the whole stamp binned 2 x 2, 1
-            for the whole stamp at full resolution, which has twice the side and asks for twice
-            the `patch_size` at the same cost.
-        gradient_checkpointing: Trade time for memory.
+        type: ``"compact"`` for a Swin V2 with the sizes below, or the name of a timm model with its
+            own sizes; a named Swin uses those that differ from the defaults here.
+        pretrained: Initialise a named timm model with timm's weights.
+        views: 2 for the central half at full resolution and the whole stamp binned 2 x 2, 1 for the
+            whole stamp at full resolution, which has twice the side and needs twice the
+            `patch_size` for the same cost.
+        gradient_checkpointing: Reduce memory at the cost of time.
         embed_dim: Channels of the first stage (compact).
         depths: Blocks per stage (compact).
         num_heads: Attention heads per stage (compact).
         patch_size: Side of a patch (compact). [px of the view]
         window_size: Side of an attention window (compact). [patches]
         drop_path: Stochastic depth.
-        layout_channels: Channels of each cell of the last feature map that are read together
-            with its position, beside the pooled features; 0 for pooling alone.
-        feature_dim: Length of the feature vectors, to which a linear layer projects those of the
-            network; None for the network's own.
+        layout_channels: Channels of each cell of the last feature map that are used with its
+            position, in addition to the pooled features; 0 for pooled features only.
+        feature_dim: Length of the feature vectors after a linear projection; None for the network's
+            own length.
     """
 
     type: str = "compact"
@@ -219,20 +220,21 @@ class BackboneConfig:
 
 @dataclass
 class NPEConfig:
-    """The posterior head.
+    """Posterior head.
 
     Attributes:
-        type: Flow: ``"coupling_nsf"`` or ``"realnvp"`` (couplings, one pass either way), ``"nsf"``
-            or ``"maf"`` (autoregressive, seven passes per draw); splines or affine.
-        num_flow_layers: Transforms in the flow.
+        type: Flow: ``"coupling_nsf"`` or ``"realnvp"`` (couplings, one pass in either direction),
+            ``"nsf"`` or ``"maf"`` (autoregressive, seven passes per draw), with splines or affine
+            transforms.
+        num_flow_layers: Number of transforms in the flow.
         hidden_dim: Width of the hidden layers of each transform's network.
         num_blocks: Number of those hidden layers.
-        dropout: Between the layers of the trunk.
-        whitening: Let mean and log-variance heads whiten the coordinates before the flow.
-        context_dim: Numbers that tell the flow about the image.
+        dropout: Dropout between the layers of the trunk.
+        whitening: Whether mean and log-variance heads whiten the coordinates before the flow.
+        context_dim: Length of the flow's context vector.
         trunk_dim: Width of the layers between the backbone and the heads.
-        spline_bins: Bins of each spline (spline flows).
-        psf_channels: Channels of the PSF encoder's first layer.
+        spline_bins: Number of bins of each spline (spline flows).
+        psf_channels: Number of channels of the PSF encoder's first layer.
     """
 
     type: str = "coupling_nsf"
@@ -249,14 +251,14 @@ class NPEConfig:
 
 @dataclass
 class ModelConfig:
-    """The network: backbone and head.
+    """Network: backbone and head.
 
     Attributes:
-        backbone: The image network.
-        npe: The posterior head.
-        name: What its card calls it; empty for the name of its folder.
-        init: Weights to start from: a packaged model's name (``"default"``), a folder, or a hub
-            id; empty for random ones.
+        backbone: Image network.
+        npe: Posterior head.
+        name: Name in the model card; empty for the name of its folder.
+        init: Initial weights: a packaged model's name (``"default"``), a folder, or a hub id; empty
+            for random weights.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -267,7 +269,7 @@ class ModelConfig:
 
 @dataclass
 class Config:
-    """Everything a training run needs."""
+    """Configuration of a training run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -276,14 +278,14 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dictionaries, as written to files."""
+        """Returns nested dictionaries, as written to files."""
         return asdict(self)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the same for files that are passed on: cards, models, checkpoints.
+        """Returns nested dictionaries for files that are shared: cards, models, checkpoints.
 
-        Texts that a run looked up in its environment (``${oc.env:...}``), a token or a path say,
-        are left at their defaults; those of the model's own section describe the network and stay.
+        Values taken from the environment (``${oc.env:...}``), such as tokens or paths, are replaced
+        by their defaults, except in the model section, which describes the network.
         """
         record, defaults = self.to_dict(), Config().to_dict()
         for key in getattr(self, LOOKED_UP, ()):
@@ -297,7 +299,7 @@ class Config:
 
 
 ConfigLike = Config | Source
-"""What :func:`load_config` takes: a configuration, or what one is made from."""
+"""Input of :func:`load_config`: a configuration, or its source."""
 
 
 def load_config(source: ConfigLike = None, overrides: Sequence[str] = ()) -> Config:
@@ -309,12 +311,12 @@ def load_config(source: ConfigLike = None, overrides: Sequence[str] = ()) -> Con
         overrides: ``"section.key=value"`` strings, applied last.
 
     Returns:
-        The configuration, types checked. A :class:`Config` without overrides is returned as it
-        is; with overrides, a changed copy is.
+        The configuration, with checked types. A :class:`Config` without overrides is returned
+        unchanged; with overrides, a modified copy is returned.
 
     Raises:
-        ConfigError: If the file is missing or a key is unknown or of the wrong type; the message
-            holds the dotted name.
+        ConfigError: If the file is missing or a key is unknown or has the wrong type; the message
+            contains the dotted name.
 
     Example:
         >>> load_config("cpu.yaml", ["training.batch_size=8"]).training.batch_size
@@ -325,7 +327,7 @@ def load_config(source: ConfigLike = None, overrides: Sequence[str] = ()) -> Con
     if not overrides:
         return source
     made = merge_configs(type(source), [source.to_dict()], overrides)
-    # What the given configuration had looked up stays so.
+    # Values from the environment of the given configuration keep their marks.
     keys = (*getattr(source, LOOKED_UP, ()), *getattr(made, LOOKED_UP, ()))
     setattr(made, LOOKED_UP, keys)
     return made
@@ -336,14 +338,14 @@ def merge_configs(
     sources: Sequence[Source],
     overrides: Sequence[str] = (),
 ) -> C:
-    """Reads several configurations over one another, under any schema.
+    """Merges several configurations under any schema.
 
     Args:
         schema: A dataclass, :class:`Config` or one derived from it.
-        sources: As :func:`load_config` takes them; later ones win.
+        sources: See :func:`load_config`; later ones take precedence.
         overrides: ``"section.key=value"`` strings, applied last.
 
     Raises:
-        ConfigError: As :func:`load_config`.
+        ConfigError: See :func:`load_config`.
     """
     return cast(C, merge(schema, sources, overrides))

@@ -1,6 +1,6 @@
-"""How a configuration may be spelt: older names, nested optimizers, and what follows from them.
+"""Alternative spellings of configurations: older names, nested optimizers, derived settings.
 
-Works on plain nested dictionaries, one layer (file, dictionary, overrides) at a time.
+Works on nested dictionaries, one layer (file, dictionary, overrides) at a time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MOVED = {
     "training.scheduler.warmup_steps": "training.warmup_steps",
     "training.scheduler.type": "training.scheduler",
 }
-"""Keys that have a second name, and the first; a mapping's `type` comes last, in its place."""
+"""Alternative keys and the keys of the schema; the `type` of a mapping comes last."""
 
 RETIRED = {
     "model.npe.num_transforms": "model.npe.num_flow_layers counts the transforms.",
 }
-"""Keys that could never do anything, and what to set instead."""
+"""Retired keys without effect, and the settings that replace them."""
 
 SCHEDULERS = {
     "cosineannealingwarmrestarts": "cosine_restarts",
@@ -49,18 +49,18 @@ _RIVALS = {
     "max_steps": ("training", "max_epochs"),
     "steps_per_epoch": ("data", "num_train_samples"),
 }
-"""Settings of `training` that put an earlier layer's other way of saying the same out of force."""
+"""Settings of `training` that disable an earlier layer's alternative for the same quantity."""
 
 
 def normalise(layer: Layer) -> Layer:
-    """Returns a layer with the schema's own names; what is unknown stays, for the schema to refuse.
+    """Returns a layer with the schema's names; unknown keys are kept, and rejected by the schema.
 
     Args:
-        layer: Nested dictionaries, as a YAML file holds them; left unchanged.
+        layer: Nested dictionaries, as in a YAML file; not modified.
 
     Raises:
-        ConfigError: If a key is retired, two names of one setting disagree, or the parameters are
-            not seven.
+        ConfigError: If a key is retired, two names of one setting disagree, or there are not seven
+            parameters.
     """
     layer = _copy(layer)
     for old, remedy in RETIRED.items():
@@ -91,16 +91,17 @@ def normalise(layer: Layer) -> Layer:
 
 
 def settle(config: Any) -> None:
-    """Works out the settings that are given by others, in place.
+    """Computes derived settings, in place.
 
-    Epochs become steps. A camera (`data.noise`) becomes what the simulator knows, detector units:
-    electrons per background sigma, the share of read noise, and the magnitude of one sigma.
+    Epochs are converted to steps, and a camera (`data.noise`) to detector units: electrons per
+    background sigma, fraction of read noise, and the magnitude of one sigma.
 
     Args:
-        config: A :class:`~deeplegato_pp.config.Config`, or one with its ``data`` section only.
+        config: A :class:`~deeplegato_pp.config.Config`, or an object with its ``data`` section
+            only.
 
     Raises:
-        ConfigError: If a number makes no sense.
+        ConfigError: If a number is out of range.
     """
     if hasattr(config, "training"):
         _settle_length(config.training, config.data)
@@ -132,11 +133,11 @@ def _settle_camera(data: Any) -> None:
     data.conditions.read_fraction = noise.read_noise**2 / variance
     if noise.zero_point is not None:
         data.zero_point = noise.zero_point - 2.5 * math.log10(electrons / noise.gain)
-    data.noise = type(noise)()  # all is said; what is laid over this configuration has its way
+    data.noise = type(noise)()  # the camera has been applied; later layers may override the result
 
 
 def _shorten(training: Any) -> None:
-    """Brings names of schedules, optimizers and precisions to their one form."""
+    """Converts names of schedules, optimizers and precisions to their canonical form."""
     if not isinstance(training, dict):
         return
     for key, names in (("scheduler", SCHEDULERS), ("precision", PRECISIONS), ("optimizer", {})):
@@ -169,7 +170,7 @@ def _put(layer: Layer, dotted: str, value: Any, old: str) -> None:
     for name in parents:
         node = node.setdefault(name, {})
     present = node.get(last)
-    if isinstance(present, dict):  # the mapping that the value was taken from
+    if isinstance(present, dict):  # the mapping from which the value was taken
         if present:
             raise ConfigError(f"Configuration key {dotted}.{min(present)} is unknown.")
     elif present is not None and present != value:

@@ -1,4 +1,4 @@
-"""The section of a configuration that says which structure simulated galaxies have."""
+"""Section of a configuration for the structure of simulated galaxies."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ KINDS = (
     "boxy",
     "modulated",
 )
-"""Kinds of structure, each with a share."""
+"""Kinds of structure, each with a fraction of galaxies."""
 
 
 @dataclass
 class StructureConfig:
     """Structure of galaxies beyond a Sérsic profile; by default there is none.
 
-    A structured galaxy has every kind independently, with the kind's share. Radii are in units of
-    the galaxy's R_e, amplitudes are those of the logarithm of the surface brightness unless they
-    are shares of the light. `docs/structure.md` compares the ranges with real galaxies.
+    A structured galaxy has each kind independently, with the kind's fraction. Radii are in units of
+    the galaxy's R_e, and amplitudes refer to the logarithm of the surface brightness unless they
+    are fractions of the light. `docs/structure.md` compares the ranges with real galaxies.
 
     Attributes:
-        share: Share of the galaxies that are seen (S/N above 5) and resolved (R_e above half the
-            PSF's FWHM) that have structure; 0 switches it off.
-        arms: Share of structured galaxies with one to four logarithmic spiral arms.
-        arm_contrast: Range of the arms' amplitude, log-uniform: 0.1 is a hint of arms, 0.6 grand
-            design (arms 3 times as bright as the gaps).
-        arm_pitch: Range of the arms' pitch angle, uniform; tight Sa to open Sc and beyond. [deg]
-        bars: Share with a bar, flat along its length.
-        bar_fraction: Range of the bar's share of the light, log-uniform; a tenth is typical.
-        rings: Share with a bright ring and a faint gap inside it.
+        share: Fraction of detected (S/N above 5) and resolved (R_e above half the PSF's FWHM)
+            galaxies with structure; 0 for none.
+        arms: Fraction of structured galaxies with one to four logarithmic spiral arms.
+        arm_contrast: Range of the arms' amplitude, log-uniform: 0.1 for faint arms, 0.6 for
+            grand-design spirals (arms 3 times as bright as the gaps).
+        arm_pitch: Range of the arms' pitch angle, uniform, from tight Sa to beyond open Sc. [deg]
+        bars: Fraction with a bar, flat along its length.
+        bar_fraction: Range of the bar's fraction of the light, log-uniform; 0.1 is typical.
+        rings: Fraction with a bright ring and a faint gap inside it.
         ring_contrast: Range of its amplitude, log-uniform.
-        ring_radius: Range of its radius, uniform: from inner rings to outer ones.
-        bulges: Share with a bulge; the rest of the galaxy is then a disc of n at most 1.5.
-        bulge_fraction: Range of bulge over total light, uniform.
-        bulge_radius: Range of the bulge's R_e over that of the disc, log-uniform.
-        nuclei: Share with a point source in the middle.
-        nucleus_fraction: Range of its share of the light, log-uniform; star clusters to AGN.
-        dust_lanes: Share with a lane of dust, along the major axis if the disc is inclined
-            (q below 0.5).
-        dust_depth: Range of the lane's optical depth in its middle, log-uniform.
-        lopsided: Share with one side brighter than the other, the more the farther out.
-        lopsidedness: Range of the amplitude of that, log-uniform; a third of all discs have more
-            than 0.2 in the outskirts.
-        truncated: Share of discs with a break beyond which the profile is steeper (two thirds of
+        ring_radius: Range of its radius, uniform, from inner to outer rings.
+        bulges: Fraction with a bulge; the rest of the galaxy is then a disc with n of at most 1.5.
+        bulge_fraction: Range of the bulge-to-total ratio, uniform.
+        bulge_radius: Range of the ratio of the bulge's R_e to the disc's, log-uniform.
+        nuclei: Fraction with a central point source.
+        nucleus_fraction: Range of its fraction of the light, log-uniform, from star clusters to
+            AGN.
+        dust_lanes: Fraction with a dust lane, along the major axis if the disc is inclined (q below
+            0.5).
+        dust_depth: Range of the lane's central optical depth, log-uniform.
+        lopsided: Fraction with one brighter side, with an amplitude that increases outwards.
+        lopsidedness: Range of that amplitude, log-uniform; a third of all discs have more than 0.2
+            in the outskirts.
+        truncated: Fraction of discs with a break beyond which the profile is steeper (two thirds of
             these) or flatter.
-        break_radius: Range of the break's radius, uniform; 1.2 R_e is two scale lengths of a disc.
-        clumps: Share with 3 to 12 knots of young stars within 2.5 R_e.
-        clump_fraction: Range of their share of the light together, log-uniform.
-        twisted: Share whose axis ratio and position angle change with radius.
-        twist: Largest turn of the major axis per unit of ln(radius). [deg]
-        boxy: Share with isophotes that are no ellipses.
-        boxiness: Range of c, isophotes being abs(x)^(2 + c) + abs(y/q)^(2 + c) = const, uniform:
+        break_radius: Range of the break radius, uniform; 1.2 R_e is two scale lengths of a disc.
+        clumps: Fraction with 3 to 12 star-forming clumps within 2.5 R_e.
+        clump_fraction: Range of the clumps' total fraction of the light, log-uniform.
+        twisted: Fraction whose axis ratio and position angle vary with radius.
+        twist: Maximum rotation of the major axis per unit of ln(radius). [deg]
+        boxy: Fraction with isophotes that are not ellipses.
+        boxiness: Range of c, for isophotes abs(x)^(2 + c) + abs(y/q)^(2 + c) = const, uniform:
             discy below 0, boxy above.
-        modulated: Share with a smooth random modulation in ln(radius) and azimuth.
+        modulated: Fraction with a smooth random modulation in ln(radius) and azimuth.
         modulation: Range of its root mean square, log-uniform.
-        modulation_slope: Power of its spectrum falls with scale as
-            (1 + m^2 + k^2)^(-slope), m being the order in azimuth and k the frequency in
-            ln(radius).
+        modulation_slope: Slope of its power spectrum (1 + m^2 + k^2)^(-slope), with azimuthal order
+            m and frequency k in ln(radius).
     """
 
     share: float = 0.0
@@ -103,7 +103,7 @@ class StructureConfig:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds that occur, in the order of :data:`KINDS`."""
+        """Kinds that occur, in the order of :data:`KINDS`."""
         return [kind for kind in KINDS if getattr(self, kind) > 0]
 
 
@@ -126,6 +126,5 @@ STRUCTURE_RANGES: dict[str, tuple[float, float]] = {
     "data.structure.modulation": (1e-3, 1.0),
     "data.structure.modulation_slope": (0.0, 5.0),
 }
-"""Smallest and largest value of each knob: the light of all parts that are added stays below the
-galaxy's (`data.structure` scales them down together where they would not), and what is modulated
-stays a galaxy."""
+"""Smallest and largest value of each setting: the light of all added components stays below the
+galaxy's (`data.structure` rescales them if necessary), and modulations stay moderate."""

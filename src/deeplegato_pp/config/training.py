@@ -1,4 +1,4 @@
-"""The sections of a configuration that say how a network is trained, validated and recorded."""
+"""Sections of a configuration for training, validation and logging."""
 
 from __future__ import annotations
 
@@ -7,53 +7,54 @@ from dataclasses import dataclass
 
 @dataclass
 class TrainingConfig:
-    """How the network is trained.
+    """Training of the network.
 
     Attributes:
-        seed: Of weights, stream and validation set.
-        batch_size: Images per process and forward pass.
-        accumulation_steps: Forward passes per step; the images of a step are their product (times
-            the number of processes).
-        max_steps: Optimizer steps of the whole run, a multiple of `steps_per_epoch` or fewer.
-        steps_per_epoch: Steps between checkpoints and, unless `validation.val_check_interval`
-            says otherwise, validations.
-        max_epochs: Length of the run in epochs; given, it takes the place of `max_steps`.
+        seed: Random seed of weights, training stream and validation set.
+        batch_size: Number of images per process and forward pass.
+        accumulation_steps: Forward passes per step; a step has `batch_size` times this number of
+            images (times the number of processes).
+        max_steps: Number of optimizer steps, a multiple of `steps_per_epoch` or fewer.
+        steps_per_epoch: Steps between checkpoints and, unless `validation.val_check_interval` is
+            set, between validations.
+        max_epochs: Number of epochs; replaces `max_steps` if given.
         task: ``"posterior"``, or ``"reconstruction"`` for self-supervised pre-training of the
-            backbone, which needs no labels.
-        optimizer: A timm optimizer's name; ``"muon"`` uses AdamW for biases and norms.
+            backbone, without labels.
+        optimizer: Name of a timm optimizer; ``"muon"`` uses AdamW for biases and norms.
         learning_rate: Peak learning rate.
-        min_learning_rate: Where the cosine schedules end.
+        min_learning_rate: Final learning rate of the cosine schedules.
         weight_decay: Decoupled weight decay.
-        betas: Decay rates of Adam's moments (in Muon: of its AdamW part); None for timm's own.
+        betas: Decay rates of Adam's moments (for Muon, of its AdamW part); None for timm's
+            defaults.
         scheduler: ``"wsd"`` (warm-up, stable, decay over `decay_steps`), ``"cosine"``,
             ``"one_cycle"`` or ``"cosine_restarts"``.
-        warmup_steps: Steps of the rise to the peak.
-        decay_steps: Steps of the final decay (wsd).
-        restart_epochs: Epochs until the first warm restart (cosine_restarts).
-        restart_factor: Each period is this many times as long as the one before.
-        gradient_clip: Largest norm of the gradient.
+        warmup_steps: Number of steps of the warm-up.
+        decay_steps: Number of steps of the final decay (wsd).
+        restart_epochs: Number of epochs until the first warm restart (cosine_restarts).
+        restart_factor: Ratio of the lengths of successive periods.
+        gradient_clip: Maximum norm of the gradient.
         precision: Lightning's precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``, or
-            short ``"fp32"``, ``"bf16"``, ``"fp16"``. The flow stays float32.
-        compile: Compile the image network with ``torch.compile``: a minute at the start, which
-            needs a C++ compiler, for faster steps.
-        ema_decay: Decay of the averaged weights that are validated and kept.
-        gaussian_weight: Weight of the Gaussian term beside the flow's.
-        reconstruction_weight: Weight of the reconstruction of hidden pixels beside the posterior.
+            short ``"fp32"``, ``"bf16"``, ``"fp16"``. The flow uses float32.
+        compile: Compile the image network with ``torch.compile``, which takes a minute and a C++
+            compiler, and makes steps faster.
+        ema_decay: Decay of the averaged weights, which are validated and saved.
+        gaussian_weight: Weight of the loss of the Gaussian whitening.
+        reconstruction_weight: Weight of the loss of the reconstruction of hidden pixels.
         reconstruction_kind: ``"mse"``, ``"l1"`` or ``"huber"``.
-        hidden_share: Share of the stamp that is hidden from the network for reconstruction.
-        physics_weight: Weight of the luminosity-size relation, a prior beside the prior.
-        calibration_weight: Weight of the differentiable miscalibration.
-        calibration_draws: Posterior draws per galaxy behind that.
-        early_stopping_patience: Validations without improvement after which the run ends; 0
-            never ends it.
-        checkpoint_every_n_epochs: Epochs between checkpoints.
-        resume_from_latest: Go on from the last checkpoint of the folder, if there is one.
-        save_to_drive: Put a relative `logging.output_dir` under `data.drive_base`.
-        num_workers: Processes that make batches; 0 makes them in the training process.
+        hidden_share: Fraction of the stamp hidden from the network for reconstruction.
+        physics_weight: Weight of the luminosity-size relation, an additional prior.
+        calibration_weight: Weight of the differentiable calibration loss.
+        calibration_draws: Number of posterior draws per galaxy for the calibration loss.
+        early_stopping_patience: Number of validations without improvement after which training
+            stops; 0 disables this.
+        checkpoint_every_n_epochs: Number of epochs between checkpoints.
+        resume_from_latest: Continue from the last checkpoint of the folder, if there is one.
+        save_to_drive: Place a relative `logging.output_dir` under `data.drive_base`.
+        num_workers: Number of processes that prepare batches; 0 uses the training process.
         accelerator: Lightning's accelerator.
-        devices: Processes that train together, one device each.
-        num_nodes: Machines that train together, each with so many devices.
-        strategy: Lightning's strategy; ``"auto"`` is DDP where there are several devices.
+        devices: Number of processes for distributed training, one device each.
+        num_nodes: Number of machines for distributed training, each with this number of devices.
+        strategy: Lightning's strategy; ``"auto"`` is DDP for several devices.
     """
 
     seed: int = 0
@@ -97,15 +98,15 @@ class TrainingConfig:
 
 @dataclass
 class ValidationConfig:
-    """What the network is validated on.
+    """Validation of the network.
 
     Attributes:
-        num_images: Fixed simulations per validation set (one clean, one as in training), rounded
-            down to whole batches.
-        batch_size: Images per step.
-        num_posterior_samples: Draws per galaxy behind the errors and the coverage; 0 leaves the
-            coverage out and takes the whitening's mean for the errors.
-        val_check_interval: Epochs between validations, 1 or a fraction of it.
+        num_images: Number of fixed simulations per validation set (one clean, one as in training),
+            rounded down to whole batches.
+        batch_size: Number of images per step.
+        num_posterior_samples: Number of draws per galaxy for errors and coverage; 0 omits the
+            coverage and uses the whitening's mean for the errors.
+        val_check_interval: Number of epochs between validations, 1 or a fraction.
     """
 
     num_images: int = 1024
@@ -116,18 +117,18 @@ class ValidationConfig:
 
 @dataclass
 class LoggingConfig:
-    """Where a run leaves its record.
+    """Logging of a run.
 
     Attributes:
-        output_dir: Folder of checkpoints, curve and model.
-        every_n_steps: Steps between lines of ``steps.csv``, the training loss.
+        output_dir: Folder of checkpoints, learning curve and model.
+        every_n_steps: Steps between rows of ``steps.csv``, the training loss.
         progress_bar: Show a progress bar.
-        tensorboard: Write TensorBoard's events as well (extra ``train``).
-        use_wandb: Report to Weights & Biases as well, where it is installed.
-        project_name: Project there.
-        log_dir: Folder of those two; empty for ``logs`` in the output folder.
-        log_images_every_n_epochs: Epochs between pictures of validation stamps in those two;
-            0 for none.
+        tensorboard: Also write TensorBoard events (extra ``train``).
+        use_wandb: Also log to Weights & Biases, if it is installed.
+        project_name: Name of the Weights & Biases project.
+        log_dir: Folder of TensorBoard and Weights & Biases files; empty for ``logs`` in the output
+            folder.
+        log_images_every_n_epochs: Epochs between logged images of validation stamps; 0 for none.
     """
 
     output_dir: str = "runs/default"

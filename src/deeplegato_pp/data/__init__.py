@@ -1,4 +1,4 @@
-"""The simulator: Sérsic profiles, their images, PSFs, noise and data sets of all of them."""
+"""Simulator: Sérsic profiles and their images, PSFs, noise, and data sets."""
 
 from typing import TYPE_CHECKING
 

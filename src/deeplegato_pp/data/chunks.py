@@ -1,6 +1,6 @@
-"""Simulations stored in chunks: written once, streamed from a slow drive without stalling.
+"""Simulations stored in chunks, and their streaming from slow drives.
 
-A folder holds ``index.json`` (what the chunks hold, and their checksums) and one safetensors file
+A folder contains ``index.json`` (description and checksums of the chunks) and one safetensors file
 per chunk.
 """
 
@@ -40,12 +40,12 @@ from deeplegato_pp.scene.stamps import StampBatch
 INDEX = "index.json"
 FORMAT = 2
 PART = 64
-"""Galaxies simulated together while a chunk is written."""
+"""Number of galaxies simulated together while a chunk is written."""
 
 _READ_BLOCK = 1 << 22
 
 _IN_MEMORY = 2
-"""Chunks kept: the one in use, and the next."""
+"""Number of chunks in memory: the current and the next one."""
 
 
 def write_chunks(
@@ -59,24 +59,24 @@ def write_chunks(
     advance: Callable[[int], None] = lambda galaxies: None,
     truth: Truth | None = None,
 ) -> Path:
-    """Simulates galaxies into chunks; a call that was cut short goes on where it stopped.
+    """Simulates galaxies into chunks; an interrupted call is continued.
 
     Args:
         config: The data section of a configuration.
-        folder: Where to; made if it is not there.
-        number: Galaxies; the last chunk may be smaller than the others.
-        seed: Of the stream. Chunk k depends on (seed, k) and its size alone.
-        chunk_size: Galaxies per chunk.
-        clean: Leave out structure, masks, neighbours and the like.
+        folder: Output folder, created if necessary.
+        number: Number of galaxies; the last chunk may be smaller than the others.
+        seed: Random seed of the stream. Chunk k depends only on (seed, k) and its size.
+        chunk_size: Number of galaxies per chunk.
+        clean: Omit structure, masks, neighbours etc.
         advance: Called with the number of galaxies finished since the last call.
-        truth: What finds the best profiles of galaxies with structure, where there are any.
+        truth: Function that finds the best-fitting profiles of galaxies with structure, if any.
 
     Returns:
-        The folder.
+        Path of the folder.
 
     Raises:
         RangeError: If a number is not positive.
-        FormatError: If the folder holds chunks of other simulations.
+        FormatError: If the folder contains chunks of other simulations.
     """
     if number < 1 or chunk_size < 1:
         raise RangeError(
@@ -116,10 +116,10 @@ def checksum(path: Path) -> str:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Returns what a folder of chunks says about itself.
+    """Returns the description of a folder of chunks.
 
     Raises:
-        FormatError: If there is no such folder, or it is no folder of chunks.
+        FormatError: If the folder does not exist, or is not a folder of chunks.
     """
     try:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text())
@@ -135,24 +135,24 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 class DriveDataset(BatchDataset):
-    """Batches from stored chunks, read ahead of their use and optionally cached on a local disk.
+    """Batches from stored chunks, read ahead and optionally cached on a local disk.
 
-    Item i is the batch of pass i, always the same. Each time through the data, chunks and the
-    galaxies in them come in another order. A chunk is checked against its checksum when it is
-    first read.
+    Item i is the batch of pass i, and reproducible. In each epoch, chunks and the galaxies in them
+    have another order. A chunk is compared with its checksum when it is first read.
 
     Args:
-        folder: Of the chunks.
-        batch_size: Galaxies per item; None: 64, or as many as the largest chunk holds.
-        num_batches: Length of the data set; None: once through the data.
-        seed: Of the order; None keeps the order on disk.
-        share: Which batches are this process's.
-        cache: Local folder that chunks are copied to, or None.
-        mirror: Take each galaxy as one of its eight mirror images, another at every pass; needs
-            a seed and a prior whose box of the centre is as wide to every side.
+        folder: Folder of the chunks.
+        batch_size: Number of galaxies per item; None for 64, or the size of the largest chunk if
+            smaller.
+        num_batches: Length of the data set; None for one epoch.
+        seed: Random seed of the order; None for the order on disk.
+        share: Batches of this process.
+        cache: Local folder to which chunks are copied, or None.
+        mirror: Use each galaxy as one of its eight mirror images, different in every epoch;
+            requires a seed, and a prior whose box of the centre is symmetric.
 
     Raises:
-        FormatError: If the folder holds no chunks, or none as large as a batch.
+        FormatError: If the folder contains no chunks, or none as large as a batch.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class DriveDataset(BatchDataset):
         self._checked: set[str] = set()
 
     def check_fits(self, config: DataConfig) -> None:
-        """Checks that the chunks were drawn for the network that is to see them.
+        """Checks that the chunks were simulated for the network to be trained.
 
         Raises:
             ConfigError: If image size, instrument or prior differ.
@@ -232,7 +232,7 @@ class DriveDataset(BatchDataset):
         return mirrored_at_random(stamps, w, generator)
 
     def _find(self, order: list[int], place: int) -> tuple[int, int]:
-        """Returns where in the order a batch's chunk is, and its first row there."""
+        """Returns the position of a batch's chunk in the order, and its first row in the chunk."""
         for position, number in enumerate(order):
             batches = self.chunks[number]["size"] // self.batch_size
             if place < batches:
@@ -256,7 +256,7 @@ class DriveDataset(BatchDataset):
         return self._loaded[number].result()
 
     def _read_ahead(self, number: int) -> None:
-        """Begins to read a chunk, unless that has been begun."""
+        """Starts to read a chunk, unless this has been started."""
         if number not in self._loaded:
             if self._reader is None:
                 self._reader = ThreadPoolExecutor(1, thread_name_prefix="chunks")
@@ -276,7 +276,7 @@ class DriveDataset(BatchDataset):
         return content
 
     def _local(self, entry: dict[str, Any]) -> Path:
-        """Returns where to read a chunk: its copy in the cache, if there is to be one."""
+        """Returns the path of a chunk: its copy in the cache, if configured."""
         source = self.folder / entry["file"]
         if not source.is_file():
             raise FormatError(f"{source} is missing. Write the chunks again.")
@@ -291,7 +291,7 @@ class DriveDataset(BatchDataset):
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves thread and chunks behind on the way to a worker process."""
+        """Omits thread and chunks when the object is sent to a worker process."""
         return {**self.__dict__, "_reader": None, "_loaded": OrderedDict()}
 
 
@@ -311,7 +311,7 @@ def _simulate_chunk(
 
 
 def _written(folder: Path, seed: int, clean: bool, config: DataConfig) -> list[dict[str, Any]]:
-    """Returns the chunks that an earlier call has finished."""
+    """Returns the chunks finished by an earlier call."""
     if not (folder / INDEX).is_file():
         return []
     index = read_index(folder)

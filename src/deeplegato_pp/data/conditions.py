@@ -1,4 +1,4 @@
-"""What a stamp looks like beside the galaxy: PSF, gain, noise map, masks, neighbours.
+"""Observing conditions of stamps: PSF, gain, noise map, masks, neighbours.
 
 All lengths are in pixels and all fluxes in background sigmas. Every function draws for a whole
 batch from one generator.
@@ -23,10 +23,10 @@ from deeplegato_pp.scene.render.renderer import render_sersic
 from deeplegato_pp.scene.render.wings import Galaxies
 
 PSF_SIDE = 87
-"""Side of the drawn PSFs at two samples a pixel: 43 px across, so that wings are there."""
+"""Side of the drawn PSFs, with two samples per pixel: 43 px, to include the wings."""
 
 WELL_SAMPLED = 2.5
-"""FWHM below which a PSF is rendered oversampled, so that aliasing is as in real images. [px]"""
+"""FWHM below which a PSF is rendered oversampled, for realistic aliasing. [px]"""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class DrawnPSF:
     """PSFs of a batch.
 
     Attributes:
-        fine: At two samples a pixel, sum 1, with shape (B, 87, 87).
-        fwhm: Width of the optical profile, with shape (B,). [px]
-        error: Relative error of the width under which images are made, one sigma, with shape (B,).
+        fine: PSFs with two samples per pixel and sum 1, with shape (B, 87, 87).
+        fwhm: FWHM of the optical profile, with shape (B,). [px]
+        error: Relative standard error of the width with which images are made, with shape (B,).
     """
 
     fine: Float[Tensor, "b k k"]
@@ -45,12 +45,12 @@ class DrawnPSF:
 
     @property
     def oversampled(self) -> Bool[Tensor, " b"]:
-        """Whether a galaxy is rendered with the fine PSF."""
+        """Whether a galaxy is rendered with the oversampled PSF, with shape (B,)."""
         return self.fwhm < WELL_SAMPLED
 
     @property
     def native(self) -> Float[Tensor, "b j j"]:
-        """The PSFs at the pixels' sampling, sum 1, with shape (B, 43, 43)."""
+        """PSFs with one sample per pixel and sum 1, with shape (B, 43, 43)."""
         return normalise(self.fine[:, 1::2, 1::2])
 
     def to(self, device: torch.device | str) -> DrawnPSF:
@@ -59,10 +59,10 @@ class DrawnPSF:
         return DrawnPSF(self.fine.to(device), self.fwhm.to(device), error)
 
     def widened(self, factor: float | Float[Tensor, " b"]) -> DrawnPSF:
-        """Returns PSFs stretched about their centres, sum 1, by band-limited interpolation.
+        """Returns PSFs stretched about their centres, with sum 1, by band-limited interpolation.
 
         Args:
-            factor: Of the width, a number or one per PSF.
+            factor: Factor of the width, a number or one per PSF.
         """
         factor = torch.as_tensor(factor).to(self.fine).expand(len(self.fine))
         grid = torch.arange(self.fine.shape[-1]).to(self.fine) - self.fine.shape[-1] // 2
@@ -70,11 +70,11 @@ class DrawnPSF:
         return DrawnPSF(normalise(stretch @ self.fine @ stretch.mT), self.fwhm * factor, self.error)
 
     def mistaken(self, draw: Draw) -> DrawnPSF:
-        """Returns the PSFs that images are made with, where these are the ones that are told."""
+        """Returns the true PSFs of the images, if these are the stated ones."""
         if self.error is None:
             return self
         drawn = self.widened((1.0 + self.error * draw.normal(1)[:, 0]).clamp_min(0.1))
-        # They are sampled as the ones that are told.
+        # They are sampled as the stated ones.
         return DrawnPSF(drawn.fine, self.fwhm, self.error)
 
     def render(self, galaxies: Galaxies, size: int, owner: Int[Tensor, " g"]) -> Tensor:
@@ -117,7 +117,7 @@ def draw_psf(draw: Draw, config: ConditionsConfig) -> DrawnPSF:
 
 
 def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Tensor, "b n n"]:
-    """Draws background noise maps: flat, or a smooth hill of up to a factor two."""
+    """Draws background noise maps: flat, or smooth with variations of up to a factor of two."""
     y, x = _grid(size, draw)
     kx, ky, phase = draw.uniform(-1.5, 1.5), draw.uniform(-1.5, 1.5), draw.uniform(0, 2 * math.pi)
     wave = torch.sin(
@@ -132,7 +132,7 @@ def draw_background(draw: Draw, size: int, config: ConditionsConfig) -> Float[Te
 def draw_sky(
     draw: Draw, sky_sigma: Float[Tensor, " b"], size: int, config: ConditionsConfig
 ) -> Float[Tensor, "b n n"]:
-    """Draws what background subtraction has left: an offset N(0, sky_sigma^2), and gradients."""
+    """Draws residual skies: an offset N(0, sky_sigma^2), and gradients."""
     y, x = _grid(size, draw)
     offset, slope_x, slope_y = draw.normal(3).unbind(1)
     steep = draw.chance(config.sky_gradient) * (2.0 / size)
@@ -143,7 +143,7 @@ def draw_sky(
 def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "b n n"]:
     """Draws masks: partial stamps, dead pixels and columns, trails, discs.
 
-    Trails and discs spare the core: what a saturated star has swamped is not measured.
+    Trails and discs do not cover the core: objects covered by a saturated star are not measured.
     """
     y, x = _grid(size, draw)
     small = draw.chance(config.small_stamps)[:, None, None]
@@ -176,10 +176,10 @@ def draw_mask(draw: Draw, size: int, config: ConditionsConfig) -> Bool[Tensor, "
 
 
 def draw_noise_correlation(draw: Draw, config: ConditionsConfig) -> Float[Tensor, " b"] | None:
-    """Draws how much the noise of sums over many pixels exceeds that of independent ones.
+    """Draws the noise variance of sums over many pixels relative to independent pixels.
 
     Returns:
-        With shape (B,); None if all pixels are independent, which takes no random number.
+        Ratios with shape (B,); None if all pixels are independent, without use of random numbers.
     """
     if not config.correlated_noise:
         return None
@@ -193,10 +193,10 @@ def draw_saturation(
     mask: Bool[Tensor, "b n n"],
     config: ConditionsConfig,
 ) -> Bool[Tensor, "b n n"]:
-    """Draws a level at which the detector is full, and masks the pixels above it, core or not.
+    """Draws a saturation level, and masks the pixels above it, also in the core.
 
-    A stamp of which that would leave less than a quarter of the pixels that `mask` spares stays as
-    it is: nobody would measure it.
+    Stamps of which less than a quarter of the unmasked pixels would remain are unchanged, because
+    they would not be measured.
     """
     if not config.saturated:
         return torch.zeros_like(image, dtype=torch.bool)
@@ -209,14 +209,14 @@ def draw_saturation(
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Other galaxies and stars on the stamps of a batch.
+    """Other galaxies and stars in the stamps of a batch.
 
     Attributes:
-        light: With shape (B, N, N). [background sigma]
-        mask: What a detection gives them, brighter than a drawn threshold, so that wings stay;
-            with shape (B, N, N).
-        nearest: Distance of the nearest one from the stamp's centre, infinite where there is
-            none, with shape (B,). [px]
+        light: Images, with shape (B, N, N). [background sigma]
+        mask: Mask of a detection with a random threshold, which excludes faint wings, with shape
+            (B, N, N).
+        nearest: Distance of the nearest neighbour from the stamp's centre, infinite without
+            neighbours, with shape (B,). [px]
     """
 
     light: Float[Tensor, "b n n"]
@@ -225,7 +225,7 @@ class Neighbours:
 
 
 def draw_neighbours(draw: Draw, psf: DrawnPSF, size: int, config: ConditionsConfig) -> Neighbours:
-    """Draws neighbouring galaxies and stars, and the mask that a detection gives them."""
+    """Draws neighbouring galaxies and stars, and the mask of their detection."""
     light = torch.zeros(draw.batch, size, size, **_like(draw))
     mask = torch.zeros(draw.batch, size, size, dtype=torch.bool, device=light.device)
     count = (draw.uniform(0.0, 1.0) * config.max_neighbours).ceil() * draw.chance(config.neighbours)
@@ -264,7 +264,7 @@ def draw_neighbours(draw: Draw, psf: DrawnPSF, size: int, config: ConditionsConf
 def estimate_total_noise(
     noisy: Float[Tensor, "b n n"], background: Float[Tensor, "b n n"], gain: Float[Tensor, " b"]
 ) -> Float[Tensor, "b n n"]:
-    """Returns total noise maps as pipelines make them: shot noise from the smoothed noisy image."""
+    """Returns total noise maps as of pipelines, with shot noise from the smoothed noisy image."""
     smooth = convolve_separable(noisy, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16])
     return (background**2 + smooth.clamp_min(0.0) / gain[:, None, None]).sqrt()
 

@@ -18,38 +18,38 @@ from deeplegato_pp.errors import InputError
 from deeplegato_pp.scene.stamps import StampBatch
 
 Batch = tuple[StampBatch, Tensor]
-"""Stamps and their true coordinates w, (B, 7) float64; NaN where a truth is not known."""
+"""Stamps and their true coordinates w, (B, 7) float64; NaN for unknown values."""
 
 
 def stream_generator(
     seed: int, step: int, rank: int = 0, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Returns the generator that belongs to one step of one process.
+    """Returns the random generator of one step of one process.
 
-    Streams are independent for different (seed, step, rank), so a run can be resumed anywhere
-    and cut among workers in any way without changing what is drawn.
+    Streams are independent for different (seed, step, rank), so that a run can be resumed at any
+    step and divided among workers in any way without changes.
     """
     return torch.Generator(device).manual_seed(stream_seed(seed, step, rank))
 
 
 def stream_seed(*key: int) -> int:
-    """Returns the seed that belongs to a tuple of numbers, all streams independent."""
+    """Returns the random seed of a tuple of numbers; all streams are independent."""
     state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of each step's images a process makes.
+    """Part of each step's images that a process makes.
 
-    A step's images come in shards: one for each forward pass of each process. What a shard holds
-    depends on its number within the step only, so that a process that accumulates two batches sees
-    the very images that two processes see with one each.
+    A step's images consist of shards: one for each forward pass of each process. The contents of a
+    shard depend only on its number within the step, so that one process that accumulates two
+    batches has the same images as two processes with one batch each.
 
     Attributes:
         rank: Number of the process.
-        world_size: Processes that train together.
-        accumulation: Forward passes per step.
+        world_size: Number of processes in distributed training.
+        accumulation: Number of forward passes per step.
     """
 
     rank: int = 0
@@ -57,12 +57,12 @@ class Share:
     accumulation: int = 1
 
     def step_and_shard(self, index: int) -> tuple[int, int]:
-        """Returns step and shard of this process's forward pass number `index`."""
+        """Returns step and shard of this process's forward pass `index`."""
         step, forward = divmod(index, self.accumulation)
         return step, forward * self.world_size + self.rank
 
     def global_batch(self, index: int) -> int:
-        """Returns the number of a batch among those of all processes and steps."""
+        """Returns the index of a batch among those of all processes and steps."""
         step, shard = self.step_and_shard(index)
         return step * self.accumulation * self.world_size + shard
 
@@ -70,14 +70,14 @@ class Share:
 ALONE = Share()
 
 DEFAULT_BATCH = 64
-"""Galaxies per item of a data set that is not told how many."""
+"""Default number of galaxies per item of a data set."""
 
 
 class BatchDataset(Dataset[Batch], ABC):
-    """A data set whose items are whole batches: a loader of it has ``batch_size=None``.
+    """Data set whose items are whole batches, to be loaded with ``batch_size=None``.
 
     Raises:
-        InputError: If a loader is about to batch the batches.
+        InputError: If a loader would combine batches to batches.
     """
 
     @abstractmethod
@@ -85,7 +85,7 @@ class BatchDataset(Dataset[Batch], ABC):
         """Returns the number of batches."""
 
     def __getitems__(self, _: list[int]) -> list[Batch]:
-        """Refuses to have batches batched: a loader with `batch_size=None` never asks for it."""
+        """Raises an error for loaders that combine items, as with `batch_size` other than None."""
         raise InputError(
             f"the items of a {type(self).__name__} are whole batches already. Use "
             "DataLoader(dataset, batch_size=None), and give the batch_size to the data set."
@@ -93,23 +93,23 @@ class BatchDataset(Dataset[Batch], ABC):
 
 
 class SimulatedGalaxyDataset(BatchDataset):
-    """Batches of simulations, made on the fly; item i is the batch of pass i, always the same.
+    """Batches of new simulations; item i is the batch of pass i, and reproducible.
 
-    Use it with ``DataLoader(dataset, batch_size=None, ...)``: workers deliver whole batches, and
-    the stream is the same whatever their number.
+    Use it with ``DataLoader(dataset, batch_size=None, ...)``: workers return whole batches, and the
+    stream is independent of their number.
 
     Args:
-        simulator: What makes the scenes; or a configuration (or what one is read from, see
-            :func:`~deeplegato_pp.config.load_config`) that describes it, or None for the defaults.
-        batch_size: Galaxies per item.
+        simulator: Simulator of the scenes; or a configuration (or its source, see
+            :func:`~deeplegato_pp.config.load_config`), or None for the defaults.
+        batch_size: Number of galaxies per item.
         num_batches: Length of the data set.
-        seed: Of the stream.
-        rank: Of the process, where several train together.
-        device: Where images are made; a GPU only without workers.
-        share: Rank and more, for processes that accumulate; in the place of `rank`.
+        seed: Random seed of the stream.
+        rank: Rank of the process in distributed training.
+        device: Device on which images are made; a GPU only without workers.
+        share: Rank and accumulation of the process; replaces `rank`.
 
     Raises:
-        ConfigError: If there is no such configuration.
+        ConfigError: If the configuration does not exist.
         RangeError: If a number of galaxies or batches is not positive.
 
     Example:
@@ -144,7 +144,7 @@ class SimulatedGalaxyDataset(BatchDataset):
         return self.num_batches
 
     def scene(self, step: int) -> Scene:
-        """Returns the whole scene of a step, with PSFs and noiseless images."""
+        """Returns the scene of a step, with PSFs and noiseless images."""
         if not 0 <= step < self.num_batches:
             raise IndexError(f"Step {step} of a stream of {self.num_batches} batches.")
         generator = stream_generator(self.seed, *self.share.step_and_shard(step), self.device)
@@ -157,11 +157,11 @@ class SimulatedGalaxyDataset(BatchDataset):
 
 
 class MixedDataset(BatchDataset):
-    """Batches that are put together from several streams.
+    """Batches composed of several streams.
 
     Args:
-        parts: The streams, of the same length; each gives as many rows as its batches have.
-        device: Where the parts are brought together.
+        parts: Streams of the same length; each contributes all rows of its batches.
+        device: Device of the composed batches.
     """
 
     def __init__(self, parts: Sequence[Dataset[Batch]], device: torch.device | str = "cpu") -> None:
@@ -179,14 +179,14 @@ class MixedDataset(BatchDataset):
 
 
 class EpochSampler(Sampler[int]):
-    """Walks through a stream epoch by epoch, so that no batch is seen twice and none left out.
+    """Iterates over a stream epoch by epoch, without repetition or omission of batches.
 
-    Each epoch starts where the run stands, whatever number the trainer gives it: a resumed run
-    goes on with the step after its checkpoint's.
+    Each epoch starts at the current step, independently of the trainer's epoch number: a resumed
+    run continues after the step of its checkpoint.
 
     Args:
-        steps_per_epoch: Batches per epoch.
-        position: Returns the number of batches taken so far.
+        steps_per_epoch: Number of batches per epoch.
+        position: Function that returns the number of batches so far.
     """
 
     def __init__(self, steps_per_epoch: int, position: Callable[[], int]) -> None:

@@ -1,4 +1,4 @@
-"""Random numbers for a batch, a row for each galaxy."""
+"""Random numbers for a batch, with a row per galaxy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Draw:
 
     Args:
         batch: Number B of rows.
-        generator: Source of randomness; None for torch's own.
-        dtype: Of the numbers.
-        device: Where they are made, if no generator says so.
+        generator: Source of randomness; None for torch's default.
+        dtype: Type of the numbers.
+        device: Device of the numbers, if there is no generator.
     """
 
     def __init__(
@@ -35,18 +35,18 @@ class Draw:
         }
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform numbers with shape (B, *shape)."""
+        """Returns uniform numbers with shape (B, *shape)."""
         u = torch.rand(self.batch, *shape, **self.options)
         return low + (high - low) * u
 
     def log_uniform(self, bounds: tuple[float, float], *shape: int) -> Tensor:
-        """Log-uniform numbers with shape (B, *shape)."""
+        """Returns log-uniform numbers with shape (B, *shape)."""
         return self.uniform(math.log(bounds[0]), math.log(bounds[1]), *shape).exp()
 
     def chance(self, probability: float, *shape: int) -> Tensor:
-        """True with a probability, with shape (B, *shape)."""
+        """Returns booleans that are True with a probability, with shape (B, *shape)."""
         return self.uniform(0.0, 1.0, *shape) < probability
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard-normal numbers with shape (B, *shape)."""
+        """Returns standard-normal numbers with shape (B, *shape)."""
         return torch.randn(self.batch, *shape, **self.options)

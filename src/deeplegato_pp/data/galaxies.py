@@ -42,19 +42,19 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".fits", ".fits.gz", ".fits.fz", ".fit")
 
 TRUTH = "truth.ecsv"
-"""Table of reference parameters in a folder of cutouts, as ``deeplegato simulate`` writes it."""
+"""Table of reference parameters in a folder of cutouts, as by ``deeplegato simulate``."""
 
 LARGEST_RADIUS = 16.0
-"""Reference radius above which a stamp is binned, as a measurement would be. [px]"""
+"""Reference radius above which a stamp is binned, as in a measurement. [px]"""
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """One galaxy to learn from.
+    """Training cutout of one galaxy.
 
     Attributes:
         path: FITS file.
-        params: Reference parameters in the units of the file's own image, NaN where unknown.
+        params: Reference parameters in the units of the file's image, NaN if unknown.
     """
 
     path: Path
@@ -62,29 +62,30 @@ class Cutout:
 
 
 class GalaxyDataset(BatchDataset):
-    """Batches of real galaxies, drawn with replacement; item i is always the same.
+    """Batches of real galaxies, drawn with replacement; item i is reproducible.
 
-    The cutouts are read once, when the data set is made, and kept: some 150 kB each at 128 px.
+    All cutouts are read when the data set is made, and kept in memory: about 150 kB each at 128 px.
     Reference parameters follow the project's conventions in the file's own units (arcsec, its zero
-    point, pixels from its centre); unknown ones are NaN, or have no column. Galaxies that cannot
-    be read, or whose references lie outside the prior, are left out with a warning. Mirrored and
-    turned copies are drawn as well.
+    point, pixels from its centre); unknown ones are NaN, or have no column. Galaxies that cannot be
+    read, or whose reference lies outside the prior, are omitted with a warning. Mirrored and
+    rotated copies are included.
 
     Args:
         source: A folder of FITS files, with or without ``truth.ecsv``; or a table whose column
-            ``file`` names them (relative to the table) and whose other columns are parameters.
-        prior: The box at the reference instrument; None: the default one.
-        batch_size: Galaxies per item.
-        num_batches: Length of the data set; None: as many as draw each galaxy once on average.
+            ``file`` has their names (relative to the table) and whose other columns are parameters.
+        prior: Prior box at the reference instrument; None for the default one.
+        batch_size: Number of galaxies per item.
+        num_batches: Length of the data set; None for a length at which each galaxy is drawn once on
+            average.
         image_size: Side of the stamps. [px]
-        seed: Of the order.
-        share: Which batches are this process's.
-        labelled: Use galaxies with reference parameters only.
-        augment: Mirror and turn.
+        seed: Random seed of the order.
+        share: Batches of this process.
+        labelled: Use only galaxies with reference parameters.
+        augment: Mirror and rotate galaxies.
 
     Raises:
-        FormatError: If there is no such folder or table.
-        InputError: If no galaxy is left.
+        FormatError: If the folder or table does not exist.
+        InputError: If no galaxy remains.
     """
 
     def __init__(
@@ -145,10 +146,10 @@ class GalaxyDataset(BatchDataset):
 
 
 def find_cutouts(source: str | Path) -> list[Cutout]:
-    """Returns the cutouts of a folder or table, in the order of their names or rows.
+    """Returns the cutouts of a folder or table, in the order of names or rows.
 
     Raises:
-        FormatError: If there is no such folder or table, or the table has no column ``file``.
+        FormatError: If the folder or table does not exist, or the table has no column ``file``.
     """
     path = Path(source)
     if path.is_dir():
@@ -166,7 +167,7 @@ def read_galaxy(cutout: Cutout, prior: PriorBox, image_size: int) -> tuple[Stamp
     """Reads one galaxy in detector units.
 
     Returns:
-        A batch of one stamp, and its coordinates w, (7,) float64, NaN where unknown.
+        A batch of one stamp, and its coordinates w, (7,) float64, NaN if unknown.
 
     Raises:
         InputError: If the file cannot be used, or a reference lies outside the prior.
@@ -179,14 +180,14 @@ def read_galaxy(cutout: Cutout, prior: PriorBox, image_size: int) -> tuple[Stamp
 
 
 def coordinates(params: tuple[float, ...], prepared: PreparedStamp, prior: PriorBox) -> Tensor:
-    """Returns the coordinates w of partly known parameters, (7,) float64, NaN where unknown.
+    """Returns coordinates w of partly known parameters, (7,) float64, NaN if unknown.
 
-    The shape's two coordinates need axis ratio and position angle both.
+    The two coordinates of the shape require both axis ratio and position angle.
 
     Args:
-        params: Parameters in the units of the user's image, NaN where unknown.
+        params: Parameters in the units of the user's image, NaN if unknown.
         prepared: The stamp.
-        prior: The box at the reference instrument.
+        prior: Prior box at the reference instrument.
 
     Raises:
         RangeError: If a known parameter lies outside the box.
@@ -204,7 +205,7 @@ def _from_table(path: Path) -> list[Cutout]:
 
     try:
         table: Any = Table.read(path)
-    except (OSError, ValueError) as error:  # astropy's reading errors derive from these
+    except (OSError, ValueError) as error:  # astropy's reading errors are subclasses
         raise FormatError(f"{path} cannot be read as a table: {error}") from error
     if "file" not in table.colnames:
         raise FormatError(f"{path} has no column file, but {', '.join(table.colnames)}.")
@@ -222,7 +223,7 @@ def _from_table(path: Path) -> list[Cutout]:
 
 
 def _numbers(column: Any, unit: str) -> np.ndarray:
-    """Returns a column in a unit, masked entries as NaN."""
+    """Returns a column in a unit, with NaN for masked entries."""
     factor = column.unit.to(unit) if column.unit is not None and unit else 1.0
     values = np.ma.filled(np.ma.masked_array(column, dtype=float), np.nan)
     return np.asarray(values * factor)

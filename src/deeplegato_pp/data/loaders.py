@@ -1,4 +1,4 @@
-"""From a configuration to the streams that a run trains and validates on."""
+"""Training and validation streams of a configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.prior import PriorBox
 
 VALIDATION_SEED = 2**31
-"""Far from any training seed: the validation stream is never trained on."""
+"""Random seed of the validation stream, different from any training seed."""
 
 Loader = DataLoader[Batch]
 
@@ -37,26 +37,26 @@ def create_dataloaders(
     position: Callable[[], int] = lambda: 0,
     truth: Truth | None = None,
 ) -> tuple[Loader, dict[str, Loader]]:
-    """Returns what a run trains on, and what it is validated on.
+    """Returns the training and validation streams of a run.
 
-    Each training batch is put together from fresh simulations, stored ones (`data.drive_share`)
-    and real galaxies (`data.real_share`). There are two fixed validation sets of simulations,
-    ``clean`` (isolated, unmasked) and ``full`` (as in training), and a third of stored ones where
+    Each training batch is composed of new simulations, stored ones (`data.drive_share`) and real
+    galaxies (`data.real_share`). There are two fixed validation sets of simulations, ``clean``
+    (isolated, unmasked) and ``full`` (as in training), and a third of stored ones if
     `data.val_data_path` is given.
 
     Args:
-        config: The whole configuration, or what one is read from: a YAML file, the name of a
-            packaged one, nested dictionaries.
-        share: Which part of each step is this process's.
-        device: Where batches are used; images are made there, unless workers make them.
-        position: Returns the number of batches taken so far, where a resumed run goes on.
-        truth: What finds the best profiles of galaxies with structure, where there are any.
+        config: The configuration or its source: a YAML file, the name of a packaged one, nested
+            dictionaries.
+        share: Part of each step for this process.
+        device: Device of the training; images are made on it, unless workers make them.
+        position: Function that returns the number of batches so far, for resumed runs.
+        truth: Function that finds the best-fitting profiles of galaxies with structure, if any.
 
     Returns:
         The training loader, one epoch per iteration, and the validation loaders by name.
 
     Raises:
-        ConfigError: If the shares make no sense, or stored simulations have another prior.
+        ConfigError: If the fractions are invalid, or stored simulations have another prior.
     """
     config = load_config(config)
     training = config.training
@@ -83,7 +83,7 @@ def training_set(
     device: torch.device | str = "cpu",
     truth: Truth | None = None,
 ) -> Dataset[Batch]:
-    """Returns the stream of training batches, mixed as the configuration says."""
+    """Returns the stream of training batches, composed as configured."""
     data, training = config.data, config.training
     real, drive, fresh = _rows(config)
     parts: list[Dataset[Batch]] = []
@@ -143,9 +143,9 @@ def validation_loaders(
     device: torch.device | str = "cpu",
     truth: Truth | None = None,
 ) -> dict[str, Loader]:
-    """Returns the fixed validation sets by name; processes share their batches out.
+    """Returns the fixed validation sets by name, divided among processes.
 
-    Where the batches cannot be shared out evenly, each process takes them all.
+    If the batches cannot be divided evenly, each process uses all of them.
     """
     data, validation = config.data, config.validation
     sets: dict[str, Dataset[Batch]] = {
@@ -166,7 +166,7 @@ def validation_loaders(
 
 
 def reference_box(config: Config) -> PriorBox:
-    """Returns the prior's box at the reference instrument, where the coordinates w belong."""
+    """Returns the prior box at the reference instrument, to which the coordinates w refer."""
     data = config.data
     return PriorBox.at_reference(data.priors, data.pixel_scale, data.zero_point)
 
@@ -179,7 +179,7 @@ def _rows_of(dataset: Dataset[Batch], share: Share) -> range:
 
 
 def _rows(config: Config) -> tuple[int, int, int]:
-    """Returns the rows of each batch that are real, stored, and simulated afresh."""
+    """Returns the numbers of real, stored and newly simulated rows per batch."""
     data, size = config.data, config.training.batch_size
     for name in ("real_share", "drive_share"):
         if not 0.0 <= getattr(data, name) <= 1.0:
@@ -203,5 +203,5 @@ def _required(path: str, name: str) -> str:
 
 
 def _pinned(config: Config, device: torch.device) -> bool:
-    """Whether batches are put into page-locked memory: only where that means anything."""
+    """Returns whether page-locked memory is used: only with a GPU."""
     return config.data.pin_memory and device.type == "cpu" and torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""Galaxies mirrored and turned by right angles: eight training images from one."""
+"""Mirror images and right-angle rotations of galaxies: eight training images from one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from deeplegato_pp.scene.stamps import StampBatch
 
 
 def is_symmetric(prior: PriorBox) -> bool:
-    """Returns whether mirrored galaxies stay in the box: it is as wide to every side."""
+    """Returns whether mirrored galaxies remain in the box: its centre must be symmetric."""
     lower, upper = prior.center_x
     return prior.center_y == (lower, upper) == (-upper, -lower)
 
 
 def mirrored_at_random(stamps: StampBatch, w: Tensor, generator: torch.Generator) -> Batch:
-    """Returns each galaxy as one of its eight mirror images, drawn with equal odds.
+    """Returns each galaxy as one of its eight mirror images, with equal probability.
 
     Args:
         stamps: The galaxies.
-        w: Their coordinates, (B, 7), under a box of which :func:`is_symmetric` is true.
-        generator: Draws which.
+        w: Their coordinates, (B, 7), for a box that satisfies :func:`is_symmetric`.
+        generator: Source of randomness.
     """
     flip_x, flip_y, transpose = torch.rand(3, len(w), generator=generator) < 0.5
     return mirrored(stamps, w, flip_x, flip_y, transpose)
@@ -34,15 +34,15 @@ def mirrored_at_random(stamps: StampBatch, w: Tensor, generator: torch.Generator
 def mirrored(
     stamps: StampBatch, w: Tensor, flip_x: Tensor, flip_y: Tensor, transpose: Tensor
 ) -> Batch:
-    """Returns galaxies mirrored left to right, upside down and along the diagonal.
+    """Returns galaxies mirrored horizontally, vertically and along the diagonal.
 
     Args:
         stamps: The galaxies.
-        w: Their coordinates, under a box whose centre's bounds are the same for x and y, and
-            symmetric.
-        flip_x: Which rows are mirrored left to right, with shape (B,).
-        flip_y: Which rows are mirrored upside down.
-        transpose: Which rows have x and y exchanged, after that.
+        w: Their coordinates, for a box with symmetric bounds of the centre that are the same for x
+            and y.
+        flip_x: Rows to mirror horizontally, with shape (B,).
+        flip_y: Rows to mirror vertically, with shape (B,).
+        transpose: Rows in which x and y are exchanged afterwards, with shape (B,).
     """
 
     def turn(images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def mirrored(
         return torch.where(transpose[:, None, None], images.transpose(-2, -1), images)
 
     w = w.clone()
-    # With the angle t from +y: mirrored t -> -t, exchanged t -> 90 degrees - t.
+    # For the angle t from +y: mirrored t -> -t, exchanged t -> 90 degrees - t.
     w[:, CENTER_X] = torch.where(flip_x, -w[:, CENTER_X], w[:, CENTER_X])
     w[:, CENTER_Y] = torch.where(flip_y, -w[:, CENTER_Y], w[:, CENTER_Y])
     w[:, POSITION_ANGLE] = torch.where(flip_x ^ flip_y, -w[:, POSITION_ANGLE], w[:, POSITION_ANGLE])

@@ -1,9 +1,9 @@
-"""Structure that multiplies a galaxy's light: maps over ln(radius) and azimuth.
+"""Multiplicative structure of galaxies: maps over ln(radius) and azimuth.
 
-Arms, rings, lanes, breaks, lopsidedness, isophotes that are no ellipses and random modulation are
-all drawn as the logarithm of a factor on one grid in the polar coordinates of the galaxy's plane,
-whose cells are alike on the sky wherever they are. That grid has fewer points than an image, and
-one interpolation carries their sum to the pixels.
+Arms, rings, lanes, breaks, lopsidedness, non-elliptical isophotes and random modulation are drawn
+as the logarithm of a factor on one grid in polar coordinates of the galaxy's plane, whose cells
+have constant shape. The grid has fewer points than an image, and its sum is interpolated once to
+the pixels.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from deeplegato_pp.scene.render.sersic_profile import compute_bn
 from deeplegato_pp.scene.render.wings import Galaxies
 
 SECTORS = 64
-"""Points of the grid in azimuth."""
+"""Number of grid points in azimuth."""
 
 RINGS = 128
-"""Points of the grid in ln(radius)."""
+"""Number of grid points in ln(radius)."""
 
 INNER, OUTER = 0.02, 20.0
-"""Radii where the grid begins and ends; what lies beyond has the value of the edge. [R_e]"""
+"""Radii of the grid's ends; beyond them the values are constant. [R_e]"""
 
 CORE = 0.15
-"""Radius inside which arms, rings and modulation fade away. [R_e]"""
+"""Radius within which arms, rings and modulation fade. [R_e]"""
 
 FAINTEST, BRIGHTEST = -8.0, 2.5
-"""Limits of the logarithm of the factor: a break may leave nothing, and nothing adds tenfold."""
+"""Limits of the factor's logarithm: breaks may remove all light; no factor exceeds ten."""
 
 HIGHEST_ORDER = 8
-"""Highest order in azimuth of the random modulation."""
+"""Maximum azimuthal order of the random modulation."""
 
 
 @dataclass(frozen=True)
 class PolarGrid:
-    """Coordinates of the grid's points.
+    """Coordinates of the grid points.
 
     Attributes:
         log_radius: ln(r/R_e), with shape (1, RINGS).
-        azimuth: From the major axis, in the galaxy's plane, with shape (SECTORS, 1). [rad]
+        azimuth: Angle from the major axis, in the galaxy's plane, with shape (SECTORS, 1). [rad]
     """
 
     log_radius: Float[Tensor, "1 k"]
@@ -55,30 +55,30 @@ class PolarGrid:
 
     @classmethod
     def like(cls, numbers: Tensor) -> PolarGrid:
-        """Returns the grid on the device and in the dtype of some numbers."""
+        """Returns the grid with device and dtype of a tensor."""
         u = torch.linspace(math.log(INNER), math.log(OUTER), RINGS).to(numbers)
         phi = (torch.arange(SECTORS) * (2.0 * math.pi / SECTORS)).to(numbers)
         return cls(u[None], phi[:, None])
 
     @property
     def radius(self) -> Float[Tensor, "1 k"]:
-        """r/R_e."""
+        """Radius r/R_e, with shape (1, RINGS)."""
         return self.log_radius.exp()
 
     @property
     def fade(self) -> Float[Tensor, "1 k"]:
-        """Factor that takes structure out of the galaxy's middle."""
+        """Factor that suppresses structure at the galaxy's centre."""
         r2 = self.radius**2
         return r2 / (r2 + CORE**2)
 
 
 class PlanePixels(NamedTuple):
-    """Pixels in the polar coordinates of each galaxy's plane, the minor axis stretched by 1/q.
+    """Pixels in polar coordinates of each galaxy's plane, with the minor axis stretched by 1/q.
 
     Attributes:
-        along: Along the major axis, with shape (B, N, N). [R_e]
-        across: Across it, in the plane. [R_e]
-        radius: The root of the sum of squares, softened by half a pixel.
+        along: Coordinate along the major axis, with shape (B, N, N). [R_e]
+        across: Coordinate across it, in the plane, with shape (B, N, N). [R_e]
+        radius: Radius, softened by half a pixel, with shape (B, N, N). [R_e]
     """
 
     along: Float[Tensor, "b n n"]
@@ -90,7 +90,7 @@ class PlanePixels(NamedTuple):
         """Returns the pixels of square stamps.
 
         Args:
-            galaxies: Whose planes; centres from the stamp's.
+            galaxies: The galaxies; centres relative to the stamp's.
             size: Side of the stamps. [px]
         """
         axis = torch.arange(size).to(galaxies.flux) - (size - 1) / 2
@@ -111,10 +111,10 @@ def log_factors(
     """Draws the logarithm of the factor on each galaxy's light, on the polar grid.
 
     Args:
-        draw: Random numbers, a row for each galaxy.
+        draw: Random numbers, with a row per galaxy.
         galaxies: The smooth galaxies.
-        has: By kind, which of the galaxies have it.
-        config: How strong.
+        has: Galaxies with structure, by kind.
+        config: Amplitudes.
     """
     grid = PolarGrid.like(galaxies.flux)
     total = galaxies.flux.new_zeros(len(galaxies.flux), SECTORS, RINGS)
@@ -128,7 +128,8 @@ def log_factors(
     }
     for kind, make in kinds.items():
         if getattr(config, kind):
-            # All galaxies' numbers are drawn, so that one kind's share leaves the others' alone.
+            # Numbers are drawn for all galaxies, so that kinds are independent of each other's
+            # fraction.
             drawn = make(draw, grid, galaxies, config)
             total = total + torch.where(has[kind][:, None, None], drawn, 0.0)
     if config.twisted or config.boxy:
@@ -137,7 +138,7 @@ def log_factors(
 
 
 def at_pixels(maps: Float[Tensor, "b m k"], pixels: PlanePixels) -> Float[Tensor, "b n n"]:
-    """Returns maps on the polar grid at pixels, interpolated linearly."""
+    """Returns maps on the polar grid at pixels, by linear interpolation."""
     wrapped = torch.cat([maps, maps[:, :1]], 1)[:, None]
     span = math.log(OUTER / INNER)
     u = 2.0 * (pixels.radius.log() - math.log(INNER)) / span - 1.0
@@ -148,7 +149,7 @@ def at_pixels(maps: Float[Tensor, "b m k"], pixels: PlanePixels) -> Float[Tensor
 
 
 def _arms(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: StructureConfig) -> Tensor:
-    """Arms whose crests are logarithmic spirals; two of them in three galaxies of five."""
+    """Draws arms with logarithmic spirals as crests; three of five galaxies have two."""
     choice = _column(draw.uniform(0.0, 1.0))
     orders = torch.where(choice < 0.6, 2.0, torch.where(choice < 0.75, 3.0, 4.0))
     orders = torch.where(choice > 0.9, 1.0, orders)
@@ -179,7 +180,7 @@ def _lopsided(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: Structure
 
 
 def _break(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: StructureConfig) -> Tensor:
-    """A change of the slope per R_e at the break, by -1 to -4 or by 0.2 to 0.8, softly."""
+    """Draws a smooth change of slope per R_e at the break, by -1 to -4 or by 0.2 to 0.8."""
     radius = _column(draw.uniform(*config.break_radius))
     steeper = _column(draw.uniform(0.0, 1.0)) < 2.0 / 3.0
     down, up = _column(draw.uniform(1.0, 4.0)), _column(draw.uniform(0.2, 0.8))
@@ -190,7 +191,7 @@ def _break(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: StructureCon
 
 
 def _lane(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: StructureConfig) -> Tensor:
-    """A straight lane beside the middle, an R_e or so long."""
+    """Draws a straight lane beside the centre, about an R_e long."""
     depth = _column(draw.log_uniform(config.dust_depth))
     thickness = _column(draw.uniform(0.08, 0.3))
     offset = _column(draw.uniform(-1.0, 1.0)) * thickness
@@ -203,16 +204,16 @@ def _lane(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: StructureConf
 
 
 def _modulation(draw: Draw, grid: PolarGrid, galaxies: Galaxies, config: StructureConfig) -> Tensor:
-    """A Gaussian random field, its spectrum falling with m^2 + k^2, root mean square 1 times it."""
+    """Draws a Gaussian random field whose spectrum decreases with m^2 + k^2, with unit rms."""
     rms = _column(draw.log_uniform(config.modulation))
     m = torch.arange(HIGHEST_ORDER + 1).to(rms)[:, None]
     k = torch.fft.fftfreq(RINGS, math.log(OUTER / INNER) / RINGS).to(rms)[None] * 2.0 * math.pi
     power = (1.0 + m**2 + k**2) ** (-config.modulation_slope)
-    twice = torch.where(m > 0, 2.0, 1.0)  # the orders -m
+    twice = torch.where(m > 0, 2.0, 1.0)  # includes the orders -m
     power = power / (twice * power).sum()
     real, imaginary = draw.normal(*power.shape), draw.normal(*power.shape)
     spectrum = torch.complex(real, imaginary) * (0.5 * power).sqrt()
-    # A field that is real: the order 0 is its own mirror image, and counts with its real part.
+    # For a real field, order 0 is its own mirror image, and contributes its real part.
     radial = torch.fft.ifft(spectrum, dim=2, norm="forward")
     radial = torch.cat([math.sqrt(2.0) * radial[:, :1].real + 0j, radial[:, 1:]], 1)
     field = torch.fft.irfft(radial, n=SECTORS, dim=1, norm="forward")
@@ -226,12 +227,12 @@ def _isophotes(
     has: dict[str, Tensor],
     config: StructureConfig,
 ) -> Tensor:
-    """What it does to a Sérsic profile if its isophotes turn, change in shape, and are no ellipses.
+    """Draws the change of a Sérsic profile by twisted, reshaped and non-elliptical isophotes.
 
-    A point's brightness is that of the plain profile at the radius of the isophote through it.
+    The brightness at a point is that of the plain profile at the radius of its isophote.
     """
     q = _column(galaxies.axis_ratio)
-    reach = torch.tanh(grid.log_radius)  # from one R_e inwards and outwards, then no further
+    reach = torch.tanh(grid.log_radius)  # saturates an e-fold from R_e
     turn = math.radians(config.twist) * _column(draw.uniform(-1.0, 1.0)) * reach
     stretch = torch.exp(_column(draw.uniform(-0.3, 0.3)) * reach)
     turn = torch.where(_column(has["twisted"]), turn, 0.0)

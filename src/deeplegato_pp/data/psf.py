@@ -1,4 +1,4 @@
-"""Point-spread functions: families to train on, and the grid that networks see."""
+"""Point-spread functions: families for training, and the grid of the networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deeplegato_pp.errors import RangeError
 from deeplegato_pp.scene.psf_grid import convolve_pixel, normalise
 
 FAMILIES = ("gaussian", "moffat", "kolmogorov", "core_halo", "telescope")
-"""Names of the profiles in `draw_psfs`, the last twice as frequent as each other one."""
+"""Names of the profiles in `draw_psfs`; the last is twice as frequent as each other one."""
 
 
 def pixel_grid(size: int, oversampling: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,14 +31,14 @@ def radial_grid(
     angle: Tensor,
     centre: Float[Tensor, "b 2"] | None = None,
 ) -> Float[Tensor, "b size size"]:
-    """Returns the elliptical radius of each PSF sample, area-preserving, in pixels.
+    """Returns the area-preserving elliptical radius of each PSF sample. [px]
 
     Args:
         size: Side of the array, odd. [samples]
         oversampling: Samples per pixel.
-        axis_ratio: b/a, with shape (B,).
-        angle: Counter-clockwise from +y, with shape (B,). [deg]
-        centre: x and y of the middle, with shape (B, 2), or None for the array's own. [px]
+        axis_ratio: Axis ratio b/a, with shape (B,).
+        angle: Position angle, counter-clockwise from +y, with shape (B,). [deg]
+        centre: x and y of the centre, with shape (B, 2), or None for the array's own. [px]
     """
     x, y = pixel_grid(size, oversampling, axis_ratio)
     if centre is not None:
@@ -51,12 +51,12 @@ def radial_grid(
 
 
 def gaussian(r: Tensor, fwhm: Tensor) -> Tensor:
-    """Gaussian of unit peak."""
+    """Returns a Gaussian with peak 1."""
     return (-4.0 * math.log(2.0) * (r / fwhm) ** 2).exp()
 
 
 def moffat(r: Tensor, fwhm: Tensor, beta: Tensor | float) -> Tensor:
-    """Moffat profile of unit peak.
+    """Returns a Moffat profile with peak 1.
 
     References:
         | A theoretical investigation of focal stellar images (Moffat, 1969)
@@ -65,7 +65,7 @@ def moffat(r: Tensor, fwhm: Tensor, beta: Tensor | float) -> Tensor:
 
 
 def kolmogorov(r: Tensor, fwhm: Tensor) -> Tensor:
-    """Long-exposure seeing, as a sum of two Moffat profiles (beta 7 and 2).
+    """Returns long-exposure seeing as a sum of two Moffat profiles (beta 7 and 2).
 
     References:
         | The telescope point spread function (Racine, 1996)
@@ -77,14 +77,14 @@ def kolmogorov(r: Tensor, fwhm: Tensor) -> Tensor:
 def lopsided(
     size: int, oversampling: int, fwhm: Tensor, coma: Tensor, trefoil: Tensor
 ) -> Float[Tensor, "b size size"]:
-    """Factors, 1 at the centre, that make a round PSF lopsided (coma) and three-cornered.
+    """Returns factors, 1 at the centre, that make a round PSF lopsided (coma) and triangular.
 
     Args:
         size: Side of the array, odd. [samples]
         oversampling: Samples per pixel.
-        fwhm: Width of the PSF, over which the factors set in, with shape (B,). [px]
-        coma: x and y parts of the asymmetry, of length < 0.5, with shape (B, 2).
-        trefoil: Cosine and sine parts of the threefold one, likewise.
+        fwhm: FWHM of the PSF, the scale of the factors, with shape (B,). [px]
+        coma: x and y components of the asymmetry, of length < 0.5, with shape (B, 2).
+        trefoil: Cosine and sine components of the threefold asymmetry, with shape (B, 2).
     """
     x, y = pixel_grid(size, oversampling, fwhm)
     rise = torch.tanh((x**2 + y**2).sqrt() / fwhm[:, None, None])
@@ -103,22 +103,21 @@ def draw_psfs(
     aberrated: float = 0.0,
     offset: float = 0.0,
 ) -> Float[Tensor, "b size size"]:
-    """Draws PSFs of given widths from all families, with the pixel included.
+    """Draws PSFs of given widths from all families, including the pixel response.
 
     A third are telescopes, see `draw_telescopes`. The others are equally likely, elliptical with
-    b/a 1 down to 0.8: Moffat's beta is uniform in 2-5, the halo has up to 9 % of the core's peak
-    at 2 to 4 times its width.
+    b/a from 0.8 to 1: Moffat's beta is uniform in 2-5, the halo has up to 9 % of the core's peak at
+    2 to 4 times its width.
 
     Args:
-        fwhm: Full width at half maximum of the optical profile without aberrations, with shape
-            (B,). [px]
+        fwhm: FWHM of the optical profile without aberrations, with shape (B,). [px]
         size: Side of the arrays, odd. [samples]
         oversampling: Samples per pixel.
         generator: Source of randomness on the device of `fwhm`.
-        spikes: Share of the telescopes with vanes, whose diffraction makes spikes.
-        aberrated: Share of the telescopes with aberrations, and of the others that are lopsided;
-            the centroid then moves by some twentieth to a tenth of the width.
-        offset: Standard deviation of the middle's x and y about the array's. [px]
+        spikes: Fraction of the telescopes with vanes, which cause diffraction spikes.
+        aberrated: Fraction of the telescopes with aberrations, and of the others with lopsidedness,
+            which shifts the centroid by a twentieth to a tenth of the width.
+        offset: Standard deviation of the centre's x and y from the array's. [px]
 
     Returns:
         PSFs, each with sum 1, with shape (B, size, size).

@@ -1,4 +1,4 @@
-"""The simulator: galaxies drawn from the prior, rendered, blurred, and observed with noise."""
+"""Simulator: galaxies drawn from the prior, rendered, convolved, and observed with noise."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from deeplegato_pp.scene.stamps import (
 
 @dataclass(frozen=True)
 class Scene:
-    """A simulated batch with everything that made it.
+    """Simulated batch with its true properties.
 
     Attributes:
-        params: True parameters at the reference instrument, with shape (B, 7), float64; of a
-            galaxy with structure those of the profile that fits it best.
-        stamps: What the network sees.
-        psf: The PSFs, as rendered.
-        model: Noiseless images of the target galaxies alone, with shape (B, N, N). [sigma]
+        params: True parameters at the reference instrument, with shape (B, 7), float64; for
+            galaxies with structure those of the best-fitting profile.
+        stamps: Input of the network.
+        psf: PSFs of the rendering.
+        model: Noiseless images of the target galaxies only, with shape (B, N, N). [sigma]
         snr: Signal-to-noise ratios, with shape (B,).
-        nearest: Distance of the nearest neighbour from the stamp's centre, infinite where there is
-            none, with shape (B,). [px]
-        structured: Which galaxies have structure beyond a Sérsic profile, with shape (B,).
+        nearest: Distance of the nearest neighbour from the stamp's centre, infinite without
+            neighbours, with shape (B,). [px]
+        structured: Whether galaxies have structure beyond a Sérsic profile, with shape (B,).
     """
 
     params: Float[Tensor, "b 7"]
@@ -63,11 +63,11 @@ class Scene:
 
 
 Truth = Callable[[StampBatch, DrawnPSF, Tensor, PriorBox], tuple[Tensor, Tensor]]
-"""Finds the profiles that fit galaxies with structure best.
+"""Function that finds the best-fitting profiles of galaxies with structure.
 
-From stamps whose images hold the galaxies alone, without noise; their PSFs; the coordinates w of
-the smooth galaxies, (B, 7); and the prior at the reference instrument, to coordinates w (B, 7) and
-whether they were found, (B,)."""
+Its arguments are stamps with noiseless images of isolated galaxies; their PSFs; the coordinates w
+of the smooth galaxies, (B, 7); and the prior at the reference instrument. It returns coordinates w
+(B, 7), and whether they were found, (B,)."""
 
 
 class SersicSimulator:
@@ -75,15 +75,15 @@ class SersicSimulator:
 
     Args:
         image_size: Side of the stamps. [px]
-        pixel_scale: [arcsec/px]
-        zero_point: Magnitude of one image unit; the background's noise is one unit.
-        prior: Where parameters are drawn, or None for the default box.
-        conditions: What the stamps look like beside the galaxy, or None for the defaults.
-        structure: Which structure the galaxies have, or None for none.
-        truth: What finds the profiles that fit those best: `calibration.truth.best_profiles`.
+        pixel_scale: Pixel scale. [arcsec/px]
+        zero_point: Magnitude of one image unit; the background noise is one unit.
+        prior: Prior box of the parameters, or None for the default box.
+        conditions: Observing conditions, or None for the defaults.
+        structure: Structure of the galaxies, or None for none.
+        truth: Function that finds their best-fitting profiles: `calibration.truth.best_profiles`.
 
     Raises:
-        ConfigError: If there is structure, and nothing to find the best profiles with.
+        ConfigError: If there is structure without `truth`.
 
     Example:
         >>> sim = SersicSimulator(image_size=64)
@@ -125,10 +125,9 @@ class SersicSimulator:
         """Builds the simulator of a configuration.
 
         Args:
-            config: The data section.
-            clean: Leave out structure, masks, neighbours, partial stamps and estimated noise
-                maps.
-            truth: What finds the best profiles of galaxies with structure.
+            config: Data section of a configuration.
+            clean: Omit structure, masks, neighbours, partial stamps and estimated noise maps.
+            truth: Function that finds the best-fitting profiles of galaxies with structure.
         """
         return cls(
             config.image_size,
@@ -141,7 +140,7 @@ class SersicSimulator:
         )
 
     def columns(self, params: Float[Tensor, "b 7"]) -> Galaxies:
-        """Returns the galaxies as the renderer takes them: flux in image units, radius in pixels.
+        """Returns the input of the renderer: flux in image units, radius in pixels.
 
         Raises:
             ShapeError: If `params` is not (B, 7).
@@ -163,15 +162,15 @@ class SersicSimulator:
 
         Args:
             params: Physical parameters in the table's order, with shape (B, 7).
-            psf: One PSF or one per galaxy, odd-sided; used as given, without normalising.
+            psf: One PSF or one per galaxy, with odd sides; used without normalisation.
             oversampling: PSF samples per pixel.
-            psf_includes_pixel: Whether the detector's pixel is in the PSF already.
+            psf_includes_pixel: Whether the PSF includes the pixel response.
 
         Returns:
             Images, with shape (B, N, N), in image units and the dtype of `params`.
 
         Raises:
-            ShapeError: If a shape does not fit.
+            ShapeError: If a shape is wrong.
             RangeError: If n lies outside the tables.
 
         Example:
@@ -194,13 +193,13 @@ class SersicSimulator:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draws galaxies from the prior and observes them, isolated and unmasked.
 
-        The background's noise is one unit and the noise maps are total: each is the standard
-        deviation that its image was drawn with. The pixels' noise is independent. The PSF given is
-        the one rendered with, at the pixels' sampling, however narrow.
+        The background noise is one unit and the noise maps are total: each is the standard
+        deviation of its image's noise, which is independent between pixels. The PSF is that of the
+        rendering, with one sample per pixel at any width.
 
         Args:
             batch: Number of galaxies.
-            generator: Source of randomness, or None for a fresh one.
+            generator: Source of randomness, or None for a random seed.
 
         Returns:
             Parameters (B, 7), float64; images (B, N, N); noise maps (B, N, N); PSFs (B, 43, 43)
@@ -226,11 +225,11 @@ class SersicSimulator:
     def generate(self, batch: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns images and parameters of galaxies drawn from the prior, isolated and unmasked.
 
-        Those of :meth:`sample`, without its noise maps and PSFs.
+        They are those of :meth:`sample`, without noise maps and PSFs.
 
         Args:
             batch: Number of galaxies.
-            seed: Of all that is random; None for a fresh one.
+            seed: Random seed; None for a random one.
 
         Returns:
             Images (B, 1, N, N), in image units, and physical parameters (B, 7), float64.
@@ -245,11 +244,11 @@ class SersicSimulator:
         return images[:, None], params
 
     def sample_scene(self, batch: int, generator: torch.Generator) -> Scene:
-        """Draws galaxies under the full range of conditions, as training needs them.
+        """Draws galaxies with the full range of conditions, as for training.
 
         Args:
             batch: Number of galaxies.
-            generator: Source of randomness; its device is where the images are made.
+            generator: Source of randomness; images are made on its device.
 
         Returns:
             The scene, in detector units.
@@ -265,14 +264,14 @@ class SersicSimulator:
         background = draw_background(draw, size, config)
         mask = draw_mask(draw, size, config)
         neighbours = draw_neighbours(draw, true, size, config)
-        # A detection never masks the core of the object it is looking at.
+        # A detection does not mask the core of the target.
         mask = mask | (neighbours.mask & ~_core(size, generator.device))
         background = background / _median(background, mask)[:, None, None]
         gain = draw.log_uniform(config.gain)
         read = draw.uniform(0.0, config.read_fraction)
         fixed = draw.chance(config.fixed_variance)
         estimated = fixed & draw.chance(config.source_in_map)
-        # A flat map without gain declares that the source adds nothing.
+        # A flat map without gain means that the source adds no noise.
         noise_gain = torch.where(fixed & ~estimated, torch.full_like(gain, torch.inf), gain)
         sky_sigma = draw.log_uniform(config.sky_sigma)
         correlation = draw_noise_correlation(draw, config)
@@ -318,18 +317,18 @@ class SersicSimulator:
     def _with_structure(
         self, draw: Draw, stamps: StampBatch, params: Tensor, psf: DrawnPSF
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives some galaxies structure.
+        """Adds structure to some galaxies.
 
-        Those whose best profile is not found, or lies outside the prior's box, stay smooth.
+        Galaxies whose best profile is not found, or lies outside the prior box, stay smooth.
 
         Args:
             draw: Random numbers of the batch.
-            stamps: Noiseless images of the smooth galaxies, unmasked, and their noise.
-            params: Of the smooth galaxies, with shape (B, 7).
+            stamps: Noiseless, unmasked images of the smooth galaxies, and their noise.
+            params: Parameters of the smooth galaxies, with shape (B, 7).
             psf: Their PSFs.
 
         Returns:
-            Noiseless images, true parameters, and which of the galaxies have structure.
+            Noiseless images, true parameters, and whether galaxies have structure.
         """
         model = stamps.image
         structured = torch.zeros(len(model), dtype=torch.bool, device=model.device)
@@ -355,9 +354,9 @@ class SersicSimulator:
     def _rescaled(self, params: Tensor, scale: Tensor) -> Tensor:
         """Returns the parameters in units of the stamp's own noise.
 
-        The prior's box belongs to those units. They differ from the drawn ones only where a total
-        noise map holds the source's shot noise; a magnitude that this carries over the box's
-        faint edge, where there is next to none, is put on it.
+        The prior box refers to those units. They differ from the drawn ones only if a total noise
+        map includes the source's shot noise; magnitudes that would then exceed the faint bound of
+        the box, which is rare, are set to it.
         """
         shifted = params.clone()
         shifted[:, MAGNITUDE] += 2.5 * scale.double().log10()
@@ -392,7 +391,7 @@ def _to_detector_units(
 
 
 def _median(sigma: Tensor, mask: Tensor) -> Tensor:
-    """Returns the median noise over unmasked pixels, with shape (B,)."""
+    """Returns the median noise of unmasked pixels, with shape (B,)."""
     return torch.where(mask, torch.nan, sigma).flatten(1).nanmedian(1).values
 
 

@@ -1,4 +1,4 @@
-"""Simulated galaxies as files: FITS stamps that `Observation.from_fits` reads, or one archive."""
+"""Files of simulated galaxies: FITS stamps that `Observation.from_fits` reads, or one archive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deeplegato_pp.observation.effective_psf import psf_fwhm
 from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
 
 BATCH = 64
-"""Galaxies simulated together; part of what a seed means."""
+"""Number of galaxies simulated together; results for a seed depend on it."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class SimulatedStamp:
     """One simulated galaxy, in image units.
 
     Attributes:
-        name: Its file's stem.
+        name: File name without suffix.
         params: True parameters, with shape (7,).
-        image: With shape (N, N); 0 where masked.
-        noise: Total noise map, as a pipeline would make it, with shape (N, N).
-        mask: True = ignore, with shape (N, N).
-        psf: With shape (43, 43), at the pixels' sampling, sum 1.
+        image: Image with shape (N, N); 0 where masked.
+        noise: Total noise map, as by a pipeline, with shape (N, N).
+        mask: True for pixels to ignore, with shape (N, N).
+        psf: PSF with shape (43, 43), one sample per pixel, sum 1.
         snr: Signal-to-noise ratio.
-        psf_fwhm: [px]
+        psf_fwhm: FWHM of the PSF. [px]
     """
 
     name: str
@@ -50,16 +50,15 @@ class SimulatedStamp:
 def file_simulator(
     config: DataConfig, *, clean: bool, truth: Truth | None = None
 ) -> SersicSimulator:
-    """Returns a simulator whose stamps say everything about themselves in a file.
+    """Returns a simulator whose stamps are completely described by their files.
 
-    Noise maps are total and pixels independent (neither a gain nor a correlation has a place in
-    the layout), and PSFs sampled well enough that their image at the pixels' sampling is all there
-    is to know (FWHM of 2.5 px or more).
+    Noise maps are total and pixels independent (the layout has neither gain nor correlation), and
+    PSFs are well sampled with one sample per pixel (FWHM of 2.5 px or more).
 
     Args:
-        config: The data section of a configuration.
-        clean: Leave out structure, masks, neighbours, partial stamps and uneven noise.
-        truth: What finds the best profiles of galaxies with structure, where there are any.
+        config: Data section of a configuration.
+        clean: Omit structure, masks, neighbours, partial stamps and uneven noise.
+        truth: Function that finds the best-fitting profiles of galaxies with structure, if any.
 
     Raises:
         RangeError: If the configuration has no well-sampled PSF.
@@ -84,7 +83,7 @@ def file_simulator(
 
 
 def simulate_stamps(simulator: SersicSimulator, number: int, seed: int) -> Iterator[SimulatedStamp]:
-    """Yields simulated galaxies, one after the other; a seed's first ones are always the same.
+    """Yields simulated galaxies; the first ones of a seed do not depend on their number.
 
     Raises:
         RangeError: If `number` is not positive.
@@ -109,11 +108,11 @@ def simulate_stamps(simulator: SersicSimulator, number: int, seed: int) -> Itera
 
 
 def check_simulation_output(path: Path) -> None:
-    """Refuses, before any work, an archive or folder that cannot be written.
+    """Checks before any work that an archive or folder can be written.
 
     Raises:
-        InputError: If the archive's folder, or the folder's parent, is missing, or the path
-            stands in the way.
+        InputError: If the archive's folder, or the folder's parent, is missing, or the path exists
+            with another type.
     """
     if path.suffix:
         check_output(path, (".npz",), "simulation")
@@ -133,14 +132,13 @@ def write_simulation(
     """Simulates galaxies into files.
 
     Args:
-        simulator: From :func:`file_simulator`.
-        number: Galaxies.
+        simulator: Result of :func:`file_simulator`.
+        number: Number of galaxies.
         seed: Random seed.
-        path: A folder, made if it is not there, for FITS stamps ``galaxy_000000.fits``, ... in
-            the layout of ``astropy.nddata.CCDData`` and ``truth.ecsv``; or a file ``.npz`` with
-            arrays ``image``, ``noise``, ``mask`` (B, N, N), ``psf`` (B, 43, 43), ``params``
-            (B, 7), ``parameter`` (7,), ``snr`` and ``psf_fwhm`` (B,), ``pixel_scale`` and
-            ``zero_point``.
+        path: A folder, created if necessary, for FITS stamps ``galaxy_000000.fits``, ... in the
+            layout of ``astropy.nddata.CCDData`` and ``truth.ecsv``; or a file ``.npz`` with arrays
+            ``image``, ``noise``, ``mask`` (B, N, N), ``psf`` (B, 43, 43), ``params`` (B, 7),
+            ``parameter`` (7,), ``snr`` and ``psf_fwhm`` (B,), ``pixel_scale`` and ``zero_point``.
         advance: Called with the number of galaxies finished since the last call.
     """
     check_simulation_output(path)

@@ -1,10 +1,10 @@
-"""Galaxies with structure: what is drawn of it, and how a smooth galaxy's image becomes theirs.
+"""Structure of galaxies: random properties, and images.
 
-Structure is drawn on the image plane before the PSF: what it adds to the smooth galaxy, evaluated
-at the pixels' centres, is convolved with the PSF and added to the smooth galaxy's exact image.
-Bulges and nuclei, which have cusps, are rendered as the galaxy is. No parameters of a Sérsic
-profile are true of the result: the truth is the profile that fits its noiseless image best, which
-`SersicSimulator` is given a function for.
+Structure is drawn in the image plane before the PSF: its difference from the smooth galaxy,
+evaluated at the pixels' centres, is convolved with the PSF and added to the smooth galaxy's exact
+image. Bulges and nuclei, which have cusps, are rendered like the galaxy. The result has no true
+parameters of a Sérsic profile: the truth is the profile that best fits its noiseless image, found
+by a function given to `SersicSimulator`.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from deeplegato_pp.scene.render.sersic_profile import compute_bn, log_central_br
 from deeplegato_pp.scene.render.wings import Galaxies
 
 SEEN = 5.0
-"""S/N below which a galaxy stays smooth: nobody could tell its structure from noise."""
+"""S/N below which a galaxy stays smooth, because structure would be hidden by noise."""
 
 RESOLVED = 0.5
-"""R_e over the PSF's FWHM below which a galaxy stays smooth, for the same reason."""
+"""R_e relative to the PSF's FWHM below which a galaxy stays smooth, because it is unresolved."""
 
 MOST_ADDED = 0.7
-"""Largest share of the light that bar, bulge, nucleus and clumps may have together."""
+"""Maximum fraction of the light in bar, bulge, nucleus and clumps together."""
 
 DISC_INDEX = 1.5
-"""Largest n of the galaxy in which a bulge is put."""
+"""Maximum n of the rest of a galaxy with a bulge."""
 
 CLUMPS = 12
-"""Most clumps of a galaxy."""
+"""Maximum number of clumps of a galaxy."""
 
 POINT = 0.05
-"""R_e of a nucleus: none. [px]"""
+"""R_e of a nucleus, a point source. [px]"""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Structure of some galaxies of a batch.
+    """Structure of galaxies in a batch.
 
     Attributes:
-        rows: Which galaxies of the batch have any, with shape (S,).
-        smooth: The smooth parts of those, without the light of what is added, S rows.
+        rows: Galaxies of the batch with structure, with shape (S,).
+        smooth: Their smooth components, without the light of added components, S rows.
         log_factor: Logarithm of the factor on their light on the polar grid, with shape (S, M, K).
-        bar: Shares of the bars in the whole light, 0 where there is none, with shape (S,).
+        bar: Bars' fractions of the total light, 0 without bar, with shape (S,).
         bar_shape: Half length [R_e], angle from the major axis in the plane [rad], axis ratio and
             exponent of the bars, with shape (4, S).
-        clump: Shares of the clumps, with shape (S, C).
+        clump: Clumps' fractions of the light, with shape (S, C).
         clump_places: Distance [R_e], angle in the plane [rad] and sigma [R_e], (3, S, C).
-        flux: Whole light of the galaxies, with shape (S,).
+        flux: Total light of the galaxies, with shape (S,).
         parts: Bulges and nuclei.
-        owner: Which of the S galaxies each of those belongs to.
+        owner: Index of the galaxy, of S, of each bulge or nucleus.
     """
 
     rows: Int[Tensor, " s"]
@@ -75,11 +75,11 @@ class Structure:
     def images(self, psf: DrawnPSF, size: int) -> Float[Tensor, "s n n"]:
         """Returns noiseless images of the galaxies with structure.
 
-        The light is conserved: a factor close to 1 takes back what arms, lanes or breaks add to
-        the stamp or take from it.
+        Light is conserved: a factor close to 1 compensates the light that arms, lanes or breaks add
+        to or remove from the stamp.
 
         Args:
-            psf: Of the whole batch.
+            psf: PSFs of the whole batch.
             size: Side of the stamps. [px]
         """
         pixels = PlanePixels.of(self.smooth, size)
@@ -99,18 +99,18 @@ class Structure:
 def draw_structure(
     draw: Draw, galaxies: Galaxies, fwhm: Float[Tensor, " b"], config: StructureConfig
 ) -> Structure | None:
-    """Draws which galaxies of a batch have structure, and theirs.
+    """Draws the galaxies of a batch that have structure, and their structure.
 
-    Faint and unresolved galaxies, whose structure could not be seen, have none.
+    Faint and unresolved galaxies have none, because it could not be detected.
 
     Args:
-        draw: Random numbers of the batch; none is taken where structure is switched off.
+        draw: Random numbers of the batch; none are used without structure.
         galaxies: The smooth galaxies, in pixels and background sigmas.
-        fwhm: Of the PSFs, with shape (B,). [px]
-        config: Shares and ranges.
+        fwhm: FWHM of the PSFs, with shape (B,). [px]
+        config: Fractions and ranges.
 
     Returns:
-        The structure; None if no galaxy has any.
+        The structure; None if no galaxy has structure.
     """
     if not config.share or not config.kinds:
         return None
@@ -162,14 +162,14 @@ def draw_structure(
 def convolve(
     images: Float[Tensor, "b n n"], psf: Float[Tensor, "b py px"]
 ) -> Float[Tensor, "b n n"]:
-    """Convolves each image with its PSF, darkness beyond the edges.
+    """Convolves each image with its PSF, with zeros beyond the edges.
 
     Args:
-        images: Square ones.
-        psf: One for each, odd-sided.
+        images: Square images.
+        psf: One PSF per image, with odd sides.
     """
     size, (height, width) = images.shape[-1], psf.shape[-2:]
-    # Long enough for nothing that is wrapped round to reach the stamp.
+    # Padding prevents wrapped light from reaching the stamp.
     length = max(size + max(height, width) // 2 + 1, height, width)
     length += length % 2
     placed = torch.zeros_like(images[:, :1, :1]).expand(-1, length, length).clone()
@@ -182,7 +182,7 @@ def convolve(
 def _shares(
     draw: Draw, has: dict[str, Bool[Tensor, " s"]], config: StructureConfig
 ) -> dict[str, Tensor]:
-    """What is added, as shares of the whole light; clumps one by one."""
+    """Draws added components as fractions of the total light, with one column per clump."""
     sums = draw.log_uniform(config.clump_fraction)
     number = draw.uniform(3.0, CLUMPS + 1.0).floor()
     sizes = -draw.uniform(1e-3, 1.0, CLUMPS).log()
@@ -204,7 +204,7 @@ def _parts(
     shares: dict[str, Tensor],
     config: StructureConfig,
 ) -> tuple[Galaxies, Tensor]:
-    """Bulges and nuclei, and which of the structured galaxies each belongs to."""
+    """Draws bulges and nuclei, and the indices of their galaxies."""
     one = torch.ones_like(own.flux)
     bulges = Galaxies(
         less * shares["bulges"] * own.flux,
@@ -224,7 +224,7 @@ def _parts(
 
 
 def _brightness(galaxies: Galaxies, pixels: PlanePixels) -> Float[Tensor, "s n n"]:
-    """Surface brightness at the pixels' centres, the cusp softened by half a pixel."""
+    """Returns the surface brightness at the pixels' centres, with the cusp softened."""
     bn = compute_bn(galaxies.sersic_index)
     log_i = (
         log_central_brightness(galaxies.sersic_index, galaxies.radius, galaxies.axis_ratio, bn)
@@ -235,7 +235,7 @@ def _brightness(galaxies: Galaxies, pixels: PlanePixels) -> Float[Tensor, "s n n
 
 
 def _bars(structure: Structure, pixels: PlanePixels) -> Float[Tensor, "s n n"]:
-    """Bars: flat inside, with a steep end; no narrower than two pixels."""
+    """Returns bars: flat inside, with a steep edge, and at least two pixels wide."""
     light = torch.zeros_like(pixels.radius)
     index = (structure.bar > 0).nonzero()[:, 0]
     if not len(index):
@@ -254,7 +254,7 @@ def _bars(structure: Structure, pixels: PlanePixels) -> Float[Tensor, "s n n"]:
 
 
 def _clumps(structure: Structure, size: int) -> Float[Tensor, "s n n"]:
-    """Clumps: Gaussians on the sky, each the product of one along x and one along y."""
+    """Returns clumps: Gaussians on the sky, as products of one along x and one along y."""
     g = structure.smooth
     distance, angle, width = structure.clump_places
     along = distance * angle.cos() * g.radius[:, None]

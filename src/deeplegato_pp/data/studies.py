@@ -1,9 +1,9 @@
-"""What may be wrong with an image beyond what the network was told: one knob each.
+"""Studies of defects in images that are unknown to the network, one setting each.
 
-A study takes scenes of the simulator and spoils them. What comes out is what a user's image might
-be; the true parameters stay what they were, so that coverage under the study says how far the
-posteriors can be trusted there. Studies of galaxies that are no Sérsic profiles are made with
-`data.structure`, whose truth is the profile that fits best.
+A study modifies scenes of the simulator. The results are possible images of a user with the same
+true parameters, so that coverage under the study measures how reliable the posteriors are for such
+images. Studies of galaxies that are not Sérsic profiles use `data.structure`, with the best-fitting
+profile as truth.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from deeplegato_pp.scene.psf_grid import convolve_separable
 from deeplegato_pp.scene.stamps import PSF_GRID
 
 LARGEST_CORRELATION = 0.7
-"""Three pixels in a row share at most this much: sqrt(1/2), where the kernel stops existing."""
+"""Maximum correlation of adjacent pixels: sqrt(1/2), above which the kernel does not exist."""
 
 
 @dataclass
 class StudyConfig:
-    """What is wrong with the images; the default is nothing.
+    """Defects of the images; none by default.
 
     Attributes:
-        neighbours: Most neighbours, galaxies and stars, on top of every stamp, none of them
-            masked: a detection that has missed them. At least one is there.
-        psf_width: Width of the PSF that is given over that of the true one: 1.05 is 5 % too wide.
-        noise_correlation: Correlation of the noise of adjacent pixels, 0 to 0.7, as drizzling
-            makes it; each pixel's variance stays that of the noise map.
-        gain_factor: The gain that is given over the true one. It says nothing about stamps with
-            a total noise map: give `data.conditions.fixed_variance` 0 beside it.
-        sky_slope: Rise of the sky from edge to edge of the stamp in a random direction.
+        neighbours: Maximum number of neighbours, galaxies and stars, added to every stamp without
+            mask, as if a detection had missed them. There is at least one.
+        psf_width: Width of the stated PSF relative to the true one: 1.05 is 5 % too wide.
+        noise_correlation: Correlation of the noise of adjacent pixels, 0 to 0.7, as by drizzling;
+            each pixel's variance remains that of the noise map.
+        gain_factor: Stated gain relative to the true one. It has no effect on stamps with a total
+            noise map: set `data.conditions.fixed_variance` to 0 with it.
+        sky_slope: Increase of the sky from edge to edge of the stamp in a random direction.
             [background sigma]
     """
 
@@ -50,10 +50,10 @@ class StudyConfig:
     sky_slope: float = 0.0
 
     def check(self) -> None:
-        """Refuses values without a meaning.
+        """Checks the ranges of the settings.
 
         Raises:
-            ConfigError: With the key's dotted name.
+            ConfigError: If a value is out of range, with the key's dotted name.
         """
         ranges = {
             "neighbours": (0, 20),
@@ -70,7 +70,7 @@ class StudyConfig:
                 )
 
     def knobs(self) -> dict[str, float]:
-        """Returns the knobs that are turned, by name."""
+        """Returns the active settings, by name."""
         default = StudyConfig()
         return {
             f.name: getattr(self, f.name)
@@ -80,19 +80,18 @@ class StudyConfig:
 
 
 def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) -> Scene:
-    """Returns a scene spoilt by a study.
+    """Returns a scene modified by a study.
 
-    Light on top brings its own shot noise where the stamp has a gain; noise maps stay as they
-    were. The network and the likelihood are given the spoilt PSF and gain, the image was made with
-    the true ones.
+    Added light has its own shot noise if the stamp has a gain; noise maps are unchanged. The
+    network and the likelihood get the wrong PSF and gain; the image is made with the true ones.
 
     Args:
-        scene: From :meth:`SersicSimulator.sample_scene`; left unchanged.
-        study: What is wrong.
+        scene: Scene of :meth:`SersicSimulator.sample_scene`, which is not modified.
+        study: Defects.
         generator: Source of randomness, on the scene's device.
 
     Returns:
-        The scene; `params`, `model`, `snr` and `nearest` are the true ones.
+        Modified scene; `params`, `model`, `snr` and `nearest` are the true ones.
     """
     draw = Draw(len(scene.params), generator, scene.model.dtype)
     image = scene.stamps.image
@@ -120,15 +119,15 @@ def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) ->
 def correlated(
     residual: Float[Tensor, "b n n"], correlation: float, scene: Scene
 ) -> Float[Tensor, "b n n"]:
-    """Returns residuals whose noise is shared among adjacent pixels, per-pixel variance kept.
+    """Returns residuals with noise correlated between adjacent pixels, and the same variance.
 
-    The kernel is (a, 1, a) along both axes, with a chosen for the correlation. A constant sky
-    keeps its height; light of neighbours that is in the residual is smoothed along.
+    The kernel is (a, 1, a) along both axes, with a chosen for the correlation. A constant sky is
+    unchanged; light of neighbours in the residual is smoothed too.
 
     Args:
         residual: Image minus model, with shape (B, N, N).
-        correlation: Of adjacent pixels along an axis, in (0, 0.7].
-        scene: Where masks are.
+        correlation: Correlation of adjacent pixels along an axis, in (0, 0.7].
+        scene: Scene with the masks.
 
     References:
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)

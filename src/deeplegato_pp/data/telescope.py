@@ -13,10 +13,10 @@ from torch import Tensor
 from deeplegato_pp.data.drawing import Draw
 
 AIRY_FWHM = 1.029
-"""Width of the pattern of a clear circular pupil. [lambda/D]"""
+"""FWHM of the pattern of a clear circular pupil. [lambda/D]"""
 
 PUPIL_CELLS = 64
-"""Cells across the pupil; the pattern repeats after as many lambda/D, far outside of a PSF."""
+"""Number of cells across the pupil; the pattern repeats after as many lambda/D, outside the PSF."""
 
 ZERNIKES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "defocus": lambda r, t: math.sqrt(3.0) * (2.0 * r**2 - 1.0),
@@ -28,8 +28,8 @@ ZERNIKES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "trefoil_cos": lambda r, t: math.sqrt(8.0) * r**3 * (3.0 * t).cos(),
     "spherical": lambda r, t: math.sqrt(5.0) * (6.0 * r**4 - 6.0 * r**2 + 1.0),
 }
-"""The aberrations, Noll's numbers 4 to 11, as functions of the pupil's radius (1 at its edge) and
-angle, each with rms 1 over the clear pupil.
+"""Zernike aberrations with Noll's indices 4 to 11, as functions of the pupil's radius (1 at its
+edge) and angle, each with rms 1 over the clear pupil.
 
 References:
     | Zernike polynomials and atmospheric turbulence (Noll, 1976)
@@ -38,16 +38,16 @@ References:
 
 
 class Telescopes(NamedTuple):
-    """What the PSFs of a batch come from.
+    """Properties of the telescopes behind the PSFs of a batch.
 
     Attributes:
-        fwhm: Width of the pattern of a clear pupil without aberrations, with shape (B,). [px]
-        obscuration: Diameter of the secondary's shadow, with shape (B,). [pupil diameter]
+        fwhm: FWHM of the pattern of a clear pupil without aberrations, with shape (B,). [px]
+        obscuration: Diameter of the central obscuration, with shape (B,). [pupil diameter]
         waves: Amplitudes of `ZERNIKES`, with shape (B, 8). [wavelength rms]
-        vanes: Of the secondary's mount, straight across the whole pupil: how many, the thickness
-            of one [pupil diameter] and the angle of the spike of one [deg], with shape (B, 3).
+        vanes: Number of the secondary's vanes across the pupil, their thickness [pupil diameter],
+            and the angle of one spike [deg], with shape (B, 3).
         jitter: FWHM of the Gaussian blur, with shape (B,). [px]
-        centre: x and y of the middle, with shape (B, 2). [px]
+        centre: x and y of the centre, with shape (B, 2). [px]
     """
 
     fwhm: Float[Tensor, " b"]
@@ -58,7 +58,7 @@ class Telescopes(NamedTuple):
     centre: Float[Tensor, "b 2"]
 
     def at(self, rows: Tensor) -> Telescopes:
-        """Returns some of them."""
+        """Returns a subset of the telescopes."""
         return Telescopes(*(column[rows] for column in self))
 
 
@@ -69,18 +69,18 @@ def draw_telescopes(
     aberrated: Bool[Tensor, " b"],
     spikes: float,
 ) -> Telescopes:
-    """Draws telescopes to PSFs of given widths and middles.
+    """Draws telescopes for PSFs of given widths and centres.
 
-    Obscuration is uniform in 0-0.4, jitter in 0.1 to 0.6 of the width. The amplitude of each of
-    the eight aberrations is a normal deviate times what is uniform up to 0.06 waves, so 0 to 0.17
-    rms in all. Vanes are two or three, 0.5 to 5 % of the pupil thick.
+    Obscuration is uniform in 0-0.4, jitter in 0.1 to 0.6 of the width. The amplitude of each of the
+    eight aberrations is a normal deviate times a uniform number up to 0.06 waves, so that the total
+    rms is 0 to 0.17. There are two or three vanes, 0.5 to 5 % of the pupil thick.
 
     Args:
         draw: Source of randomness for B rows.
-        fwhm: With shape (B,). [px]
-        centre: With shape (B, 2). [px]
-        aberrated: Which ones have aberrations, with shape (B,).
-        spikes: Share of those with vanes.
+        fwhm: FWHM, with shape (B,). [px]
+        centre: Centres, with shape (B, 2). [px]
+        aberrated: Whether telescopes have aberrations, with shape (B,).
+        spikes: Fraction of those with vanes.
     """
     uniform = draw.uniform
     normal = draw.normal(len(ZERNIKES))
@@ -95,13 +95,13 @@ def draw_telescopes(
 def telescope_psfs(
     telescopes: Telescopes, size: int, oversampling: int
 ) -> Float[Tensor, "b size size"]:
-    """Diffraction patterns of aberrated pupils in monochromatic light, blurred by jitter.
+    """Computes monochromatic diffraction patterns of aberrated pupils, blurred by jitter.
 
-    The Fourier transform from pupil to image is a product with two matrices, so that each PSF is
-    sampled where it is wanted whatever its width.
+    The Fourier transform from pupil to image is a product with two matrices, so that PSFs of any
+    width are computed only at the required samples.
 
     Args:
-        telescopes: B of them.
+        telescopes: B telescopes.
         size: Side of the arrays, odd. [samples]
         oversampling: Samples per pixel.
 
@@ -133,13 +133,13 @@ def telescope_psfs(
 
 
 def _cells(like: Tensor) -> Tensor:
-    """Returns the middles of the pupil's cells along one axis. [pupil diameter]"""
+    """Returns the centres of the pupil's cells along one axis. [pupil diameter]"""
     a = torch.arange(PUPIL_CELLS, dtype=like.dtype, device=like.device)
     return (a + 0.5) / PUPIL_CELLS - 0.5
 
 
 def _pupil(telescopes: Telescopes) -> Complex[Tensor, "b cells cells"]:
-    """Returns the complex amplitude in the pupil, edges as soft as a cell is wide."""
+    """Returns the complex amplitude in the pupil, with edges softened over a cell."""
     u = _cells(telescopes.fwhm)
     y, x = torch.meshgrid(u, u, indexing="ij")
     radius, theta = (x**2 + y**2).sqrt(), torch.atan2(y, x)
@@ -151,7 +151,7 @@ def _pupil(telescopes: Telescopes) -> Complex[Tensor, "b cells cells"]:
     number, thickness, angle = telescopes.vanes[:, :, None, None].unbind(1)
     for arm in range(int(number.max()) if len(number) else 0):
         t = torch.deg2rad(angle) + math.pi * arm / number.clamp_min(1.0)
-        across = (x * t.cos() + y * t.sin()).abs()  # a vane lies square to its spike
+        across = (x * t.cos() + y * t.sin()).abs()  # a vane is perpendicular to its spike
         shadow = within(0.5 * thickness - across).minimum(thickness * PUPIL_CELLS)
         light = light * (1.0 - shadow * (arm < number))
     modes = torch.stack([mode(2.0 * radius, theta) for mode in ZERNIKES.values()])

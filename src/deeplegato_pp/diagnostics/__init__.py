@@ -1,9 +1,8 @@
-"""Are the error bars right? Ranks, coverage, TARP and sharpness of draws whose truth is known.
+"""Calibration diagnostics of draws with known truth: ranks, coverage, TARP and sharpness.
 
-Pure functions of draws (B, S, D), optional log-weights (B, S) and truths (B, D), of any number D of
-parameters; no files, no plots. `periods` says which of the parameters are angles. Each function
-says in its docstring what it is blind to. Galaxies are worked on in blocks, so memory beyond the
-arguments' own stays small.
+Pure functions of draws (B, S, D), optional log-weights (B, S) and truths (B, D) for any number D of
+parameters; no files, no plots. `periods` marks angular parameters. Each docstring states the errors
+to which the diagnostic is blind. Galaxies are processed in blocks, which limits memory.
 """
 
 from deeplegato_pp.diagnostics.coverage import (

@@ -1,4 +1,4 @@
-"""Expected coverage: how often regions of a stated probability hold the truth."""
+"""Expected coverage: frequency with which credible regions contain the truth."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.diagnostics.ranks import check_ranks
 from deeplegato_pp.diagnostics.rows import check_level
 
-Array = np.ndarray
-
 NOMINAL: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
-"""The levels at which coverage is looked at if none are named."""
+"""Default levels."""
 
 SIMULATIONS = 10_000
 
 
 def central_coverage(ranks: Float[Array, "b *p"], level: float) -> Float[Array, "*p"]:
-    """Returns the share of truths inside the central interval of a level, per parameter.
+    """Returns the fraction of truths inside the central interval of a level, per parameter.
 
-    Blind to: errors that move both tails alike (a shift of all posteriors makes one tail too light
-    and the other too heavy; at first order their sum stays), and what ranks are blind to.
+    Blind to: errors that affect both tails equally (a shift of all posteriors makes one tail too
+    light and the other too heavy; to first order their sum is constant), and what ranks are blind
+    to.
 
     Args:
-        ranks: From `truth_ranks`.
+        ranks: Ranks from `truth_ranks`.
         level: Probability of the interval, e.g. 0.68.
 
     References:
@@ -44,19 +44,20 @@ def central_coverage(ranks: Float[Array, "b *p"], level: float) -> Float[Array, 
 
 
 def central_levels(ranks: Float[Array, "b *p"]) -> Float[Array, "b *p"]:
-    """Returns the level of the smallest central interval that holds the truth, per parameter."""
+    """Returns the level of the smallest central interval that contains the truth, per parameter."""
     return np.abs(2.0 * ranks - 1.0)
 
 
 def expected_coverage(
     levels: Float[Array, "b *p"], nominal: Float[Array, " k"] | tuple[float, ...] = NOMINAL
 ) -> Float[Array, "k *p"]:
-    """Returns the share of truths inside the regions of some nominal levels.
+    """Returns the fraction of truths inside the regions of nominal levels.
 
     Args:
-        levels: Level of the smallest region that holds the truth, with shape (B,) or (B, P): from
-            `central_levels`, `highest_density_levels`, `marginal_density_levels` or `tarp_levels`.
-        nominal: Probabilities, with shape (K,).
+        levels: Level of the smallest region that contains the truth, with shape (B,) or (B, P),
+            from `central_levels`, `highest_density_levels`, `marginal_density_levels` or
+            `tarp_levels`.
+        nominal: Nominal levels, with shape (K,).
 
     Example:
         >>> expected_coverage(np.array([0.1, 0.6]), (0.5,)).tolist()
@@ -67,7 +68,7 @@ def expected_coverage(
 
 
 def binomial_error(level: float, number: int) -> float:
-    """Returns the standard deviation of a coverage measured on `number` galaxies.
+    """Returns the standard deviation of the coverage measured with `number` galaxies.
 
     Example:
         >>> round(binomial_error(0.68, 2000), 4)
@@ -79,23 +80,23 @@ def binomial_error(level: float, number: int) -> float:
 def simultaneous_binomial_band(
     n_cells: int, n: int, p: float, level: float = 0.95
 ) -> tuple[float, float]:
-    """Returns the band in which the shares of all of several cells lie together.
+    """Returns the band that contains the fractions of all cells simultaneously.
 
-    Each cell gets the binomial interval of level ``level ** (1 / n_cells)`` (Šidák): exact for
-    cells that do not depend on each other, and too wide rather than too narrow for cells that do
-    (parameters of one galaxy, levels of one curve).
+    Each cell has the binomial interval of level ``level ** (1 / n_cells)`` (Šidák): exact for
+    independent cells, and conservative for dependent ones (parameters of one galaxy, levels of one
+    curve).
 
     Args:
-        n_cells: Number of cells looked at.
-        n: Galaxies in each cell.
-        p: Probability that they should show.
+        n_cells: Number of cells.
+        n: Number of galaxies in each cell.
+        p: Expected fraction.
         level: Probability that all cells of a perfect posterior lie inside.
 
     Returns:
-        Smallest and largest share.
+        Smallest and largest fraction.
 
     Raises:
-        RangeError: If a number is not positive or a level no probability.
+        RangeError: If a number is not positive or a level is not a probability.
 
     References:
         | Rectangular confidence regions for the means of multivariate normal distributions
@@ -114,15 +115,15 @@ def simultaneous_binomial_band(
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """How far coverage lies from nominal, averaged over levels, and what chance alone gives.
+    """Deviation of coverage from nominal, averaged over levels, and its distribution by chance.
 
     Attributes:
         mean: Mean over the levels of abs(coverage - nominal), per parameter.
-        largest: The largest of them, per parameter.
-        expected: What a perfect posterior shows on average for `mean`, from the finite number.
-        limit: What 95 % of perfect posteriors stay below for `mean`.
-        largest_limit: The same for `largest`.
-        p_value: Share of perfect posteriors that show more than `mean`, per parameter, to 1e-4.
+        largest: Largest deviation, per parameter.
+        expected: Mean of `mean` for a perfect posterior and this number of galaxies.
+        limit: 95 % quantile of `mean` for perfect posteriors.
+        largest_limit: 95 % quantile of `largest` for perfect posteriors.
+        p_value: Fraction of perfect posteriors with a larger `mean`, per parameter, to 1e-4.
     """
 
     mean: Float[Array, "*p"]
@@ -136,14 +137,14 @@ class CalibrationError:
 def calibration_error(
     levels: Float[Array, "b *p"], nominal: tuple[float, ...] = NOMINAL
 ) -> CalibrationError:
-    """Returns the mean and the largest distance of coverage from nominal, and what chance gives.
+    """Computes the mean and largest deviation of coverage from nominal, and those by chance.
 
-    Blind to: the sign of errors (the curve has it), and what the levels are blind to.
+    Blind to: the sign of errors (which the curve shows), and what the levels are blind to.
 
     Args:
-        levels: With shape (B,) or (B, P), see `expected_coverage`; ``central_levels(ranks)`` for
-            central intervals.
-        nominal: Probabilities looked at.
+        levels: Levels with shape (B,) or (B, P), see `expected_coverage`; ``central_levels(ranks)``
+            for central intervals.
+        nominal: Nominal levels.
 
     References:
         | Accurate uncertainties for deep learning using calibrated regression
@@ -171,7 +172,7 @@ def calibration_error(
 
 @lru_cache(maxsize=64)
 def _chance(n: int, nominal: tuple[float, ...]) -> tuple[Array, Array]:
-    """Mean and largest distances of simulated perfect posteriors, each with shape (10,000,)."""
+    """Simulates mean and largest deviations of perfect posteriors, each with shape (10,000,)."""
     order = np.sort(nominal)
     steps = np.diff(np.concatenate([[0.0], order, [1.0]]))
     drawn = np.random.default_rng(0).multinomial(n, steps, size=SIMULATIONS)

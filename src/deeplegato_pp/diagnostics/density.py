@@ -1,4 +1,4 @@
-"""Coverage of highest-density regions: of the joint density, and of each parameter's own."""
+"""Coverage of highest-density regions, of the joint posterior and of marginals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.fft import irfft, rfft
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.diagnostics.rows import (
     Checked,
@@ -21,13 +22,11 @@ from deeplegato_pp.diagnostics.rows import (
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.stats.circular import angular_difference
 
-Array = np.ndarray
-
 BINS = 64
-"""Cells of a parameter's density; the kernel is some two to three of them wide."""
+"""Number of cells of a marginal density; the kernel is two to three cells wide."""
 
 REACH = 5.0
-"""How far the cells reach from the draws' mean. [their standard deviation]"""
+"""Extent of the cells from the mean of the draws. [standard deviations]"""
 
 
 def highest_density_levels(
@@ -35,29 +34,28 @@ def highest_density_levels(
     log_prob_truth: Float[Array, "b"],
     log_weights: Float[Array, "b s"] | None = None,
 ) -> Float[Array, "b"]:
-    """Returns the probability of the region denser than the truth, uniform if all is well.
+    """Returns the probability of the region denser than the truth, uniform if calibrated.
 
-    The truth lies in the smallest region of level L if at most that share of the draws is denser.
-    All parameters are judged together.
+    The truth lies in the smallest region of level L if at most that fraction of the draws is
+    denser. All parameters are tested jointly.
 
     Blind to: a shift of few parameters among many (one of seven shifted by 0.2 sigma changes the
-    squared distance by 0.04 in 7), the direction of any error, errors that keep densities as they
-    are (draws and density from the same wrong flow at the wrong place differ only through the
-    truth), and a posterior that knows too little.
+    squared distance by 0.04 in 7), the direction of errors, errors that preserve densities (draws
+    and density of the same wrong flow differ only through the truth), and uninformative posteriors.
 
     Args:
-        log_prob: Log-density of the posterior at its draws, up to a constant of each galaxy, with
-            shape (B, S). Of weighted draws it is the target's, log-density of the proposal plus
-            log-weight, not the proposal's.
+        log_prob: Log-density of the posterior at its draws, up to a constant per galaxy, with shape
+            (B, S). For weighted draws it is that of the target (log-density of the proposal plus
+            log-weight), not of the proposal.
         log_prob_truth: The same density, with the same constant, at the truth, with shape (B,);
-            -inf if the truth lies where there is none.
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+            -inf outside the support.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
 
     Returns:
         Levels, with shape (B,).
 
     Raises:
-        ShapeError: If shapes do not agree.
+        ShapeError: If the shapes do not agree.
         InputError: If a density is NaN.
 
     References:
@@ -88,9 +86,9 @@ def highest_density_coverage(
     log_weights: Float[Array, "b s"] | None = None,
     nominal: tuple[float, ...] = NOMINAL,
 ) -> Float[Array, " k"]:
-    """Returns how often joint highest-density regions of some levels hold the truth.
+    """Returns the fraction of truths in joint highest-density regions of given levels.
 
-    See `highest_density_levels` for arguments, references, and what this is blind to.
+    See `highest_density_levels` for arguments, references, and limitations.
     """
     levels = highest_density_levels(log_prob, log_prob_truth, log_weights)
     return expected_coverage(levels, nominal)
@@ -102,27 +100,26 @@ def marginal_density_levels(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d"]:
-    """Returns, per parameter, the probability of the values denser than the truth.
+    """Returns, per parameter, the probability of values denser than the truth.
 
-    Densities come from the draws: a histogram smoothed by a Gaussian kernel of Silverman's width,
-    round the circle for an angle. The truth counts as one draw among them when the density is
-    made, so that levels of a right posterior are exactly uniform; left out, it alone would lack
-    the bump that each draw makes for itself.
+    Densities are histograms of the draws smoothed by a Gaussian kernel of Silverman's width,
+    periodic for angles. The truth is included as an additional draw, so that levels of a correct
+    posterior are exactly uniform; otherwise it would lack its own kernel, which each draw has.
 
-    Blind to: shifts small against the width, at first order; correlations between parameters;
-    the sign of an error; detail finer than the kernel.
+    Blind to: shifts that are small relative to the width, to first order; correlations between
+    parameters; the sign of errors; structure finer than the kernel.
 
     Args:
         samples: Draws in physical units, with shape (B, S, D).
         truth: True parameters, with shape (B, D).
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Levels, uniform in (0, 1) if all is well, with shape (B, D).
+        Levels, uniform in (0, 1) if calibrated, with shape (B, D).
 
     Raises:
-        ShapeError: If shapes do not agree.
+        ShapeError: If the shapes do not agree.
         InputError: If a value is not finite.
 
     References:
@@ -138,7 +135,7 @@ def _marginal_levels(rows: Checked) -> Float[Array, "b d"]:
     samples, truth = unwrapped(rows.samples, rows.truth, rows.weights, rows.periods)
     number = samples.shape[1]
     sizes = np.broadcast_to(effective_size(rows.weights, number), (len(samples),))
-    own = 1.0 / (sizes + 1.0)  # the truth's share among the draws and itself
+    own = 1.0 / (sizes + 1.0)  # fraction of the truth among the draws and itself
     shares = np.full(samples.shape[:2], 1.0 / number) if rows.weights is None else rows.weights
     mass = np.concatenate([shares * (1.0 - own)[:, None], own[:, None]], axis=1)
     levels = np.empty(truth.shape)
@@ -158,7 +155,7 @@ def _density_at_points(
     sizes: Float[Array, "b"],
     period: float | None,
 ) -> Float[Array, "b s"]:
-    """Returns each row's smoothed density at the points that make it, up to a factor."""
+    """Returns each row's smoothed density at its own points, up to a factor."""
     mean = (points * mass).sum(axis=1, keepdims=True)
     off = points - mean if period is None else angular_difference(points - mean, period)
     std = np.sqrt((off**2 * mass).sum(axis=1, keepdims=True))
@@ -181,12 +178,12 @@ def _density_at_points(
 def _smoothed(
     counts: Float[Array, "b k"], width: Float[Array, "b"], around: np.ndarray
 ) -> Float[Array, "b k"]:
-    """Returns rows of cells under a Gaussian kernel.
+    """Convolves rows of cells with a Gaussian kernel.
 
     Args:
-        counts: With shape (B, K).
+        counts: Counts, with shape (B, K).
         width: Standard deviation of the kernel, with shape (B,). [cells]
-        around: Whether a row's last cell neighbours its first, with shape (B,).
+        around: Whether a row is periodic, with shape (B,).
     """
     number = counts.shape[1]
     frequency = np.fft.rfftfreq(2 * number)

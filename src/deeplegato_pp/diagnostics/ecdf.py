@@ -1,4 +1,4 @@
-"""The distribution of ranks, and the band in which that of a right posterior lies as a whole."""
+"""Empirical distribution of ranks, and its simultaneous band for a calibrated posterior."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.diagnostics.ranks import check_ranks
 from deeplegato_pp.diagnostics.rows import check_level
 
-Array = np.ndarray
-
 SIMULATIONS = 10_000
-"""Simulated sets of ranks: they give the band's level to 0.2 %."""
+"""Number of simulated sets of ranks, which determine the band's level to 0.2 %."""
 
 
 @dataclass(frozen=True)
 class EcdfBand:
-    """A simultaneous band of the cumulative distribution of ranks.
+    """Simultaneous band of the cumulative distribution of ranks.
 
     Attributes:
-        points: Ranks at which the distribution is looked at, with shape (K,).
-        lower: Lower edge of the band, with shape (K,). [share of ranks]
-        upper: Upper edge.
+        points: Ranks at which the distribution is evaluated, with shape (K,).
+        lower: Lower edge of the band, with shape (K,). [fraction of ranks]
+        upper: Upper edge of the band, with shape (K,). [fraction of ranks]
     """
 
     points: Float[Array, " k"]
@@ -34,7 +33,7 @@ class EcdfBand:
     upper: Float[Array, " k"]
 
     def outside(self, ranks: Float[Array, "b *p"]) -> np.ndarray:
-        """Returns per parameter whether the ranks leave the band anywhere."""
+        """Returns per parameter whether the ranks leave the band at any point."""
         shares = ecdf(ranks, self.points)
         shape = (-1, *(1,) * (shares.ndim - 1))
         lower, upper = self.lower.reshape(shape), self.upper.reshape(shape)
@@ -42,11 +41,11 @@ class EcdfBand:
 
 
 def ecdf(ranks: Float[Array, "b *p"], points: Float[Array, " k"]) -> Float[Array, "k *p"]:
-    """Returns the share of ranks at or below some points.
+    """Returns the fraction of ranks at or below given points.
 
     Args:
-        ranks: With shape (B,) or (B, P).
-        points: With shape (K,).
+        ranks: Ranks, with shape (B,) or (B, P).
+        points: Points, with shape (K,).
 
     Raises:
         InputError: If ranks do not lie in [0, 1].
@@ -63,21 +62,21 @@ def ecdf(ranks: Float[Array, "b *p"], points: Float[Array, " k"]) -> Float[Array
 
 @lru_cache(maxsize=64)
 def ecdf_band(n: int, level: float = 0.95, points: int = 100) -> EcdfBand:
-    """Returns the band in which the ranks' whole distribution lies with a given probability.
+    """Returns the band that contains the entire distribution of ranks with a given probability.
 
-    At each point the band is an interval of the binomial distribution, all of the same pointwise
-    level, chosen such that the curve of uniform ranks stays inside everywhere with probability
-    `level`. Found by simulation (the number of ranks between points is multinomial), the same at
-    each call. Of seven parameters, each has its own chance to leave: use
-    ``level=1 - 0.05 / 7`` for all at once.
+    At each point the band is an interval of the binomial distribution, with the same pointwise
+    level everywhere, chosen such that the curve of uniform ranks stays inside at all points with
+    probability `level`. It is computed by simulation (the counts between points are multinomial),
+    with the same result at each call. Each of seven parameters has its own probability to leave the
+    band: use ``level=1 - 0.05 / 7`` for all jointly.
 
     Args:
         n: Number of ranks (galaxies).
-        level: Probability to lie inside everywhere.
-        points: Number of equal steps in which the ranks are looked at.
+        level: Probability to lie inside at all points.
+        points: Number of equally spaced points.
 
     Raises:
-        RangeError: If the level is no probability, or a number not positive.
+        RangeError: If the level is not a probability, or a number is not positive.
 
     References:
         | Graphical test for discrete uniformity and its applications in goodness-of-fit evaluation

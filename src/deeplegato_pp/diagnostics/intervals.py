@@ -1,10 +1,11 @@
-"""Credible intervals of weighted draws: equal-tailed and highest-density, on line and circle."""
+"""Credible intervals of weighted draws: equal-tailed and highest-density, also for angles."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.rows import (
     Checked,
     Periods,
@@ -16,8 +17,6 @@ from deeplegato_pp.diagnostics.rows import (
     unwrapped,
 )
 
-Array = np.ndarray
-
 
 def equal_tailed_intervals(
     samples: Float[Array, "b s d"],
@@ -25,22 +24,22 @@ def equal_tailed_intervals(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d 2"]:
-    """Returns intervals with the same probability below and above.
+    """Returns intervals with equal probabilities below and above.
 
     Args:
         samples: Draws in physical units, with shape (B, S, D).
-        level: Probability inside.
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        level: Probability of the interval.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
         Lower and upper ends, with shape (B, D, 2). Those of an angle are unwrapped about the draws'
-        circular mean, so that the lower one is below the upper one and either may lie outside
-        [0, period).
+        circular mean, so that the lower end is below the upper one and either may lie outside [0,
+        period).
 
     Raises:
-        RangeError: If the level is no probability.
-        ShapeError: If shapes do not agree.
+        RangeError: If the level is not a probability.
+        ShapeError: If the shapes do not agree.
         InputError: If a value is not finite.
 
     Example:
@@ -59,12 +58,12 @@ def central_quantiles(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d q"]:
-    """Returns quantiles of each parameter, those of an angle unwrapped about the circular mean.
+    """Returns quantiles of each parameter, unwrapped about the circular mean for angles.
 
     Args:
         samples: Draws in physical units, with shape (B, S, D).
-        probabilities: Between 0 and 1.
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        probabilities: Probabilities between 0 and 1.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
     """
     rows = checked(samples, None, log_weights, periods)
@@ -87,25 +86,25 @@ def highest_density_intervals(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d 2"]:
-    """Returns the shortest interval that holds a given probability; of an angle the shortest arc.
+    """Returns the shortest interval with a given probability; the shortest arc for an angle.
 
-    Of a density with several modes the highest-density region may be several intervals; this is the
-    shortest single one. Made from few draws it is too short: the shortest of S stretches is also
-    the luckiest (for 100 draws of a Gaussian, a 68 % interval holds some 63 %).
+    The highest-density region of a multimodal density may consist of several intervals; this is the
+    shortest single one. It is biased short for few draws, because it is the minimum of S intervals
+    (for 100 draws of a Gaussian, a 68 % interval contains about 63 %).
 
     Args:
         samples: Draws in physical units, with shape (B, S, D).
-        level: Probability inside.
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        level: Probability of the interval.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Lower and upper ends, with shape (B, D, 2). The lower end of an arc lies in [0, period),
-        the upper one may lie beyond.
+        Lower and upper ends, with shape (B, D, 2). The lower end of an arc lies in [0, period); the
+        upper one may lie beyond.
 
     Raises:
-        RangeError: If the level is no probability.
-        ShapeError: If shapes do not agree.
+        RangeError: If the level is not a probability.
+        ShapeError: If the shapes do not agree.
         InputError: If a value is not finite.
 
     References:
@@ -128,7 +127,7 @@ def _shortest(rows: Checked, level: float) -> Float[Array, "b d 2"]:
     columns = []
     for j, period in enumerate(rows.periods):
         draws = rows.column(j)
-        if period is not None:  # twice round, so that an arc may cross any cut
+        if period is not None:  # two periods, so that an arc may cross any boundary
             draws = np.concatenate([draws % period, draws % period + period], axis=1)
             columns.append(_shortest_stretch(draws, np.tile(weights, 2), level))
         else:
@@ -142,7 +141,7 @@ def _shortest_stretch(
     ordered, mass = sorted_rows(draws, weights)
     reached = np.cumsum(mass, axis=1)
     wanted = reached - mass + level
-    end = search_rows(reached, wanted - 1e-9)  # a sum of shares may miss its target by rounding
+    end = search_rows(reached, wanted - 1e-9)  # sums may miss the target by rounding
     possible = (end < draws.shape[1]) & (mass > 0)
     last = np.take_along_axis(ordered, np.minimum(end, draws.shape[1] - 1), 1)
     width = np.where(possible, last - ordered, np.inf)

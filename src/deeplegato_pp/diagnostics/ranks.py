@@ -1,4 +1,4 @@
-"""Rank statistics: where the truth stands among the posterior's draws."""
+"""Rank statistics of the truth among posterior draws."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.rows import (
     SET_ASIDE,
     Checked,
@@ -21,8 +22,6 @@ from deeplegato_pp.diagnostics.rows import (
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.stats.circular import angular_difference, circular_mean
 
-Array = np.ndarray
-
 
 def truth_ranks(
     samples: Float[Array, "b s d"],
@@ -31,35 +30,35 @@ def truth_ranks(
     spread: bool = True,
     periods: Periods = None,
 ) -> Float[Array, "b d"]:
-    r"""Returns the posterior probability below the truth, uniform in (0, 1) if all is well.
+    r"""Returns the posterior probability below the truth, uniform in (0, 1) if calibrated.
 
-    This is simulation-based calibration: with truths from the prior and data from the simulator,
-    truth and draws of the right posterior are exchangeable. The share of S draws below the truth
-    has steps of 1/S; spread, it is exactly uniform, whatever S. Weighted draws count as many as
-    their effective sample size.
+    This is simulation-based calibration: for truths from the prior and data from the simulator,
+    truth and draws of the correct posterior are exchangeable. The fraction of S draws below the
+    truth has steps of 1/S; randomised within its step, it is exactly uniform for any S. Weighted
+    draws count as their effective sample size.
 
-    An angle's circle is cut opposite to the circular mean of every tenth of its draws, and the
-    truth ranked among the others: where it is cut depends on the data only, never on the truth,
-    and on no draw that is counted (draws lie closer to their own mean than the truth does).
+    For an angle, the circle is cut opposite to the circular mean of every tenth of its draws, and
+    the truth is ranked among the others: the cut depends on the data only, and neither on the truth
+    nor on the draws that are counted (which lie closer to their own mean than the truth does).
 
-    Blind to: errors that leave every marginal as it is (correlations between parameters); errors
-    of one kind of galaxy that another's undo, unless looked at by class; and to a posterior that
-    knows too little: the prior itself passes.
+    Blind to: errors that preserve all marginals (correlations between parameters); errors of
+    opposite sign for different galaxies, unless evaluated by class; and uninformative posteriors:
+    the prior passes the test.
 
     Args:
         samples: Draws in physical units, with shape (B, S, D).
         truth: True parameters, with shape (B, D).
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
-        spread: Whether to spread ranks over their steps; False: the plain share below.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
+        spread: Whether ranks are randomised within their steps; False for the fraction below.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
         Ranks, with shape (B, D).
 
     Raises:
-        ShapeError: If shapes do not agree.
+        ShapeError: If the shapes do not agree.
         InputError: If a value is not finite.
-        NumericalError: If weights are NaN, or all of a row are zero.
+        NumericalError: If weights are NaN, or all weights of a row are zero.
 
     References:
         | Validating Bayesian inference algorithms with simulation-based calibration
@@ -92,11 +91,11 @@ def _cut(
     weights: Float[Array, "b s"] | None,
     period: float,
 ) -> tuple[Array, Array, Array | None, Array | float]:
-    """Sets draws aside that say where the circle is cut.
+    """Sets draws aside that determine where the circle is cut.
 
     Returns:
-        The other draws and the truth, as differences from the centre; their weights and their
-        effective number, 0 where none of them has any weight.
+        The other draws and the truth, as differences from the centre; their weights and effective
+        number, 0 if all weights are zero.
     """
     number = draws.shape[1]
     aside = np.arange(number) % SET_ASIDE == 0
@@ -115,11 +114,11 @@ def _cut(
 
 @dataclass(frozen=True)
 class RankTest:
-    """A test of ranks for uniformity, one entry per parameter.
+    """Test of ranks for uniformity, one entry per parameter.
 
     Attributes:
         statistic: Largest distance of the ranks' distribution from the diagonal.
-        p_value: Probability that ranks of a right posterior lie at least as far off.
+        p_value: Probability of a larger distance for a calibrated posterior.
     """
 
     statistic: Float[Array, "*p"]
@@ -127,18 +126,18 @@ class RankTest:
 
 
 def rank_test(ranks: Float[Array, "b *p"]) -> RankTest:
-    """Tests ranks, or the levels of a coverage test, for uniformity: Kolmogorov and Smirnov.
+    """Applies the Kolmogorov-Smirnov test for uniformity to ranks or levels of a coverage test.
 
-    Of seven parameters tested at once, one falls below p = 0.007 by chance in 5 % of cases.
+    For seven parameters, one has p < 0.007 by chance in 5 % of cases.
 
-    Blind to: what the ranks are blind to; weak against errors in the far tails, for which the band
-    of :func:`~deeplegato_pp.diagnostics.ecdf.ecdf_band` is better.
+    Blind to: what the ranks are blind to; insensitive to errors in the far tails, for which the
+    band of :func:`~deeplegato_pp.diagnostics.ecdf.ecdf_band` is better.
 
     Args:
-        ranks: Spread ranks, with shape (B,) or (B, P).
+        ranks: Randomised ranks, with shape (B,) or (B, P).
 
     Raises:
-        InputError: If there are none, or they do not lie in [0, 1].
+        InputError: If there are no ranks, or they do not lie in [0, 1].
 
     References:
         | Evaluating Kolmogorov's distribution (Marsaglia, Tsang & Wang, 2003)
@@ -157,10 +156,10 @@ def rank_test(ranks: Float[Array, "b *p"]) -> RankTest:
 
 
 def check_ranks(ranks: Float[Array, "b *p"]) -> Float[Array, "b *p"]:
-    """Returns ranks as float64 if there are any and all lie in [0, 1].
+    """Returns ranks as float64 after a check of number and range.
 
     Raises:
-        InputError: If not.
+        InputError: If there are no ranks, or they do not lie in [0, 1].
     """
     ranks = np.asarray(ranks, dtype=np.float64)
     if ranks.size == 0 or not ((ranks >= 0) & (ranks <= 1)).all():

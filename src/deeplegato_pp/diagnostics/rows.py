@@ -1,4 +1,4 @@
-"""What the diagnostics share: checked arrays, row by row statistics, ranks without steps."""
+"""Shared functions of the diagnostics: checked arrays, statistics per row, continuous ranks."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats.circular import circular_mean, unwrap
 from deeplegato_pp.stats.weighted import normalised_weights
 
-Array = np.ndarray
-
 BLOCK = 2**21
-"""Numbers worked on at once, so that memory stays at some tens of MB however many galaxies."""
+"""Maximum number of values processed at once, which limits memory to some tens of MB."""
 
 Periods = Sequence[float | None] | None
-"""Period of each parameter, None of one that is no angle.
+"""Period of each parameter; None for parameters that are not angles.
 
-In place of all, None stands for those of the Sérsic parameters where there are as many, and for
-none otherwise.
+None instead of a sequence means the periods of the Sérsic parameters if their number agrees, and no
+angles otherwise.
 """
 
 SET_ASIDE = 10
-"""One draw in so many is set aside to say where an angle's circle is cut."""
+"""Every such draw is used to determine where an angle's circle is cut."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Draws, truths and normalised weights that belong together.
+    """Corresponding draws, truths and normalised weights.
 
     Attributes:
-        samples: With shape (B, S, D).
-        truth: With shape (B, D).
-        weights: Of sum 1 in each row, with shape (B, S); None if all are equal.
-        periods: Of each parameter, None of one that is no angle, of length D.
+        samples: Draws, with shape (B, S, D).
+        truth: True parameters, with shape (B, D).
+        weights: Weights with sum 1 in each row, with shape (B, S); None if all are equal.
+        periods: Period of each parameter, None if it is not an angle, of length D.
     """
 
     samples: Float[Array, "b s d"]
@@ -47,11 +46,11 @@ class Checked:
     periods: tuple[float | None, ...]
 
     def column(self, index: int) -> Float[Array, "b s"]:
-        """Returns one parameter's draws, side by side in memory."""
+        """Returns one parameter's draws, contiguous in memory."""
         return np.ascontiguousarray(self.samples[..., index])
 
     def blocks(self) -> Iterator[Checked]:
-        """Yields the rows in parts of some tens of MB."""
+        """Yields the rows in blocks of some tens of MB."""
         batch, *rest = self.samples.shape
         step = max(1, BLOCK // math.prod(rest))
         for start in range(0, batch, step):
@@ -66,12 +65,12 @@ def checked(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Checked:
-    """Returns the arrays as float64, with weights of sum 1.
+    """Converts arrays to float64, and weights to sum 1.
 
     Raises:
         ShapeError: If the shapes do not agree.
-        InputError: If there is no draw, or a value is not finite.
-        NumericalError: If weights are NaN, or all of a row are zero.
+        InputError: If there are no draws, or a value is not finite.
+        NumericalError: If weights are NaN, or all weights of a row are zero.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if samples.ndim != 3:
@@ -101,10 +100,10 @@ def periods_of(dimensions: int, periods: Periods = None) -> tuple[float | None, 
 
     Args:
         dimensions: Number of parameters.
-        periods: As given, see :data:`Periods`.
+        periods: Given periods, see :data:`Periods`.
 
     Raises:
-        ShapeError: If there is not one for each parameter.
+        ShapeError: If their number is not that of the parameters.
         RangeError: If a period is not positive.
     """
     if periods is None:
@@ -124,11 +123,11 @@ def periods_of(dimensions: int, periods: Periods = None) -> tuple[float | None, 
 def row_weights(
     log_weights: Float[Array, "b s"] | None, shape: tuple[int, ...]
 ) -> Float[Array, "b s"] | None:
-    """Returns weights of sum 1 in each row, or None if all are equal.
+    """Returns weights with sum 1 in each row, or None if all are equal.
 
     Raises:
         ShapeError: If the weights do not have the draws' shape.
-        NumericalError: If a weight is NaN, or all of a row are zero.
+        NumericalError: If a weight is NaN, or all weights of a row are zero.
     """
     if log_weights is None:
         return None
@@ -139,7 +138,7 @@ def row_weights(
 
 
 def check_level(level: float) -> float:
-    """Returns a probability if it lies strictly between 0 and 1.
+    """Returns a level that lies strictly between 0 and 1.
 
     Raises:
         RangeError: If it does not.
@@ -161,7 +160,7 @@ def average(
 
 
 def effective_size(weights: Float[Array, "b s"] | None, draws: int) -> Float[Array, "b"] | float:
-    """Returns Kish's effective number of draws per row, or their number if all weigh the same."""
+    """Returns Kish's effective number of draws per row, or their number for equal weights."""
     return float(draws) if weights is None else 1.0 / np.square(weights).sum(axis=1)
 
 
@@ -174,10 +173,10 @@ def unwrapped(
     """Returns draws and truths with angles unwrapped about the draws' circular mean.
 
     Args:
-        samples: With shape (B, S, D).
-        truth: With shape (B, D), or None: the draws' circular mean is returned in its place, and
-            zero for other parameters.
-        weights: Of sum 1 in each row, with shape (B, S).
+        samples: Draws, with shape (B, S, D).
+        truth: True parameters, with shape (B, D), or None: the draws' circular mean is returned
+            instead, and zero for other parameters.
+        weights: Weights with sum 1 in each row, with shape (B, S).
         periods: See :data:`Periods`.
     """
     samples = samples.copy()
@@ -191,9 +190,9 @@ def unwrapped(
 
 
 def log_scaled(values: Float[Array, "*b 7"]) -> Float[Array, "*b 7"]:
-    """Returns Sérsic parameters with the logarithm of those whose prior is uniform in it.
+    """Returns Sérsic parameters, with logarithms for those with a log-uniform prior.
 
-    In these units an error of a radius or of an index means the same for small and large ones.
+    In these units, errors of radius and index are relative errors.
     """
     scaled = np.array(values, dtype=np.float64)
     for j, p in enumerate(PARAMETERS):
@@ -207,9 +206,9 @@ def row_quantiles(
     probabilities: Float[Array, " q"] | tuple[float, ...],
     weights: Float[Array, "b s"] | None = None,
 ) -> Float[Array, "b q"]:
-    """Returns each row's quantiles, as :func:`~deeplegato_pp.stats.weighted.quantiles`.
+    """Returns each row's quantiles, as in :func:`~deeplegato_pp.stats.weighted.quantiles`.
 
-    A sorted draw stands in the middle of its own weight; draws of zero weight do not take part.
+    Each sorted draw is placed at the centre of its weight; draws of zero weight are ignored.
     """
     wanted = np.asarray(probabilities, dtype=np.float64)
     if weights is None:
@@ -229,9 +228,9 @@ def row_quantiles(
 def sorted_rows(
     draws: Float[Array, "b s"], weights: Float[Array, "b s"]
 ) -> tuple[Float[Array, "b s"], Float[Array, "b s"]]:
-    """Returns each row's draws in rising order with their weights, those of weight zero last.
+    """Returns each row's draws in ascending order with their weights, those of zero weight last.
 
-    Draws of zero weight come back as the row's largest draw that has any.
+    Draws of zero weight are replaced by the row's largest draw with non-zero weight.
     """
     order = np.argsort(np.where(weights > 0, draws, np.inf), axis=1, kind="stable")
     ordered, mass = np.take_along_axis(draws, order, 1), np.take_along_axis(weights, order, 1)
@@ -240,15 +239,15 @@ def sorted_rows(
 
 
 def search_rows(edges: Float[Array, "b s"], values: Float[Array, "b q"]) -> Int[Array, "b q"]:
-    """Returns for each value how many of its row's edges lie strictly below it.
+    """Returns for each value the number of its row's edges strictly below it.
 
     Args:
-        edges: In rising order along each row, with shape (B, S).
-        values: With shape (B, Q).
+        edges: Edges in ascending order along each row, with shape (B, S).
+        values: Values, with shape (B, Q).
     """
     low = min(float(edges.min()), float(values.min()))
     span = 2.0 * (max(float(edges.max()), float(values.max())) - low) + 1.0
-    offset = span * np.arange(len(edges))[:, None] - low  # makes one rising sequence of all rows
+    offset = span * np.arange(len(edges))[:, None] - low  # makes all rows one ascending sequence
     found = np.searchsorted((edges + offset).ravel(), (values + offset).ravel())
     local: Array = found.reshape(values.shape) - edges.shape[1] * np.arange(len(edges))[:, None]
     return np.clip(local, 0, edges.shape[1])
@@ -260,16 +259,16 @@ def spread_rank(
     size: Float[Array, "*n"] | float,
     position: Float[Array, "b *p"],
 ) -> Float[Array, "b *p"]:
-    """Returns ranks without steps: uniform in (0, 1), not on S + 1 values, if all is well.
+    """Returns continuous ranks, uniform in (0, 1) instead of on S + 1 values if calibrated.
 
-    The truth is one draw more among N: it stands somewhere within its own share 1 / (N + 1), and
-    within the shares of draws equal to it, at `position`.
+    The truth counts as one more draw among N: it lies within its own fraction 1 / (N + 1), and
+    within the fractions of draws equal to it, at `position`.
 
     Args:
-        below: Share of the draws below the truth.
-        equal: Share of the draws equal to it.
-        size: (Effective) number of draws N, a number or with as many leading axes as `below`.
-        position: Uniform in [0, 1).
+        below: Fraction of the draws below the truth.
+        equal: Fraction of the draws equal to it.
+        size: (Effective) number of draws N, a number or with the leading axes of `below`.
+        position: Value in [0, 1).
     """
     n = np.asarray(size)
     n = n.reshape(n.shape + (1,) * (below.ndim - n.ndim)) if n.ndim else n
@@ -277,10 +276,10 @@ def spread_rank(
 
 
 def positions(*arrays: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Returns a number in [0, 1) for each entry, made of the last bits of some arrays' entries.
+    """Returns a pseudo-random number in [0, 1) for each entry, from the last bits of arrays.
 
-    It looks random, but is a function of its arguments: neither a seed nor the order or number of
-    galaxies matters. The mixing is that of SplitMix64.
+    It is a function of its arguments: independent of a seed, and of order and number of galaxies.
+    The hash is that of SplitMix64.
 
     References:
         | Fast splittable pseudorandom number generators (Steele, Lea & Flood, 2014)

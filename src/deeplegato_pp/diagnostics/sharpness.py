@@ -1,10 +1,11 @@
-"""Sharpness: how much a posterior says, so that a wide one cannot look good by its coverage."""
+"""Sharpness: information content of posteriors, which coverage alone does not measure."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.intervals import equal_tailed_intervals
 from deeplegato_pp.diagnostics.rows import (
     Checked,
@@ -18,8 +19,6 @@ from deeplegato_pp.diagnostics.rows import (
 )
 from deeplegato_pp.stats.circular import angular_difference
 
-Array = np.ndarray
-
 
 def errors(
     samples: Float[Array, "b s d"],
@@ -27,12 +26,12 @@ def errors(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d"]:
-    """Returns posterior mean minus truth; of an angle the circular mean, within half a period.
+    """Returns posterior mean minus truth; circular, within half a period, for angles.
 
     Args:
-        samples: Draws, with shape (B, S, D): in physical units, or both through `log_scaled`.
+        samples: Draws, with shape (B, S, D): in physical units, or transformed by `log_scaled`.
         truth: True parameters in the same units, with shape (B, D).
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
     """
     rows = checked(samples, truth, log_weights, periods)
@@ -54,9 +53,9 @@ def rmse(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, " d"]:
-    """Returns the root of the mean squared error of the posterior mean, per parameter.
+    """Returns the root mean squared error of the posterior mean, per parameter.
 
-    Blind to: everything but the mean; of heavy-tailed errors it shows the few largest.
+    Blind to: everything except the mean; heavy-tailed errors are dominated by the few largest.
 
     See `errors` for arguments.
     """
@@ -69,25 +68,25 @@ def crps(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d"]:
-    r"""Returns the continuous ranked probability score: least, on average, for right posteriors.
+    r"""Returns the continuous ranked probability score, minimised in expectation by the truth.
 
     .. math:: E|X - y| - \tfrac{1}{2} E|X - X'|
 
-    with X, X' from the posterior and y the truth, in the parameter's units: the absolute error,
-    with credit for honest width. Pairs of different draws only, so that few draws are no worse on
-    average than many. Of an angle, distances are taken round the circle.
+    with X, X' from the posterior and y the truth, in the parameter's units: the absolute error
+    minus half of the mean difference of two draws. Only pairs of different draws are used, so that
+    the expectation does not depend on the number of draws. Distances of angles are circular.
 
-    Blind to: nothing in one parameter at a time (the score is proper), but badly measured galaxies
-    outweigh the others in a mean: look at it by class. Correlations do not enter.
+    Blind to: nothing in single parameters (the score is proper), but the mean is dominated by
+    poorly measured galaxies: evaluate it by class. Correlations are not tested.
 
     Args:
-        samples: Draws, with shape (B, S, D): in physical units, or both through `log_scaled`.
+        samples: Draws, with shape (B, S, D): in physical units, or transformed by `log_scaled`.
         truth: True parameters in the same units, with shape (B, D).
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Scores, with shape (B, D); in units of each parameter.
+        Scores, with shape (B, D), in units of each parameter.
 
     References:
         | Strictly proper scoring rules, prediction, and estimation (Gneiting & Raftery, 2007)
@@ -103,7 +102,7 @@ def crps(
 def _crps(rows: Checked) -> Float[Array, "b d"]:
     shape = rows.samples.shape[:2]
     weights = np.full(shape, 1.0 / shape[1]) if rows.weights is None else rows.weights
-    different = 1.0 - np.square(weights).sum(axis=1)  # probability that two draws are not the same
+    different = 1.0 - np.square(weights).sum(axis=1)  # probability that two draws differ
     different = np.where(different > 1e-12, different, 1.0)
     scores = np.empty(rows.truth.shape)
     for j, period in enumerate(rows.periods):
@@ -118,22 +117,22 @@ def _crps(rows: Checked) -> Float[Array, "b d"]:
 
 
 def _mean_difference(draws: Float[Array, "b s"], weights: Float[Array, "b s"]) -> Float[Array, "b"]:
-    """E|X - X'|, from sorted draws: each stands above what lies below it and below the rest."""
+    """Returns E|X - X'| from sorted draws by counting draws below and above each."""
     x, mass = sorted_rows(draws, weights)
-    x = x - x[:, :1]  # small numbers keep their digits
+    x = x - x[:, :1]  # small numbers preserve precision
     return 2.0 * (mass * x * (2.0 * np.cumsum(mass, axis=1) - mass - 1.0)).sum(axis=1)
 
 
 def _mean_arc(
     draws: Float[Array, "b s"], weights: Float[Array, "b s"], period: float
 ) -> Float[Array, "b"]:
-    """E d(X, X') round a circle: |X - X'|, or what is left of the period if that is shorter."""
+    """Returns E d(X, X') on a circle: |X - X'|, or the rest of the period if that is shorter."""
     x, mass = sorted_rows(draws % period, weights)
     zero = np.zeros((len(x), 1))
     reached = np.concatenate([zero, np.cumsum(mass, axis=1)], axis=1)
     moment = np.concatenate([zero, np.cumsum(mass * x, axis=1)], axis=1)
     here = np.arange(1, x.shape[1] + 1)[None]
-    far = np.maximum(search_rows(x, x + 0.5 * period), here)  # first beyond half a turn from here
+    far = np.maximum(search_rows(x, x + 0.5 * period), here)  # first draw beyond half a turn
 
     def between(sums: Array, start: Array, stop: Array) -> Array:
         return np.take_along_axis(sums, stop, 1) - np.take_along_axis(sums, start, 1)
@@ -152,7 +151,7 @@ def mean_width(
 ) -> Float[Array, " d"]:
     """Returns the mean width of the central intervals of a level, per parameter.
 
-    Blind to: whether the intervals hold the truth; it means something beside coverage only.
+    Blind to: whether the intervals contain the truth; use it together with coverage.
     """
     ends = equal_tailed_intervals(samples, level, log_weights, periods)
     return np.asarray((ends[..., 1] - ends[..., 0]).mean(axis=0))
@@ -165,24 +164,24 @@ def interval_score(
     log_weights: Float[Array, "b s"] | None = None,
     periods: Periods = None,
 ) -> Float[Array, "b d"]:
-    r"""Returns the score of central intervals: width, and a fine for each truth outside.
+    r"""Returns the score of central intervals: width plus a penalty for truths outside.
 
     .. math:: (u - l) + \frac{2}{1 - L} [(l - y)_+ + (y - u)_+]
 
-    Smallest on average for the right interval of level L. An angle is unwrapped about the draws'
-    circular mean.
+    It is minimised in expectation by the correct interval of level L. Angles are unwrapped about
+    the draws' circular mean.
 
-    Blind to: what happens inside the interval, and to how the draws beyond it lie.
+    Blind to: the distribution inside the interval, and that of the draws beyond it.
 
     Args:
-        samples: Draws, with shape (B, S, D): in physical units, or both through `log_scaled`.
+        samples: Draws, with shape (B, S, D): in physical units, or transformed by `log_scaled`.
         truth: True parameters in the same units, with shape (B, D).
         level: Probability L of the interval.
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
-        Scores, with shape (B, D); in units of each parameter.
+        Scores, with shape (B, D), in units of each parameter.
 
     References:
         | Strictly proper scoring rules, prediction, and estimation (Gneiting & Raftery, 2007)
@@ -197,7 +196,7 @@ def interval_score(
 
 
 def _beside(rows: Checked, middle: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Returns truths with angles shifted by whole periods to lie next to `middle`."""
+    """Returns truths with angles shifted by whole periods to lie close to `middle`."""
     value = rows.truth.copy()
     for j, period in enumerate(rows.periods):
         if period is not None:

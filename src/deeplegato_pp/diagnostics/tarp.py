@@ -1,4 +1,4 @@
-"""TARP: tests of accuracy with points from which distances to truth and draws are compared."""
+"""TARP: tests of accuracy with random points, by distances to truth and draws."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.diagnostics.coverage import NOMINAL, expected_coverage
 from deeplegato_pp.diagnostics.rows import (
@@ -20,8 +21,6 @@ from deeplegato_pp.diagnostics.rows import (
 )
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.stats.circular import angular_difference
-
-Array = np.ndarray
 
 METRICS = ("euclidean", "cityblock")
 
@@ -38,42 +37,42 @@ def tarp_levels(
     spread: bool = True,
     periods: Periods = None,
 ) -> Float[Array, "b *p"]:
-    """Returns the share of draws closer to a reference than the truth, uniform if all is well.
+    """Returns the fraction of draws closer to a reference than the truth, uniform if calibrated.
 
-    The reference may lie anywhere and be random; it may depend on the data, never on the truth.
-    What it can find depends on where it lies. One that does not depend on the data is blind to a
-    posterior that does not either (the prior passes), and if it lies far from narrow posteriors
-    sees each only as a rank along one direction. By default each galaxy's reference is one of
-    its own draws, which is then set aside: near the truth, on the posterior's scale, and random. It
-    depends on the data as far as the posterior does, so that a posterior that ignores part of the
-    data passes still; a reference measured from the image (a centroid, a curve of growth) finds
-    that too.
+    The reference may be random and may depend on the data, but not on the truth; it determines
+    which errors are detected. A reference that is independent of the data does not detect a
+    posterior that is independent of them too (the prior passes), and, if far from narrow
+    posteriors, tests each only along one direction. By default each galaxy's reference is one of
+    its own draws, which is then excluded: close to the truth, on the scale of the posterior, and
+    random. It depends on the data as far as the posterior does, so a posterior that ignores part of
+    the data still passes; a reference measured from the image (a centroid, a curve of growth)
+    detects that too.
 
-    Distances are in units of each posterior's own standard deviation, lest the magnitude's be lost
-    beside the angle's; those of an angle are taken round its circle.
+    Distances are in units of each posterior's own standard deviation, to give all parameters
+    similar influence; those of angles are circular.
 
-    Blind to: a shift of few parameters among many; the direction of an error; a posterior that
-    knows less than the references' data.
+    Blind to: a shift of few parameters among many; the direction of errors; a posterior that uses
+    less information than the references.
 
     Args:
         samples: Draws in physical units, with shape (B, S, D).
         truth: True parameters, with shape (B, D).
-        references: Reference points, with shape (B, D); None: one draw each.
-        log_weights: Logarithms of the draws' weights, with shape (B, S), or None.
-        scale: Units of the distances, with shape (D,) or (B, D), e.g. the prior's widths; None:
+        references: Reference points, with shape (B, D); None for one draw each.
+        log_weights: Log-weights of the draws, with shape (B, S), or None.
+        scale: Units of the distances, with shape (D,) or (B, D), e.g. the prior's widths; None for
             the posteriors' standard deviations.
         metric: ``"euclidean"`` or ``"cityblock"``.
-        joint: Whether distances are of all parameters together; False: of each alone.
-        spread: Whether to spread levels over the steps that a finite number of draws makes.
+        joint: Whether distances are of all parameters jointly; False for each parameter alone.
+        spread: Whether levels are randomised within the steps of a finite number of draws.
         periods: Period of each parameter, see :data:`~deeplegato_pp.diagnostics.rows.Periods`.
 
     Returns:
         Levels, with shape (B,), or (B, D) if not joint.
 
     Raises:
-        ShapeError: If shapes do not agree.
-        InputError: If a value is not finite, the metric unknown, or there is a single draw and no
-            reference.
+        ShapeError: If the shapes do not agree.
+        InputError: If a value is not finite, the metric is unknown, or there is a single draw and
+            no reference.
 
     References:
         | Sampling-based accuracy testing of posterior estimators for general inference
@@ -108,9 +107,9 @@ def tarp_coverage(
     nominal: tuple[float, ...] = NOMINAL,
     periods: Periods = None,
 ) -> Float[Array, "k *p"]:
-    """Returns how often TARP's regions of some levels hold the truth: the coverage curve.
+    """Returns the fraction of truths in TARP's regions of given levels: the coverage curve.
 
-    See `tarp_levels` for arguments, references, and what this is blind to.
+    See `tarp_levels` for arguments, references, and limitations.
     """
     levels = tarp_levels(
         samples,
@@ -135,7 +134,7 @@ def _rows_of(array: Array, shape: tuple[int, ...], what: str) -> Float[Array, "b
 
 
 def _set_one_aside(rows: Checked) -> tuple[Checked, Float[Array, "b d"]]:
-    """Returns the rows without one draw each, and those draws, taken in proportion to weight."""
+    """Returns the rows without one draw each, and those draws, chosen in proportion to weight."""
     batch, number = rows.samples.shape[:2]
     if rows.weights is None:
         return replace(rows, samples=rows.samples[:, 1:]), rows.samples[:, 0]
@@ -146,16 +145,16 @@ def _set_one_aside(rows: Checked) -> tuple[Checked, Float[Array, "b d"]]:
     weights = rows.weights.copy()
     weights[all_rows, index] = 0.0
     total = weights.sum(axis=1, keepdims=True)
-    alone = total[:, 0] <= 1e-12  # the one draw of a row that has any weight is not set aside
+    alone = total[:, 0] <= 1e-12  # the only draw with non-zero weight is not excluded
     weights = np.where(alone[:, None], rows.weights, weights / np.where(total > 0, total, 1.0))
     return replace(rows, weights=weights), rows.samples[all_rows, index]
 
 
 def _spread_of(rows: Checked, reference: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Returns each posterior's standard deviation; the truth counts as one draw of it.
+    """Returns each posterior's standard deviation, with the truth included as a draw.
 
-    Left out, it alone would not have been fitted by the unit in which it is measured, and right
-    posteriors of few draws would look too narrow.
+    Without it, the truth would be the only point that does not contribute to the unit, and correct
+    posteriors with few draws would appear too narrow.
     """
     off = _differences(rows.samples, reference[:, None], rows.periods)
     own = _differences(rows.truth, reference, rows.periods)

@@ -1,4 +1,4 @@
-"""Export of networks for use without this package."""
+"""Export of networks, and of fits to GALFIT's formats."""
 
 from typing import TYPE_CHECKING
 

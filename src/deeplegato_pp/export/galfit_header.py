@@ -1,4 +1,4 @@
-"""The components of a fit, their images, and their numbers as GALFIT's headers hold them."""
+"""Components of a fit, their images, and their keywords in GALFIT's headers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from deeplegato_pp.scene.parameters import NAMES
 def parts_of(posterior: Posterior, residuals: Residuals, fixed: Sequence[str]) -> list[Part]:
     """Returns the components of one galaxy.
 
-    A single profile is that of the best draw; the parts of a scene are at their posterior means.
+    A single profile is that of the best draw; components of a scene have their posterior means.
 
     Args:
-        posterior: Of a single galaxy.
-        residuals: Of it.
-        fixed: Names of the parameters of a single profile that were held fixed.
+        posterior: Posterior of a single galaxy.
+        residuals: Its residuals.
+        fixed: Names of fixed parameters of a single profile.
     """
     (row,) = posterior.rows()
     parts = parts_of_row(row)
@@ -39,14 +39,14 @@ def parts_of(posterior: Posterior, residuals: Residuals, fixed: Sequence[str]) -
 
 
 def part_image(part: Part, observation: Observation) -> Array:
-    """Returns the noiseless image of a component on all pixels of an observation.
+    """Returns the noiseless image of a component in all pixels of an observation.
 
     Args:
         part: The component.
-        observation: What was observed.
+        observation: The observation.
 
     Returns:
-        With shape (H, W). [image units]
+        Image with shape (H, W). [image units]
     """
     height, width = observation.shape
     size = max(height, width)
@@ -73,12 +73,12 @@ def component_cards(
 
     Args:
         parts: The components, numbered from 1.
-        observation: What was observed.
-        frame: Where its stamp lies in the file.
+        observation: The observation.
+        frame: Position of its stamp in the file.
     """
     rows, columns = frame.window
     height, width = observation.shape
-    # The stamp's centre in the file, 1-based.
+    # centre of the stamp in the file, 1-based
     x = (width - 1) / 2 - columns.start + frame.first[0]
     y = (height - 1) / 2 - rows.start + frame.first[1]
     scale = observation.pixel_scale
@@ -109,13 +109,13 @@ def component_cards(
 def sky_cards(
     number: int, observation: Observation, frame: Frame, sky: float
 ) -> dict[str, tuple[Any, str]]:
-    """Returns the keywords of the sky, the component of that number.
+    """Returns the keywords of the sky component with the given number.
 
     Args:
-        number: Of the component.
-        observation: What was observed.
-        frame: What was subtracted from it.
-        sky: Constant found in it beside. [image units]
+        number: Number of the component.
+        observation: The observation.
+        frame: Frame with the sky that was subtracted from it.
+        sky: Residual constant sky found in the fit. [image units]
     """
     rows, columns = frame.window
     level, along_x, along_y = frame.sky_values
@@ -133,13 +133,13 @@ def sky_cards(
 
 
 def sky_error(observation: Observation) -> float:
-    """Error of the constant sky from its prior and the unmasked pixels. [image units]"""
+    """Returns the error of the constant sky from prior and unmasked pixels. [image units]"""
     information = float((1.0 / observation.noise[~observation.mask] ** 2).sum())
     return float((information + 1.0 / observation.sky_sigma**2) ** -0.5)
 
 
 def software_cards(scale: float, method: str) -> dict[str, tuple[Any, str]]:
-    """Returns what GALFIT's headers do not have."""
+    """Returns keywords that GALFIT's headers do not have."""
     return {
         "PIXSCALE": (scale, "[arcsec/pix]"),
         "METHOD": (method, "how the draws came about"),
@@ -148,7 +148,7 @@ def software_cards(scale: float, method: str) -> dict[str, tuple[Any, str]]:
 
 
 def with_error(value: float, error: float | None) -> str:
-    """Returns a number as GALFIT's headers hold it; None: it was held fixed.
+    """Returns a number in the format of GALFIT's headers; an error of None marks a fixed value.
 
     Example:
         >>> with_error(48.518, 0.00321), with_error(4.0, None)

@@ -1,4 +1,4 @@
-"""GALFIT's image block: original, model and residual in one FITS file, and their numbers."""
+"""GALFIT's image block: original, model and residual in one FITS file, with fit parameters."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def write_imgblock(
     frame: Frame | None = None,
     fixed: tuple[str, ...] = (),
 ) -> None:
-    """Writes one galaxy as GALFIT writes its image block.
+    """Writes one galaxy in the format of GALFIT's image block.
 
-    Extensions 1 to 3 are the image, the model and the residual on the image's pixels, 4 and further
-    ones each component alone. The header of 2 holds GALFIT's keywords: ``1_XC`` and ``1_YC``
-    (1-based, in the file), ``1_MAG``, ``1_RE`` in pixels, ``1_N``, ``1_AR``, ``1_PA``, those of a
-    second component, the sky's, each ``value +/- error`` or, of what was held fixed, ``[value]``;
-    then CHISQ, NDOF, NFREE, NFIX and CHI2NU. The values are those of the model shown: of a single
-    profile the best draw (the mean of a galaxy that was not refined), of several components the
-    posterior means. The errors are the posterior's standard deviations.
+    Extensions 1 to 3 are the image, the model and the residual on the image's pixels, 4 and
+    following each component alone. The header of 2 contains GALFIT's keywords: ``1_XC`` and
+    ``1_YC`` (1-based, in the file), ``1_MAG``, ``1_RE`` in pixels, ``1_N``, ``1_AR``, ``1_PA``,
+    those of a second component, the sky's, each as ``value +/- error`` or, if fixed, ``[value]``;
+    then CHISQ, NDOF, NFREE, NFIX and CHI2NU. The values are those of the model image: for a single
+    profile the best draw (the mean of an unrefined galaxy), for several components the posterior
+    means. The errors are the posterior's standard deviations.
 
     Args:
-        posterior: Of a single galaxy.
-        path: FITS file to be; an existing one is replaced.
-        frame: Where the stamp lies in its file; None: it is the file.
-        fixed: Names of the parameters that were held fixed.
+        posterior: Posterior of a single galaxy.
+        path: Output FITS file; an existing one is replaced.
+        frame: Position of the stamp in its file; None if the stamp is the file.
+        fixed: Names of fixed parameters.
 
     Raises:
         InputError: If the posterior is of several galaxies, the galaxy was not measured, or the
@@ -77,7 +77,7 @@ def write_imgblock(
 
 
 def variance_of(galaxy: Array, observation: Observation) -> Array:
-    """Returns the variance of each pixel under a model, with its shape. [image units squared]"""
+    """Returns the variance of each pixel under a model, with shape (H, W). [image units squared]"""
     variance = np.asarray(observation.noise, dtype=np.float64) ** 2
     if observation.gain is None:
         return variance
@@ -85,7 +85,7 @@ def variance_of(galaxy: Array, observation: Observation) -> Array:
 
 
 def best_sky(galaxy: Array, observation: Observation) -> float:
-    """Returns the constant sky that fits best beside a model, under its prior. [image units]"""
+    """Returns the best-fitting constant sky for a model, under its prior. [image units]"""
     if observation.sky_sigma == 0:
         return 0.0
     good = ~observation.mask
@@ -109,7 +109,7 @@ def _header(
     residuals: Residuals,
     galaxy: Array,
 ) -> dict[str, tuple[Any, str]]:
-    """Returns the keywords of GALFIT's model header, each with its comment."""
+    """Returns the keywords of GALFIT's model header, with comments."""
     m = posterior.measurements[0]
     observation = m.observation
     assert observation is not None  # noqa: S101  # checked by the caller
@@ -120,7 +120,7 @@ def _header(
     cards |= galfit_header.component_cards(parts, observation, frame)
     cards |= galfit_header.sky_cards(len(parts) + 1, observation, frame, sky)
     errors = {(i, n): e for i, p in enumerate(parts) for n, e in p.errors.items()}
-    # Parts have one centre: it is free, or held, once.
+    # Components share one centre, which is free or fixed once.
     own = {key: e for key, e in errors.items() if key[0] == 0 or not key[1].startswith("center")}
     free = sum(e is not None for e in own.values())
     good = int((~residuals.mask).sum())
@@ -140,5 +140,5 @@ def _header(
 
 
 def _unknown(value: Any) -> bool:
-    """FITS has no NaN: such a card is left out."""
+    """Returns whether a value is NaN, which FITS cannot store: such cards are omitted."""
     return isinstance(value, float) and not math.isfinite(value)

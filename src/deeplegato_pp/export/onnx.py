@@ -1,7 +1,7 @@
-"""A network as one ONNX file: a stamp goes in, point estimates and quantiles come out.
+"""Export of a network as one ONNX file, from a stamp to point estimates and quantiles.
 
-The file needs nothing of this package, nor PyTorch: onnxruntime runs it, and so does whatever
-takes an ONNX model of one float input (1, C, H, W) and one output, as SourceXtractor++ does.
+The file needs neither this package nor PyTorch: it runs with onnxruntime and with programs that
+accept ONNX models with one float input (1, C, H, W) and one output, such as SourceXtractor++.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ def export_onnx(
     num_samples: int = 512,
     seed: int = 0,
 ) -> Path:
-    """Writes a network with all that surrounds it as one ONNX file.
+    """Writes a network with its pre- and post-processing as one ONNX file.
 
-    In: float32 (1, 4, N, N), image, noise, mask and PSF as `onnx_stamp` lays them out; N is the
-    network's `image_size`. Out: float32 (1, 7, 7), a row per parameter in the table's order with
-    mean, standard deviation and the quantiles of 2.5, 16, 50, 84 and 97.5 %, in the units of the
-    table, centres from the stamp's. A channel that is zero everywhere was not given: the noise is
-    then estimated from the stamp's border (pixels that are exactly zero lie beyond the image's
-    edge), nothing is masked, and the PSF is that of `like`.
+    Input: float32 (1, 4, N, N), image, noise, mask and PSF in the layout of `onnx_stamp`; N is the
+        network's `image_size`. Output: float32 (1, 7, 7), a row per parameter in the table's order
+        with mean, standard deviation and the quantiles 2.5, 16, 50, 84 and 97.5 %, in the units of
+        the table, centres from the stamp's. A channel of zeros means not given: the noise is then
+        estimated from the stamp's border (pixels that are exactly zero are outside the image),
+        nothing is masked, and the PSF is that of `like`.
 
-    The numbers are those of the bare network: nothing is binned, refined or flagged.
+    The results are those of the network alone, without binning, refinement and flags.
 
     Args:
         model: The network.
-        path: The file.
-        like: An observation of the survey. Its PSF, pixel scale, zero point, gain, noise
-            correlation, and sky sigma in units of the noise hold for every stamp.
-        num_samples: Posterior draws behind the numbers; their noise is in the file, so that the
-            same stamp always gives the same numbers.
-        seed: Of that noise. The draws are those of `DeepLeGAToPP.sample` with this seed.
+        path: Output file.
+        like: Observation of the survey. Its PSF, pixel scale, zero point, gain, noise correlation,
+            and sky sigma in units of the noise apply to every stamp.
+        num_samples: Number of posterior draws; their random numbers are in the file, so that the
+            same stamp always gives the same results.
+        seed: Random seed of the draws, which are those of `DeepLeGAToPP.sample` with this seed.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
         DeepLegatoError: If the extra ``export`` is not installed.
@@ -99,7 +99,7 @@ def export_onnx(
         input_names=["stamp"],
         output_names=[OUTPUT],
         dynamo=True,
-        optimize=False,  # onnxruntime does it again, and faster, whenever it loads the file
+        optimize=False,  # onnxruntime optimises faster when it loads the file
         verbose=False,
     )
     model.train(was_training)
@@ -114,16 +114,16 @@ def export_onnx(
 
 
 def onnx_stamp(observation: Observation, image_size: int) -> Float[np.ndarray, "1 4 n n"]:
-    """Returns an observation as an exported network takes it.
+    """Converts an observation to the input of an exported network.
 
     Args:
-        observation: What was observed; cut or padded about its centre.
+        observation: The observation, which is cut or padded about its centre.
         image_size: Side N of the network's stamps. [px]
 
     Returns:
         float32: the image [image units]; the noise, 1 sigma per pixel [image units]; the mask, 1
-        where a pixel is to be ignored; and the PSF on the networks' grid of 43 x 43, two samples
-        a pixel, in the first rows and columns of the fourth channel.
+            for pixels to ignore; and the PSF on the networks' grid of 43 x 43, two samples per
+            pixel, in the first rows and columns of the fourth channel.
 
     Raises:
         RangeError: If the stamp is smaller than the PSF's grid.
@@ -143,7 +143,7 @@ def _channels(prepared: PreparedStamp) -> Float[np.ndarray, "1 4 n n"]:
 
 
 def _metadata(model: DeepLeGAToPP, like: Observation, prepared: PreparedStamp) -> dict[str, str]:
-    """Returns what the file says about itself, all of it text."""
+    """Returns the metadata of the file, as text."""
     return {
         "deeplegato_pp": __version__,
         "model": str(model.card.get("name", "")),

@@ -1,7 +1,7 @@
-"""What an exported network computes, in operations that ONNX has.
+"""Computation of an exported network, in operations supported by ONNX.
 
-It repeats in float32 tensors what the package does with arrays in float64: onnxruntime has no
-error function of doubles. The tests hold the two together.
+It repeats in float32 tensors what the package computes with float64 arrays, because onnxruntime has
+no float64 error function. Tests compare the two.
 """
 
 from __future__ import annotations
@@ -35,25 +35,24 @@ CHANNELS = ["image", "noise", "mask", "psf"]
 COLUMNS = ["mean", "std", *QUANTILES]
 
 _HUGE = 1e30
-"""Beyond any pixel value; a comparison with it tells numbers from NaN and infinities."""
+"""Value above all pixels; comparisons with it exclude NaN and infinities."""
 
 _CLIPPINGS = 6
-"""Rounds of clipping of the border's noise: it rarely takes four until nothing more is clipped."""
+"""Number of clipping iterations for the border's noise; usually four suffice."""
 
 
 class StampMeasurer(nn.Module):
-    """From a stamp in image units to summaries of the posterior in the user's units.
+    """Computes summaries of the posterior in the user's units from a stamp in image units.
 
     Args:
         model: The network.
-        psf: PSF for stamps without one, on the networks' grid, with shape (43, 43).
-        noise: Standard-normal noise behind the draws, with shape (S, 7).
-        pixel_scale: [arcsec/px]
+        psf: PSF of stamps without one, on the networks' grid, with shape (43, 43).
+        noise: Standard-normal random numbers of the draws, with shape (S, 7).
+        pixel_scale: Pixel scale. [arcsec/px]
         zero_point: Magnitude of one image unit.
-        gain: Electrons per image unit; inf declares the noise total.
+        gain: Electrons per image unit; inf for a total noise map.
         sky_sigma: Standard deviation of the sky's offset. [median noise]
-        noise_correlation: Variance of the noise of sums over many pixels, over that of independent
-            ones.
+        noise_correlation: Noise variance of sums over many pixels relative to independent pixels.
         psf_error: Relative error of the PSF's width.
     """
 
@@ -93,11 +92,11 @@ class StampMeasurer(nn.Module):
         return summaries(self.to_user(w[0], scale))[None]
 
     def detector_units(self, stamp: Float[Tensor, "1 4 n n"]) -> tuple[StampBatch, Tensor]:
-        """Returns the network's input, and image units per detector unit."""
+        """Returns the network's input, and the number of image units per detector unit."""
         image, noise, mask, psf = stamp.unbind(1)
         given = (noise > 0).any()
         good = (image.abs() < _HUGE) & (mask < 0.5)
-        # onnxruntime has no `where` of booleans.
+        # onnxruntime does not support `where` for booleans.
         good = good & ((given & (noise > 0) & (noise < _HUGE)) | (~given & (image != 0)))
         image = torch.where(good, image, 0.0)
         noise = torch.where(given, noise, self.border_sigma(image, good))
@@ -137,7 +136,7 @@ class StampMeasurer(nn.Module):
 
 
 def masked_median(values: Float[Tensor, "*s"], good: Bool[Tensor, "*s"]) -> Float[Tensor, ""]:
-    """Returns the median over some pixels; there must be one."""
+    """Returns the median of selected pixels, of which there must be at least one."""
     ordered = torch.where(good, values, math.inf).flatten().sort().values
     count = good.sum()
     middle = torch.stack([(count - 1) // 2, count // 2]).clamp_min(0)
@@ -145,7 +144,7 @@ def masked_median(values: Float[Tensor, "*s"], good: Bool[Tensor, "*s"]) -> Floa
 
 
 def to_physical(box: PriorBox, w: Float[Tensor, "s 7"]) -> Float[Tensor, "s 7"]:
-    """Returns physical parameters of coordinates, as `PriorBox.to_physical` does in float64."""
+    """Converts coordinates to physical parameters, as `PriorBox.to_physical` does in float64."""
     share = 0.5 * (1.0 + torch.erf(w / math.sqrt(2.0)))
     columns: list[Tensor] = []
     for i, parameter in enumerate(PARAMETERS):
@@ -177,7 +176,7 @@ def summaries(draws: Float[Tensor, "s 7"]) -> Float[Tensor, "7 7"]:
 def hazen_quantiles(
     draws: Float[Tensor, "s 7"], probabilities: tuple[float, ...]
 ) -> Float[Tensor, "q 7"]:
-    """Returns quantiles of equally weighted draws, each in the middle of its own weight."""
+    """Returns quantiles of equally weighted draws, each at the centre of its weight."""
     number = draws.shape[0]
     places = [min(max(p * number - 0.5, 0.0), number - 1.0) for p in probabilities]
     low = [min(int(place), number - 2) for place in places]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from deeplegato_pp import diagnostics
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_choice
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.inference import predictive
@@ -24,8 +25,6 @@ from deeplegato_pp.inference.posterior.covariates import (
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.scene.parameters import NAMES, PARAMETERS
 from deeplegato_pp.stats.circular import angular_difference
-
-Array = np.ndarray
 
 LEVELS: tuple[float, ...] = (0.5, 0.68, 0.9, 0.95)
 """Levels at which a report gives the coverage."""

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
-
-Array = np.ndarray
 
 SUSPICIOUS = 0.001
 """p-value below which a fit is counted as bad: one good galaxy in a thousand."""

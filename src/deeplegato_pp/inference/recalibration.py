@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.special import ndtr, ndtri
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.diagnostics.ranks import check_ranks
 from deeplegato_pp.errors import FormatError, InputError, ShapeError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.posterior import Posterior
     from deeplegato_pp.scene.prior import PriorBox
 
-Array = np.ndarray
 
 SCORES: tuple[float, ...] = tuple(0.25 * i for i in range(-12, 13))
 """Scores at which the map is stored, in Gaussian standard deviations: 0.13 % to 99.87 %."""

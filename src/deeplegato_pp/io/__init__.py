@@ -1,1 +1,1 @@
-"""Reading and writing files: FITS images of any size, headers, atomic writes."""
+"""File input and output: FITS images of any size, headers, atomic writes."""

@@ -1,7 +1,7 @@
-"""GALFIT's input file (feedme): its text as control parameters and components.
+"""Parser of GALFIT's input file (feedme): control parameters and components.
 
-The format is that of the GALFIT user's manual (Peng): lines ``X) value ... # comment``, the letters
-A to P for the whole fit, and for each component ``0)`` its type and ``1)``, ``3)``, ... its
+The format is described in the GALFIT user's manual (Peng): lines ``X) value ... # comment``, with
+letters A to P for the whole fit, and for each component ``0)`` its type and ``1)``, ``3)``, ... its
 parameters, each followed by 1 (free) or 0 (fixed).
 """
 
@@ -19,19 +19,19 @@ CONTROLS = "ABCDEFGHIJKOP"
 _LINE = re.compile(r"^\s*([A-Za-z]?\d*)\)\s*(.*)$")
 
 _PAIRS = ("1",)
-"""Lines with two values and two flags: the position, of all components but the sky."""
+"""Lines with two values and two flags: the position, for all components except the sky."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One component of a feedme.
+    """Component of a feedme.
 
     Attributes:
-        kind: Type, as written: ``sersic``, ``sky``, ...
-        line: Line of the file that begins it, from 1.
-        values: Numbers of each parameter by its key (``"1"``, ``"3"``, ...).
-        free: Whether each of those numbers is fitted.
-        modifiers: Keys of Fourier modes, bending, truncation and the like (``"F1"``, ...).
+        kind: Type as written: ``sersic``, ``sky``, ...
+        line: Number of its first line in the file, from 1.
+        values: Values of each parameter by its key (``"1"``, ``"3"``, ...).
+        free: Whether each of those values is fitted.
+        modifiers: Keys of Fourier modes, bending, truncation etc. (``"F1"``, ...).
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Component:
     modifiers: tuple[str, ...] = ()
 
     def value(self, key: str, path: Path, place: int = 0) -> float:
-        """Returns a number, and refuses a component that lacks it.
+        """Returns a value, and raises an error if the component lacks it.
 
         Raises:
             FormatError: If the component has no such line.
@@ -57,12 +57,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Feedme:
-    """A feedme's content.
+    """Content of a feedme.
 
     Attributes:
         path: The file.
-        controls: Text after each control letter, comments taken off; empty where there is none.
-        components: In the file's order, the sky among them.
+        controls: Text after each control letter without comments; empty if there is none.
+        components: Components, including the sky, in the file's order.
     """
 
     path: Path
@@ -79,7 +79,7 @@ class Feedme:
         """Returns the numbers of a control line; None if the line is missing or empty.
 
         Raises:
-            FormatError: If there are fewer, or a word is no number.
+            FormatError: If there are too few numbers, or a word is not a number.
         """
         words = self.controls.get(letter, "").split()
         if not words:
@@ -100,10 +100,10 @@ def read_feedme(path: str | Path) -> Feedme:
     """Reads a feedme.
 
     Args:
-        path: The file, also one that GALFIT wrote (``galfit.01``).
+        path: The file, which may have been written by GALFIT (``galfit.01``).
 
     Raises:
-        FormatError: If there is no such file, a line is not understood, or no component is in it.
+        FormatError: If the file is missing, a line cannot be parsed, or there is no component.
     """
     path = Path(path)
     try:
@@ -116,10 +116,10 @@ def read_feedme(path: str | Path) -> Feedme:
 
 
 def parse_feedme(text: str, path: Path = Path("feedme")) -> Feedme:
-    r"""Parses a feedme's text; the path is for messages and for finding its files.
+    r"""Parses the text of a feedme; the path is used for messages and to find its files.
 
     Raises:
-        FormatError: As :func:`read_feedme`.
+        FormatError: See :func:`read_feedme`.
 
     Example:
         >>> sky = parse_feedme("A) galaxy.fits\n 0) sky\n 1) 1.39  0  # background")
@@ -153,7 +153,7 @@ def parse_feedme(text: str, path: Path = Path("feedme")) -> Feedme:
 
 
 def _with_line(component: Component, key: str, rest: str, number: int, path: Path) -> Component:
-    """Returns the component with one more of its lines."""
+    """Returns the component with another of its lines."""
     if not key.isdigit():
         return Component(
             component.kind,
@@ -185,6 +185,6 @@ def _with_line(component: Component, key: str, rest: str, number: int, path: Pat
 
 def _flag(word: str) -> bool:
     number = float(word)
-    if number not in (-1.0, 0.0, 1.0):  # -1: GALFIT's own mark of a fixed parameter
+    if number not in (-1.0, 0.0, 1.0):  # -1 is GALFIT's mark of a fixed parameter
         raise ValueError(word)
     return number == 1.0

@@ -17,18 +17,18 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(DeepLegatoError, OSError):
-    """There is no room for a file; what was finished before it is safe."""
+    """The disk is full; files that were finished before are complete."""
 
 
 @contextmanager
 def disk_full_named(path: Path) -> Iterator[None]:
-    """Turns the system's error about a full disk into one that says what to do.
+    """Converts the system's error of a full disk to one with a remedy.
 
     Args:
-        path: The file that is written in the block.
+        path: The file written in the block.
 
     Raises:
-        DiskFullError: If there is no room for it.
+        DiskFullError: If the disk is full.
     """
     try:
         yield
@@ -43,16 +43,16 @@ def disk_full_named(path: Path) -> Iterator[None]:
 
 
 def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], what: str) -> Path:
-    """Returns a path that can be written, or says why not; call it before the work.
+    """Checks before any work that a path can be written, and returns it.
 
     Args:
-        path: Where a file is to be.
-        suffixes: What it may end with, lower case, with the dot.
-        what: What the file is, for the message.
+        path: Path of the file.
+        suffixes: Allowed suffixes, in lower case, with the dot.
+        what: Description of the file, for the message.
 
     Raises:
-        InputError: If the suffix is unknown, the folder is missing or may not be written to, or
-            the path is a folder.
+        InputError: If the suffix is unknown, the folder is missing or not writable, or the path is
+            a folder.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
@@ -72,12 +72,12 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str], what: st
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary file in the same folder that takes the place of `path` at the end.
+    """Yields a temporary file in the same folder that replaces `path` at the end.
 
-    If the block raises, nothing is left behind and an earlier file stays as it was.
+    If the block raises an error, the temporary file is removed and an existing file is kept.
 
     Raises:
-        DiskFullError: If there is no room for it.
+        DiskFullError: If the disk is full.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -94,10 +94,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole, and on the disk, or not at all.
+    """Writes a file atomically, and flushes it to the disk.
 
     Raises:
-        DiskFullError: If there is no room for it.
+        DiskFullError: If the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -113,7 +113,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a folder's entries outlive a crash of the machine, where it can be opened at all."""
+    """Flushes a folder's entries to the disk, if the system allows it."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -124,7 +124,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_file(file: IO[Any]) -> None:
-    """Locks an open file against other processes until it is closed, or its process dies.
+    """Locks an open file against other processes until it is closed or the process ends.
 
     Raises:
         OSError: If another process holds the lock.

@@ -1,7 +1,7 @@
-"""Reading FITS images: layouts, companions, damage. The only place where images are opened.
+"""Reading of FITS images with their companions: the only place where images are opened.
 
-Every file is read whole and closed again; arrays come back as native float64 copies. ``astropy``
-is imported when the first file is read.
+Files are read completely and closed; arrays are native float64 copies. ``astropy`` is imported when
+the first file is read.
 """
 
 import bz2
@@ -42,25 +42,25 @@ if TYPE_CHECKING:
 
 
 LARGEST_UNPACKED = 2**30
-"""Most that a compressed file may unpack to. [bytes]"""
+"""Maximum size of the content of a compressed file. [bytes]"""
 
 LARGEST_IMAGE = 2**28
-"""Most pixels that one extension may have: 16,384 to a side."""
+"""Maximum number of pixels of one extension: 16,384 on a side."""
 
 WEIGHTS = ("WHT", "WEIGHT")
-"""Noise maps whose zeros mean that there are no data."""
+"""Noise maps in which zero means missing data."""
 
 
 @dataclass(frozen=True, eq=False)
 class Companion:
-    """A noise map, mask or PSF, with what its file says of it.
+    """Noise map, mask or PSF, with its metadata.
 
     Attributes:
-        pixels: With shape (H, W): float64, or whole numbers as they are stored.
-        header: Its cards.
-        name: Of its extension.
-        statement: Of a noise map: its type by UTYPE, or None.
-        file: The file it was read from, if that is one of its own.
+        pixels: Pixels with shape (H, W): float64, or integers as stored.
+        header: Header cards.
+        name: Name of its extension.
+        statement: Type of a noise map by UTYPE, or None.
+        file: Its file, if it is not the image's.
     """
 
     pixels: Array
@@ -72,17 +72,17 @@ class Companion:
 
 @dataclass(frozen=True, eq=False)
 class FitsImage:
-    """What one file holds: the image and whatever came with it.
+    """Image of a file with its companions.
 
     Attributes:
-        image: Image, with shape (H, W), linear.
-        header: Keywords of the image's extension, and the primary's below them.
-        noise: Noise map as the file has it, or None.
-        mask: Mask or data quality as the file has it, or None.
-        no_data: Where a weight map beside another noise map is zero, or None.
+        image: Linear image, with shape (H, W).
+        header: Keywords of the image's extension, and of the primary header where not repeated.
+        noise: Noise map as stored, or None.
+        mask: Mask or data quality as stored, or None.
+        no_data: Pixels where a weight map in addition to another noise map is zero, or None.
         psf: Image of the PSF, or None.
-        sky: The celestial WCS.
-        notes: Remarks for the reader of the result.
+        sky: Celestial WCS.
+        notes: Remarks for the result.
     """
 
     image: Array
@@ -100,17 +100,17 @@ def read_image(
     extension: Extension | None = None,
     plane: int | None = None,
 ) -> FitsImage:
-    """Reads an image and the noise, mask, PSF and WCS that its file holds.
+    """Reads an image with the noise, mask, PSF and WCS in its file.
 
     Args:
         path: FITS file, plain or compressed (.gz, .bz2, .fz).
-        extension: Index, name or (name, version) of the image. By default SCI or IMAGE where there
-            is one, else the first extension with pixels. Companions (ERR, DQ, ...) are taken with
-            the version of the image.
-        plane: Of a cube, counted from 0.
+        extension: Index, name or (name, version) of the image. The default is SCI or IMAGE, else
+            the first extension with pixels. Companions (ERR, DQ, ...) have the version of the
+            image.
+        plane: Plane of a cube, counted from 0.
 
     Raises:
-        FormatError: If the file is missing, damaged, not FITS, or without image.
+        FormatError: If the file is missing, damaged, not FITS, or has no image.
         ShapeError: If the image is a cube and no plane is given.
     """
     with opened(path) as hdus:
@@ -145,17 +145,17 @@ def read_image(
 def read_companion(
     path: str | os.PathLike[str], names: tuple[str, ...], what: str, plane: int | None = None
 ) -> Companion:
-    """Reads one companion (noise, mask) from a file of its own.
+    """Reads one companion (noise, mask) from its own file.
 
     Args:
         path: FITS file.
-        names: Extensions to prefer, in this order; else the first one with pixels.
+        names: Names of preferred extensions, in this order; else the first one with pixels.
         what: Its name in messages.
-        plane: Of a cube, counted from 0.
+        plane: Plane of a cube, counted from 0.
 
     Raises:
-        FormatError: If the file is missing, damaged, not FITS, or without image.
-        ShapeError: If it is a cube and no plane is given.
+        FormatError: If the file is missing, damaged, not FITS, or has no image.
+        ShapeError: If the image is a cube and no plane is given.
     """
     with opened(path) as hdus:
         index = find(hdus, names)
@@ -169,13 +169,13 @@ def read_array(path: str | os.PathLike[str], names: tuple[str, ...], what: str) 
 
 
 def cards_of(hdus: "HDUList", index: int) -> Cards:
-    """Returns the cards of an extension, the primary's below them; undefined values are None."""
+    """Returns the cards of an extension and of the primary header; undefined values are None."""
     primary, own = hdus[0].header, hdus[index].header
     return _cards({**dict(primary), **dict(own)}, own, primary)
 
 
 def own_cards(hdu: Any) -> Cards:
-    """Returns the cards of one extension alone."""
+    """Returns the cards of one extension only."""
     return _cards(dict(hdu.header), hdu.header)
 
 
@@ -199,7 +199,7 @@ def _companion(
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
-    """Opens a file eagerly; whatever is wrong with it becomes one line of ``FormatError``."""
+    """Opens a file and reads its headers; errors are converted to ``FormatError`` in one line."""
     check_is_file(path)
     from astropy.io import fits
 
@@ -208,21 +208,21 @@ def opened(path: str | os.PathLike[str]) -> Iterator["HDUList"]:
         with fits.open(_content(path), memmap=False, lazy_load_hdus=False) as hdus:
             for hdu in hdus:
                 _check_size(hdu, path)
-                # Read now, so that damage shows here.
+                # Headers are read now, so that damage is found here.
                 _ = hdu.data if hdu.is_image else None
             refuse_damage([str(item.message) for item in caught], path)
             yield hdus
 
 
 def check_is_file(path: str | os.PathLike[str]) -> None:
-    """Refuses a path that is no file, and explains a file name with an extension in brackets.
+    """Raises an error for a path that is not a file, with a hint for brackets in its name.
 
     Raises:
         FormatError: If there is no such file.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"a file is named by a path, got {path!r}, a {type(path).__name__}.")
-    if os.path.isfile(path):  # which is false, and raises nothing, for names that cannot be
+    if os.path.isfile(path):  # isfile returns False for invalid names
         return
     asked = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(path))
     if asked is not None and os.path.isfile(asked[1]):
@@ -234,7 +234,7 @@ def check_is_file(path: str | os.PathLike[str]) -> None:
 
 
 def _check_size(hdu: Any, path: str | os.PathLike[str]) -> None:
-    """Refuses an image whose header asks for more memory than a galaxy is worth."""
+    """Raises an error for an image whose header states an excessive size."""
     pixels = math.prod(int(n) for n in hdu.shape) if hdu.is_image else 0
     if pixels > LARGEST_IMAGE:
         raise FormatError(
@@ -246,12 +246,12 @@ def _check_size(hdu: Any, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what astropy raises over a file that it cannot read into ``FormatError``."""
+    """Converts errors of astropy for unreadable files to ``FormatError``."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # astropy raises many kinds, VerifyError and cfitsio's among them
+    except Exception as error:  # astropy raises many types, including VerifyError and cfitsio's
         reason = _first_sentence(error) or type(error).__name__
         raise FormatError(
             f"{path}: cannot be read as FITS ({reason}). Is it a FITS image, and complete?"
@@ -259,7 +259,7 @@ def as_format_error(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _content(path: str | os.PathLike[str]) -> Any:
-    """The path, or the whole uncompressed content: astropy takes half a .gz for a short file."""
+    """Returns the path, or the uncompressed content: astropy accepts a truncated .gz file."""
     with open(path, "rb") as file:
         magic = file.read(3)
     if magic[:2] == b"\x1f\x8b":
@@ -270,7 +270,7 @@ def _content(path: str | os.PathLike[str]) -> Any:
 
 
 def _unpacked(file: Any, path: str | os.PathLike[str]) -> io.BytesIO:
-    """The whole uncompressed content, if it is not far larger than one galaxy's file can be."""
+    """Returns the uncompressed content, if its size is plausible."""
     with file:
         content = file.read(LARGEST_UNPACKED + 1)
     if len(content) > LARGEST_UNPACKED:
@@ -282,20 +282,20 @@ def _unpacked(file: Any, path: str | os.PathLike[str]) -> io.BytesIO:
 
 
 def _first_sentence(message: object) -> str:
-    """What another library says, cut down to fit into one line of ours."""
+    """Returns the message of another library shortened to one line."""
     return " ".join(str(message).split()).split(". ")[0][:120].rstrip(".")
 
 
 def refuse_damage(messages: list[str], path: str | os.PathLike[str]) -> None:
-    """Raises ``FormatError`` if astropy only warned about what makes a file unusable.
+    """Raises ``FormatError`` if astropy only warned about damage that makes a file unusable.
 
     Args:
-        messages: Its warnings.
+        messages: Astropy's warnings.
         path: The file.
     """
     for message in messages:
         sizes = re.search(r"actual file length \((\d+)\).*expected size \((\d+)\)", message)
-        # Up to one block may be missing: some writers leave out the padding after the last one.
+        # Up to one block may be missing: some writers omit the final padding.
         short = sizes is not None and int(sizes[2]) - int(sizes[1]) >= 2880
         if short or re.search(r"END card|validating header", message):
             raise FormatError(
@@ -311,7 +311,7 @@ def _pixels(
     plane: int | None = None,
     whole: bool = False,
 ) -> Array:
-    """A native copy of an extension's pixels: float64, or whole numbers where they may stay so."""
+    """Returns a native copy of an extension's pixels: float64, or integers where allowed."""
     if not is_image(hdu):
         raise FormatError(f"{path}: {what} (extension {hdu.name or 'unnamed'}) has no pixels.")
     label = f"{what} in {path}"

@@ -1,7 +1,7 @@
-"""Which extension of a FITS file holds what: by the names that archives and pipelines give them.
+"""Selection of FITS extensions by the names that archives and pipelines use.
 
-Only headers are looked at, so that the rules are the same for a stamp that is read whole and for a
-mosaic that stays on disk.
+Only headers are used, so that the rules are the same for stamps, which are read completely, and
+mosaics, which are not.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ NOISE_NAMES = {
     "WEIGHT": "weight",
     "WEIGHTS": "weight",
 }
-"""Extensions that hold noise, best first, and what they hold unless the file says otherwise."""
+"""Extensions with noise, in order of preference, and their types unless the file states another."""
 
 UNCERTAINTY_TYPES = {
     "StdDevUncertainty": "sigma",
     "VarianceUncertainty": "variance",
     "InverseVariance": "ivar",
 }
-"""The UTYPE header of astropy's CCDData."""
+"""UTYPE keyword of astropy's CCDData."""
 
 
 def is_image(hdu: Any) -> bool:
-    """Returns whether an extension holds pixels, without reading them."""
+    """Returns whether an extension has pixels, without reading them."""
     return bool(hdu.is_image and hdu.header.get("NAXIS", 0) > 0 and hdu.shape)
 
 
 def find(
     hdus: HDUList, names: tuple[str, ...], but: int | None = None, version: int | None = None
 ) -> int | None:
-    """Returns the place of the first extension with pixels of the first name that is there.
+    """Returns the index of the first extension with pixels that has the most preferred name.
 
     Args:
         hdus: The open file.
-        names: In the order of preference.
-        but: A place that is not meant.
-        version: EXTVER that it must have; None for any.
+        names: Names in order of preference.
+        but: Index to exclude.
+        version: Required EXTVER; None for any.
     """
-    there = [hdu.name for hdu in hdus]  # astropy takes its time over each
+    there = [hdu.name for hdu in hdus]  # accessing a name in astropy is slow
     prefix = "" if but is None else _chip(there[but])
     for name in names:
         for index, found in enumerate(there):
@@ -78,12 +78,12 @@ def find(
 
 
 def _chip(name: str) -> str:
-    """What precedes SCI in names such as Euclid's ``3-4.F.SCI``, or an empty text."""
+    """Returns the part before SCI in names such as Euclid's ``3-4.F.SCI``, or an empty string."""
     return name[: -len("SCI")] if name.endswith(".SCI") else ""
 
 
 def first_image(hdus: HDUList, path: str | os.PathLike[str]) -> int:
-    """Returns the place of the first extension with pixels.
+    """Returns the index of the first extension with pixels.
 
     Raises:
         FormatError: If there is none.
@@ -95,10 +95,10 @@ def first_image(hdus: HDUList, path: str | os.PathLike[str]) -> int:
 
 
 def science_index(hdus: HDUList, extension: Extension | None, path: str | os.PathLike[str]) -> int:
-    """Returns the place of the image: the extension asked for, else SCI or IMAGE, else the first.
+    """Returns the image's index: the requested extension, else SCI or IMAGE, else the first.
 
     Raises:
-        FormatError: If the file has no such extension, or no image.
+        FormatError: If the file does not have the extension, or has no image.
     """
     if extension is not None:
         return chosen_index(hdus, extension, path)
@@ -107,10 +107,10 @@ def science_index(hdus: HDUList, extension: Extension | None, path: str | os.Pat
 
 
 def chosen_index(hdus: HDUList, extension: Extension, path: str | os.PathLike[str]) -> int:
-    """Returns the place of the extension that was asked for.
+    """Returns the index of the requested extension.
 
     Raises:
-        FormatError: If the file has no such extension.
+        FormatError: If the file does not have the extension.
     """
     try:
         return int(hdus.index_of(extension)) if hdus[extension] is not None else 0
@@ -122,20 +122,20 @@ def chosen_index(hdus: HDUList, extension: Extension, path: str | os.PathLike[st
 
 
 def noise_index(hdus: HDUList, image: int) -> int | None:
-    """Returns the place of an image's noise map, of the image's version, or None.
+    """Returns the index of an image's noise map with the image's version, or None.
 
     Args:
         hdus: The open file.
-        image: Place of the image; its companions have its version.
+        image: Index of the image.
     """
     return find(hdus, tuple(NOISE_NAMES), image, hdus[image].ver)
 
 
 def stated_uncertainty(hdu: Any, path: str | os.PathLike[str]) -> str | None:
-    """Returns the type of noise that the UTYPE of a map states, or None.
+    """Returns the type of a noise map stated by its UTYPE, or None.
 
     Raises:
-        FormatError: If UTYPE of an UNCERT states a type that there is not.
+        FormatError: If the UTYPE of an UNCERT extension is unknown.
     """
     stated = str(hdu.header.get("UTYPE", "")).strip()
     if hdu.name == "UNCERT" and stated and stated not in UNCERTAINTY_TYPES:
@@ -147,29 +147,29 @@ def stated_uncertainty(hdu: Any, path: str | os.PathLike[str]) -> str | None:
 
 
 def mask_index(hdus: HDUList, image: int) -> int | None:
-    """Returns the place of an image's mask, of the image's version, or None.
+    """Returns the index of an image's mask with the image's version, or None.
 
     Args:
         hdus: The open file.
-        image: Place of the image; its companions have its version.
+        image: Index of the image.
     """
     return find(hdus, MASK_NAMES, image, hdus[image].ver)
 
 
 def plane_index(shape: tuple[int, ...], plane: int | None, what: str) -> tuple[int, ...]:
-    """Returns the index of the image in an array: axes of length 1 are dropped.
+    """Returns the index of the image in an array, without axes of length 1.
 
     Args:
-        shape: Of the array.
-        plane: Which image of a cube, counted from 0; None: there is one only.
-        what: What it is, for messages.
+        shape: Shape of the array.
+        plane: Plane of a cube, counted from 0; None if there is only one.
+        what: Description of the array, for messages.
 
     Returns:
-        One whole number for each axis in front of rows and columns.
+        One integer for each axis before rows and columns.
 
     Raises:
-        ShapeError: If there are several planes and none was asked for.
-        RangeError: If there is no such plane.
+        ShapeError: If there are several planes and none was selected.
+        RangeError: If the plane does not exist.
 
     Example:
         >>> plane_index((1, 1, 64, 64), None, "the image"), plane_index((3, 64, 64), 2, "the image")

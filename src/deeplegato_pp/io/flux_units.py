@@ -1,4 +1,4 @@
-"""What one unit of an image's pixels is: BUNIT in its many spellings, read by ``astropy.units``."""
+"""Units of pixels: BUNIT in its various spellings, parsed by ``astropy.units``."""
 
 import re
 import warnings
@@ -31,27 +31,27 @@ WORDS = {
     "sr": "steradians steradian ster sr",
     "beam": "beams beam bm",
 }
-"""Units that astropy knows, and the words that headers use for them, in lower case."""
+"""Units of astropy and their spellings in headers, in lower case."""
 
 UNIT_OF_WORD = {word: unit for unit, words in WORDS.items() for word in words.split()}
 
 PREFIXES = {"nano": "n", "micro": "u", "milli": "m", "mega": "M"}
 
 COUNTED = ("electron", "ct", "adu", "ph")
-"""Units of what a detector counts, as astropy names them."""
+"""Units of counts, by astropy's names."""
 
 
 @dataclass(frozen=True)
 class ImageUnit:
-    """What one unit of the pixels is.
+    """Unit of the pixels.
 
     Attributes:
         kind: ``flux`` (per frequency) or ``flux_wavelength``; ``surface`` or
             ``surface_wavelength``, the same per steradian; ``beam``; ``rate`` (counts per second)
-            or ``count``; ``magnitude`` (the pixels are logarithms); ``other`` (a unit that is none
-            of these); ``unknown`` (no unit could be read); ``none`` (none is stated).
+            or ``count``; ``magnitude`` (the pixels are logarithmic); ``other`` (another unit);
+            ``unknown`` (not parsed); ``none`` (not stated).
         size: One unit in Jy, erg/s/cm2/Angstrom, the same per steradian, or Jy per beam; else 1.
-        text: As the header has it.
+        text: Text in the header.
     """
 
     kind: str
@@ -60,15 +60,15 @@ class ImageUnit:
 
     @property
     def physical(self) -> bool:
-        """Whether the unit alone, with pixel area or wavelength, gives the zero point."""
+        """Whether the zero point follows from the unit, with pixel area or wavelength."""
         return self.kind in ("flux", "flux_wavelength", "surface", "surface_wavelength", "beam")
 
 
 def read_unit(text: Any) -> ImageUnit:
-    """Returns what the unit of an image means.
+    """Parses the unit of an image.
 
     Args:
-        text: BUNIT.
+        text: Value of BUNIT.
 
     Example:
         >>> read_unit("10.0*nanoJansky")
@@ -95,7 +95,7 @@ def _read(text: str) -> ImageUnit:
 
 @cache
 def as_astropy_unit(text: str) -> Any:
-    """Returns the unit that a header's text means, per pixel left out; None if there is none."""
+    """Returns the unit of a header's text without "per pixel"; None if it cannot be parsed."""
     from astropy import units as u
 
     factor, spelt = _canonical(text)
@@ -103,7 +103,7 @@ def as_astropy_unit(text: str) -> Any:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of several slashes, which are clear enough
+            warnings.simplefilter("ignore")  # several slashes are unambiguous here
             with u.add_enabled_units(_own_units()):
                 unit = u.Unit(factor * u.Unit(spelt, format="generic"))
             plain = unit.decompose()
@@ -115,7 +115,7 @@ def as_astropy_unit(text: str) -> Any:
 
 @cache
 def _own_units() -> list[Any]:
-    """The units that headers use and astropy spells otherwise."""
+    """Returns units that headers spell differently from astropy."""
     from astropy import units as u
 
     return [
@@ -126,7 +126,7 @@ def _own_units() -> list[Any]:
 
 
 def conversion(given: str, wanted: str) -> float | None:
-    """Returns what one unit is in another, or None where one is no unit or they do not convert.
+    """Returns the factor from one unit to another, or None if they cannot be parsed or converted.
 
     Example:
         >>> conversion("mJy", "uJy")
@@ -144,7 +144,7 @@ def conversion(given: str, wanted: str) -> float | None:
 
 
 def _canonical(text: str) -> tuple[float, str]:
-    """A factor in front, and the rest in words that astropy knows."""
+    """Returns the numeric factor, and the rest in astropy's spelling."""
     factor = 1.0
     spelt = text.strip().strip("[]'\"").translate({0xB5: "u", 0x3BC: "u", 0xC5: "AA"})
     power = re.match(r"10\s*(?:\*\*|\^)?\s*\(?([+-]\d+|(?<=[*^(])\d+)\)?\s*[*x. ]?\s*", spelt)
@@ -167,7 +167,7 @@ def _canonical(text: str) -> tuple[float, str]:
 
     def word(match: re.Match[str]) -> str:
         found = match[0]
-        if found.lower() == "mjy":  # mega or milli: its case says so, else what it is divided by
+        if found.lower() == "mjy":  # mega or milli: decided by its case, else by the divisor
             mega = found.startswith("MJ") and (found == "MJy" or per_angle)
             return "MJy" if mega else "mJy" if found.startswith("m") else "undecided"
         return UNIT_OF_WORD.get(found.lower(), found)

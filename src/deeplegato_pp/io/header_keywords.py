@@ -1,6 +1,6 @@
-"""The cards of a FITS header as plain values, and the claims that files make with them.
+"""Cards of a FITS header as plain values, and statements of files about quantities.
 
-Works on any mapping from keywords to values: nothing here needs a FITS library.
+Works on any mapping from keywords to values, without a FITS library.
 """
 
 import math
@@ -16,7 +16,7 @@ class Cards(dict[str, Any]):
     """Values by keyword.
 
     Attributes:
-        remarks: What says of a keyword what its card's comment is; mappings, the best first.
+        remarks: Mappings from keywords to comments, in order of preference.
     """
 
     def __init__(self, values: Header | None = None, *remarks: Header) -> None:
@@ -26,11 +26,11 @@ class Cards(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Claim:
-    """What one source in a file says of a quantity.
+    """Statement of a file about a quantity.
 
     Attributes:
         value: The quantity.
-        source: Where it stands, for readers.
+        source: Keyword or other origin, for messages.
     """
 
     value: float
@@ -39,13 +39,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Taken:
-    """What was taken for a quantity, after all that the file says of it was compared.
+    """Value adopted for a quantity after comparison of all statements in the file.
 
     Attributes:
-        value: The quantity, or None where nothing tells it.
-        source: Where it stands, or empty.
+        value: The quantity, or None if the file does not state it.
+        source: Its origin, or empty.
         flags: Sum of ``Flag`` bits.
-        notes: The choice, what was refused, and every disagreement.
+        notes: The choice, rejected values, and all disagreements.
     """
 
     value: float | None = None
@@ -55,7 +55,7 @@ class Taken:
 
 
 def header_number(header: Header, keyword: str) -> float | None:
-    """Returns the finite number under ``keyword``, or None: a logical value is no number."""
+    """Returns the finite number of ``keyword``, or None; logical values are not numbers."""
     value = header.get(keyword)
     if isinstance(value, bool) or value is None:
         return None
@@ -67,13 +67,13 @@ def header_number(header: Header, keyword: str) -> float | None:
 
 
 def header_text(header: Header, keyword: str) -> str:
-    """Returns the text under ``keyword`` without blanks around it, or an empty one."""
+    """Returns the text of ``keyword`` without surrounding blanks, or an empty string."""
     value = header.get(keyword)
     return value.strip() if isinstance(value, str) else ""
 
 
 def comment(header: Header, keyword: str) -> str:
-    """Returns what a card says about its value, or an empty text."""
+    """Returns the comment of a card, or an empty string."""
     for remarks in getattr(header, "remarks", ()):
         try:
             return str(remarks[keyword])
@@ -83,7 +83,7 @@ def comment(header: Header, keyword: str) -> str:
 
 
 def number_with_unit(header: Header, keyword: str) -> tuple[float, str] | None:
-    """Returns a finite number and the unit written behind it, as in ``'0.262 arcsec'``.
+    """Returns a finite number and the unit after it, as in ``'0.262 arcsec'``.
 
     Example:
         >>> number_with_unit({"PIXSCALE": "0.262 arcsec/pix"}, "PIXSCALE")

@@ -22,20 +22,20 @@ BITPIX = {"int32": 32, "float32": -32}
 def fits_canvas(
     path: Path, shape: tuple[int, int], kind: str, cards: dict[str, Any] | None = None
 ) -> Iterator[Array]:
-    """Gives zeroed pixels that become a FITS file when the block ends, and nothing if it raises.
+    """Yields zeroed pixels that become a FITS file at the end, unless an error is raised.
 
     Args:
-        path: Where to; an existing file is replaced.
+        path: Path of the file; an existing file is replaced.
         shape: Rows and columns.
-        kind: ``"int32"`` or ``"float32"``.
-        cards: Further header entries.
+        kind: Type of the pixels, ``"int32"`` or ``"float32"``.
+        cards: Additional header cards.
 
     Yields:
         A writable memory map, with shape (H, W), big-endian.
 
     Raises:
-        DiskFullError: If there is no room for it.
-        InputError: If it cannot be written there, or the type is another.
+        DiskFullError: If the disk is full.
+        InputError: If the path is not writable, or the type is unsupported.
     """
     from astropy.io import fits
 
@@ -53,7 +53,7 @@ def fits_canvas(
     with written_whole(path) as temporary:
         with temporary.open("wb") as file, disk_full_named(path):
             file.write(text)
-            # Reserved now: a map of pages for which there is no room kills the process.
+            # Space is reserved first: writing to a memory map on a full disk kills the process.
             _reserve(file, len(text), size + (-size) % FITS_BLOCK)
         pixels: Any = np.memmap(temporary, dtype, "r+", offset=len(text), shape=shape)
         yield pixels
@@ -62,7 +62,7 @@ def fits_canvas(
 
 
 def _reserve(file: BinaryIO, start: int, size: int) -> None:
-    """Takes the room for a file on the disk; by zeros where the system cannot do better."""
+    """Reserves disk space for a file, by writing zeros if the system has no call for it."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, start + size)
         return

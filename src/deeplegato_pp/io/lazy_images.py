@@ -1,7 +1,7 @@
-"""Images larger than memory: planes of pixels of which rectangles are read.
+"""Images larger than memory, of which rectangles are read.
 
-A plane reads only what is asked for: from a memory map of an uncompressed FITS file, or from the
-tiles of a compressed one, of which the latest are kept. All give native float64.
+Rectangles are read from a memory map of an uncompressed FITS file, or from the tiles of a
+compressed one, with a cache. Pixels are native float64.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
 BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-"""FITS's types of pixels, as numpy names them."""
+"""Pixel types of FITS by BITPIX, with numpy's names."""
 
 BLOCK = 256
-"""Pixels per side, at least, of the blocks in which compressed images are read."""
+"""Minimum side of the blocks in which compressed images are read. [px]"""
 
 CACHE_BYTES = 256 * 1024**2
-"""What the decompressed blocks of one image may occupy."""
+"""Maximum memory of the decompressed blocks of one image. [bytes]"""
 
 
 @runtime_checkable
 class Plane(Protocol):
-    """Pixels of which rectangles can be read, from several threads."""
+    """Image of which rectangles can be read, from several threads."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,11 +50,11 @@ class Plane(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArrayPlane:
-    """A plane that is in memory, or in a ``numpy.memmap``.
+    """Image in memory, or in a ``numpy.memmap``.
 
     Attributes:
-        pixels: With shape (H, W).
-        whole: Whether whole numbers stay such, as the bits of a mask must.
+        pixels: Pixels, with shape (H, W).
+        whole: Whether integers are kept, as for mask bits.
     """
 
     pixels: Array
@@ -73,17 +73,17 @@ class ArrayPlane:
 
 @dataclass(frozen=True)
 class MappedPlane:
-    """An uncompressed FITS image on disk.
+    """Uncompressed FITS image on disk.
 
     Attributes:
         path: The file.
-        offset: Of the first pixel in it. [bytes]
-        bitpix: Type of the pixels, as in the header.
+        offset: Position of the first pixel in the file. [bytes]
+        bitpix: Type of the pixels in the header.
         shape: Rows and columns.
-        scale: BSCALE.
-        zero: BZERO.
-        blank: Integer that means *no value*, or None.
-        whole: Whether whole numbers stay such, as the bits of a mask must.
+        scale: BSCALE of the header.
+        zero: BZERO of the header.
+        blank: Integer of missing values, or None.
+        whole: Whether integers are kept, as for mask bits.
     """
 
     path: str
@@ -101,7 +101,7 @@ class MappedPlane:
         return np.memmap(self.path, kind, "r", offset=self.offset, shape=self.shape)
 
     def read(self, bottom: int, top: int, left: int, right: int) -> Array:
-        """Returns a rectangle in physical values, NaN where it is blank."""
+        """Returns a rectangle in physical values, with NaN for missing values."""
         stored = self._map[bottom:top, left:right]
         if self.whole and self.bitpix > 0 and self.scale == 1.0 and self.zero >= 0:
             return np.asarray(stored.astype(np.uint64) + np.uint64(self.zero))
@@ -114,15 +114,15 @@ class MappedPlane:
 
 
 class CompressedPlane:
-    """A tile-compressed FITS image: the blocks read last are kept, at most ``CACHE_BYTES``.
+    """Tile-compressed FITS image; the most recent blocks are cached, up to ``CACHE_BYTES``.
 
     Args:
         path: The file.
-        index: Of the extension.
+        index: Index of the extension.
         shape: Rows and columns.
         tile: Rows and columns of its tiles.
-        front: Index of the plane in each axis before rows and columns.
-        whole: Whether whole numbers stay such, as the bits of a mask must.
+        front: Index in each axis before rows and columns.
+        whole: Whether integers are kept, as for mask bits.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class CompressedPlane:
         self._blocks, self._lock = OrderedDict(), threading.Lock()
 
     def read(self, bottom: int, top: int, left: int, right: int) -> Array:
-        """Returns a rectangle, put together from blocks."""
+        """Returns a rectangle, assembled from blocks."""
         rows, columns = self.block
         found: Array | None = None
         with self._lock:
@@ -175,13 +175,13 @@ class CompressedPlane:
         from astropy.io import fits
 
         rows, columns = self.block
-        # Without a memory map: BSCALE, BZERO and BLANK of whole numbers are applied then.
+        # Without memory map, astropy applies BSCALE, BZERO and BLANK of integers.
         with fits.open(self.path, memmap=False) as hdus:
             bottom, top = i * rows, min((i + 1) * rows, self.shape[0])
             left, right = j * columns, min((j + 1) * columns, self.shape[1])
             try:
                 block = self._section(hdus[self.index], bottom, top, left, right)
-            except Exception:  # a library of compression raises what it likes
+            except Exception:  # decompression libraries raise errors of any type
                 block = self._what_is_left(hdus[self.index], bottom, top, left, right)
         self._blocks[i, j] = block
         while len(self._blocks) > 1 and len(self._blocks) * block.nbytes > CACHE_BYTES:
@@ -194,7 +194,7 @@ class CompressedPlane:
         return np.array(part, dtype=part.dtype.newbyteorder("=") if keep else np.float64)
 
     def _what_is_left(self, hdu: Any, bottom: int, top: int, left: int, right: int) -> Array:
-        """A block of which tiles are damaged, read tile by tile; NaN where one cannot be."""
+        """Returns a block with damaged tiles, read tile by tile; NaN for damaged tiles."""
         block = np.full((top - bottom, right - left), np.nan)
         high, wide = self.tile
         for y in range(bottom, top, high):
@@ -217,18 +217,18 @@ class CompressedPlane:
 def open_plane(
     hdus: HDUList, index: int, path: str | Path, what: str, plane: int | None = None
 ) -> Plane:
-    """Returns the plane of an extension, without reading its pixels; a mask keeps its bits.
+    """Returns the image of an extension without reading its pixels; integers of masks are kept.
 
     Args:
         hdus: The open file.
-        index: Of the extension.
+        index: Index of the extension.
         path: The file, for messages and for reading later.
-        what: What it is, for messages; "the mask" keeps whole numbers.
-        plane: Which image of a cube, counted from 0.
+        what: Description for messages; integers of "the mask" are kept.
+        plane: Plane of a cube, counted from 0.
 
     Raises:
-        FormatError: If the extension has no pixels, or the file ends before they do.
-        ShapeError: If it is a cube, and no plane is asked for.
+        FormatError: If the extension has no pixels, or the file is truncated.
+        ShapeError: If it is a cube and no plane is given.
     """
     hdu: Any = hdus[index]
     if not is_image(hdu):
@@ -254,7 +254,7 @@ def open_plane(
 
 
 def damaged_pixels(plane: Plane, bottom: int, left: int, side: int) -> int:
-    """Returns how many pixels of a square that was read lie on tiles that cannot be read."""
+    """Returns the number of pixels of a square that lie on damaged tiles."""
     return sum(
         max(0, min(y1, bottom + side) - max(y0, bottom))
         * max(0, min(x1, left + side) - max(x0, left))
@@ -263,7 +263,7 @@ def damaged_pixels(plane: Plane, bottom: int, left: int, side: int) -> int:
 
 
 def read_padded(plane: Plane, bottom: int, left: int, side: int, fill: float) -> Array:
-    """Returns a square of a plane, with shape (side, side), `fill` where it lies outside."""
+    """Returns a square of an image, with shape (side, side), and `fill` outside the image."""
     height, width = plane.shape
     y0, y1 = max(bottom, 0), min(bottom + side, height)
     x0, x1 = max(left, 0), min(left + side, width)
@@ -278,7 +278,7 @@ def read_padded(plane: Plane, bottom: int, left: int, side: int, fill: float) ->
 
 
 def _mappable(path: str | Path) -> bool:
-    """Whether the file's bytes are the pixels': not if the whole file is compressed."""
+    """Whether the pixels can be mapped from the file, which must not be compressed as a whole."""
     with open(path, "rb") as file:
         magic = file.read(3)
     return magic[:2] != b"\x1f\x8b" and magic != b"BZh"
@@ -286,12 +286,12 @@ def _mappable(path: str | Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class LinearPlane:
-    """A plane of asinh magnitudes or in another unit, read as linear fluxes in the unit wanted.
+    """Image of asinh magnitudes or with another unit, read as linear fluxes in the required unit.
 
     Attributes:
-        stored: The pixels as the file has them.
-        scaling: Of :func:`~deeplegato_pp.io.linear_pixels.asinh_scaling`.
-        factor: By which they are multiplied.
+        stored: Pixels as stored.
+        scaling: Result of :func:`~deeplegato_pp.io.linear_pixels.asinh_scaling`.
+        factor: Factor that multiplies the fluxes.
     """
 
     stored: Plane
@@ -317,8 +317,8 @@ def _mapped(
     number: int = 0,
     whole: bool = False,
 ) -> MappedPlane:
-    """The plane of that number, counted through all axes before rows and columns."""
-    header = hdu.header  # astropy takes the scaling out of it only when it reads the pixels
+    """Returns the plane with a number, counted through all axes before rows and columns."""
+    header = hdu.header  # astropy removes the scaling keywords when it reads the pixels
     place = hdu.fileinfo()
     bitpix = int(header["BITPIX"])
     area = abs(bitpix) // 8 * shape[0] * shape[1]

@@ -1,4 +1,4 @@
-"""Pixels that are no linear fluxes: asinh magnitudes made linear, magnitudes refused."""
+"""Linearisation of asinh magnitudes, and detection of magnitudes."""
 
 import math
 
@@ -10,11 +10,11 @@ from deeplegato_pp.io.flux_units import read_unit
 from deeplegato_pp.io.header_keywords import Header, header_number
 
 ASINH_SLOPE = 2.5 / math.log(10)
-"""Magnitudes per e-fold, by which Pan-STARRS divides its stored pixels."""
+"""Magnitudes per e-fold, by which stored pixels of Pan-STARRS are divided."""
 
 
 def asinh_scaling(header: Header) -> tuple[float, float] | None:
-    """Returns BSOFTEN and BOFFSET of an image that is stored as asinh magnitudes, or None."""
+    """Returns BSOFTEN and BOFFSET of an image stored as asinh magnitudes, or None."""
     softening = header_number(header, "BSOFTEN")
     if softening is None or softening <= 0:
         return None
@@ -25,8 +25,8 @@ def linear(pixels: Array, scaling: tuple[float, float] | None) -> Array:
     """Returns pixels as linear fluxes.
 
     Args:
-        pixels: As stored, with shape (H, W).
-        scaling: From :func:`asinh_scaling`; None: they are linear.
+        pixels: Pixels as stored, with shape (H, W).
+        scaling: Result of :func:`asinh_scaling`; None for linear pixels.
 
     References:
         | The Pan-STARRS1 Database and Data Products (Flewelling et al., 2020), section 5.3
@@ -41,10 +41,10 @@ def linear(pixels: Array, scaling: tuple[float, float] | None) -> Array:
 
 
 def check_linear(header: Header, what: str) -> None:
-    """Refuses an image whose unit is a magnitude or another logarithm.
+    """Raises an error for an image in magnitudes or another logarithmic unit.
 
     Raises:
-        InputError: If it is.
+        InputError: If the unit is logarithmic.
     """
     unit = read_unit(header.get("BUNIT"))
     if unit.kind == "magnitude" and asinh_scaling(header) is None:

@@ -1,4 +1,4 @@
-"""Inputs are never written over: outputs are compared with inputs, and with each other, by file."""
+"""Protection of inputs: outputs are compared with inputs, and with each other, by file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from deeplegato_pp.errors import InputError
 def check_outputs_apart(
     outputs: Mapping[str, Any], inputs: Mapping[str, Any] | None = None
 ) -> None:
-    """Refuses outputs that are an input, or each other, by whatever path, link or spelling.
+    """Raises an error if an output is the same file as an input or another output.
 
-    Call it before any work. A folder among the outputs stands for all files right in it.
+    Paths, links and spellings are resolved. A folder among the outputs includes the files in it.
 
     Args:
-        outputs: Paths to be written by what the user calls them, e.g. ``"--plot"``: a path, a
-            list of them, or None.
-        inputs: Paths that are read, likewise; numbers, arrays and None are passed over.
+        outputs: Output paths by the user's name for them, e.g. ``"--plot"``: a path, a list of
+            paths, or None.
+        inputs: Input paths in the same form; numbers, arrays and None are ignored.
 
     Raises:
-        InputError: If two are the same file.
+        InputError: If two paths are the same file.
     """
     named: dict[Any, str] = {}
     existing: dict[tuple[int, int], str] = {}
@@ -53,7 +53,7 @@ def check_outputs_apart(
 
 
 def _paths(given: Any) -> Iterable[Path]:
-    """The paths among what was given."""
+    """Yields the paths among the arguments."""
     if isinstance(given, str | os.PathLike):
         return [Path(given)]
     if isinstance(given, list | tuple):
@@ -62,15 +62,15 @@ def _paths(given: Any) -> Iterable[Path]:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others on this machine; None if it is not there."""
+    """Returns the identity of a file on this machine; None if it does not exist."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # not there, or no name that a file can have
+    except (OSError, ValueError):  # missing, or an invalid file name
         return None
     return status.st_dev, status.st_ino
 
 
 def _name_on_disk(path: Path) -> str:
-    """One spelling of a path, links followed; of any case where the system knows none."""
+    """Returns a canonical path, with links resolved, in lower case if case is insignificant."""
     real = os.path.normcase(os.path.realpath(path))
     return real.casefold() if sys.platform == "darwin" else real

@@ -1,4 +1,4 @@
-"""The celestial WCS of an image: read, mended where the mistake is a usual one, else refused."""
+"""Celestial WCS of an image: read, corrected for common mistakes, or rejected."""
 
 import math
 import re
@@ -14,30 +14,29 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
 
 SMALLEST, LARGEST = 1e-4, 100.0
-"""Scales [arcsec/px] outside of which no image of a galaxy is known: an interferometer's finest
-pixels, and those of all-sky surveys."""
+"""Plausible pixel scales [arcsec/px], from the finest of interferometers to all-sky surveys."""
 
 MATRIX = re.compile(r"(CD|PC)\d_\d|CDELT\d|CROTA\d|CRVAL\d|CRPIX\d|EQUINOX")
-"""Cards that must hold numbers for a WCS to be read right."""
+"""Keywords that must be numbers for the WCS to be read correctly."""
 
 SQUARE = 0.02
-"""Relative difference of the two scales beyond which pixels are not square."""
+"""Relative difference of the two scales above which pixels are not square."""
 
 
 def plausible_scale(scale: float | None) -> bool:
-    """Returns whether a pixel scale [arcsec/px] can be that of an image of a galaxy."""
+    """Returns whether a pixel scale [arcsec/px] is plausible for an image of a galaxy."""
     return scale is not None and math.isfinite(scale) and SMALLEST <= scale <= LARGEST
 
 
 @dataclass(frozen=True)
 class SkyCoordinates:
-    """What a header says of the sky.
+    """Celestial coordinates of a header.
 
     Attributes:
-        wcs: Celestial ``astropy.wcs.WCS``, or None: none, or one that cannot be right.
-        scale: Its pixel scale, the geometric mean of both axes. [arcsec/px]
+        wcs: Celestial ``astropy.wcs.WCS``, or None if it is missing or implausible.
+        scale: Pixel scale, the geometric mean of both axes. [arcsec/px]
         flags: Sum of ``Flag`` bits.
-        notes: Why it was refused or mended.
+        notes: Reasons for rejection or correction.
     """
 
     wcs: Any = None
@@ -47,15 +46,15 @@ class SkyCoordinates:
 
 
 def read_sky(header: "Header", hdus: "HDUList | None" = None) -> SkyCoordinates:
-    """Returns the celestial WCS of a header, if there is one that can be right.
+    """Returns the celestial WCS of a header, if it is plausible.
 
-    Numbers written as texts are read; CDELT and a PC matrix that both hold the scale are mended.
-    A WCS whose matrix is missing or singular, or whose pixels are outside 1e-4 to 100 arcsec, is
-    left out, with a note.
+    Numbers written as text are read; if CDELT and a PC matrix both contain the scale, it is removed
+    from the matrix. A WCS whose matrix is missing or singular, or with pixels outside 1e-4 to 100
+    arcsec, is rejected, with a note.
 
     Args:
-        header: Of the image.
-        hdus: The open file, for tables of distortions.
+        header: Header of the image.
+        hdus: The open file, for distortion tables.
     """
     if "CTYPE1" not in header:
         return SkyCoordinates()
@@ -73,7 +72,7 @@ def read_sky(header: "Header", hdus: "HDUList | None" = None) -> SkyCoordinates:
             if not plausible_scale(_mean(scales)) and _mend_twofold_scale(wcs):
                 scales = _scales(wcs)
                 notes.append("WCS mended: CDELT and the PC matrix both held the scale")
-    except Exception as error:  # wcslib raises many kinds; the image is of use without its WCS
+    except Exception as error:  # wcslib raises many types; the image is usable without WCS
         reason = " ".join(str(error).split())[:120].rstrip(".")
         return SkyCoordinates(notes=(*notes, f"WCS ignored: {reason}"))
     if not _has_matrix(header):
@@ -100,7 +99,7 @@ def read_sky(header: "Header", hdus: "HDUList | None" = None) -> SkyCoordinates:
 
 
 def _with_numbers(header: "Header", notes: list[str]) -> "Header":
-    """The header, numbers that were written as texts read as numbers."""
+    """Returns the header with numbers written as text converted to numbers."""
     texts = [c for c in header.cards if isinstance(c.value, str) and MATRIX.fullmatch(c.keyword)]
     if not texts:
         return header
@@ -115,12 +114,12 @@ def _with_numbers(header: "Header", notes: list[str]) -> "Header":
 
 
 def _has_matrix(header: "Header") -> bool:
-    """Whether the header states a scale at all: wcslib's own default is one degree per pixel."""
+    """Returns whether the header states a scale; wcslib's default is one degree per pixel."""
     return any(re.fullmatch(r"(CD|PC)\d_\d|CDELT\d", str(key)) for key in header)
 
 
 def _scales(wcs: Any) -> tuple[float, float]:
-    """Arcsec per pixel along both axes; zeros for a matrix that is singular."""
+    """Returns the pixel scales of both axes [arcsec/px]; zeros for a singular matrix."""
     from astropy.wcs.utils import proj_plane_pixel_scales
 
     matrix = np.asarray(wcs.pixel_scale_matrix, dtype=np.float64)
@@ -136,7 +135,7 @@ def _mean(scales: tuple[float, float]) -> float:
 
 
 def _mend_twofold_scale(wcs: Any) -> bool:
-    """Takes the scale out of a PC matrix that repeats CDELT's; says whether that was so."""
+    """Removes the scale from a PC matrix that repeats CDELT; returns whether it did."""
     if wcs.wcs.has_cd():
         return False
     matrix = np.asarray(wcs.wcs.get_pc(), dtype=np.float64)
@@ -146,5 +145,5 @@ def _mend_twofold_scale(wcs: Any) -> bool:
         return False
     wcs.wcs.pc = matrix / size
     wcs.wcs.set()
-    # Signs stood in both as well: the parity of CDELT alone is the usual one.
+    # Both contained signs: the parity of CDELT alone is the usual one.
     return plausible_scale(3600 * steps)

@@ -1,4 +1,4 @@
-"""The network: a Swin V2 backbone, a PSF encoder and a normalizing flow."""
+"""Network: a Swin V2 backbone, a PSF encoder and a normalizing flow."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The model card: what a folder of weights says about itself to whoever finds it."""
+"""Model card: README.md of a folder of weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CARD = "README.md"
 
 MODEL = ("<!-- model: begin -->", "<!-- model: end -->")
 CALIBRATION = ("<!-- calibration: begin -->", "<!-- calibration: end -->")
-"""Marks about the card's parts that are written by the code."""
+"""Markers around the generated parts of the card."""
 
 _FRONT = """---
 library_name: deeplegato-pp
@@ -22,17 +22,17 @@ pipeline_tag: image-feature-extraction
 tags: [astronomy, galaxies, simulation-based-inference, normalizing-flows]
 ---
 """
-"""What the Hugging Face hub reads."""
+"""Metadata read by the Hugging Face hub."""
 
 
 def model_card(name: str, config: Config, card: Mapping[str, Any], weights: int) -> str:
-    """Returns what is known about a model, in Markdown.
+    """Returns the description of a model, in Markdown.
 
     Args:
-        name: Of the model.
-        config: Its configuration.
+        name: Name of the model.
+        config: Configuration of the model.
         card: Its training record, as stored with the weights.
-        weights: How many numbers it has.
+        weights: Number of weights.
     """
     parts = [
         f"# The model `{name}`",
@@ -53,12 +53,12 @@ def model_card(name: str, config: Config, card: Mapping[str, Any], weights: int)
 
 
 def write_model_card(folder: Path, text: str) -> Path | None:
-    """Writes the card, or renews the part between its marks.
+    """Writes the card, or updates the part between its markers.
 
-    A card that somebody has written by hand, without the marks, is left as it is.
+    A card without markers, written by hand, is left unchanged.
 
     Returns:
-        The file, or None if it was left.
+        Path of the file, or None if it was left unchanged.
     """
     path = folder / CARD
     before = path.read_text(encoding="utf-8") if path.is_file() else f"{_FRONT}{''.join(MODEL)}\n"
@@ -70,7 +70,7 @@ def write_model_card(folder: Path, text: str) -> Path | None:
 
 
 def without_calibration(folder: Path) -> None:
-    """Takes the figures of other weights out of a card."""
+    """Removes calibration figures of other weights from a card."""
     path = folder / CARD
     if path.is_file():
         before = path.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def without_calibration(folder: Path) -> None:
 
 
 def with_part(card: str, marks: tuple[str, str], text: str) -> str | None:
-    """Returns a card with new text between two marks; None if it does not have them."""
+    """Returns a card with new text between two markers; None if it lacks them."""
     begin, end = marks
     if begin not in card or end not in card:
         return None
@@ -135,7 +135,7 @@ def _training(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entries(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested entries under dotted names."""
+    """Flattens nested entries to dotted names."""
     entries: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):

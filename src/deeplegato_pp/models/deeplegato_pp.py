@@ -1,4 +1,4 @@
-"""DeepLeGATo++: from a batch of stamps to the posterior of seven Sérsic parameters."""
+"""DeepLeGATo++: posterior of seven Sérsic parameters from batches of stamps."""
 
 from __future__ import annotations
 
@@ -29,24 +29,23 @@ from deeplegato_pp.scene.stamps import StampBatch
 from deeplegato_pp.stats.circular import tensor_circular_mean, unwrap
 
 INTERVAL = (0.025, 0.975)
-"""Probabilities of the ends of credible intervals: the central 95 %."""
+"""Probabilities of the ends of central 95 % credible intervals."""
 
 
 class DeepLeGAToPP(nn.Module):
-    """The network: Swin V2 backbone, PSF encoder and flow head.
+    """Network with Swin V2 backbone, PSF encoder and flow head.
 
     Args:
-        config: The configuration that it is built and trained with: a
-            :class:`~deeplegato_pp.config.Config`, a YAML file, the name of a packaged one, nested
-            dictionaries, or None for the defaults.
+        config: Configuration of network and training: a :class:`~deeplegato_pp.config.Config`, a
+            YAML file, the name of a packaged one, nested dictionaries, or None for the defaults.
 
     Attributes:
-        config: That configuration.
-        prior: The box of the prior, at the reference instrument.
-        image_size: Side of the stamps it takes. [px]
+        config: The configuration.
+        prior: Prior box, at the reference instrument.
+        image_size: Side of the input stamps. [px]
         card: Training record and figures, as stored with the weights.
-        reference: Features of its training images, see `inference.verdict.novelty`; empty if
-            none are stored.
+        reference: Features of training images, see `inference.verdict.novelty`; empty if not
+            stored.
 
     Example:
         >>> model = DeepLeGAToPP.from_config("default")
@@ -57,7 +56,7 @@ class DeepLeGAToPP(nn.Module):
     def __init__(self, config: ConfigLike = None) -> None:
         super().__init__()
         self.config = config = load_config(config)
-        # The configuration's box is its instrument's; inside, all is at the reference instrument.
+        # The configured box refers to its instrument; internally the reference instrument is used.
         data = config.data
         self.prior = PriorBox.at_reference(data.priors, data.pixel_scale, data.zero_point)
         self.image_size = config.data.image_size
@@ -77,7 +76,7 @@ class DeepLeGAToPP(nn.Module):
         features = self.backbone.num_features + self.psf_encoder.num_features
         self.correlation: nn.Linear | None = None
         if config.data.conditions.correlated_noise:
-            # Zero at first: a network that knew nothing of it goes on where it was.
+            # Initialised to zero, so that training can continue from networks without this input.
             self.correlation = nn.Linear(1, features, bias=False)
             nn.init.zeros_(self.correlation.weight)
         self.psf_error: nn.Linear | None = None
@@ -94,8 +93,8 @@ class DeepLeGAToPP(nn.Module):
             config: See :class:`DeepLeGAToPP`.
 
         Raises:
-            ConfigError: If there is no such configuration, a key of it is unknown, or the network
-                cannot be built.
+            ConfigError: If the configuration is missing, a key is unknown, or the network cannot be
+                built.
         """
         return cls(config)
 
@@ -111,12 +110,12 @@ class DeepLeGAToPP(nn.Module):
             The network in evaluation mode, on the CPU.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
-            FormatError: If the weights do not fit the configuration beside them.
+            ModelNotFoundError: If the model does not exist.
+            FormatError: If weights and configuration do not match.
         """
         folder = storage.find(name)
         config, card, state = storage.load(folder)
-        config.model.backbone.pretrained = False  # its weights are here, and may be fetched nowhere
+        config.model.backbone.pretrained = False  # the model's own weights are loaded instead
         model = cls(config)
         storage.fill(model, state)
         model.card = card
@@ -124,17 +123,17 @@ class DeepLeGAToPP(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, card: dict[str, Any] | None = None) -> Path:
-        """Writes weights, configuration and model card, and its `reference` if it has one.
+        """Writes weights, configuration, model card and, if present, `reference`.
 
-        ``model.safetensors``, ``config.json`` and ``README.md``; a ``README.md`` written by hand
-        is left as it is.
+        The files are ``model.safetensors``, ``config.json`` and ``README.md``; a ``README.md``
+        written by hand is left unchanged.
 
         Args:
-            folder: Where to; made if it is not there.
-            card: What to tell about the weights; None keeps the card it has.
+            folder: Output folder, created if necessary.
+            card: Training record of the weights; None keeps the current one.
 
         Returns:
-            The folder.
+            Path of the folder.
         """
         card = self.card if card is None else card
         written = storage.save(Path(folder), self, self.config, card)
@@ -143,13 +142,13 @@ class DeepLeGAToPP(nn.Module):
         return written
 
     def encode(self, stamps: StampBatch) -> Context:
-        """Runs image and PSF networks once; everything else about a galaxy follows from this.
+        """Evaluates image and PSF networks, on which all further results depend.
 
         Args:
             stamps: Stamps in detector units, of side `image_size`.
 
         Raises:
-            NumericalError: If the stamps hold values that are not finite.
+            NumericalError: If the stamps contain values that are not finite.
         """
         features = self.features(stamps)
         if not self.training and not bool(torch.isfinite(features).all()):
@@ -161,10 +160,10 @@ class DeepLeGAToPP(nn.Module):
         return context
 
     def features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
-        """Returns what the head reads of stamps: the image's features and the PSF's.
+        """Returns the input of the head: features of image and PSF.
 
-        A network trained on correlated noise shifts them by its logarithm, and one that was told
-        errors of the PSF's width by those, in per cent.
+        A network trained with correlated noise shifts them by the correlation's logarithm, and one
+        trained with PSF errors as input by the error in per cent.
         """
         found = torch.cat([self.image_features(stamps), self.psf_encoder(stamps).float()], 1)
         if self.correlation is not None:
@@ -174,7 +173,7 @@ class DeepLeGAToPP(nn.Module):
         return found
 
     def image_features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:
-        """Returns what the backbone makes of stamps, in float32."""
+        """Returns the backbone's features of stamps, in float32."""
         views = two_views if self.config.model.backbone.views == 2 else one_view
         features: Tensor = self.backbone(views(stamps)).float()
         return features
@@ -187,15 +186,15 @@ class DeepLeGAToPP(nn.Module):
     def sample(
         self, context: Context, num_samples: int, seeds: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b s 7"], Float[Tensor, "b s"]]:
-        """Draws from the posterior; each galaxy's draws depend on its own seed only.
+        """Draws from the posterior; each galaxy's draws depend only on its own seed.
 
         Args:
-            context: From `encode`.
-            num_samples: Draws per galaxy.
-            seeds: One seed per galaxy, with shape (B,).
+            context: Result of `encode`.
+            num_samples: Number of draws per galaxy.
+            seeds: One random seed per galaxy, with shape (B,).
 
         Returns:
-            Coordinates w, with shape (B, S, 7), and their log-density, (B, S); float64.
+            Coordinates w, with shape (B, S, 7), and their log-density, with shape (B, S); float64.
         """
         device = context.mean.device
         noise = torch.stack(
@@ -211,21 +210,21 @@ class DeepLeGAToPP(nn.Module):
     def forward(
         self, images: StampBatch | PlainImages, num_samples: int = 1000, seed: int = 0
     ) -> dict[str, Any]:
-        """Returns draws and what they come to, in physical units.
+        """Returns draws and summaries, in physical units.
 
         Args:
             images: Stamps in detector units; or plain images in any unit, tensor or array, with
-                shape (B, 1, H, W), (B, H, W) or (H, W), whose noise is taken from their border,
+                shape (B, 1, H, W), (B, H, W) or (H, W), whose noise is estimated from their border,
                 with the reference PSF, pixel scale and zero point.
-            num_samples: Draws per galaxy.
-            seed: Of the draws; galaxy i uses seed + i.
+            num_samples: Number of draws per galaxy.
+            seed: Random seed of the draws; galaxy i uses seed + i.
 
         Returns:
             ``samples`` (B, S, 7); ``mean``, ``std``, ``ci_lower``, ``ci_upper`` (B, 7), the last
-            two of the central 95 %; float64. Of one plain image (H, W) all lack the first axis. Of
-            plain images also ``flags``, the names of what was assumed for each. Units are the
-            images' own, those of the reference instrument for stamps. The position angle's mean
-            is the circular one, and its interval may run through 180 degrees.
+            two for the central 95 %; float64. For one plain image (H, W) all lack the first axis.
+            For plain images also ``flags``, the names of each image's assumptions. Units are the
+            images' own, those of the reference instrument for stamps. The position angle's mean is
+            circular, and its interval may cross 180 degrees.
 
         Raises:
             InputError: If an image cannot be used.
@@ -255,26 +254,26 @@ class DeepLeGAToPP(nn.Module):
         *,
         physical: bool | None = None,
     ) -> dict[str, Tensor]:
-        """Returns the negative log-densities of true parameters.
+        """Computes the negative log-densities of true parameters.
 
         Args:
-            images: Stamps in detector units, or plain images as :meth:`forward` takes them.
-            targets: The truths, with shape (B, 7): coordinates w beside stamps, physical
-                parameters in the images' units beside plain images.
-            context: What `encode` gives for the stamps, if that is known already.
-            physical: Whether the truths are physical parameters, where the rule above does not
-                hold.
+            images: Stamps in detector units, or plain images as in :meth:`forward`.
+            targets: True values, with shape (B, 7): coordinates w for stamps, physical parameters
+                in the images' units for plain images.
+            context: Result of `encode` for the stamps, if available.
+            physical: Whether the targets are physical parameters, if this differs from the rule
+                above.
 
         Returns:
-            ``flow``: of the posterior, with shape (B,); ``gaussian``: of its whitening alone;
-            ``error``: w minus the whitening's mean, (B, 7); ``loss``: the batch's mean of the
-            first, with the second at its weight, which is what training minimises. Densities are
-            those of w.
+            ``flow``: negative log-density of the posterior, with shape (B,); ``gaussian``: that of
+                its whitening alone; ``error``: w minus the whitening's mean, (B, 7); ``loss``: mean
+                of the first plus the weighted second, which training minimises. Densities are those
+                of w.
 
         Raises:
             InputError: If an image cannot be used.
-            ShapeError: If there are not seven parameters for each image.
-            RangeError: If a physical parameter lies outside the prior's box.
+            ShapeError: If there are not seven parameters per image.
+            RangeError: If a physical parameter lies outside the prior box.
         """
         batch = self._batch(images)
         if physical is None:
@@ -291,13 +290,13 @@ class DeepLeGAToPP(nn.Module):
         }
 
     def _batch(self, images: StampBatch | PlainImages) -> ImageBatch:
-        """Returns images as stamps on the network's device, with their units."""
+        """Converts images to stamps on the network's device, with their units."""
         device = next(self.parameters()).device
         return ImageBatch.of(images, self.image_size, self.prior, device)
 
 
 def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation per parameter, round a circle for the angle."""
+    """Returns mean and standard deviation per parameter, circular for the angle."""
     mean, std = samples.mean(1), samples.std(1)
     for i, parameter in enumerate(PARAMETERS):
         if parameter.period is not None:
@@ -308,7 +307,7 @@ def _circular_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _central_interval(samples: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the ends of the central 95 %, of an angle's draws unwrapped about their mean."""
+    """Returns the ends of the central 95 %, unwrapped about the mean for the angle."""
     ends = []
     for i, parameter in enumerate(PARAMETERS):
         draws = samples[..., i]

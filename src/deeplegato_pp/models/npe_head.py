@@ -1,4 +1,4 @@
-"""The posterior head: a Gaussian that whitens the coordinates and a flow for what is left."""
+"""Posterior head: Gaussian whitening of the coordinates and a normalizing flow."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from deeplegato_pp.models.coupling_splines import push
 from deeplegato_pp.models.options import with_options
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS
 
-# zuko switches torch's argument checks off for the whole process; they are the user's to choose.
+# zuko disables torch's argument validation globally; torch's default is restored here.
 Distribution.set_default_validate_args(__debug__)
 
 DEFAULT_BOUNDS: dict[str, tuple[float, float]] = {p.name: p.bounds for p in PARAMETERS}
-"""Physical bounds of the parameters, from the one table."""
+"""Physical bounds of the parameters, from the parameter table."""
 
 LOG_SIGMA_RANGE = (-11.0, 1.5)
-"""Of the whitening: from a hundred-thousandth of the prior's width to well above it."""
+"""Bounds of the whitening's log-widths: from 1e-5 of the prior's width to well above it."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that the head knows about a batch of galaxies.
+    """Output of the head for a batch of galaxies.
 
     Attributes:
         mean: Centre of the whitening, with shape (B, D).
-        log_sigma: Logarithm of its widths, with shape (B, D).
-        embedding: What conditions the flow, with shape (B, C).
-        features: What the head read, with shape (B, F).
+        log_sigma: Logarithm of the whitening's widths, with shape (B, D).
+        embedding: Context of the flow, with shape (B, C).
+        features: Input features, with shape (B, F).
     """
 
     mean: Float[Tensor, "b d"]
@@ -50,29 +50,28 @@ class Context:
         return self.mean.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> Context:
-        """Returns the context of some galaxies."""
+        """Returns the context of selected galaxies."""
         return Context(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Context]) -> Context:
-        """Joins contexts."""
+        """Concatenates contexts."""
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 class NPEHead(nn.Module):
     r"""Neural posterior estimation in the coordinates under which the prior is :math:`N(0, I)`.
 
-    Mean and log-variance whiten, the flow f models the rest:
-    :math:`\log q(w) = \log f((w - \mu)/\sigma \mid c) - \sum \ln \sigma`, so that widths from
-    1e-4 to 1 of the prior are equally easy. All densities are float32 even under autocast. Without
-    whitening, the flow is left to find the narrow posteriors by itself.
+    Mean and log-variance whiten the coordinates, and the flow f models the rest: :math:`\log q(w) =
+    \log f((w - \mu)/\sigma \mid c) - \sum \ln \sigma`, so that widths from 1e-4 to 1 of the prior
+    are equally easy. All densities are float32, also under autocast. Without whitening, the flow
+    must represent narrow posteriors itself.
 
     Args:
-        feature_dim: Length F of the feature vectors. A whole
-            :class:`~deeplegato_pp.config.NPEConfig` may stand before it:
-            ``NPEHead(config, feature_dim, num_params)``.
-        num_params: Dimensions D of the posterior.
-        num_parameters: The same as `num_params`.
+        feature_dim: Length F of the feature vectors. A :class:`~deeplegato_pp.config.NPEConfig` may
+            precede it: ``NPEHead(config, feature_dim, num_params)``.
+        num_params: Number of dimensions D of the posterior.
+        num_parameters: Alias of `num_params`.
         **options: Fields of :class:`~deeplegato_pp.config.NPEConfig`: `type` of the flow,
             `num_flow_layers`, `hidden_dim`, `num_blocks`, `context_dim`, `trunk_dim`,
             `spline_bins`, `dropout`, `whitening`.
@@ -125,7 +124,7 @@ class NPEHead(nn.Module):
         self.feature_embedding = nn.Linear(config.trunk_dim, config.context_dim)
         self.flow = _build_flow(config, num_parameters)
         for layer in (self.mean_head, self.logvar_head):
-            if layer is not None:  # first answers next to the prior's mean and width
+            if layer is not None:  # initial outputs close to the prior's mean and width
                 nn.init.normal_(layer.weight, std=1e-2)
                 nn.init.zeros_(layer.bias)
 
@@ -138,20 +137,20 @@ class NPEHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "b f"], num_samples: int | None = None
     ) -> Context | dict[str, Tensor]:
-        """Returns what the features say of the posterior, or draws from it.
+        """Returns the context of features, or draws from the posterior.
 
         Args:
             features: Feature vectors, with shape (B, F).
-            num_samples: Draws S of each posterior; None for the context alone, which `log_prob`
-                and `from_noise` take.
+            num_samples: Number S of draws per posterior; None for the context only, which is the
+                input of `log_prob` and `from_noise`.
 
         Returns:
-            The context, or: ``samples`` (B, S, D), in the coordinates w; ``log_prob`` (B, S), the
-            posterior's log-density there; ``mean`` and ``std`` (B, D) of the draws. Draws come
-            from torch's generator and are differentiable.
+            The context, or: ``samples`` (B, S, D), in the coordinates w; ``log_prob`` (B, S), their
+            posterior log-density; ``mean`` and ``std`` (B, D) of the draws. Draws use torch's
+            generator and are differentiable.
 
         Raises:
-            ShapeError: If the features have another length than `feature_dim`.
+            ShapeError: If the length of the features is not `feature_dim`.
             RangeError: If the number of draws is not positive.
         """
         if features.dim() != 2 or features.shape[1] != self.feature_dim:
@@ -188,13 +187,13 @@ class NPEHead(nn.Module):
             return _standard_normal(end) + ladj - context.log_sigma.sum(-1)[:, None]
 
     def gaussian_log_prob(self, context: Context, w: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
-        """Returns the whitening Gaussian's own log-density at w, with shape (B,)."""
+        """Returns the log-density of the whitening Gaussian at w, with shape (B,)."""
         with torch.autocast(w.device.type, enabled=False):
             z = ((w - context.mean) * (-context.log_sigma).exp()).float()
             return _standard_normal(z) - context.log_sigma.sum(-1)
 
     def draws(self, context: Context, noise: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        """Returns the draws of `from_noise` alone, float32: what can be traced and exported."""
+        """Returns the draws of `from_noise` in float32 without density, for tracing and export."""
         with torch.autocast(noise.device.type, enabled=False):
             z = self.flow.transform(context.embedding[:, None]).inv(noise)
             w: Tensor = context.mean[:, None] + context.log_sigma[:, None].exp() * z
@@ -203,7 +202,7 @@ class NPEHead(nn.Module):
     def from_noise(
         self, context: Context, noise: Float[Tensor, "b s d"]
     ) -> tuple[Float[Tensor, "b s d"], Float[Tensor, "b s"]]:
-        """Pushes standard-normal noise through the flow.
+        """Transforms standard-normal noise by the flow.
 
         Returns:
             Draws w, with shape (B, S, D), and their log-density, with shape (B, S).
@@ -215,8 +214,8 @@ class NPEHead(nn.Module):
             return w, log_f.double() - context.log_sigma.double().sum(-1)[:, None]
 
     def _push(self, context: Context, points: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Sends points from data to noise or back; returns their ends and log-determinants."""
-        if self.kind == "coupling_nsf" and self.num_parameters > 1:  # one has nothing to couple
+        """Transforms points from data to noise or back; returns them and log-determinants."""
+        if self.kind == "coupling_nsf" and self.num_parameters > 1:  # one dimension has no coupling
             layers = self.flow.transform.transforms
             return push(layers, context.embedding, points, inverse=inverse)
         transform = self.flow.transform(context.embedding[:, None])
@@ -244,9 +243,9 @@ def _check_sizes(config: NPEConfig, feature_dim: int, num_params: int) -> None:
 def _build_flow(config: NPEConfig, num_parameters: int) -> zuko.flows.Flow:
     """Builds the flow.
 
-    Couplings transform half of the coordinates given the other half, in one pass either way;
-    zuko's autoregressive flow with two passes says the same but runs its network over all of
-    them, at 1.7 times the cost per draw of seven.
+    Couplings transform half of the coordinates given the other half, in one pass in either
+    direction; zuko's autoregressive flow with two passes is equivalent but evaluates its network
+    for all coordinates, at 1.7 times the cost per draw of seven.
     """
     options = {
         "features": num_parameters,

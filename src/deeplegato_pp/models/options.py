@@ -1,4 +1,4 @@
-"""Keyword arguments of a network's part and the section of a configuration: one way in."""
+"""Keyword arguments of network components as settings of a configuration section."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ C = TypeVar("C")
 def with_options(
     settings: C, options: Mapping[str, Any], what: str, foreign: Collection[str] = ()
 ) -> C:
-    """Returns a section of the configuration with some of its settings replaced.
+    """Returns a section of the configuration with some settings replaced.
 
     Args:
-        settings: A dataclass of settings.
+        settings: Dataclass of settings.
         options: New values by name.
-        what: What takes them, for the message.
-        foreign: Settings of the section that belong to something else.
+        what: Name of the component, for the message.
+        foreign: Settings of the section that do not apply to the component.
 
     Raises:
-        ConfigError: If there is no setting of such a name; the message lists those there are.
+        ConfigError: If a setting does not exist; the message lists the existing ones.
 
     Example:
         >>> from deeplegato_pp.config import NPEConfig

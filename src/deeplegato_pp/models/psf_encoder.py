@@ -1,4 +1,4 @@
-"""What the network knows about the observation beside the image: PSF, gain, sky."""
+"""Encoder of the observing conditions: PSF, gain and sky."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from deeplegato_pp.scene.stamps import PSF_GRID_OVERSAMPLING, StampBatch
 
 _FLOOR = 1e-5
-"""PSF samples fainter than this share of the peak look alike to the encoder."""
+"""Fraction of the peak below which the encoder does not distinguish PSF samples."""
 
 NUM_SCALARS = 7
 
@@ -18,7 +18,7 @@ class PSFEncoder(nn.Module):
     """Encodes PSF and observing conditions into one vector.
 
     Args:
-        channels: Of the first convolution; each of the next two doubles them.
+        channels: Number of channels of the first convolution, doubled by each of the next two.
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,10 +43,10 @@ class PSFEncoder(nn.Module):
 
 
 def observing_scalars(stamps: StampBatch) -> Float[Tensor, "b 7"]:
-    """Returns the numbers that describe an observation, each of order one.
+    """Returns scalars that describe an observation, each of order one.
 
-    Width of the PSF (from its noise-equivalent area), the light on its grid, log gain and
-    whether there is one, log sky sigma, share and extent of visible pixels.
+    They are the width of the PSF (from its noise-equivalent area), the light on its grid, log gain
+    and whether there is one, log sky sigma, fraction and extent of visible pixels.
     """
     total = stamps.psf.sum((-2, -1))
     area = total**2 / (stamps.psf**2).sum((-2, -1)) / PSF_GRID_OVERSAMPLING**2

@@ -1,4 +1,4 @@
-"""From a batch of stamps to what the image network reads: two views or one, stretched."""
+"""Input channels of the image network: one or two stretched views of each stamp."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from deeplegato_pp.errors import ShapeError
 from deeplegato_pp.scene.stamps import StampBatch
 
 NUM_CHANNELS = 8
-"""Signal-to-noise, noise map and mask for either view, and the two coordinates."""
+"""Number of channels of two views: S/N, noise map and mask of each, and two coordinates."""
 
 ONE_VIEW_CHANNELS = 5
-"""The same of one view."""
+"""Number of channels of one view."""
 
 
 def one_view(stamps: StampBatch) -> Float[Tensor, "b 5 n n"]:
@@ -30,9 +30,9 @@ def one_view(stamps: StampBatch) -> Float[Tensor, "b 5 n n"]:
 def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
     """Returns the centre at full resolution and the whole stamp binned 2 x 2, as channels.
 
-    The centre holds the galaxy's core, the binned stamp its wings and surroundings; together
-    they cost a quarter of the full stamp. The coordinates are there because a pooled Swin
-    transformer has relative positions only, and the centre is asked for.
+    The centre shows the galaxy's core, the binned stamp its wings and surroundings; together they
+    cost a quarter of the full stamp. Coordinates are included because a pooled Swin transformer has
+    relative positions only, but must infer the centre.
 
     Args:
         stamps: Stamps of even side N = 2 m.
@@ -57,9 +57,9 @@ def two_views(stamps: StampBatch) -> Float[Tensor, "b 8 m m"]:
 
 
 def _cleaned(stamps: StampBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Image and noise without what masked pixels hold, and where they are valid.
+    """Returns image and noise with masked pixels replaced, and the mask of valid pixels.
 
-    Whatever that is, infinities included, must not leak through 0 * inf.
+    Masked values, which may be infinite, must not propagate through 0 * inf.
     """
     pixels = stamps.image.masked_fill(stamps.mask, 0.0)
     noise = stamps.sigma.masked_fill(stamps.mask, 1.0)
@@ -67,7 +67,7 @@ def _cleaned(stamps: StampBatch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Column and row of every pixel, from -1 to 1."""
+    """Returns column and row of every pixel, from -1 to 1."""
     size = images.shape[-1]
     a = torch.linspace(-1.0, 1.0, size, device=images.device, dtype=images.dtype)
     x = a.expand(len(images), size, -1)
@@ -75,5 +75,5 @@ def _coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stretch(image: Tensor, sigma: Tensor, good: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Signal-to-noise through asinh, the noise's logarithm, and where both are valid."""
+    """Returns the asinh of the signal-to-noise, the logarithm of the noise, and valid pixels."""
     return torch.asinh(image / sigma) * good, sigma.log() * good, good

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors for the numbers, JSON for all that explains them."""
+"""Storage of models: weights in safetensors, configuration and metadata in JSON."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ DEFAULT_MODEL = "default"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 REFERENCE = "reference.safetensors"
-"""Features of training images, to tell what the network has not seen; may be absent."""
+"""Features of training images, for detection of unfamiliar images; optional."""
 
 RECALIBRATION = "recalibration.json"
-"""Where calibration moves the quantiles of the network's posteriors; may be absent."""
+"""Recalibration of the posterior quantiles; optional."""
 
 FIGURES = "figures.json"
-"""Headlines of the calibration; may be absent."""
+"""Headline figures of the calibration; optional."""
 
 HUB_TIMEOUT = 5.0
-"""How long the hub may take to answer. [s]"""
+"""Timeout of requests to the hub. [s]"""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -> Path:
-    """Writes weights, configuration and card; each file atomically.
+    """Writes weights, configuration and card, each file atomically.
 
-    What was measured on other weights in the same folder is removed.
+    Files measured with other weights in the same folder are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -77,7 +77,7 @@ def save(folder: Path, model: nn.Module, config: Config, card: dict[str, Any]) -
     )
     (folder / f"{CONFIG}.part").write_text(text + "\n")
     save_file(weights, folder / f"{WEIGHTS}.part")
-    # Tensors are written for their owner's eyes only; a model is there to be shared.
+    # safetensors makes files readable by their owner only, but a model is shared.
     shutil.copymode(folder / f"{CONFIG}.part", folder / f"{WEIGHTS}.part")
     before = folder / WEIGHTS
     if before.is_file() and not filecmp.cmp(before, folder / f"{WEIGHTS}.part", shallow=False):
@@ -95,7 +95,7 @@ def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Ten
     """Returns configuration, card and weights of a model.
 
     Raises:
-        ModelNotFoundError: If there is no such model.
+        ModelNotFoundError: If the model does not exist.
         FormatError: If its files cannot be read.
     """
     folder = find(name)
@@ -117,7 +117,7 @@ def load(name: str | Path | None) -> tuple[Config, dict[str, Any], dict[str, Ten
 
 
 def load_reference(folder: Path) -> dict[str, Tensor]:
-    """Returns what was fitted to the features of a model's training images; empty if nothing.
+    """Returns the tensors fitted to features of a model's training images; empty if missing.
 
     Raises:
         FormatError: If the file cannot be read.
@@ -132,7 +132,7 @@ def load_reference(folder: Path) -> dict[str, Tensor]:
 
 
 def save_reference(folder: Path, tensors: dict[str, Tensor]) -> Path:
-    """Writes what was fitted to the features of a model's training images, atomically."""
+    """Writes the tensors fitted to features of a model's training images, atomically."""
     part = folder / f"{REFERENCE}.part"
     save_file(tensors, part)
     shutil.copymode(folder / CONFIG, part)
@@ -141,15 +141,15 @@ def save_reference(folder: Path, tensors: dict[str, Tensor]) -> Path:
 
 
 def find(name: str | Path | None) -> Path:
-    """Returns the folder of a model: given, packaged, or fetched from the hub.
+    """Returns the folder of a model: given, packaged, or downloaded from the hub.
 
-    Only a name of the form "owner/model" or "owner/model@revision" that is no folder is looked for
-    on the hub. A revision is a branch, a tag or a commit; without one it is the newest. What was
-    fetched once is kept (in the folder ``HF_HOME``), and used when the hub does not answer; a
-    whole commit that is there already is used without asking.
+    Only names of the form "owner/model" or "owner/model@revision" that are not folders are
+    requested from the hub. A revision is a branch, a tag or a commit, by default the newest.
+    Downloads are cached (in the folder ``HF_HOME``), and used if the hub does not respond; a cached
+    commit given in full is used without a request.
 
     Raises:
-        ModelNotFoundError: If there is no such model.
+        ModelNotFoundError: If the model does not exist.
     """
     text = DEFAULT_MODEL if name is None else str(name)
     for folder in (Path(text), PACKAGED / text):
@@ -166,15 +166,15 @@ def find(name: str | Path | None) -> Path:
 
 
 def _from_hub(repository: str, revision: str | None = None) -> Path:
-    """Fetches a model, or finds it among those fetched before if the hub does not answer."""
+    """Downloads a model, or uses the cache if the hub does not respond."""
     from huggingface_hub import HfApi
 
     wanted = f"{repository}@{revision}" if revision else repository
     pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
     if pinned and (folder := _fetched(repository, revision)) is not None:
         return folder
-    # Asked first and with its own deadline: the download alone waits long for a silent hub. The
-    # client passes on errors of several libraries that have no common base.
+    # A request with its own timeout comes first, because the download waits long for a hub that
+    # does not respond. The client raises errors of several libraries without a common base.
     try:
         commit = HfApi().model_info(repository, revision=revision, timeout=HUB_TIMEOUT).sha
         return _snapshot(repository, commit, local=False)
@@ -196,7 +196,7 @@ def _from_hub(repository: str, revision: str | None = None) -> Path:
 
 
 def _fetched(repository: str, revision: str | None) -> Path | None:
-    """Returns the folder of a model that was fetched before, None if it was not."""
+    """Returns the cached folder of a model, None if it is not cached."""
     try:
         folder = _snapshot(repository, revision, local=True)
     except Exception:  # the client's errors have no common base
@@ -217,7 +217,7 @@ def _snapshot(repository: str, revision: str | None, *, local: bool) -> Path:
 
 
 def _name_of(folder: Path) -> str:
-    """Returns the name of a model's folder; of one from the hub its id and commit."""
+    """Returns the name of a model's folder; id and commit for models from the hub."""
     if folder.parent.name != "snapshots":
         return folder.name
     repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
@@ -237,8 +237,8 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Loads weights into a network.
 
     Raises:
-        FormatError: If names, shapes or types differ, or a weight is not finite; the message
-            names them.
+        FormatError: If names, shapes or types differ, or a weight is not finite; the message names
+            them.
     """
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())

@@ -1,4 +1,4 @@
-"""The image network: a Swin Transformer V2, or any timm model by name."""
+"""Image network: a Swin Transformer V2, or any timm model by name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from deeplegato_pp.errors import ConfigError, RangeError, ShapeError
 from deeplegato_pp.models.options import with_options
 
 _LARGEST_GRID = 4
-"""Side of the grid on which positions are kept; a finer feature map is averaged down to it."""
+"""Side of the grid of positions; finer feature maps are averaged to it."""
 
 
 class SwinBackbone(nn.Module):
-    """Turns images into feature vectors.
+    """Converts images to feature vectors.
 
-    ``"compact"`` builds a Swin V2 of the sizes given; any other name is a timm model's, whose own
-    pooling is used (timm knows each model's layout). Pooling forgets where in the image a feature
-    was, and the galaxy's centre is asked for: with `layout_channels` the last feature map is read
-    a second time, cell by cell, and added. That layer starts at zero, so that weights trained
-    without it can be gone on with.
+    ``"compact"`` builds a Swin V2 of the given sizes; other names are timm models, with their own
+    pooling (timm knows each model's layout). Pooling discards positions in the image, which are
+    needed for the galaxy's centre: with `layout_channels` the last feature map is also read cell by
+    cell, and added. That layer starts at zero, so that training can continue from weights without
+    it.
 
     Args:
-        name: ``"compact"``, the name of a timm model, or a whole
+        name: ``"compact"``, the name of a timm model, or a
             :class:`~deeplegato_pp.config.BackboneConfig`.
-        in_channels: Channels of the images.
-        image_size: Side of the images; None leaves it open, where the network allows that: any
-            side then serves that is a multiple of the patches'. [px]
+        in_channels: Number of channels of the images.
+        image_size: Side of the images; None if the network supports any multiple of the patch side.
+            [px]
         **options: Fields of :class:`~deeplegato_pp.config.BackboneConfig`, among them:
             `pretrained` (start from timm's weights), `gradient_checkpointing`, `feature_dim`
             (project the features to this length), `drop_path`, `layout_channels`, and the sizes
@@ -45,8 +45,8 @@ class SwinBackbone(nn.Module):
         num_features: Length F of the feature vectors.
 
     Raises:
-        ConfigError: If an option or model is unknown, its weights cannot be had, or the sizes do
-            not fit each other.
+        ConfigError: If an option or model is unknown, its weights cannot be loaded, or the sizes
+            are inconsistent.
         RangeError: If a size is not positive.
 
     References:
@@ -77,12 +77,12 @@ class SwinBackbone(nn.Module):
         self.network = network
         self.in_channels = in_channels
         self.image_size = image_size or _own_size(network)
-        # What comes out without a classifier; some models widen their `num_features` before it.
+        # Output channels without classifier, which in some models exceed `num_features`.
         own = int(getattr(network, "head_hidden_size", network.num_features))
         self.layout: nn.Module | None = None
         if config.layout_channels:
             shape = _map_shape(network, in_channels, self.image_size or _trial_size(network))
-            # Images of any size are read on a grid of one size.
+            # Images of any size are read on a grid of fixed size.
             self._side = min(_LARGEST_GRID, shape.side) if self.image_size else _LARGEST_GRID
             cells = self._side**2 if shape.side else shape.tokens
             last = nn.Linear(cells * config.layout_channels, own)
@@ -99,13 +99,13 @@ class SwinBackbone(nn.Module):
         """Returns pooled features.
 
         Args:
-            images: With shape (B, C, H, W); (B, H, W) for a network of one channel.
+            images: Images with shape (B, C, H, W); (B, H, W) for a network of one channel.
 
         Returns:
             Feature vectors, with shape (B, F).
 
         Raises:
-            ShapeError: If channels or sides are not those that the network was built for.
+            ShapeError: If channels or sides are not those of the network.
         """
         if images.dim() == 3:
             images = images[:, None]
@@ -117,7 +117,7 @@ class SwinBackbone(nn.Module):
         return features if self.projection is None else self.projection(features)
 
     def _check(self, images: Tensor) -> None:
-        """Checks an image's shape, before a library deep inside does so in its own words."""
+        """Checks an image's shape, for clearer errors than those of the library."""
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1] != self.in_channels:
             raise ShapeError(
@@ -142,7 +142,7 @@ class SwinBackbone(nn.Module):
 
 
 class _Map(NamedTuple):
-    """The last feature map: its side, or else the number of its tokens, and its channels."""
+    """Last feature map: its side, or else the number of its tokens, and its channels."""
 
     side: int
     tokens: int
@@ -150,7 +150,7 @@ class _Map(NamedTuple):
 
 
 def _cells(feature_map: Tensor, network: Any, side: int) -> Float[Tensor, "b p c"]:
-    """Returns a feature map as a list of cells: timm has maps NHWC, NCHW, and lists of tokens."""
+    """Converts a feature map to a list of cells: timm has maps NHWC, NCHW, and lists of tokens."""
     if feature_map.dim() == 3:
         return feature_map
     if getattr(network, "output_fmt", "NCHW") == "NHWC":
@@ -162,7 +162,7 @@ def _cells(feature_map: Tensor, network: Any, side: int) -> Float[Tensor, "b p c
 
 @torch.no_grad()
 def _map_shape(network: Any, in_channels: int, image_size: int) -> _Map:
-    """Returns the shape of the last feature map, by trying."""
+    """Returns the shape of the last feature map, from a trial image."""
     was_training = network.training
     image = torch.zeros(1, in_channels, image_size, image_size)
     feature_map = network.eval().forward_features(image)
@@ -175,19 +175,19 @@ def _map_shape(network: Any, in_channels: int, image_size: int) -> _Map:
 
 
 def _patches(network: Any) -> Any:
-    """Returns the layer that cuts images into patches, None if a network has no such layer."""
+    """Returns the layer that divides images into patches, or None."""
     embed = getattr(network, "patch_embed", None)
     return embed if hasattr(embed, "strict_img_size") else None
 
 
 def _own_size(network: Any) -> int | None:
-    """Returns the one side of images that a network takes, None if it takes several. [px]"""
+    """Returns the image side that a network requires, None if it supports several. [px]"""
     patches = _patches(network)
     return int(patches.img_size[0]) if patches is not None and patches.strict_img_size else None
 
 
 def _trial_size(network: Any) -> int:
-    """Returns a side of images that a network takes which takes several. [px]"""
+    """Returns an image side that a network of variable size supports. [px]"""
     patches = _patches(network)
     return 64 if patches is None else int(patches.img_size[0])
 
@@ -241,12 +241,12 @@ def _compact(config: BackboneConfig, in_channels: int, image_size: int | None) -
 
 
 def _whole_windows(config: BackboneConfig) -> int:
-    """Returns a side of which every stage's map holds a whole window. [px]"""
+    """Returns a side for which every stage's map contains a whole window. [px]"""
     return config.patch_size * config.window_size * 2 ** (len(config.depths) - 1)
 
 
 def _checkpoint_gradients(network: Any, name: str) -> None:
-    """Switches timm's gradient checkpointing on; some models refuse by an assertion."""
+    """Enables timm's gradient checkpointing; some models raise an assertion error."""
     try:
         network.set_grad_checkpointing(True)
     except (AssertionError, AttributeError) as error:
@@ -274,7 +274,7 @@ def _named(config: BackboneConfig, in_channels: int, image_size: int | None) -> 
             options[size] = getattr(config, size)
     try:
         network = _create(config, options, any_size=image_size is None)
-    # Downloads and constructors fail with errors of many libraries, which have no common base.
+    # Downloads and constructors raise errors of many libraries without a common base.
     except Exception as error:
         if not config.pretrained:
             raise ConfigError(f"timm cannot build {config.type} with {options}: {error}") from error
@@ -287,7 +287,7 @@ def _named(config: BackboneConfig, in_channels: int, image_size: int | None) -> 
 
 
 def _create(config: BackboneConfig, options: dict[str, Any], any_size: bool) -> nn.Module:
-    """Has timm build a network, for images of any size if its constructor has a word for that."""
+    """Builds a network by timm, for images of any size if its constructor supports that."""
     if any_size:
         try:
             network: nn.Module = timm.create_model(
@@ -302,10 +302,10 @@ def _create(config: BackboneConfig, options: dict[str, Any], any_size: bool) -> 
 
 
 def _has_fixed_input_size(name: str) -> bool:
-    """Whether the model's constructor takes and fixes an image size, by timm's own declaration.
+    """Returns whether the model's constructor takes an image size, according to timm's metadata.
 
-    The models' functions take ``**kwargs``, so that no signature tells; timm's record of each
-    model does, and timm itself passes ``img_size`` by it.
+    The models' functions take ``**kwargs``, so their signatures do not show it; timm uses the same
+    metadata to pass ``img_size``.
     """
     record = timm.get_pretrained_cfg(name)
     return record is not None and bool(record.fixed_input_size)

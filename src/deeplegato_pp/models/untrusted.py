@@ -1,7 +1,7 @@
-"""What is asked of a model's folder before it is used: it may come from anyone.
+"""Checks of a model's folder, which may come from an untrusted source, before it is used.
 
-Nothing in it is run. The configuration is plain JSON, which names no file and no variable of the
-environment, and sizes are bounded before any memory is taken for them.
+No code in it is executed. The configuration is plain JSON without references to files or
+environment variables, and sizes are limited before memory is allocated.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from deeplegato_pp.config.schema import Config
 
 FORMATS = (1,)
-"""Formats of a model's configuration that this version reads."""
+"""Supported formats of a model's configuration."""
 
 LARGEST_TEXT = 4 * 1024**2
-"""Most that a model's JSON files may hold; the packaged model's have some 10 kB. [bytes]"""
+"""Maximum size of a model's JSON files; the packaged model's have about 10 kB. [bytes]"""
 
 MOST = {
     "data.image_size": 1024,
@@ -40,20 +40,20 @@ MOST = {
     "model.npe.spline_bins": 256,
     "model.npe.psf_channels": 512,
 }
-"""Largest value of each size, of lists of every entry: some ten times what was ever useful."""
+"""Maximum of each size, and of each entry of lists: about ten times useful values."""
 
 LONGEST_LIST = 8
-"""Stages of a backbone."""
+"""Maximum number of stages of a backbone."""
 
 SPARE = 2e7
-"""Weights by which the configuration may seem to promise more than the file holds."""
+"""Number of weights by which the configuration may exceed the file."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON file of a model's folder.
 
     Raises:
-        ValueError: If it is too large, no JSON, or no mapping.
+        ValueError: If it is too large, not JSON, or not a mapping.
         OSError: If it cannot be read.
     """
     size = path.stat().st_size
@@ -69,10 +69,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_format(content: Mapping[str, Any], path: Path) -> None:
-    """Refuses a model of another format, as a later version may write it.
+    """Raises an error for a model of another format, as written by a later version.
 
     Raises:
-        FormatError: If it is of another format, or its version is no text.
+        FormatError: If it has another format, or its version is not a string.
     """
     found, version = content.get("format"), content.get("version")
     if found not in FORMATS or isinstance(found, bool):
@@ -85,12 +85,12 @@ def check_format(content: Mapping[str, Any], path: Path) -> None:
 
 
 def refuse_references(value: Any, path: Path, key: str = "config") -> None:
-    """Refuses what a run's configuration may say and a model's may not: references.
+    """Raises an error for references, which are allowed in configurations of runs only.
 
-    ``${...}`` would be replaced by variables of the reader's environment, ``include`` by files.
+    ``${...}`` would be replaced by environment variables of the user, ``include`` by files.
 
     Raises:
-        FormatError: If there is one; the message names its key.
+        FormatError: If there is a reference; the message names its key.
     """
     if isinstance(value, Mapping):
         for name, entry in value.items():
@@ -111,15 +111,14 @@ def refuse_references(value: Any, path: Path, key: str = "config") -> None:
 
 
 def check_sizes(config: Config, weights: Path) -> None:
-    """Refuses a configuration that asks for more memory than its weights can be worth.
+    """Raises an error if the configuration requires more memory than its weights justify.
 
     Args:
-        config: The model's.
-        weights: Its file of weights.
+        config: Configuration of the model.
+        weights: File of weights.
 
     Raises:
-        FormatError: If a size lies beyond its bound, or the network would be far larger than the
-            file.
+        FormatError: If a size exceeds its maximum, or the network is much larger than the file.
     """
     for key, most in MOST.items():
         value: Any = config
@@ -131,7 +130,7 @@ def check_sizes(config: Config, weights: Path) -> None:
             if isinstance(value, tuple | list):
                 bound = f"at most {LONGEST_LIST} numbers {bound}"
             raise FormatError(f"{weights.parent}: {key} is {value}, expected {bound}.")
-    promised, held = _least_weights(config), weights.stat().st_size / 2.0  # of two bytes at least
+    promised, held = _least_weights(config), weights.stat().st_size / 2.0  # at least two bytes each
     if promised > 2.0 * held + SPARE:
         raise FormatError(
             f"{weights.parent}: the configuration asks for a network of some {promised:.0e} "
@@ -140,7 +139,7 @@ def check_sizes(config: Config, weights: Path) -> None:
 
 
 def _least_weights(config: Config) -> float:
-    """Roughly how many weights a network has at least, from its sizes alone."""
+    """Returns a rough lower limit of a network's number of weights, from its sizes."""
     backbone, npe = config.model.backbone, config.model.npe
     total = float(npe.num_flow_layers * npe.num_blocks * npe.hidden_dim**2 + npe.trunk_dim**2)
     if backbone.type == "compact":
@@ -150,14 +149,14 @@ def _least_weights(config: Config) -> float:
 
 
 def check_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Refuses weights of another type than the network's, or that are not finite.
+    """Raises an error for weights of another type, or weights that are not finite.
 
     Args:
-        own: The network's, before loading.
-        state: Those to be loaded, of the same names.
+        own: Weights of the network, before loading.
+        state: Weights to load, with the same names.
 
     Raises:
-        FormatError: If there is one; the message names it.
+        FormatError: If there are such weights; the message names one.
     """
     for name, tensor in state.items():
         if tensor.dtype != own[name].dtype:

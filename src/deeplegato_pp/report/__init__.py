@@ -1,1 +1,1 @@
-"""Catalogues to look through: static pages with a picture of every galaxy."""
+"""Galleries of catalogues: static pages with an image of every galaxy."""

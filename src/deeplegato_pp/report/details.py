@@ -1,4 +1,4 @@
-"""What is shown of one galaxy: its picture, posterior, profile and flags, as a piece of HTML."""
+"""HTML details of one galaxy: image, posterior, profile and flags."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from deeplegato_pp.report.profile import profile_svg
 from deeplegato_pp.report.rows import Rows, components_of, flags_of, others_of, parameters_of
 
 LOWEST = -3.0
-"""Lower end of the pictures' scale. [sigma]"""
+"""Lower end of the images' scale. [sigma]"""
 
 SOFTENING = 2.0
-"""Where the pictures' scale goes from linear to logarithmic. [sigma]"""
+"""Value at which the images' scale changes from linear to logarithmic. [sigma]"""
 
 
 @cache
@@ -32,7 +32,7 @@ def environment() -> Any:
 
 
 def _lenient(strict: Any) -> Any:
-    """What a page may leave out is tested by ``if``: only printing an unknown name is an error."""
+    """Returns a type of undefined values that may be tested by ``if``, but not printed."""
 
     class Lenient(strict):  # type: ignore[misc]
         def __bool__(self) -> bool:
@@ -60,7 +60,7 @@ def picture(panels: Panels) -> tuple[Array, float]:
 
 
 def component_picture(panels: Panels, peak: float) -> Array:
-    """Returns the components side by side as palette indices, on the scale of :func:`picture`."""
+    """Returns the components side by side as palette indices, with the scale of :func:`picture`."""
     nothing = np.zeros(panels.mask.shape, dtype=bool)
     return np.hstack([_indices(panels, c, peak, nothing) for c in panels.components.values()])
 
@@ -73,13 +73,13 @@ def _indices(panels: Panels, pixels: Array | None, peak: float, mask: Array) -> 
 
 
 def content_of(rows: Rows, index: int, pixels: Pixels, source: str | None = None) -> dict[str, Any]:
-    """Returns what the template ``measured.html`` needs.
+    """Returns the variables of the template ``measured.html``.
 
     Args:
-        rows: Of the catalogue.
-        index: Which of them.
-        pixels: Where the images are.
-        source: Address of the picture; None: the picture itself, as a data URL.
+        rows: Rows of the catalogue.
+        index: Index of the row.
+        pixels: Source of the images.
+        source: URL of the picture; None to embed the picture as a data URL.
     """
     row = rows[index]
     found = pixels.panels(row)
@@ -111,6 +111,6 @@ def content_of(rows: Rows, index: int, pixels: Pixels, source: str | None = None
 
 
 def data_url(strip: Array) -> str:
-    """Returns palette indices as the address of a PNG that holds the picture itself."""
+    """Returns palette indices as a data URL of a PNG."""
     png = encode_png(strip, brightness_palette())
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

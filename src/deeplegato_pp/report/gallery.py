@@ -1,4 +1,4 @@
-"""A gallery of a catalogue: a table of all galaxies and a page of each, as static files."""
+"""Gallery of a catalogue as static files: a table of all galaxies and a page for each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from deeplegato_pp.report.png import brightness_palette, encode_png
 from deeplegato_pp.report.rows import SHOWN, Rows
 
 FILES = ("style.css", "gallery.js")
-"""Files that are copied as they are."""
+"""Files that are copied unchanged."""
 
 FOLDERS = ("thumbnails", "galaxies")
 
 CONTENT = {"index.html", "rows.js", "catalogue.fits", *FILES, *FOLDERS}
-"""What a gallery's folder holds."""
+"""Contents of a gallery's folder."""
 
 Advance = Callable[[int], None]
 
@@ -38,23 +38,23 @@ def make_report(
 ) -> int:
     """Writes the gallery of a catalogue into a folder.
 
-    ``index.html`` opens from the disk or from a web server: nothing is fetched from elsewhere.
-    ``thumbnails`` holds a PNG of each galaxy (image, model and residual side by side on one asinh
-    scale), ``galaxies`` a page of each, ``catalogue.fits`` the table with a column ``thumbnail`` of
-    paths, which TOPCAT's activation action shows.
+    ``index.html`` can be opened from disk or from a web server, without external resources.
+    ``thumbnails`` contains a PNG of each galaxy (image, model and residual side by side on one
+    asinh scale), ``galaxies`` a page of each, ``catalogue.fits`` the table with a column
+    ``thumbnail`` of paths, which TOPCAT's activation action displays.
 
     Args:
-        table: ``QTable`` of results, a row per galaxy.
-        folder: New or empty, or an earlier gallery, which is replaced file by file.
-        pixels: Where the images are.
-        title: Of the pages.
-        advance: Told of each galaxy done.
+        table: ``QTable`` of results, one row per galaxy.
+        folder: Output folder: new, empty, or an earlier gallery, whose files are replaced.
+        pixels: Source of the images.
+        title: Title of the pages.
+        advance: Called for each finished galaxy.
 
     Returns:
-        How many galaxies have a picture.
+        Number of galaxies with a picture.
 
     Raises:
-        InputError: If the table is empty or no table of results, or the folder holds other files.
+        InputError: If the table is empty or has no results, or the folder contains other files.
     """
     rows = Rows(table)
     check_folder(folder)
@@ -84,10 +84,10 @@ def make_report(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that cannot take a gallery; call it before the work.
+    """Checks before any work that a folder can hold a gallery.
 
     Raises:
-        InputError: If it is a file, its parent is missing, or it holds other files.
+        InputError: If it is a file, its parent is missing, or it contains other files.
     """
     if folder.is_file():
         raise InputError(f"output {folder} is a file, expected a folder. Give another name.")
@@ -142,7 +142,7 @@ def _write_index(
 
 
 def _short(value: Any) -> Any:
-    """A number with seven digits, since what is shown has five; None if it is not finite."""
+    """Returns a number with seven digits, of which five are shown; None if it is not finite."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Image, model and residual of a row of a catalogue, cut out anew from its file."""
+"""Image, model and residual of a catalogue's row, from the image file."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.inference.posterior.parts import parts_of_row, render_part
 from deeplegato_pp.io.lazy_images import read_padded
 from deeplegato_pp.observation.effective_psf import moffat_psf
+from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
 
 SIDES = (32, 48, 64, 96, 128, 192, 256)
-"""Sides of the cutouts: the smallest that holds 8 R_e and 6 FWHM of the PSF, or the file. [px]"""
+"""Sides of cutouts: the smallest that covers 8 R_e and 6 FWHM of the PSF, or the file. [px]"""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """What is shown of one galaxy.
+    """Images of one galaxy.
 
     Attributes:
-        image: Pixels less a constant sky, with shape (N, N); NaN outside the image. [image units]
-        model: Noiseless galaxy at the posterior means, the sum of its components, with shape
-            (N, N); None if not measured.
-        mask: True = masked in the file, with shape (N, N).
+        image: Pixels minus a constant sky, with shape (N, N); NaN outside the file. [image units]
+        model: Noiseless galaxy at the posterior means, the sum of its components, with shape (N,
+            N); None if it was not measured.
+        mask: True for pixels masked in the file, with shape (N, N).
         sigma: Noise per pixel. [image units]
         center: Column and row of the galaxy in the cutout. [px]
-        pixel_scale: [arcsec/px]
-        components: Noiseless image of each component by name, where there are several.
+        pixel_scale: Pixel scale. [arcsec/px]
+        components: Noiseless image of each component by name, if there are several.
     """
 
     image: Array
@@ -51,17 +52,17 @@ class Panels:
 
     @property
     def residual(self) -> Array | None:
-        """The image less the model, with shape (N, N)."""
+        """Image minus model, with shape (N, N)."""
         return None if self.model is None else self.image - self.model
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Where a report finds pixels.
+    """Source of images for a report.
 
     Attributes:
-        folders: Looked in, in turn, for files that the catalogue names.
-        inputs: Builds the inputs of one image from its path.
+        folders: Folders in which files of the catalogue are searched, in order.
+        inputs: Function that builds the inputs of one image from its path.
     """
 
     folders: tuple[Path, ...]
@@ -71,7 +72,7 @@ class Pixels:
         object.__setattr__(self, "_opened", lru_cache(maxsize=32)(self._open))
 
     def _open(self, name: str) -> Scene | str:
-        """Opens an image; returns why not where it cannot be."""
+        """Opens an image, or returns the reason why it cannot be opened."""
         for folder in self.folders:
             path = folder / name
             if path.is_file():
@@ -82,7 +83,7 @@ class Pixels:
         return f"{name} is not there any more"
 
     def panels(self, row: Row) -> Panels | str:
-        """Returns what is to be shown of a row, or why nothing can be."""
+        """Returns the images of a row, or the reason why there are none."""
         name = row.get("image") or row.get("file")
         if not name:
             return "the row names no image"
@@ -95,7 +96,7 @@ class Pixels:
         scale = _first(row, "pixel_scale", fallback=mosaic.pixel_scale or 1.0)
         radius, fwhm = (_first(row, key, fallback=3.0)
                         for key in ("effective_radius_pix", "psf_fwhm"))  # fmt: skip
-        # No larger than the file needs: what lies outside it is grey.
+        # not larger than the file, beyond which all is grey
         wanted = min(8 * radius + 6 * fwhm, max(mosaic.shape))
         side = next((s for s in SIDES if s >= wanted), SIDES[-1])
         left, bottom = (math.ceil(v - (side - 1) / 2 - 0.5) for v in (x, y))
@@ -114,9 +115,9 @@ class Pixels:
         known = rest[~mask & np.isfinite(rest)]
         sky = float(np.median(known)) if known.size else 0.0
         sigma = _first(row, "background", fallback=float("nan"))
-        sigma /= max(1.0, _first(row, "bin", fallback=1.0))  # of a binned stamp: per binned pixel
+        sigma /= max(1.0, _first(row, "bin", fallback=1.0))  # per binned pixel
         if not sigma > 0:
-            sigma = 1.4826 * float(np.median(np.abs(known - sky))) if known.size else 1.0
+            sigma = MAD_TO_SIGMA * float(np.median(np.abs(known - sky))) if known.size else 1.0
         several = components if len(components) > 1 else {}
         return Panels(image - sky, model, mask, sigma or 1.0, center, scale, several)
 
@@ -124,7 +125,7 @@ class Pixels:
 def _components(
     row: Row, scene: Scene, center: tuple[float, float], scale: float, side: int
 ) -> dict[str, Array]:
-    """Returns the noiseless image of each component of a row, none if it was not measured."""
+    """Returns the noiseless images of a row's components; empty if it was not measured."""
     parts = parts_of_row(row)
     zero_point = _first(row, "zero_point", fallback=math.nan)
     if not parts or not math.isfinite(zero_point):
@@ -143,7 +144,7 @@ def _components(
 
 
 def _first(row: Row, *names: str, fallback: float) -> float:
-    """Returns the first finite number of a row under one of the names."""
+    """Returns the first finite number of a row among columns."""
     for name in names:
         value = row.get(name)
         if value is not None and math.isfinite(float(value)):

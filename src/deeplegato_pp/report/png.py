@@ -1,4 +1,4 @@
-"""Small pictures as PNG files with a palette."""
+"""PNG files with a palette."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MASKED = 255
 """Palette index of masked pixels."""
 
 LEVELS = 255
-"""Palette indices that hold brightness: 0 to 254."""
+"""Number of palette indices for brightness: 0 to 254."""
 
 _BRIGHTNESS = ((0, 0, 4), (40, 17, 89), (114, 31, 129), (183, 55, 121), (241, 96, 93),
                (254, 159, 109), (252, 253, 191))  # fmt: skip
-"""Anchors of the brightness palette, from dark to light: even steps in lightness."""
+"""Anchors of the brightness palette, from dark to light, equally spaced in lightness."""
 
 _MASK_COLOUR = (150, 150, 150)
 
@@ -31,13 +31,13 @@ def brightness_palette() -> bytes:
 
 
 def to_indices(values: Array, low: float, high: float, mask: Array) -> Array:
-    """Returns palette indices of an image between two values; masked or unknown pixels are grey.
+    """Converts an image to palette indices; masked and unknown pixels are grey.
 
     Args:
-        values: With shape (H, W).
-        low: Value of index 0; what is lower is shown as dark.
+        values: Image, with shape (H, W).
+        low: Value of index 0; lower values are dark.
         high: Value of the last index.
-        mask: True = grey, with shape (H, W).
+        mask: True for grey pixels, with shape (H, W).
     """
     unknown = mask | ~np.isfinite(values)
     scaled = np.clip((np.where(unknown, low, values) - low) / (high - low), 0.0, 1.0)
@@ -46,14 +46,14 @@ def to_indices(values: Array, low: float, high: float, mask: Array) -> Array:
 
 
 def encode_png(indices: Array, palette: bytes) -> bytes:
-    """Returns palette indices as a PNG file, row 0 at the bottom as astronomers have it.
+    """Encodes palette indices as a PNG file, with row 0 at the bottom.
 
     Args:
-        indices: With shape (H, W), uint8.
+        indices: Palette indices, with shape (H, W), uint8.
         palette: 256 colours (R, G, B).
     """
     height, width = indices.shape
-    lines = np.zeros((height, width + 1), dtype=np.uint8)  # each line begins with its filter, none
+    lines = np.zeros((height, width + 1), dtype=np.uint8)  # lines begin with filter type 0
     lines[:, 1:] = indices[::-1]
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(lines.tobytes(), 6)),

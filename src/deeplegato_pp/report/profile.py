@@ -11,23 +11,23 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.report.panels import Panels
 
 WIDTH, HEIGHT = 420, 240
-"""Of the profile's drawing. [px]"""
+"""Size of the profile's drawing. [px]"""
 
 _MARGIN = 46
 _RINGS = 18
 
 
 def radial_profile(panels: Panels, axis_ratio: float, angle: float) -> list[tuple[float, ...]]:
-    """Returns means over elliptical rings, as wide again as the one before is long.
+    """Returns means in elliptical rings of widths that increase with radius.
 
     Args:
-        panels: Of one galaxy, measured.
-        axis_ratio: b/a of the rings.
-        angle: Of their major axis, counter-clockwise from +y. [deg]
+        panels: Images of one measured galaxy.
+        axis_ratio: Axis ratio b/a of the rings.
+        angle: Position angle of their major axis, counter-clockwise from +y. [deg]
 
     Returns:
         Per ring: radius along the major axis [arcsec], mean of the image, its error, mean of the
-        model, and of each component where there are several. [image units]
+        model, and of each component if there are several. [image units]
     """
     if panels.model is None:
         return []
@@ -53,9 +53,9 @@ def radial_profile(panels: Panels, axis_ratio: float, angle: float) -> list[tupl
 
 
 def profile_svg(panels: Panels, axis_ratio: float, angle: float) -> str:
-    """Returns the profile as an SVG drawing: points with errors, the model as a line.
+    """Draws the profile as SVG: points with errors, and the model as a line.
 
-    Several components have a dashed line each.
+    Each of several components is a dashed line.
     """
     rings = np.array(radial_profile(panels, axis_ratio, angle))
     if len(rings) < 2:
@@ -114,9 +114,9 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
 
 
 def interval_svg(row: dict[str, Any], name: str, period: float | None = None) -> str:
-    """Returns one column's posterior as a drawing: 95 and 68 % intervals and median.
+    """Draws one column's posterior: 95 and 68 % intervals and median.
 
-    The drawing spans 3 times the 95 % interval; bounds of the prior that lie within are marked.
+    The drawing spans 3 times the 95 % interval; bounds of the prior within it are marked.
     A circular column whose interval wraps is unwrapped about the median.
     """
     found = [row.get(f"{name}_{q}") for q in ("q025", "q16", "q50", "q84", "q975")]

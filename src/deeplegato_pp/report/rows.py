@@ -1,4 +1,4 @@
-"""Rows of a catalogue as plain values, and what a page says of one."""
+"""Rows of a catalogue as plain values, and their descriptions."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ SHOWN = (
     "snr",
     "chi2",
 )
-"""Columns of a table at first; others can be added."""
+"""Columns shown initially in a table."""
 
 QUANTILES = ("_q025", "_q16", "_q50", "_q84", "_q975")
-"""Endings of the columns that a galaxy's page draws."""
+"""Suffixes of the columns drawn on a galaxy's page."""
 
 
 class Rows(Sequence[Row]):
-    """The rows of a table of results, made into plain dictionaries one at a time.
+    """Rows of a table of results, converted to dictionaries one at a time.
 
-    Numbers that are not finite are None. Each row has ``name`` (its ``id``, its ``name`` or its
-    number), ``quality``, ``flag_names`` and ``reason``.
+    Non-finite numbers are None. Each row has ``name`` (its ``id``, its ``name`` or its number),
+    ``quality``, ``flag_names`` and ``reason``.
 
     Attributes:
         columns: Values of each column, with shape (N,).
-        units: Unit of each column of the table; "" of pure numbers.
-        meanings: One line on each.
+        units: Unit of each column; empty for dimensionless numbers.
+        meanings: Description of each column in one line.
 
     Args:
-        table: ``QTable`` of results, a row per galaxy.
+        table: ``QTable`` of results, one row per galaxy.
 
     Raises:
-        InputError: If the table is empty or no table of results.
+        InputError: If the table is empty or has no results.
     """
 
     def __init__(self, table: Any) -> None:
@@ -89,7 +89,7 @@ class Rows(Sequence[Row]):
 
     @property
     def numeric(self) -> list[str]:
-        """Columns of numbers that a table or a plot may show, quantiles and flags left out."""
+        """Numeric columns for tables and plots, without quantiles and flags."""
         return [
             name
             for name, column in self.columns.items()
@@ -101,13 +101,13 @@ class Rows(Sequence[Row]):
 
     @property
     def scenes(self) -> list[str]:
-        """Scenes that are some row's best, sorted; none where every galaxy is a single profile."""
+        """Best scenes of the rows, sorted; empty if every galaxy is a single profile."""
         found = {str(name) for name in self.columns.get("best_scene", ())} - {""}
         return sorted(found) if found - {"sersic"} else []
 
     @property
     def flag_names(self) -> list[str]:
-        """Names of the flags that some row has, sorted."""
+        """Names of the flags that occur, sorted."""
         return sorted({f for text in self.columns["flag_names"] for f in text.split(",") if f})
 
 
@@ -120,7 +120,7 @@ def _plain(column: Any) -> Array:
     values = np.asarray(getattr(column, "value", column))
     if values.dtype.kind in "fiu":
         return values
-    # A column from FITS decodes its bytes, its array does not.
+    # A column from FITS decodes its bytes, but its array does not.
     return np.array([str(v) for v in column], dtype=object)
 
 
@@ -132,14 +132,14 @@ def _value(value: Any) -> Any:
 
 
 def parameters_of(row: Row) -> list[dict[str, str]]:
-    """Returns the seven parameters as a page prints them; nothing if they were not measured."""
+    """Returns the seven parameters for printing; empty if they were not measured."""
     if any(row.get(p.name) is None for p in PARAMETERS):
         return []
     return [_printed(row, p.name, p.unit, p.meaning, p.period) for p in PARAMETERS]
 
 
 def components_of(row: Row) -> list[dict[str, str]]:
-    """Returns the columns of the best scene's components in the same way; none of one profile."""
+    """Returns the columns of the best scene's components for printing; empty for one profile."""
     return [
         _printed(row, name, *about)
         for name, about in component_columns(row).items()
@@ -169,7 +169,7 @@ def _printed(row: Row, name: str, unit: str, meaning: str, period: float | None)
 
 
 def flags_of(row: Row) -> list[dict[str, str]]:
-    """Returns a row's flags with their level in it and meaning, the most serious first."""
+    """Returns a row's flags with their levels and meanings, worst first."""
     return [
         {"name": str(f.name).lower(), "level": level, "meaning": f.meaning}
         for f, level in Flag.levels_of_row(row).items()
@@ -177,11 +177,11 @@ def flags_of(row: Row) -> list[dict[str, str]]:
 
 
 def others_of(row: Row, rows: Rows) -> list[tuple[str, str, str]]:
-    """Returns what a page has not shown already: name, value with error and unit, meaning.
+    """Returns the columns that are not shown elsewhere: name, value with error and unit, meaning.
 
     Args:
-        row: What is shown.
-        rows: Those it is one of, which know the units.
+        row: The row.
+        rows: Rows of the catalogue, with the units.
     """
     skip = {p.name for p in PARAMETERS} | {"name", "quality", "flags", "flag_names", "reason"}
     skip |= set(component_columns(row))

@@ -1,4 +1,4 @@
-"""Means and differences of angles, which have no first and no last value."""
+"""Means and differences of angles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from deeplegato_pp.arrays import Array
 
-if TYPE_CHECKING:  # arrays alone need not wait for torch
+if TYPE_CHECKING:  # circular means of arrays do not need torch
     from torch import Tensor
 
 ArrayLike = TypeVar("ArrayLike", Array, "Tensor")
@@ -25,10 +25,10 @@ def circular_mean(
     """Returns the direction of the mean unit vector, in [0, period).
 
     Args:
-        angles: In the units of the period.
-        period: Of the angles.
-        weights: Of sum 1 along the axis.
-        axis: Along which to average.
+        angles: Angles in the units of the period.
+        period: Period of the angles.
+        weights: Weights with sum 1 along the axis.
+        axis: Axis along which to average.
 
     Example:
         >>> round(float(circular_mean(np.array([170.0, 20.0]), 180.0)), 6)
@@ -43,14 +43,14 @@ def circular_mean(
 def tensor_circular_mean(
     angles: Float[Tensor, "*b"], period: float | Float[Tensor, "*p"], dim: int
 ) -> Float[Tensor, "*c"]:
-    """Returns the same of a tensor, on its device; the period may differ along other dimensions."""
+    """Returns the circular mean of a tensor, on its device; the period may vary."""
     phase = angles * (2.0 * math.pi / period)
     angle = phase.sin().mean(dim).atan2(phase.cos().mean(dim))
     return (angle * (period / (2.0 * math.pi))) % period
 
 
 def angular_difference(difference: ArrayLike, period: float | ArrayLike) -> ArrayLike:
-    """Returns differences of angles brought to within half a period of zero.
+    """Returns differences of angles reduced to within half a period of zero.
 
     Example:
         >>> angular_difference(np.array([170.0, 20.0]), 180.0).tolist()

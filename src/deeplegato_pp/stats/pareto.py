@@ -1,4 +1,4 @@
-"""Pareto-smoothed importance sampling's diagnostic: the shape k-hat of the weights' tail."""
+"""Pareto k-hat: shape of the tail of importance weights, a diagnostic of their reliability."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 GOOD_KHAT = 0.7
-"""Largest k-hat of weights that are to be believed, however many draws there are."""
+"""Largest k-hat of reliable weights, for any number of draws."""
 
 _PRIOR_WEIGHT = 10.0
-"""Draws' worth of a prior that pulls k-hat to 1/2 (Vehtari et al. 2024, appendix G)."""
+"""Weight of the prior that pulls k-hat to 1/2, in draws (Vehtari et al. 2024, appendix G)."""
 
 
 def khat_threshold(draws: int) -> float:
@@ -28,15 +28,14 @@ def khat_threshold(draws: int) -> float:
 def pareto_khat(log_weights: Float[Tensor, " s"]) -> float:
     """Returns the shape of the generalised Pareto distribution fitted to the largest weights.
 
-    Below 0.5 the weights have a finite variance; above :func:`khat_threshold` their sums are not
-    to be trusted. The tail holds min(S/5, 3 sqrt(S)) draws. Weights of zero (-inf) are draws like
-    any other.
+    Below 0.5 the weights have a finite variance; above :func:`khat_threshold` their sums are
+    unreliable. The tail contains min(S/5, 3 sqrt(S)) draws. Weights of zero (-inf) count as draws.
 
     Args:
-        log_weights: Unnormalised, with shape (S,).
+        log_weights: Unnormalised log-weights, with shape (S,).
 
     Returns:
-        k-hat; inf if fewer than five weights stand out of a tail, 0 if all weights are equal.
+        k-hat; inf if the tail has fewer than five weights, 0 if all weights are equal.
 
     References:
         | Pareto smoothed importance sampling (Vehtari et al., 2024)
@@ -60,7 +59,7 @@ def pareto_khat(log_weights: Float[Tensor, " s"]) -> float:
 
 
 def reliable(log_weights: Float[Tensor, " s"]) -> bool:
-    """Returns whether k-hat stays within its threshold."""
+    """Returns whether k-hat is at most its threshold."""
     return pareto_khat(log_weights) <= khat_threshold(len(log_weights))
 
 
@@ -71,7 +70,7 @@ def fit_generalised_pareto(excess: Float[Tensor, " m"]) -> tuple[float, float]:
     profile likelihood in :math:`b = -k / \sigma`, with k drawn weakly to 1/2.
 
     Args:
-        excess: Values above the cut, > 0, ascending, with shape (M,).
+        excess: Excesses over the threshold, > 0, ascending, with shape (M,).
 
     References:
         | A new and efficient estimation method for the generalized Pareto distribution

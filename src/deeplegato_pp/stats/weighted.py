@@ -1,4 +1,4 @@
-"""Means, widths and quantiles of weighted draws, on the line and on a circle.
+"""Means, standard deviations and quantiles of weighted draws, also for angles.
 
 Pure functions of arrays. Weights are normalised to sum 1; None means equally weighted draws.
 """
@@ -11,25 +11,24 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import NumericalError, RangeError
 from deeplegato_pp.stats.circular import circular_mean, unwrap
 
-Array = np.ndarray
-
 QUANTILES: dict[str, float] = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
-"""The quantiles in every table, by the suffix of their column."""
+"""Quantiles in every table, by the suffix of their column."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One parameter's posterior in a few numbers.
+    """Summary of one parameter's posterior.
 
     Attributes:
-        value: The mean; of a circular parameter the circular mean.
-        std: Standard deviation; of a circular parameter about its circular mean.
-        quantiles: One per entry of :data:`QUANTILES`, in its order. Those of a circular parameter
-            are taken from the draws unwrapped about the mean and then brought back into
-            [0, period), so that a lower one may exceed an upper one.
+        value: Mean; circular mean for circular parameters.
+        std: Standard deviation; about the circular mean for circular parameters.
+        quantiles: One per entry of :data:`QUANTILES`, in its order. Quantiles of a circular
+            parameter are computed from draws unwrapped about the mean and then reduced to [0,
+            period), so that a lower one may exceed an upper one.
     """
 
     value: float
@@ -38,10 +37,10 @@ class Summary:
 
 
 def normalised_weights(log_weights: Float[Array, "*b s"]) -> Float[Array, "*b s"]:
-    """Returns weights of sum 1 along the last axis from their logarithms; -inf is a weight of zero.
+    """Converts log-weights to weights with sum 1 along the last axis; -inf is a weight of zero.
 
     Raises:
-        NumericalError: If a weight is NaN or +inf, or all of a row are zero.
+        NumericalError: If a weight is NaN or +inf, or all weights of a row are zero.
 
     Example:
         >>> normalised_weights(np.log([1.0, 3.0])).round(3).tolist()
@@ -74,7 +73,7 @@ def effective_sample_size(weights: Float[Array, " s"]) -> float:
 def mean(draws: Float[Array, "s *c"], weights: Float[Array, " s"] | None = None) -> Array:
     """Returns the weighted mean along the first axis, with shape (*c,).
 
-    It lies among the draws: rounding does not take the mean of draws on a bound beyond it.
+    The mean is limited to the range of the draws, so that rounding cannot move it beyond a bound.
     """
     found = np.average(draws, axis=0, weights=weights)
     return np.asarray(np.clip(found, draws.min(axis=0), draws.max(axis=0)))
@@ -93,13 +92,13 @@ def quantiles(
 ) -> Float[Array, " q"]:
     """Returns weighted quantiles.
 
-    A sorted draw stands in the middle of its own weight, and quantiles are interpolated linearly
-    between draws; with equal weights this is Hazen's rule. Draws of zero weight do not take part.
+    Each sorted draw is placed at the centre of its weight, with linear interpolation between draws;
+    for equal weights this is Hazen's rule. Draws of zero weight are ignored.
 
     Args:
-        draws: With shape (S,).
-        probabilities: Between 0 and 1, with shape (Q,).
-        weights: Of sum 1, with shape (S,).
+        draws: Draws, with shape (S,).
+        probabilities: Probabilities between 0 and 1, with shape (Q,).
+        weights: Weights with sum 1, with shape (S,).
 
     References:
         | Sample quantiles in statistical packages (Hyndman & Fan, 1996)
@@ -118,7 +117,7 @@ def quantiles(
 
 
 def wrap(angle: float, period: float) -> float:
-    """Returns an angle brought into [0, period).
+    """Returns an angle reduced to [0, period).
 
     Example:
         >>> wrap(-10.0, 180.0), wrap(180.0, 180.0)
@@ -136,8 +135,8 @@ def summarise(
     """Returns value, standard deviation and quantiles of one parameter.
 
     Args:
-        draws: With shape (S,).
-        weights: Of sum 1, with shape (S,), or None.
+        draws: Draws, with shape (S,).
+        weights: Weights with sum 1, with shape (S,), or None.
         period: The parameter's period, or None if it is not circular.
 
     Returns:
@@ -159,11 +158,11 @@ def summarise(
 
 
 def resample(weights: Float[Array, " s"], number: int, generator: np.random.Generator) -> Array:
-    """Returns indices of equally weighted draws, by systematic resampling, in random order.
+    """Returns indices of equally weighted draws by systematic resampling, in random order.
 
     Args:
-        weights: Of sum 1, with shape (S,).
-        number: How many indices; each draw appears `number * weight` times, rounded up or down.
+        weights: Weights with sum 1, with shape (S,).
+        number: Number of indices; each draw occurs `number * weight` times, rounded up or down.
         generator: Source of randomness.
 
     Raises:

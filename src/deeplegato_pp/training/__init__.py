@@ -1,4 +1,4 @@
-"""Training: the loss, the Lightning module and the loop around it; helpers for Colab."""
+"""Training: loss, Lightning module and training loop; helpers for Colab."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Lightning's trainer, put together from a configuration."""
+"""Lightning trainer for a configuration."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ LAST = "last.ckpt"
 BEST = "best.ckpt"
 
 AVERAGE_EVERY = 10
-"""Steps between updates of the averaged weights: each one would cost a tenth of a CPU's step."""
+"""Steps between updates of the averaged weights: each costs a tenth of a step on a CPU."""
 
 
 def create_trainer(
     config: Config, folder: Path, record: RunRecord, monitored: str, *, fast_dev_run: bool = False
 ) -> pl.Trainer:
-    """Returns Lightning's trainer with all that the configuration asks for.
+    """Returns Lightning's trainer as configured.
 
     Args:
         config: The whole configuration.
-        folder: Of the run.
-        record: Its curves.
-        monitored: The figure by which the best weights are told.
+        folder: Folder of the run.
+        record: Record of the run's curves.
+        monitored: Metric by which the best weights are selected.
         fast_dev_run: One step of training and validation, and no files.
 
     Raises:
-        ConfigError: If accelerator, precision, devices or strategy cannot be had.
+        ConfigError: If accelerator, precision, devices or strategy are not available.
     """
     training = config.training
     try:
@@ -85,26 +85,26 @@ def create_trainer(
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Keeps back what Lightning says that is no news here, and only that."""
+    """Suppresses selected messages of Lightning that are expected here."""
     lightning = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = lightning.level
     with warnings.catch_warnings():
         for message in (
-            # Simulating in the training process is faster than handing batches over on few cores.
+            # With few cores, simulating in the training process is faster than in workers.
             ".*does not have many workers.*",
-            # The folder is there to go on in, and last.ckpt to be replaced.
+            # The folder is used for resumption, and last.ckpt is replaced.
             ".*exists and is not empty.*",
-            # A run's folder may be moved.
+            # The folder of a run may be moved.
             ".*dirpath has changed from.*",
-            # Epochs may be shorter than what lies between two lines of a log.
+            # Epochs may be shorter than the logging interval.
             ".*smaller than the logging interval.*",
-            # Runs of an older version had other callbacks; theirs start afresh.
+            # Runs of an older version had other callbacks, whose state is not needed.
             ".*callbacks used to create the checkpoint need to be provided.*",
         ):
             warnings.filterwarnings("ignore", message)
-        # Lightning asks torch for a class that torch has renamed.
+        # Lightning uses a class that torch has renamed.
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*", FutureWarning)
-        # Hardware found and tips; its warnings pass.
+        # Hardware information and tips; warnings are shown.
         lightning.setLevel(max(level, logging.WARNING))
         try:
             yield
@@ -116,7 +116,7 @@ def _callbacks(
     config: Config, folder: Path, record: RunRecord, monitored: str, fast_dev_run: bool
 ) -> list[Callback]:
     training = config.training
-    # Buffers are copied: averages of counters and of tables of indices are no such things.
+    # Buffers are copied, because counters and index tables cannot be averaged.
     callbacks: list[Callback] = [
         EMAWeightAveraging(
             decay=training.ema_decay**AVERAGE_EVERY,
@@ -135,7 +135,7 @@ def _callbacks(
         callbacks.append(LearningRateMonitor("step"))
         if config.logging.log_images_every_n_epochs:
             callbacks.append(StampPictures(config.logging.log_images_every_n_epochs))
-    # The best of the validated weights, and everything to go on with, after what both are told by.
+    # Checkpoints come last: the best validated weights, and the full state, with all metrics.
     shared: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     callbacks.append(
         ModelCheckpoint(
@@ -160,7 +160,7 @@ def _callbacks(
 
 
 def _strategy(training: TrainingConfig) -> str:
-    """Returns the strategy: without the head's gradients, DDP must not wait for them."""
+    """Returns the strategy: if the head has no gradients, DDP must not wait for them."""
     several = training.devices * training.num_nodes > 1
     if training.strategy == "auto" and several and training.task == "reconstruction":
         return "ddp_find_unused_parameters_true"
@@ -168,7 +168,7 @@ def _strategy(training: TrainingConfig) -> str:
 
 
 def _precision(training: TrainingConfig) -> str:
-    """Returns the precision; half precision becomes bfloat16 on a CPU, which has no other."""
+    """Returns the precision; float16 becomes bfloat16 on a CPU, which lacks it."""
     if training.precision == "16-mixed" and training.accelerator == "cpu":
         logger.info("A CPU has no float16 arithmetic: training in bf16-mixed.")
         return "bf16-mixed"

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its curves and its record."""
+"""Curves and record of a training run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ STEPS = "steps.csv"
 
 
 class RunRecord(Callback):
-    """Writes a run's curves as CSV, and counts images and time over resumptions.
+    """Writes curves as CSV files, and counts images and time of resumed runs.
 
-    ``training.csv`` has a line per validation, ``steps.csv`` one every few steps with the mean
-    training loss since the last. Lines are written one by one, so that a killed run keeps its
-    curves; a resumed run goes on in the same files, without the lines past its checkpoint.
+    ``training.csv`` has a row per validation, ``steps.csv`` one every few steps with the mean
+    training loss since the last row. Rows are written immediately, so that a killed run keeps its
+    curves; a resumed run continues the same files, after removing rows beyond its checkpoint.
 
     Args:
-        folder: Where the files are.
-        training: Batch size and accumulation, to count images by.
-        every_n_steps: Steps between lines of ``steps.csv``.
+        folder: Folder of the files.
+        training: Settings with batch size and accumulation, to count images.
+        every_n_steps: Steps between rows of ``steps.csv``.
     """
 
     def __init__(self, folder: Path, training: TrainingConfig, every_n_steps: int) -> None:
@@ -49,21 +49,21 @@ class RunRecord(Callback):
         return {"seconds": self.seconds, "validation": self.validation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what a resumed run had before."""
+        """Restores the state of a resumed run."""
         self.seconds_before = state_dict["seconds"]
         self.validation = state_dict.get("validation", {})
 
     @property
     def seconds(self) -> float:
-        """Wall time over all parts of the run. [s]"""
+        """Wall time of all parts of the run. [s]"""
         return self.seconds_before + time.monotonic() - self.started
 
     def images(self, trainer: pl.Trainer) -> int:
-        """Training images seen."""
+        """Returns the number of training images so far."""
         return trainer.global_step * self.images_per_step * trainer.world_size
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drops the lines that a killed run wrote after its last checkpoint."""
+        """Removes the rows that a killed run wrote after its last checkpoint."""
         self._last_step = trainer.global_step
         if trainer.is_global_zero:
             for name in (CURVE, STEPS):
@@ -77,13 +77,13 @@ class RunRecord(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Writes a line of ``steps.csv`` where one is due."""
+        """Writes a row of ``steps.csv`` at every interval."""
         for name, value in outputs.items():
             if name != "loss":
                 self._terms.setdefault(name, []).append(value)
         complete, self._last_step = trainer.global_step > self._last_step, trainer.global_step
         if complete and trainer.global_step % self.every_n_steps == 0:
-            # A skipped step has no loss; the count of those stands beside the mean.
+            # A skipped step has no loss; their number is stored with the mean.
             means = {name: torch.stack(values).nanmean() for name, values in self._terms.items()}
             means = {k: trainer.strategy.reduce(v, reduce_op="mean") for k, v in means.items()}
             self._terms.clear()
@@ -92,7 +92,7 @@ class RunRecord(Callback):
                 append_row(self.folder / STEPS, {**row, **{k: float(v) for k, v in means.items()}})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes a line of ``training.csv``."""
+        """Writes a row of ``training.csv``."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
@@ -100,7 +100,7 @@ class RunRecord(Callback):
         append_row(self.folder / CURVE, {**self._where(trainer, pl_module), **metrics})
 
     def card(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Returns the record that is stored with the weights; it holds no NaN, which JSON lacks."""
+        """Returns the record stored with the weights, without NaN, which JSON lacks."""
         device = pl_module.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         return {
@@ -130,7 +130,7 @@ def _skipped(module: pl.LightningModule) -> int:
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:
-    """Adds a line; a figure that the file has no column for yet gets one."""
+    """Appends a row; new metrics get a new column."""
     names, rows = _read_rows(path)
     if names and set(row) <= set(names):
         with path.open("a", newline="") as f:
@@ -140,7 +140,7 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Keeps the lines up to a step; of a line that was cut short while being written, nothing."""
+    """Keeps the rows up to a step, without an incomplete last row."""
     names, rows = _read_rows(path)
     if names:
         kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]

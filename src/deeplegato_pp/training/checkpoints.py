@@ -1,4 +1,4 @@
-"""Reading checkpoints of runs, which may come from anyone: tensors and plain values only."""
+"""Reading of checkpoints, which may be untrusted: tensors and plain values only."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ EXPECTED = {
     "loops": dict,
     "skipped_steps": int,
 }
-"""Entries without which a file is no checkpoint of a run, and their types."""
+"""Required entries of a checkpoint, and their types."""
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False) -> dict[str, Any]:
-    """Reads a checkpoint; weights are read from the disk when they are used.
+    """Reads a checkpoint; weights are loaded lazily.
 
     Args:
         path: The file.
-        trusted: Allow Python objects beyond tensors and plain values. Reading them can run any
-            code that the file's author wants.
+        trusted: Allow Python objects other than tensors and plain values, which can execute
+            arbitrary code when they are read.
 
     Raises:
-        FormatError: If it is no checkpoint of a run, damaged, or holds such objects.
+        FormatError: If it is not a checkpoint of a run, is damaged, or contains such objects.
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=True)
@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> dict[str, Any]:
             "author. Start anew with --restart or, if you made it yourself, add "
             "--trust-checkpoint."
         ) from error
-    except Exception as error:  # torch raises many kinds over a file that is none of its own
+    except Exception as error:  # torch raises many types for invalid files
         raise FormatError(_damaged(path)) from error
     content = saved if isinstance(saved, dict) else {}
     missing = [n for n, kind in EXPECTED.items() if not isinstance(content.get(n), kind)]

@@ -1,7 +1,7 @@
-"""Google Colab: its drive, its GPUs, and checkpoints that outlive the machine.
+"""Google Colab: drive, GPUs, and checkpoints that persist after a session.
 
-Everything here works outside Colab too, on local folders. Nothing keeps an idle machine awake: a
-run that is cut off goes on from the drive's last checkpoint.
+All functions also work outside Colab, with local folders. They do not keep idle sessions alive: an
+interrupted run continues from the last checkpoint on the drive.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from deeplegato_pp.training.checkpoints import read_checkpoint
 logger = logging.getLogger(__name__)
 
 DRIVE = Path("/content/drive")
-"""Where Colab mounts the user's drive."""
+"""Mount point of the user's drive in Colab."""
 
 PROJECT = "deeplegato"
-"""Folder of this project on the drive, as the Colab configurations have it."""
+"""Folder of this project on the drive, as in the Colab configurations."""
 
 FOLDERS = ("runs", "models", "data", "configs")
 
@@ -38,27 +38,28 @@ GIB = 2.0**30
 CPU_CONFIG = "cpu"
 
 BY_NAME = (("A100", "colab_a100"), ("H100", "colab_a100"), ("L4", "colab_l4"), ("T4", "colab_t4"))
-"""Parts of a GPU's name, and the configuration made for it."""
+"""Parts of GPU names, and the configurations for them."""
 
 BY_MEMORY = ((38.0, "colab_a100"), (20.0, "colab_l4"), (0.0, "colab_t4"))
-"""Least memory [GiB], and the configuration for an unknown GPU of so much."""
+"""Minimum memory [GiB], and the configuration for an unknown GPU."""
 
 
 def is_colab() -> bool:
-    """Returns whether this runs in Google Colab."""
+    """Returns whether the code runs in Google Colab."""
     return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
 
 
 def setup_drive_paths(base: str | Path | None = None) -> dict[str, Path]:
-    """Makes the project's folders, on the drive if this is Colab.
+    """Creates the project's folders, on the drive if this is Colab.
 
     Args:
-        base: Folder of the project. None: ``MyDrive/deeplegato`` on Colab's drive, which is
-            mounted first (Colab asks for leave); elsewhere ``deeplegato`` in the working folder.
+        base: Folder of the project. None for ``MyDrive/deeplegato`` on Colab's drive, which is
+            mounted first (Colab asks for permission), and outside Colab for ``deeplegato`` in the
+            working folder.
 
     Returns:
         The folders ``base``, ``runs``, ``models``, ``data`` and ``configs``, all of which exist.
-        Give ``base`` as ``data.drive_base``.
+        Use ``base`` as ``data.drive_base``.
 
     Raises:
         DeepLegatoError: If the drive could not be mounted.
@@ -73,23 +74,23 @@ def setup_drive_paths(base: str | Path | None = None) -> dict[str, Path]:
 
 
 def get_latest_checkpoint(folder: str | Path) -> Path | None:
-    """Returns the newest ``last.ckpt`` in a folder or below it, None if there is none.
+    """Returns the newest ``last.ckpt`` in a folder or its subfolders, or None.
 
     Args:
-        folder: A run's, or one that holds runs.
+        folder: Folder of a run, or of several runs.
     """
     found = [p for p in Path(folder).rglob(LAST) if p.is_file()]
     return max(found, key=lambda p: p.stat().st_mtime, default=None)
 
 
 def get_best_checkpoint(folder: str | Path) -> Path | None:
-    """Returns the ``best.ckpt`` with the lowest validation loss in a folder or below it.
+    """Returns the ``best.ckpt`` with the lowest validation loss in a folder or its subfolders.
 
-    Losses compare only between runs with the same prior and conditions. Checkpoints without a
-    record of it are left out.
+    Losses are comparable only between runs with the same prior and conditions. Checkpoints without
+    recorded loss are ignored.
 
     Args:
-        folder: A run's, or one that holds runs.
+        folder: Folder of a run, or of several runs.
 
     Returns:
         The checkpoint, or None if there is none.
@@ -105,11 +106,11 @@ def get_best_checkpoint(folder: str | Path) -> Path | None:
 def auto_select_config(name: str | None = None, memory: float | None = None) -> str:
     """Returns the name of the packaged configuration for a GPU.
 
-    By the GPU's name, or by its memory if the name is not known here.
+    It is selected by the GPU's name, or by its memory if the name is unknown.
 
     Args:
-        name: Of the GPU, such as "Tesla T4"; None: the one that is there, if any.
-        memory: Of that GPU. [GiB]
+        name: Name of the GPU, such as "Tesla T4"; None for the current one, if any.
+        memory: Memory of that GPU. [GiB]
 
     Example:
         >>> auto_select_config("Tesla T4", 15.0), auto_select_config("NVIDIA L40S", 44.4)
@@ -143,26 +144,26 @@ def gpu_info() -> str:
 
 
 def print_gpu_info() -> None:
-    """Writes `gpu_info` to the standard output."""
+    """Prints `gpu_info` to standard output."""
     sys.stdout.write(gpu_info() + "\n")
 
 
 def save_model_to_drive(
     model: DeepLeGAToPP, name: str, drive: str | Path | None = None, tries: int = 3
 ) -> Path:
-    """Saves a model on the drive, where it replaces one of the same name.
+    """Saves a model on the drive, replacing one of the same name.
 
-    It is written locally first and then copied file by file, each checked by its size: a drive
-    that is mounted over the network fails now and then, and a copy is tried again.
+    It is written locally and then copied file by file, with a check of sizes: copies to a network
+    drive occasionally fail, and are repeated.
 
     Args:
         model: The network.
-        name: Folder's name.
-        drive: Folder of models. None: ``models`` of `setup_drive_paths`.
-        tries: How often a file is copied before giving up.
+        name: Name of the folder.
+        drive: Folder of models. None for ``models`` of `setup_drive_paths`.
+        tries: Maximum number of attempts per file.
 
     Returns:
-        The folder on the drive, for `DeepLeGAToPP.from_pretrained`.
+        Path of the folder on the drive, for `DeepLeGAToPP.from_pretrained`.
 
     Raises:
         DeepLegatoError: If a file could not be copied.
@@ -173,7 +174,7 @@ def save_model_to_drive(
         local = model.save_pretrained(Path(temporary) / folder.name)
         for path in sorted(local.iterdir()):
             _copy(path, folder / path.name, tries)
-        # What is left of another model, its calibration say, does not belong to this one.
+        # Files of an earlier model, such as its calibration, do not belong to this one.
         for path in [p for p in folder.iterdir() if not (local / p.name).exists() and p.is_file()]:
             path.unlink()
     logger.info("Saved %s.", folder)
@@ -181,7 +182,7 @@ def save_model_to_drive(
 
 
 def clear_gpu_memory() -> None:
-    """Gives the memory of tensors that nobody holds any more back to the GPU."""
+    """Frees GPU memory of tensors without references."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -189,7 +190,7 @@ def clear_gpu_memory() -> None:
 
 def _mount_drive() -> Path:
     if not (DRIVE / "MyDrive").is_dir():
-        # A library of Colab's machines only, which a notebook there has; it asks the user.
+        # This library exists only in Colab's notebooks; it asks the user.
         importlib.import_module("google.colab.drive").mount(str(DRIVE))
     if not (DRIVE / "MyDrive").is_dir():
         raise DeepLegatoError(
@@ -199,7 +200,7 @@ def _mount_drive() -> Path:
 
 
 def _gpu() -> tuple[str, float] | None:
-    """Name and memory [GiB] of the GPU."""
+    """Returns name and memory [GiB] of the GPU."""
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
@@ -207,7 +208,7 @@ def _gpu() -> tuple[str, float] | None:
 
 
 def _score(path: Path) -> float | None:
-    """Validation loss of a checkpoint, as Lightning's own record has it."""
+    """Returns the validation loss of a checkpoint from Lightning's record."""
     for name, state in read_checkpoint(path)["callbacks"].items():
         if name.startswith("ModelCheckpoint") and state.get("best_model_score") is not None:
             return float(state["best_model_score"])

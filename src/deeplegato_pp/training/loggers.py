@@ -1,4 +1,4 @@
-"""Records for those who like to watch: TensorBoard and Weights & Biases."""
+"""Optional loggers: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from deeplegato_pp.config.schema import LoggingConfig
 from deeplegato_pp.errors import ConfigError
 
 PICTURES = 16
-"""Stamps that are shown."""
+"""Number of stamps in logged pictures."""
 
 
 def create_loggers(logging: LoggingConfig, folder: Path) -> list[Logger]:
-    """Returns the loggers that a configuration asks for; the run's CSV files need none.
+    """Returns the configured loggers, in addition to the run's CSV files.
 
     Args:
-        logging: The section.
-        folder: Of the run.
+        logging: Section of the configuration.
+        folder: Folder of the run.
 
     Raises:
-        ConfigError: If one is asked for that is not installed.
+        ConfigError: If a configured logger is not installed.
     """
     where = Path(logging.log_dir) if logging.log_dir else folder / "logs"
     loggers: list[Logger] = []
@@ -42,17 +42,17 @@ def create_loggers(logging: LoggingConfig, folder: Path) -> list[Logger]:
 
 
 class StampPictures(Callback):
-    """Shows stamps of the validation set to the loggers, as asinh of their signal-to-noise.
+    """Logs validation stamps, as asinh of their signal-to-noise.
 
     Args:
-        every_n_epochs: Epochs between pictures.
+        every_n_epochs: Number of epochs between pictures.
     """
 
     def __init__(self, every_n_epochs: int) -> None:
         self.every_n_epochs = every_n_epochs
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sends the pictures where they are due."""
+        """Logs the pictures at every interval."""
         if trainer.sanity_checking or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         loaders: Any = trainer.val_dataloaders

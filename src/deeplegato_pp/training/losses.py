@@ -1,4 +1,4 @@
-"""Losses."""
+"""Loss functions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RECONSTRUCTIONS: dict[str, Callable[..., Tensor]] = {
 class NPELoss(nn.Module):
     """Negative log-likelihood of neural posterior estimation.
 
-    The flow's term alone is the posterior's; the Gaussian's keeps the whitening honest, so that
-    the flow always sees residuals of order one.
+    The flow's term alone defines the posterior; the Gaussian's keeps the whitening accurate, so
+    that the flow always receives residuals of order one.
 
     Args:
         gaussian_weight: Weight of the Gaussian's term.
@@ -49,13 +49,13 @@ class NPELoss(nn.Module):
         log_prob: Float[Tensor, " b"] | Mapping[str, Float[Tensor, " b"]],
         gaussian_log_prob: Float[Tensor, " b"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Returns the batch's mean loss.
+        """Returns the mean loss of the batch.
 
         Args:
-            log_prob: The posterior's log-density at the truths, with shape (B,); or the *negative*
-                log-densities that `DeepLeGAToPP.compute_loss` returns, ``flow`` and ``gaussian``.
-            gaussian_log_prob: Beside log-densities: those of the whitening's Gaussian, with shape
-                (B,); None leaves its term out.
+            log_prob: Posterior log-density of the truths, with shape (B,); or the *negative*
+                log-densities ``flow`` and ``gaussian`` returned by `DeepLeGAToPP.compute_loss`.
+            gaussian_log_prob: Log-densities of the whitening's Gaussian, with shape (B,), if
+                `log_prob` is a log-density; None omits its term.
         """
         if isinstance(log_prob, Mapping):
             return (log_prob["flow"] + self.gaussian_weight * log_prob["gaussian"]).mean()
@@ -65,7 +65,7 @@ class NPELoss(nn.Module):
 
 
 class ReconstructionLoss(nn.Module):
-    """Difference of two images over the pixels that count.
+    """Difference of two images over unmasked pixels.
 
     Args:
         kind: ``"mse"``, ``"l1"`` or ``"huber"`` (quadratic below one, linear above).
@@ -100,14 +100,14 @@ class ReconstructionLoss(nn.Module):
         """Returns the mean over unmasked pixels, 0 if there are none.
 
         Args:
-            image: What a network made of it.
-            target: What it should be; masked pixels may hold anything.
-            mask: True = ignore, of the same shape.
+            image: Reconstructed image.
+            target: True image; masked pixels may have any values.
+            mask: True for pixels to ignore, with the same shape.
         """
         if mask is None:
             return RECONSTRUCTIONS[self.kind](image, target)
         good = ~mask
-        # Filled before the difference is taken: an infinity times zero has no gradient.
+        # Replaced before subtraction, because infinity times zero has no gradient.
         loss = RECONSTRUCTIONS[self.kind](
             image.masked_fill(mask, 0.0), target.masked_fill(mask, 0.0), reduction="sum"
         )
@@ -115,22 +115,22 @@ class ReconstructionLoss(nn.Module):
 
 
 class PhysicsInformedLoss(nn.Module):
-    r"""Distance of predictions from a luminosity-size relation: a prior, and no more physics.
+    r"""Distance of predictions from a luminosity-size relation, an additional prior.
 
     .. math:: \frac12 \left\langle\left(
         \frac{\log_{10} R_e - [\log_{10} R_0 + a (m - m_0)]}{s}\right)^2\right\rangle
 
-    It pulls every galaxy towards the relation, whatever its image says, on top of the prior that
-    the simulations are drawn from: posteriors trained with it are biased for galaxies off the
-    relation and no longer calibrated. Off by default; a population's own prior is better put on
-    afterwards, by reweighting the exact posterior.
+    It moves every galaxy towards the relation, independently of its image, in addition to the prior
+    of the simulations: posteriors trained with it are biased for galaxies off the relation and no
+    longer calibrated. It is off by default; a population's prior is better applied afterwards, by
+    reweighting the exact posterior.
 
     Args:
-        slope: a, decades of radius per magnitude; -0.104 is radius proportional to
-            luminosity^0.26, as of late types fainter than L*.
-        radius: R_0, the radius at `magnitude`. [arcsec]
-        magnitude: m_0.
-        scatter: s, of the relation. [decades]
+        slope: Slope a in decades of radius per magnitude; -0.104 means radius proportional to
+            luminosity^0.26, as for late types fainter than L*.
+        radius: Radius R_0 at `magnitude`. [arcsec]
+        magnitude: Magnitude m_0. [mag]
+        scatter: Scatter s of the relation. [decades]
 
     References:
         | The size distribution of galaxies in the Sloan Digital Sky Survey (Shen et al., 2003)
@@ -153,20 +153,20 @@ class PhysicsInformedLoss(nn.Module):
         self.slope, self.radius, self.magnitude, self.scatter = slope, radius, magnitude, scatter
 
     def forward(self, params: Float[Tensor, "*b 7"]) -> Float[Tensor, ""]:
-        """Returns the mean of half the squared distance, in scatters, of physical parameters."""
+        """Returns the mean of half the squared distance from the relation, in scatters."""
         expected = self.slope * (params[..., MAGNITUDE] - self.magnitude)
         off = (params[..., RADIUS] / self.radius).log10() - expected
         return 0.5 * ((off / self.scatter) ** 2).mean()
 
 
 class UncertaintyCalibrationLoss(nn.Module):
-    """Miscalibration of posterior draws, with a gradient.
+    """Differentiable miscalibration of posterior draws.
 
-    The rank of each truth among its draws is counted with a sigmoid in place of a step; over a
-    batch, the sorted ranks of a calibrated posterior follow the uniform distribution, and the mean
-    square of what they differ by is returned (Cramer and von Mises' statistic). An overconfident
-    posterior has too many ranks near 0 and 1, and its draws are pushed apart. A prior draw is
-    calibrated too: this term says nothing about information, and only stands beside the NLL.
+    The rank of each truth among its draws is computed with a sigmoid instead of a step; over a
+    batch, the sorted ranks of a calibrated posterior follow the uniform distribution, and their
+    mean squared deviation is returned (the Cramér-von Mises statistic). An overconfident posterior
+    has too many ranks near 0 and 1, and its draws are pushed apart. Draws from the prior are
+    calibrated too: this term does not measure information, and must be combined with the NLL.
 
     Args:
         temperature: Width of the sigmoid, in standard deviations of the draws.
@@ -191,10 +191,10 @@ class UncertaintyCalibrationLoss(nn.Module):
     def forward(
         self, draws: Float[Tensor, "b s p"], truth: Float[Tensor, "b p"]
     ) -> Float[Tensor, ""]:
-        """Returns the mean squared difference of ranks from uniform ones, 0 to 1/3.
+        """Returns the mean squared deviation of ranks from uniform ones, 0 to 1/3.
 
         Args:
-            draws: Posterior draws in any coordinates without a seam, differentiable.
+            draws: Posterior draws in non-periodic coordinates, differentiable.
             truth: The true values.
         """
         width = self.temperature * draws.detach().std(1, keepdim=True).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""What is minimised: the posterior's NLL, and the terms that may stand beside it."""
+"""Objective of the training: the posterior's NLL, and optional terms."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from deeplegato_pp.training.pretraining import PixelDecoder, hide_cells, targets
 TASKS = ("posterior", "reconstruction")
 
 COMPLETION_DRAWS = 256
-"""Posterior draws among which a galaxy's unknown parameters are found."""
+"""Number of posterior draws from which a galaxy's unknown parameters are chosen."""
 
 
 class Objective(nn.Module):
-    """The loss of a configuration.
+    """Loss of a configuration.
 
-    ``task="posterior"`` adds the weighted terms of the configuration to the NLL;
-    ``task="reconstruction"`` leaves the reconstruction alone, which needs no labels.
+    ``task="posterior"`` adds the configured weighted terms to the NLL; ``task="reconstruction"``
+    uses only the reconstruction, which needs no labels.
 
     Args:
         config: The whole configuration.
@@ -53,7 +53,7 @@ class Objective(nn.Module):
         self.physics = PhysicsInformedLoss()
         self.calibration = UncertaintyCalibrationLoss()
         self.reconstruction = ReconstructionLoss(training.reconstruction_kind)
-        self.box = PriorBox.from_mapping(config.data.priors)  # in the instrument's own units
+        self.box = PriorBox.from_mapping(config.data.priors)  # in the instrument's units
         self.decoder: PixelDecoder | None = None
         if training.task == "reconstruction" or training.reconstruction_weight:
             self.decoder = PixelDecoder(num_features)
@@ -61,7 +61,7 @@ class Objective(nn.Module):
     def forward(
         self, model: DeepLeGAToPP, stamps: StampBatch, w: Float[Tensor, "b 7"]
     ) -> dict[str, Tensor]:
-        """Returns ``loss``, which has a gradient, and its terms by name, which have none.
+        """Returns ``loss``, which is differentiable, and its detached terms by name.
 
         Args:
             model: The network.
@@ -79,7 +79,7 @@ class Objective(nn.Module):
         loss = self.npe(terms)
         metrics = {"flow_nll": terms["flow"].detach().mean()}
         if training.physics_weight:
-            # The relation is one of the survey's magnitudes and arcseconds.
+            # The relation is in the survey's magnitudes and arcseconds.
             physics = self.physics(self.box.to_physical(context.mean)).float()
             loss = loss + training.physics_weight * physics
             metrics["physics"] = physics.detach()
@@ -94,7 +94,7 @@ class Objective(nn.Module):
         return {"loss": loss, **metrics}
 
     def reconstruct(self, model: DeepLeGAToPP, stamps: StampBatch) -> Float[Tensor, ""]:
-        """Returns how far hidden pixels are from what the decoder makes of the others."""
+        """Returns the reconstruction loss of hidden pixels."""
         if self.decoder is None:
             raise ConfigError(
                 "There is no decoder. Set training.task=reconstruction or a "
@@ -117,16 +117,16 @@ class Objective(nn.Module):
 def complete(
     model: DeepLeGAToPP, context: Context, w: Float[Tensor, "b 7"]
 ) -> Float[Tensor, "b 7"]:
-    """Returns coordinates whose unknown ones are drawn from the network's own posterior.
+    """Replaces unknown coordinates by draws from the network's own posterior.
 
-    Of many posterior draws, that one lends its values which is nearest in the known coordinates,
-    in units of the posterior's widths: a draw, nearly, from the posterior given those. Maximising
-    the likelihood of what it completes is stochastic expectation-maximisation, and teaches the
-    network nothing about the unknown ones that it did not believe before.
+    Values are taken from the posterior draw that is closest in the known coordinates, in units of
+    the posterior's widths: approximately a draw from the conditional posterior. Maximising the
+    likelihood of completed coordinates is stochastic expectation-maximisation, and does not change
+    the network's posterior of the unknown ones.
 
     Args:
         model: The network.
-        context: What it knows about the galaxies.
+        context: Context of the galaxies.
         w: Coordinates, NaN where unknown.
 
     References:

@@ -1,4 +1,4 @@
-"""The optimizer: one object, whatever it holds inside."""
+"""Optimizers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from deeplegato_pp.errors import ConfigError
 
 
 def create_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:
-    """Returns a timm optimizer; its Muon holds AdamW for biases and norms.
+    """Returns a timm optimizer; its Muon uses AdamW for biases and norms.
 
     Args:
-        model: Whose parameters are trained; biases and norms do not decay.
-        training: Name, learning rate, decay and moments.
+        model: Model to train; biases and norms have no weight decay.
+        training: Settings: name, learning rate, decay and moments.
 
     Raises:
-        ConfigError: If timm has no such optimizer, or it takes no betas.
+        ConfigError: If timm does not have the optimizer, or it does not use betas.
     """
     options: dict[str, Any] = {}
     if training.betas is not None:

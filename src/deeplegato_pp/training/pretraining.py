@@ -1,7 +1,6 @@
-"""Self-supervision: pixels are hidden from the backbone, and a small decoder fills them in.
+"""Self-supervised pre-training: a small decoder reconstructs pixels hidden from the backbone.
 
-It needs no reference parameters, so that real images can teach the backbone what galaxies,
-neighbours and noise look like.
+It needs no reference parameters, so that the backbone can learn from real images.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from deeplegato_pp.models.stamp_channels import two_views
 from deeplegato_pp.scene.stamps import StampBatch
 
 CELLS = 16
-"""The stamp is hidden in cells, this many to a side."""
+"""Number of cells per side in which the stamp is hidden."""
 
 GRID = 32
-"""Side of the pictures that are filled in."""
+"""Side of the reconstructed images. [px]"""
 
 _NEAR, _NEAR_VALID, _FAR, _FAR_VALID = 0, 2, 3, 5
-"""Channels of the two views: stretched images, and where they are valid."""
+"""Channels of the two views: stretched images, and valid pixels."""
 
 
 class PixelDecoder(nn.Module):
-    """Draws both views of a stamp from the backbone's features, coarsely.
+    """Reconstructs both views of a stamp at low resolution from the backbone's features.
 
-    Small on purpose: what is learnt is to be in the backbone.
+    It is small, so that the information is learnt by the backbone.
 
     Args:
         in_features: Length of the feature vectors.
-        channels: Of the first, smallest map.
+        channels: Number of channels of the first, smallest map.
     """
 
     def __init__(self, in_features: int, channels: int = 64) -> None:
@@ -54,14 +53,14 @@ class PixelDecoder(nn.Module):
 
 
 def hide_cells(stamps: StampBatch, share: float) -> tuple[StampBatch, Bool[Tensor, "b n n"]]:
-    """Masks a random share of each stamp's cells.
+    """Masks a random fraction of each stamp's cells.
 
     Args:
         stamps: The stamps.
-        share: Of the cells, 0 to 1.
+        share: Fraction of the cells, 0 to 1.
 
     Returns:
-        The stamps, and where they have been masked now.
+        The stamps, and the pixels that were masked.
     """
     batch, size = stamps.image.shape[:2]
     cells = torch.rand(batch, CELLS, CELLS, device=stamps.image.device) < share
@@ -73,11 +72,11 @@ def hide_cells(stamps: StampBatch, share: float) -> tuple[StampBatch, Bool[Tenso
 def targets(
     stamps: StampBatch, hidden: Bool[Tensor, "b n n"]
 ) -> tuple[Float[Tensor, "b 2 32 32"], Bool[Tensor, "b 2 32 32"]]:
-    """Returns what a decoder should draw, and where it is not asked: seen or invalid pixels.
+    """Returns the images to be reconstructed, and the pixels to ignore: visible or invalid ones.
 
     Args:
-        stamps: The stamps before anything was hidden.
-        hidden: Where it was.
+        stamps: Stamps before pixels were hidden.
+        hidden: Hidden pixels.
     """
     views = two_views(stamps)
     valid = views[:, (_NEAR_VALID, _FAR_VALID)]

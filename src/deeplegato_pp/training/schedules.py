@@ -1,4 +1,4 @@
-"""Learning-rate schedules, as pure functions of the step."""
+"""Learning-rate schedules, as functions of the step."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from deeplegato_pp.errors import ConfigError
 SCHEDULERS = ("wsd", "cosine", "one_cycle", "cosine_restarts")
 
 ONE_CYCLE_START = 1 / 25
-"""Share of the peak at which a cycle starts."""
+"""Fraction of the peak learning rate at which a cycle starts."""
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Returns the share of the peak learning rate at a step.
+    """Returns the learning rate at a step as a fraction of its peak.
 
-    ``cosine`` falls over the whole run; ``wsd`` stays and falls linearly over the last
-    `decay_steps`, so that a run can be lengthened without starting over; ``one_cycle`` rises from
-    a twenty-fifth to the peak and falls, both as cosines; ``cosine_restarts`` falls again and
-    again, over `restart_epochs` at first and `restart_factor` times as long each time. The cosines
-    end at `min_learning_rate`. All but ``one_cycle`` warm up linearly.
+    ``cosine`` decreases over the whole run; ``wsd`` is constant and decreases linearly over the
+    last `decay_steps`, so that a run can be extended; ``one_cycle`` increases from a twenty-fifth
+    to the peak and decreases, both as cosines; ``cosine_restarts`` decreases repeatedly, in periods
+    of `restart_epochs` at first, each `restart_factor` times longer. The cosines end at
+    `min_learning_rate`. All except ``one_cycle`` have a linear warm-up.
 
     Args:
         step: Optimizer step, from 0.
-        config: Schedule, warm-up, decay and length.
+        config: Settings: schedule, warm-up, decay and length.
 
     Raises:
         ConfigError: If the schedule is unknown.
@@ -61,12 +61,12 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 
 
 def _cosine(start: float, end: float, share: float) -> float:
-    """Returns where half a cosine from start to end is after a share of its way."""
+    """Returns half a cosine from start to end at a fraction of its length."""
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def _phase(step: int, config: TrainingConfig) -> float:
-    """Returns the share of the current period that has passed."""
+    """Returns the elapsed fraction of the current period."""
     period = max(1, config.restart_epochs * config.steps_per_epoch)
     while step >= period:
         step -= period

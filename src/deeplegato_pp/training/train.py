@@ -1,4 +1,4 @@
-"""One call from a configuration to a trained model on disk."""
+"""Training from a configuration to a stored model."""
 
 from __future__ import annotations
 
@@ -31,30 +31,31 @@ def train(
 ) -> DeepLeGAToPP:
     """Trains a network and saves it.
 
-    The output folder holds ``last.ckpt`` (everything to go on with), ``best.ckpt`` (the weights
-    that validated best), ``training.csv`` and ``steps.csv`` (the curves) and, at the end,
-    ``model/`` (averaged weights and record, for `Predictor`; of a run that early stopping has
-    ended, the best). A killed run goes on from its last epoch, with the same stream of batches.
+    The output folder contains ``last.ckpt`` (full state), ``best.ckpt`` (weights with the best
+    validation), ``training.csv`` and ``steps.csv`` (curves) and, at the end, ``model/`` (averaged
+    weights and record, for `Predictor`; the best weights after early stopping). A killed run
+    continues from its last epoch, with the same stream of batches.
 
     Args:
-        config: The configuration, or what one is read from: a YAML file, the name of a packaged
-            one, nested dictionaries.
+        config: The configuration or its source: a YAML file, the name of a packaged one, nested
+            dictionaries.
         *overrides: ``"section.key=value"`` strings, applied last, as on the command line.
-        resume: Go on from ``last.ckpt`` if it is there; otherwise start anew. None: as
-            `training.resume_from_latest` says.
-        fast_dev_run: Take one step of training and validation, and leave no files: a trial.
-        trust_checkpoint: Go on from a checkpoint that holds Python objects beyond tensors and
-            plain values. Reading it can run any code that its author wants.
-        truth: What finds the best profiles of galaxies with structure, which `data.structure`
-            needs: ``deeplegato_pp.calibration.truth.best_profiles``, as the command line gives.
+        resume: Continue from ``last.ckpt`` if it exists; otherwise start again. None for
+            `training.resume_from_latest`.
+        fast_dev_run: One trial step of training and validation, without files.
+        trust_checkpoint: Allow a checkpoint with Python objects other than tensors and plain
+            values, which can execute arbitrary code when it is read.
+        truth: Function that finds the best-fitting profiles of galaxies with structure, required
+            for `data.structure`: ``deeplegato_pp.calibration.truth.best_profiles``, as on the
+            command line.
 
     Returns:
         The network with averaged weights, in evaluation mode.
 
     Raises:
-        ConfigError: If a setting names something unknown, the steps do not make whole epochs, or
+        ConfigError: If a setting is unknown, the number of steps is not a multiple of an epoch, or
             the checkpoint in the folder or the initial weights belong to another network.
-        FormatError: If the checkpoint is none, damaged, or would have to be trusted.
+        FormatError: If the file is not a checkpoint, is damaged, or is not trusted.
     """
     config = load_config(config, overrides)
     _check_steps(config.training)
@@ -72,7 +73,7 @@ def train(
     checkpoint = folder / LAST
     going_on = resume and not fast_dev_run and checkpoint.is_file()
     if going_on:
-        read_checkpoint(checkpoint, trusted=trust_checkpoint)  # what is wrong is said in a line
+        read_checkpoint(checkpoint, trusted=trust_checkpoint)  # raises errors in one line
         logger.info("Going on from %s.", checkpoint)
     elif not fast_dev_run and trainer.is_global_zero:
         for name in (CURVE, STEPS, LAST, BEST):
@@ -96,7 +97,7 @@ def train(
 
 
 def run_folder(config: Config) -> Path:
-    """Returns where a run leaves its files: on the drive, if the configuration wants it there."""
+    """Returns the output folder of a run, on the drive if configured."""
     folder = Path(config.logging.output_dir)
     if config.training.save_to_drive and not folder.is_absolute():
         if not config.data.drive_base:
@@ -109,14 +110,14 @@ def run_folder(config: Config) -> Path:
 
 
 def initial_model(config: Config) -> DeepLeGAToPP:
-    """Returns the network that training starts from: new, or with the weights of another.
+    """Returns the initial network: new, or with the weights of another one.
 
-    The layers of `model.init` that are also in the new network must have its shapes; those that
-    are not there yet start as new ones do.
+    Layers of `model.init` that are also in the new network must have its shapes; missing layers are
+    initialised as in a new network.
 
     Raises:
-        ModelNotFoundError: If there is no such model.
-        ConfigError: If no layer, or a layer of another shape, is found in both.
+        ModelNotFoundError: If the model does not exist.
+        ConfigError: If no layer exists in both, or shapes differ.
     """
     model = DeepLeGAToPP(config)
     if not config.model.init:
@@ -137,7 +138,7 @@ def initial_model(config: Config) -> DeepLeGAToPP:
 
 
 def _load_best(module: DeepLeGAToPPTrainer, path: Path) -> None:
-    """Takes the weights that validated best, after early stopping."""
+    """Loads the weights with the best validation, after early stopping."""
     if path.is_file():
         module.load_state_dict(read_checkpoint(path)["state_dict"])
 
@@ -145,7 +146,7 @@ def _load_best(module: DeepLeGAToPPTrainer, path: Path) -> None:
 def _card(
     config: Config, record: RunRecord, trainer: pl.Trainer, module: DeepLeGAToPPTrainer
 ) -> dict[str, object]:
-    """Returns the record that is stored with the weights."""
+    """Returns the record stored with the weights."""
     card: dict[str, object] = {
         "training": record.card(trainer, module),
         "training_ranges": config.data.conditions.ranges(),
@@ -156,7 +157,7 @@ def _card(
 
 
 def _check_steps(training: TrainingConfig) -> None:
-    """A run ends with an epoch, which validates and saves."""
+    """Checks that a run ends with an epoch, which validates and saves."""
     steps, epoch = training.max_steps, training.steps_per_epoch
     if min(steps, epoch) < 1 or (steps > epoch and steps % epoch):
         whole = max(1, steps // max(1, epoch)) * max(1, epoch)

@@ -1,4 +1,4 @@
-"""The training of a network with PyTorch Lightning."""
+"""Training of a network with PyTorch Lightning."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from deeplegato_pp.training.validation import validation_metrics
 logger = logging.getLogger(__name__)
 
 _NOISE_STREAM = 2**33
-"""Apart from the simulations' streams: dropout, hidden pixels and the like."""
+"""Offset of random seeds for dropout, hidden pixels etc. from those of simulations."""
 
 
 class DeepLeGAToPPTrainer(pl.LightningModule):
-    """Trains a network on simulations made on the fly, stored ones and real galaxies.
+    """Trains a network on new simulations, stored ones and real galaxies.
 
-    Steps whose gradient is not finite are skipped, for weights and moments alike, and counted
-    (``skipped_steps``): bf16 makes one now and then. All that is random is drawn anew for each
-    step from (seed, step, shard), so that a resumed run goes on as if it had never stopped.
+    Steps with non-finite gradients are skipped, for weights and moments alike, and counted
+    (``skipped_steps``); they occasionally occur with bf16. All random numbers depend on (seed,
+    step, shard), so that a resumed run gives the same results as an uninterrupted one.
 
     Args:
-        config: The whole configuration, or what one is read from: a YAML file, the name of a
-            packaged one, nested dictionaries.
-        model: A network to go on with, or None for a new one.
-        truth: What finds the best profiles of galaxies with structure, where there are any.
+        config: The configuration or its source: a YAML file, the name of a packaged one, nested
+            dictionaries.
+        model: Network to continue with, or None for a new one.
+        truth: Function that finds the best-fitting profiles of galaxies with structure, if any.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
 
     @property
     def monitored(self) -> str:
-        """The figure by which the best weights are told."""
+        """Metric by which the best weights are selected."""
         term = "nll" if self.config.training.task == "posterior" else "reconstruction"
         return f"val_full/{term}"
 
@@ -73,12 +73,12 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         return stamps.to(device), w.to(device)
 
     def on_fit_start(self) -> None:
-        """Compiles the image network, if that is asked for; the weights' names stay."""
+        """Compiles the image network, if configured; names of weights are unchanged."""
         if self.config.training.compile:
             self.model.backbone.compile()
 
     def on_train_epoch_start(self) -> None:
-        """Takes up the count of forward passes where the run stands."""
+        """Sets the count of forward passes to the current step."""
         self._forward_passes = self.global_step * self.config.training.accumulation_steps
 
     def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
@@ -114,16 +114,16 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of skipped steps and the configuration."""
+        """Stores the number of skipped steps and the configuration."""
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["config"] = self.config.to_record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the count of skipped steps, and the averaged weights of a finished run.
+        """Restores the number of skipped steps, and the averaged weights of a finished run.
 
         Raises:
-            ConfigError: If the checkpoint belongs to another network; the message lists what is
-                missing, unexpected, or of another shape.
+            ConfigError: If the checkpoint belongs to another network; the message lists missing and
+                unexpected weights, and those with another shape.
         """
         report = mismatches(self.state_dict(), checkpoint["state_dict"])
         if report:
@@ -133,22 +133,22 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
             )
         self.skipped_steps = checkpoint["skipped_steps"]
         if checkpoint["global_step"] >= self.config.training.max_steps:
-            # Nothing is left to do, and it is only after steps that Lightning puts averages in.
+            # No steps remain, but Lightning inserts averages only after steps.
             self.finished = checkpoint["state_dict"]
 
     def on_before_optimizer_step(self, _: Optimizer) -> None:
-        """Clips the gradient; drops it, and with it the step, if it is not finite."""
+        """Clips the gradient, or removes it if it is not finite, which skips the step."""
         norm = nn.utils.clip_grad_norm_(self.parameters(), self.config.training.gradient_clip)
         if not bool(torch.isfinite(norm)):
             self.skipped_steps += 1
             for parameter in self.parameters():
-                parameter.grad = None  # the optimizer passes over parameters without a gradient
+                parameter.grad = None  # the optimizer ignores parameters without gradient
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns one optimizer and its schedule.
 
         Raises:
-            ConfigError: If timm has no such optimizer or the schedule is unknown.
+            ConfigError: If the optimizer or the schedule is unknown.
         """
         training = self.config.training
         trained: nn.Module = self.model
@@ -162,7 +162,7 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
         }
 
     def train_dataloader(self) -> Loader:
-        """Returns this process's endless stream, cut into epochs."""
+        """Returns this process's infinite stream, divided into epochs."""
         return self._both_loaders()[0]
 
     def val_dataloader(self) -> list[Loader]:
@@ -187,12 +187,12 @@ class DeepLeGAToPPTrainer(pl.LightningModule):
 
 
 def mismatches(own: dict[str, Tensor], other: dict[str, Tensor], most: int = 3) -> str:
-    """Describes how names and shapes of two sets of weights differ, empty if they do not.
+    """Describes differences of names and shapes of two sets of weights; empty if there are none.
 
     Args:
         own: Weights of the network.
-        other: Weights to be loaded.
-        most: Names listed of each kind.
+        other: Weights to load.
+        most: Maximum number of listed names of each kind.
     """
     kinds = {
         "missing": sorted(own.keys() - other.keys()),

@@ -1,4 +1,4 @@
-"""What a network is judged by while it trains: errors and coverage, in the coordinates w."""
+"""Validation metrics during training: errors and coverage, in the coordinates w."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from deeplegato_pp.scene.parameters import NAMES
 from deeplegato_pp.scene.stamps import StampBatch
 
 LEVELS = (0.68, 0.95)
-"""Central intervals whose coverage is counted."""
+"""Levels of the central intervals whose coverage is measured."""
 
 
 @torch.no_grad()
 def validation_metrics(
     model: DeepLeGAToPP, stamps: StampBatch, w: Float[Tensor, "b 7"], num_draws: int
 ) -> dict[str, Tensor]:
-    """Returns figures of a batch.
+    """Returns the metrics of a batch.
 
     Args:
         model: The network.
         stamps: A batch.
         w: Its true coordinates.
-        num_draws: Posterior draws per galaxy; 0 leaves the coverage out and takes the whitening's
-            mean for the errors.
+        num_draws: Number of posterior draws per galaxy; 0 omits the coverage and uses the
+            whitening's mean for the errors.
 
     Returns:
-        ``nll`` of the flow, ``gaussian_nll`` of its whitening, ``mae_<parameter>`` of the
-        posterior's mean (in w, where the prior has width 1), and, with draws,
-        ``coverage_68`` and ``coverage_95`` over all parameters, ``coverage_68_<parameter>`` of
-        each.
+        ``nll`` of the flow, ``gaussian_nll`` of its whitening, ``mae_<parameter>`` of the posterior
+        mean (in w, where the prior has width 1), and, with draws, ``coverage_68`` and
+        ``coverage_95`` over all parameters, ``coverage_68_<parameter>`` of each.
     """
     context = model.encode(stamps)
     terms = model.compute_loss(stamps, w.float(), context)

@@ -1,1 +1,1 @@
-"""Catalogues to look through and mark in a browser: the application of ``deeplegato view``."""
+"""Interactive view of catalogues in a browser: the application of ``deeplegato view``."""

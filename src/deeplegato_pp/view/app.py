@@ -1,4 +1,4 @@
-"""The application: a table, a scatter plot and the current galaxy, linked."""
+"""Application with a table, a scatter plot and the current galaxy, linked."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from deeplegato_pp.view.samp import Samp
 from deeplegato_pp.view.selection import select
 
 PAGE = 10
-"""Rows of the table that are sent to the browser at a time."""
+"""Number of rows of the table that are sent to the browser at a time."""
 
 TEXTS = ("name", "quality", "mark", "flag_names")
-"""Columns of text that the table shows."""
+"""Text columns in the table."""
 
 HELP = (
     "Keys: <b>g</b> good, <b>c</b> caution, <b>b</b> bad, <b>u</b> unmarked, <b>←</b> and <b>→</b> "
@@ -43,7 +43,7 @@ def require_panel() -> Any:
     """Returns the module ``panel``.
 
     Raises:
-        MissingPanelError: If it is not installed; the message holds the line that installs it.
+        MissingPanelError: If it is not installed; the message has the installation command.
     """
     try:
         import panel
@@ -56,7 +56,7 @@ def require_panel() -> Any:
 
 
 def five_digits(values: Array) -> Array:
-    """Returns numbers rounded to five significant digits, with the shape of the argument.
+    """Rounds numbers to five significant digits.
 
     Example:
         >>> five_digits(np.array([1.2345678, 123456.0])).tolist()
@@ -70,13 +70,13 @@ def five_digits(values: Array) -> Array:
 
 
 class Viewer:
-    """One reader's view of a catalogue.
+    """View of a catalogue for one user.
 
     Args:
-        table: ``QTable`` of results, a row per galaxy.
-        pixels: Where the images are.
-        marks: Of the rows; shared by all readers.
-        title: Of the page.
+        table: ``QTable`` of results, one row per galaxy.
+        pixels: Source of the images.
+        marks: Marks of the rows, shared by all users.
+        title: Title of the page.
     """
 
     def __init__(self, table: Any, pixels: Pixels, marks: Marks, title: str) -> None:
@@ -113,7 +113,7 @@ class Viewer:
         return pn.Row(left, right, self.keyboard, sizing_mode="stretch_width")
 
     def look_at(self, row: int | None) -> None:
-        """Makes a row the current one: in the table, the plot, the picture and for others."""
+        """Selects the current row in the table, the plot, the picture and other programs."""
         if row is None or row == self.current:
             return
         self.current = row
@@ -123,7 +123,7 @@ class Viewer:
         self.samp.highlight(row)
 
     def step(self, by: int) -> None:
-        """Goes to the row so many places further in the table as it is sorted."""
+        """Moves by a number of rows in the sorted table."""
         order = [int(i) for i in self.table.current_view.index]
         if not order:
             return
@@ -132,7 +132,7 @@ class Viewer:
         self.look_at(order[min(max(place, 0), len(order) - 1)])
 
     def mark(self, mark: str) -> None:
-        """Marks the current row, saves the mark, and goes to the next row."""
+        """Marks the current row, saves the mark, and moves to the next row."""
         if self.current is None:
             return
         self.marks.give(self.current, mark)
@@ -202,7 +202,7 @@ class Viewer:
         self.widgets[name] = made
 
     def _frame(self) -> Any:
-        """The chosen rows and columns as a data frame whose index is the number of the row."""
+        """Returns the selected rows and columns as a data frame indexed by row number."""
         import pandas as pd
 
         chosen = self.widgets["columns"].value
@@ -244,7 +244,7 @@ class Viewer:
         self._select_in_table()
 
     def _select_in_table(self) -> None:
-        """Selects the current row and turns to its page."""
+        """Selects the current row in the table and shows its page."""
         index = self.table.value.index
         if self.current is None or self.current not in index:
             self.table.selection = []
@@ -280,7 +280,7 @@ class Viewer:
             content["source"] = f"data:image/png;base64,{encoded}"
         return str(environment().get_template("measured.html").render(**content))
 
-    # --- what comes from the browser and from other programs ------------------------------------
+    # --- events of the browser and of other programs --------------------------------------------
 
     def _selected(self, event: Any) -> None:
         if event.new:
@@ -309,7 +309,7 @@ class Viewer:
             self.samp.highlight(self.current)
 
     def _later(self, row: int) -> None:
-        """Looks at a row that another program named, in the thread of the page."""
+        """Selects a row named by another program, in the thread of the page."""
         if self._document is None:
             self.look_at(row)
         else:
@@ -319,14 +319,14 @@ class Viewer:
 def serve(
     viewer: Callable[[], Viewer], title: str, port: int = 0, show: bool = True, block: bool = True
 ) -> Any:
-    """Serves the application on this machine alone, until it is interrupted.
+    """Serves the application on this machine only, until it is interrupted.
 
     Args:
-        viewer: Makes the view of one reader.
-        title: Of the page in the browser.
-        port: 0: any that is free.
+        viewer: Function that makes the view of one user.
+        title: Title of the page in the browser.
+        port: Port; 0 for any free one.
         show: Whether to open a browser.
-        block: Whether to wait; else a server in a thread is returned, which has ``stop()``.
+        block: Whether to wait; otherwise a server in a thread is returned, with ``stop()``.
     """
     pn = require_panel()
     pn.extension("tabulator")

@@ -1,4 +1,4 @@
-"""Keys that are pressed in the browser, told to Python."""
+"""Keyboard events of the browser, sent to Python."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 KEYS = {"g": "good", "c": "caution", "b": "bad", "u": ""}
-"""Keys that mark the current galaxy, and take its mark away."""
+"""Keys that mark the current galaxy, or remove its mark."""
 
 STEPS = {"ArrowLeft": -1, "ArrowRight": 1}
-"""Keys that go to the galaxy before and after."""
+"""Keys that move to the previous and next galaxy."""
 
 _LISTEN = """
 export function render({ model }) {
@@ -34,7 +34,7 @@ export function render({ model }) {
 def keyboard() -> Any:
     """Returns a Panel component that sends the keys of :data:`KEYS` and :data:`STEPS` as messages.
 
-    What is typed into a field is left alone.
+    Keys typed into input fields are ignored.
     """
     from panel.custom import JSComponent
 

@@ -1,4 +1,4 @@
-"""Marks that a reader gives to galaxies, kept in a table beside the catalogue."""
+"""Marks of galaxies given by users, stored in a separate table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from deeplegato_pp.errors import InputError
 from deeplegato_pp.io.files import check_output, write_atomically
 
 MARKS = ("good", "caution", "bad")
-"""What a galaxy can be marked as."""
+"""Allowed marks."""
 
 
 def sidecar(catalogue: Path) -> Path:
-    """Returns where a catalogue's marks are kept.
+    """Returns the path of a catalogue's marks.
 
     Example:
         >>> sidecar(Path("field.parquet")).name
@@ -26,14 +26,14 @@ def sidecar(catalogue: Path) -> Path:
 
 
 class Marks:
-    """Marks of a catalogue's rows, on the disk after every change.
+    """Marks of a catalogue's rows, saved after every change.
 
     The file is an ECSV table with columns ``row`` (counted from 0), ``name``, ``mark`` and ``time``
-    (UTC); rows without a mark are not in it.
+    (UTC); rows without mark are omitted.
 
     Args:
-        path: The file, ``.ecsv``; read if it is there.
-        names: Of the catalogue's rows.
+        path: The file, ``.ecsv``; it is read if it exists.
+        names: Names of the catalogue's rows.
 
     Raises:
         InputError: If the file cannot be written, or belongs to another catalogue.
@@ -67,14 +67,14 @@ class Marks:
             self._marks[row] = (mark, time)
 
     def __getitem__(self, row: int) -> str:
-        """The mark of a row; an empty text if it has none."""
+        """Returns the mark of a row; empty if it has none."""
         return self._marks.get(row, ("", ""))[0]
 
     def __len__(self) -> int:
         return len(self._marks)
 
     def give(self, row: int, mark: str) -> None:
-        """Marks a row, or takes its mark away if the mark is an empty text, and saves all marks."""
+        """Sets a row's mark, or removes it for an empty string, and saves all marks."""
         with self._lock:
             if mark:
                 self._marks[row] = (mark, datetime.now(UTC).isoformat(timespec="seconds"))

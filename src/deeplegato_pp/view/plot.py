@@ -1,4 +1,4 @@
-"""The scatter plot of two columns, with error bars, under the cursor and to click on."""
+"""Interactive scatter plot of two columns with error bars."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.report.rows import Rows
 
 COLOURS = {"good": "#2e7d4f", "caution": "#b7791f", "bad": "#b03a2e"}
-"""Of points by quality, as on the pages of a gallery."""
+"""Colours of points by quality, as on the pages of a gallery."""
 
 MOST_POINTS = 20_000
-"""Points that are drawn: of more rows, evenly spaced ones."""
+"""Maximum number of drawn points; of more rows, evenly spaced ones are drawn."""
 
 MOST_BARS = 2_000
-"""Points up to which error bars are drawn; among more they would hide each other."""
+"""Maximum number of points with error bars, which otherwise hide each other."""
 
 _POINTED = """
 const found = cb_data.index.indices;
 const row = found.length ? source.data["row"][found[0]] : -1;
 if (cursor.data["row"][0] !== row) { cursor.data = {row: [row]}; }
 """
-"""Tells Python which point is under the cursor, -1 if none is."""
+"""Sends the index of the point under the cursor to Python, -1 if there is none."""
 
 
 class Scatter:
-    """A Bokeh figure of two columns of a catalogue.
+    """Bokeh figure of two columns of a catalogue.
 
     Args:
-        rows: Of the catalogue.
+        rows: Rows of the catalogue.
         on_click: Called with the number of the row whose point was clicked.
-        on_cursor: Called with the number of the row under the cursor; None if there is none.
+        on_cursor: Called with the number of the row under the cursor, or None.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Scatter:
             "x", "y", source=self.source, size=6, color="colour", alpha=0.75, name="points",
             nonselection_alpha=0.75,
         )  # fmt: skip
-        # Error bars that reach to zero would stretch a logarithmic axis.
+        # Error bars that reach zero would stretch a logarithmic axis.
         for axis in (made.x_range, made.y_range):
             axis.update(renderers=[points])
         made.scatter("x", "y", source=self.ring, size=15, fill_color=None, line_color="#1c2530",
@@ -91,14 +91,14 @@ class Scatter:
         return made
 
     def show(self, chosen: Array, current: int | None) -> int:
-        """Draws rows, and a ring about the current one.
+        """Draws rows, with a ring around the current one.
 
         Args:
-            chosen: Numbers of the rows, with shape (K,).
-            current: The current row.
+            chosen: Indices of the rows, with shape (K,).
+            current: Index of the current row.
 
         Returns:
-            How many points are drawn: rows with both numbers, at most :data:`MOST_POINTS`.
+            Number of drawn points: rows with both values, at most :data:`MOST_POINTS`.
         """
         x, y = (np.asarray(self.rows.columns[name], dtype=float) for name in self.columns)
         drawn = chosen[np.isfinite(x[chosen]) & np.isfinite(y[chosen])]
@@ -124,7 +124,7 @@ class Scatter:
         return len(drawn)
 
     def mark(self, current: int | None) -> None:
-        """Draws a ring about a row's point."""
+        """Draws a ring around a row's point."""
         place = []
         if current is not None:
             place = [float(self.rows.columns[name][current]) for name in self.columns]
@@ -133,7 +133,7 @@ class Scatter:
         self._change(lambda: setattr(self.ring, "data", ring))
 
     def _change(self, change: Callable[[], None]) -> None:
-        """Changes the figure once its document may be changed, if a browser shows it."""
+        """Changes the figure in its document's event loop, if a browser shows it."""
         document = self.source.document
         if document is None or document.session_context is None:
             change()

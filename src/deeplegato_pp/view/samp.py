@@ -1,4 +1,4 @@
-"""SAMP: the catalogue and the current galaxy shared with TOPCAT, Aladin and the like."""
+"""SAMP: exchange of the catalogue and the current galaxy with TOPCAT, Aladin and others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from deeplegato_pp.errors import InputError
 
 HIGHLIGHT = "table.highlight.row"
-"""Message that says which row of a table is looked at."""
+"""Message type that highlights a row of a table."""
 
 
 def library() -> Any:
-    """Returns ``astropy.samp``; ``pyvo.samp``, where it has moved to, once astropy is without it.
+    """Returns ``astropy.samp``, or ``pyvo.samp``, to which it has moved, if astropy lacks it.
 
     Raises:
         InputError: If neither is installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is going to move
+            warnings.simplefilter("ignore")  # a warning that it will move
             from astropy import samp
     except ImportError:
         try:
@@ -37,17 +37,17 @@ def library() -> Any:
 
 
 class Samp:
-    """A client of a running SAMP hub.
+    """Client of a running SAMP hub.
 
-    Sends the catalogue (``table.load.votable``), then each current row (``table.highlight.row``)
-    and its position (``coord.pointAt.sky``, which Aladin goes to), and listens to rows that others
-    highlight in the same table.
+    It sends the catalogue (``table.load.votable``), then each current row (``table.highlight.row``)
+    and its position (``coord.pointAt.sky``, to which Aladin moves), and receives rows that other
+    programs highlight in the same table.
 
     Args:
         table: The catalogue, an astropy table.
-        title: Its name for the others.
-        on_row: Called with the number of a row that another program highlights, in a thread of its
-            own.
+        title: Name of the table in other programs.
+        on_row: Called, in a separate thread, with the index of a row that another program
+            highlights.
 
     References:
         | Simple Application Messaging Protocol 1.3 (Taylor et al., 2012), arXiv:1110.0528
@@ -66,7 +66,7 @@ class Samp:
         """Registers with the hub and sends the catalogue.
 
         Raises:
-            InputError: If no hub runs.
+            InputError: If no hub is running.
         """
         samp = library()
         client = samp.SAMPIntegratedClient("DeepLeGATo++", "looks through a catalogue of galaxies")
@@ -86,11 +86,11 @@ class Samp:
 
     @property
     def connected(self) -> bool:
-        """Whether a hub takes messages."""
+        """Whether the hub is reachable."""
         return self._client is not None and bool(self._client.is_connected)
 
     def highlight(self, row: int) -> None:
-        """Tells the others which row is looked at, unless it was they who said so."""
+        """Sends the current row to other programs, unless they have sent it."""
         if not self.connected or row == self._heard:
             return
         self._heard = None
@@ -102,7 +102,7 @@ class Samp:
                 self._notify("coord.pointAt.sky", ra=f"{ra:.8f}", dec=f"{dec:.8f}")
 
     def close(self) -> None:
-        """Leaves the hub and removes the table that was sent."""
+        """Unregisters from the hub and removes the sent table."""
         if self.connected:
             self._client.disconnect()
         self._client = None

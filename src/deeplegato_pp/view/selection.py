@@ -1,4 +1,4 @@
-"""Which rows of a catalogue are shown: by quality, flag, name and conditions on columns."""
+"""Selection of a catalogue's rows by quality, flag, name and conditions on columns."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _CONDITION = re.compile(r"(\w+)\s*(<=|>=|!=|==|=|<|>)\s*(-?(?:\d+\.?\d*|\.\d+)(?
 
 
 def fulfil(rows: Rows, text: str) -> Array:
-    """Returns which rows fulfil conditions such as ``snr > 30, sersic_index < 2``.
+    """Returns the rows that satisfy conditions such as ``snr > 30, sersic_index < 2``.
 
     Args:
-        rows: Of the catalogue.
-        text: Conditions on numeric columns, joined by commas or ``and``; a number that is unknown
-            fulfils none.
+        rows: Rows of the catalogue.
+        text: Conditions on numeric columns, joined by commas or ``and``; unknown numbers satisfy
+            none.
 
     Returns:
-        True = fulfilled, with shape (N,).
+        True for rows that satisfy the conditions, with shape (N,).
 
     Raises:
-        InputError: If a condition is not understood, or names no numeric column.
+        InputError: If a condition cannot be parsed, or names no numeric column.
     """
     chosen = np.ones(len(rows), dtype=bool)
     for part in filter(None, (p.strip() for p in re.split(r",|\band\b", text))):
@@ -63,18 +63,18 @@ def select(
     where: str = "",
     scene: str = "",
 ) -> Array:
-    """Returns the numbers of the rows that pass all filters, with shape (K,).
+    """Returns the indices of the rows that pass all filters, with shape (K,).
 
     Args:
-        rows: Of the catalogue.
-        qualities: Those that are shown.
-        flag: One that a row must have; empty: any or none.
+        rows: Rows of the catalogue.
+        qualities: Qualities to select.
+        flag: Required flag; empty for any.
         name: Part of the name, in upper or lower case.
         where: Conditions, see :func:`fulfil`.
-        scene: The best one; empty: any.
+        scene: Required best scene; empty for any.
 
     Raises:
-        InputError: If the conditions are not understood.
+        InputError: If the conditions cannot be parsed.
     """
     chosen = fulfil(rows, where)
     chosen &= np.isin(rows.columns["quality"].astype(str), list(qualities))

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.draw_columns import columns_of_draws, lines_on, names_of
 from deeplegato_pp.scene.bands import STRUCTURE
 from deeplegato_pp.scene.joint import JointLikelihood
 from deeplegato_pp.scene.parameters import PARAMETERS
-
-Array = np.ndarray
 
 TEXTS = ("bands", "band_structure")
 

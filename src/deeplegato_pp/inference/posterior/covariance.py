@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.inference.posterior.scene_record import OF_THE_SUM
 from deeplegato_pp.scene.parameters import INDEX, NUM_PARAMETERS, PARAMETERS, Parameter
 from deeplegato_pp.stats.circular import angular_difference, circular_mean
@@ -17,7 +18,6 @@ from deeplegato_pp.stats.weighted import mean
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.base import PosteriorBase
 
-Array = np.ndarray
 
 PAIRS: tuple[tuple[Parameter, Parameter], ...] = tuple(combinations(PARAMETERS, 2))
 """All pairs of parameters, in the table's order."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.diagnostics.intervals import central_quantiles
 from deeplegato_pp.diagnostics.rows import row_quantiles, row_weights
 from deeplegato_pp.errors import InputError
@@ -31,7 +32,6 @@ from deeplegato_pp.scene.parameters import (
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.base import PosteriorBase
 
-Array = np.ndarray
 
 SNR = "snr"
 RADIUS_OVER_PSF = "radius_over_psf"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.observation.sky_frames import sky_directions
 from deeplegato_pp.scene.parameters import (
     AXIS_RATIO,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from deeplegato_pp.observation.observation import Observation
     from deeplegato_pp.observation.preparation import PreparedStamp
 
-Array = np.ndarray
 
 AB_ZERO_FLUX = 3631e9
 """Flux density of magnitude 0 in the AB system. [nJy]"""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.stats import weighted as statistics
-
-Array = np.ndarray
 
 
 def names_of(quantity: str) -> list[str]:

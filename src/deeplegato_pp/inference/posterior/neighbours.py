@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
-
-Array = np.ndarray
 
 MOST = 4
 """Maximum number of neighbours fitted with a galaxy, which makes a group of five."""

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 
 if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.base import PosteriorBase
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.inference.posterior.plot_style import (
     RESIDUAL_LIMIT,
     asinh_ticks,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from deeplegato_pp.inference.posterior.measurement import Measurement
     from deeplegato_pp.observation.preparation import PreparedStamp
 
-Array = np.ndarray
 
 DRAWS = 40
 """Number of draws of each component that are rendered."""

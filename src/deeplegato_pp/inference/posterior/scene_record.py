@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 
+from deeplegato_pp.arrays import Array
 from deeplegato_pp.inference.posterior.draw_columns import columns_of_draws, lines_on, names_of
 from deeplegato_pp.scene.galaxy_scene import SCENES
 from deeplegato_pp.scene.parameters import NAMES, NUM_PARAMETERS, PARAMETERS
-
-Array = np.ndarray
 
 PARTS: dict[str, tuple[str, ...]] = {
     "sersic": (),
