@@ -76,7 +76,6 @@ def test_every_table_holds_them(rows, tmp_path, suffix):
 def test_what_does_not_go_together_is_one_line(capsys):
     for arguments, message in (
         (["--scene", "disk"], "unknown scene 'disk'"),
-        (["--scene", "auto", "--refine-method", "laplace"], "takes evidences"),
         (["--scene", "auto", "--fix", "sersic_index=4"], "parameters are fixed"),
         (["--scene", "auto", "--no-refine"], "--scene belongs to the exact posterior"),
     ):

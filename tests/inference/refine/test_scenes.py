@@ -104,6 +104,27 @@ def test_a_bulge_and_a_disc_are_found_and_measured(double):
     assert row["host_magnitude"] is None
 
 
+def test_laplace_s_method_agrees_with_the_exact_one(double):
+    likelihood, _ = observed("bulge+disc")
+    start = coordinates_of(magnitude=19.0, radius=1.0, n=3.0)[None]
+    network = FakeNetwork(likelihood, start)
+    w, log_q = network.sample(200)
+    gaussian = refine_batch(likelihood, w, log_q, network.log_prob, method="laplace")
+    stamps = [stamp_of(double.likelihood)]
+    (exact,) = compare_scenes(double, stamps, "auto", [5], ess=200)
+    (found,) = compare_scenes(gaussian, stamps, "auto", [5], method="laplace")
+    assert gaussian[0].peak == pytest.approx(double[0].peak, abs=0.5)
+    assert found.best == exact.best == "bulge+disc"
+    for name, value in exact.log_evidence.items():
+        assert found.log_evidence[name] == pytest.approx(value, abs=1.5), name
+    assert np.isnan(found.log_evidence_error["bulge+disc"])
+    assert np.isnan(found.khat)
+    ours, theirs = (scene_record.columns_of(record) for record in (found, exact))
+    for name in ("bulge_to_total", "disc_effective_radius", "magnitude", "effective_radius"):
+        assert abs(ours[name] - theirs[name]) < theirs[f"{name}_std"], name
+        assert ours[f"{name}_std"] == pytest.approx(theirs[f"{name}_std"], rel=0.4), name
+
+
 def test_a_single_profile_needs_no_second(single):
     (record,) = compare_scenes(single, [stamp_of(single.likelihood)], "auto", [5], ess=200)
     assert record.best == "sersic"
@@ -148,15 +169,14 @@ ENDS = ("std", "std_noise", "q025", "q16", "q50", "q84", "q975")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("disk", "exact", False), "unknown scene 'disk', expected one of sersic, sersic"),
-        (("auto", "laplace", False), "takes evidences"),
-        (("bulge+disc", "exact", True), "parameters are fixed"),
+        (("disk", False), "unknown scene 'disk', expected one of sersic, sersic"),
+        (("bulge+disc", True), "parameters are fixed"),
     ],
 )
 def test_scenes_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         check_scene(*arguments)
-    check_scene("sersic", "laplace", True)
+    check_scene("sersic", True)
     assert hypotheses_of("auto") == ("sersic", "sersic+point", "bulge+disc")
 
 

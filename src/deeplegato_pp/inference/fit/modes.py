@@ -70,6 +70,7 @@ class ModeFinder:
         likelihood: Galaxies, with detected neighbours masked.
         evidence_loss: By how much ln Z of each galaxy is smaller than with the whole errors of the
             PSFs' widths, with shape (B,).
+        peak_loss: The same of ln of the posterior density at the best mode, with shape (B,).
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ModeFinder:
         self.count, self.mask_neighbours = starts, mask_neighbours
         self.given_mask = self.likelihood.stamps.mask.clone()
         self.hold_structure = hold_structure
-        self.evidence_loss = torch.zeros(len(likelihood), dtype=torch.float64)
+        self.evidence_loss, self.peak_loss = torch.zeros(2, len(likelihood), dtype=torch.float64)
 
     def find(self) -> tuple[list[Fit | None], list[Tensor]]:
         """Returns each galaxy's modes (None if the draws suffice) and pilot log posteriors."""
@@ -126,7 +127,10 @@ class ModeFinder:
         if rows:
             self._search(rows, {i: m.u for i, m in zip(rows, changed, strict=True)}, modes)
         for i, whole in zip(rows, changed, strict=True):
-            self.evidence_loss[i] = whole.log_evidence() - modes[i].log_evidence()  # type: ignore[union-attr]
+            part = modes[i]
+            assert part is not None  # noqa: S101  # it was searched
+            self.evidence_loss[i] = whole.log_evidence() - part.log_evidence()
+            self.peak_loss[i] = whole.log_posterior[0] - part.log_posterior[0]
         return rows
 
     def _sharpen(self, modes: Fit) -> Fit:

@@ -35,6 +35,7 @@ class RefinedGalaxy:
             the weights), ``mcmc`` or ``laplace``.
         log_evidence: ln Z, from draws made after the last adaptation.
         log_evidence_error: Standard error of ln Z.
+        peak: Largest ln L found. Like ln Z, it is that of the PSF's whole error.
         ess: Effective sample size.
         khat: Pareto k-hat; NaN without weights.
         efficiency: Effective sample size divided by the number of draws.
@@ -60,6 +61,7 @@ class RefinedGalaxy:
     method: str
     log_evidence: float = math.nan
     log_evidence_error: float = math.nan
+    peak: float = math.nan
     ess: float = math.nan
     khat: float = math.nan
     efficiency: float = math.nan

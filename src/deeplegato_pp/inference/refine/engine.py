@@ -170,7 +170,7 @@ class _Job:
         self.targets: dict[int, InterpolatedTarget] = {}
         self.short: set[int] = set()  # galaxies whose budget is exhausted
         self.modes: list[Fit | None] = [None] * len(w)
-        self.evidence_loss = torch.zeros(len(w), dtype=torch.float64)
+        self.evidence_loss, self.peak_loss = torch.zeros(2, len(w), dtype=torch.float64)
         if self.conditional:
             self.base, self.base_log_prob = self._prior_draws(w.shape[1])
             self.density = None
@@ -233,7 +233,8 @@ class _Job:
         )
         modes, log_target = finder.find()
         self.likelihood, self.batches = finder.likelihood, finder.batches
-        self.modes, self.evidence_loss = modes, finder.evidence_loss
+        self.modes = modes
+        self.evidence_loss, self.peak_loss = finder.evidence_loss, finder.peak_loss
         return modes, log_target
 
     def _prior_draws(self, number: int) -> tuple[Tensor, Tensor]:
@@ -386,6 +387,7 @@ class _Job:
         for i, galaxy in enumerate(galaxies):
             # Other hypotheses are compared with the whole errors of the PSFs' widths.
             galaxy.log_evidence += float(self.evidence_loss[i])
+            galaxy.peak = self._peak(i, galaxy) + float(self.peak_loss[i])
             galaxy.note_masked(self.likelihood.stamps.mask[i] & ~self.given_mask[i])
             if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
                 galaxy.flags |= int(Flag.BUDGET)
@@ -399,6 +401,17 @@ class _Job:
                 galaxy.flags |= int(Flag.TENSION)
             galaxy.num_renders = int(self.batches.renders[i])
         return RefinedDraws(galaxies, self.likelihood)
+
+    def _peak(self, row: int, galaxy: RefinedGalaxy) -> float:
+        """Returns the largest ln L found, at a draw or at the best mode."""
+        values, modes = galaxy.log_likelihood, self.modes[row]
+        if modes is not None:
+            at_mode = modes.log_posterior[:1] - self.coordinates.log_prior(modes.u[:1])
+            values = torch.cat([values, at_mode])
+        if not bool(values.isfinite().any()):
+            best = self.coordinates.project(galaxy.best)[None]
+            values = self.batches.log_posterior(row, best) - self.coordinates.log_prior(best)
+        return float(values[values.isfinite()].max())
 
     def _slopes(self, galaxies: list[RefinedGalaxy]) -> list[list[Slopes] | None]:
         """Returns images and derivatives at all modes; at the means without a search."""

@@ -66,7 +66,7 @@ class Refining:
         check_model_error(self.model_error)
         if self.star_odds is not None:
             check_odds(self.star_odds)
-        check_scene(self.scene, self.method, bool(self.fixed))
+        check_scene(self.scene, bool(self.fixed))
 
     def check(self, prior: PriorBox) -> None:
         """Raises an error for fixed values that are invalid for every instrument.

@@ -81,7 +81,7 @@ class Refiner:
 
     Raises:
         ConfigError: If the method or scene is unknown, or a scene of several components is
-            requested with another method than ``exact`` or with fixed parameters.
+            requested with fixed parameters.
         InputError: If the kind of widths is unknown.
         RangeError: If `ess` or `star_odds` is not positive, `model_error` lies outside [0, 1], or a
             name in `fixed` is unknown.
@@ -113,7 +113,7 @@ class Refiner:
             raise ConfigError(f"method must be one of {METHODS}, got {self.method!r}.")
         check_choice(self.widths, WIDTHS, "widths")
         check_model_error(self.model_error)
-        check_scene(self.scene, self.method, bool(self.fixed))
+        check_scene(self.scene, bool(self.fixed))
         if not self.ess > 0:
             raise RangeError(f"ess must be positive, got {self.ess}.")
         if self.psf_error is not None:
@@ -219,6 +219,7 @@ class Refiner:
             self.scene,
             [int(s) for s in seeds],
             honest=self.widths == "honest",
+            method=self.method,
         )
 
     def _rivals(

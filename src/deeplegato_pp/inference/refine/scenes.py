@@ -26,7 +26,7 @@ from torch import Tensor
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.fit.emulator import InterpolatedTarget
 from deeplegato_pp.inference.fit.fit import Fit, fit
-from deeplegato_pp.inference.fit.modes import distinct_modes, sampler_at
+from deeplegato_pp.inference.fit.modes import distinct_modes, gaussian_draws, sampler_at
 from deeplegato_pp.inference.fit.sandwich import Sandwich
 from deeplegato_pp.inference.fit.structure import sandwich_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
@@ -57,6 +57,9 @@ AUTO = ("sersic", "sersic+point", "bulge+disc")
 
 CHOICES = (*SCENES, "auto")
 
+LAPLACE_DRAWS = 1000
+"""Number of draws from the Gaussians at the modes, by Laplace's method."""
+
 ESS = 400.0
 """Required effective sample size for each hypothesis of several components."""
 
@@ -72,10 +75,10 @@ class Hypothesis:
         u: Draws, with shape (S, F).
         log_weights: Unnormalised log weights, with shape (S,).
         log_evidence: ln Z.
-        log_evidence_error: Standard error of ln Z.
-        log_likelihood: Largest ln L found.
+        log_evidence_error: Standard error of ln Z; NaN by Laplace's method, like the next two.
         ess: Effective sample size.
         khat: Pareto k-hat of the weights.
+        log_likelihood: Largest ln L found.
         num_modes: Number of modes found.
         optimum: Coordinates of the best mode, with shape (F,).
     """
@@ -111,26 +114,17 @@ def hypotheses_of(scene: str) -> tuple[str, ...]:
     return ("sersic",) if scene == "sersic" else ("sersic", scene)
 
 
-def check_scene(scene: str, method: str, fixed: bool) -> None:
+def check_scene(scene: str, fixed: bool) -> None:
     """Raises an error for invalid choices of scene.
 
     Args:
         scene: Choice of scene.
-        method: Method of refinement.
         fixed: Whether parameters of the single profile are fixed.
 
     Raises:
-        ConfigError: If the scene is unknown, or has several components and the method is not
-            ``exact`` or parameters are fixed.
+        ConfigError: If the scene is unknown, or has several components and parameters are fixed.
     """
-    if len(hypotheses_of(scene)) == 1:
-        return
-    if method != "exact":
-        raise ConfigError(
-            f"scene {scene} takes evidences, which the method {method!r} does not give. Refine "
-            "with the exact method."
-        )
-    if fixed:
+    if len(hypotheses_of(scene)) > 1 and fixed:
         raise ConfigError(
             f"scene {scene} is compared with a free single profile, and parameters are fixed. "
             "Leave fixed values out, or take the scene sersic."
@@ -138,7 +132,11 @@ def check_scene(scene: str, method: str, fixed: bool) -> None:
 
 
 def explore(
-    refined: RefinedDraws, name: str, seeds: Sequence[int], ess: float = ESS
+    refined: RefinedDraws,
+    name: str,
+    seeds: Sequence[int],
+    ess: float = ESS,
+    method: str = "exact",
 ) -> list[Hypothesis]:
     """Computes the posteriors of galaxies under a hypothesis of several components.
 
@@ -147,9 +145,10 @@ def explore(
         name: Name of the hypothesis.
         seeds: Random seeds, one per galaxy.
         ess: Required effective sample size.
+        method: ``"exact"`` or ``"laplace"``.
     """
     coordinates = GalaxyScene(name, refined.likelihood.box)
-    best = torch.stack([g.w[g.log_weights.argmax()] for g in refined.galaxies])
+    best = torch.stack([g.best for g in refined.galaxies])
     starts = coordinates.starts(best)
     seen: Coordinates = coordinates
     if isinstance(refined.likelihood.coordinates, Member):
@@ -159,6 +158,11 @@ def explore(
     batches = Batches(likelihood)
     modes = distinct_modes(fit(likelihood, owner, starts.flatten(0, 1), batches=batches))
     batches.freeze(torch.arange(len(best)), torch.stack([found.u[0] for found in modes]))
+    if method == "laplace":
+        return [
+            _approximated(coordinates, likelihood, found, seed)
+            for found, seed in zip(modes, seeds, strict=True)
+        ]
     targets = [InterpolatedTarget(batches, i, m.u[0], m.image[0]) for i, m in enumerate(modes)]
     budget = Budget(ess=ess, max_draws=math.ceil(10 * ess))
     samplers = [
@@ -174,6 +178,27 @@ def explore(
         _collected(coordinates, likelihood, i, sampler, found)
         for i, (sampler, found) in enumerate(zip(samplers, modes, strict=True))
     ]
+
+
+def _approximated(
+    coordinates: GalaxyScene, likelihood: Likelihood, modes: Fit, seed: int
+) -> Hypothesis:
+    """Returns one galaxy's results by Laplace's method."""
+    u, _ = gaussian_draws(modes, LAPLACE_DRAWS, torch.Generator().manual_seed(seed))
+    return Hypothesis(
+        coordinates.name,
+        coordinates,
+        likelihood.coordinates,
+        u,
+        torch.zeros(len(u), dtype=torch.float64),
+        modes.log_evidence(),
+        math.nan,
+        float(likelihood.log_likelihood_of(int(modes.rows[0]), modes.image[:1])[0]),
+        math.nan,
+        math.nan,
+        len(modes),
+        modes.u[0],
+    )
 
 
 def _collected(
@@ -235,19 +260,22 @@ def compare_scenes(
     *,
     honest: bool = True,
     ess: float = ESS,
+    method: str = "exact",
 ) -> list[SceneRecord]:
     """Compares a single profile with hypotheses of several components, galaxy by galaxy.
 
     Args:
-        refined: Galaxies under the single profile, refined exactly.
+        refined: Galaxies under the single profile.
         prepared: Their stamps.
         scene: One of :data:`CHOICES`.
         seeds: Random seeds, one per galaxy.
         honest: Whether draws are moved to honest widths.
         ess: Required effective sample size for each hypothesis.
+        method: ``"exact"`` or ``"laplace"``: Laplace's approximation of each evidence, and draws
+            from Gaussians at the modes.
     """
     names = hypotheses_of(scene)
-    found = {name: explore(refined, name, seeds, ess) for name in names[1:]}
+    found = {name: explore(refined, name, seeds, ess, method) for name in names[1:]}
     return [
         _record(refined, i, stamp, scene, [found[name][i] for name in names[1:]], honest)
         for i, stamp in enumerate(prepared)
@@ -263,11 +291,10 @@ def _record(
     honest: bool,
 ) -> SceneRecord:
     galaxy = refined.galaxies[row]
-    best_single = galaxy.w[galaxy.log_weights.argmax()]
     log_z = {"sersic": galaxy.log_evidence} | {h.name: h.log_evidence for h in others}
     errors = {"sersic": galaxy.log_evidence_error}
     errors |= {h.name: h.log_evidence_error for h in others}
-    peaks = {"sersic": float(galaxy.log_likelihood.max())}
+    peaks = {"sersic": galaxy.peak}
     peaks |= {h.name: h.log_likelihood for h in others}
     closest = max(peaks, key=peaks.__getitem__)
     by_name = {h.name: h for h in others}
@@ -275,7 +302,7 @@ def _record(
     def sandwich_of(name: str) -> Sandwich:
         if name == "sersic":
             coordinates = refined.likelihood.coordinates
-            return sandwich_at(refined.likelihood, row, coordinates.project(best_single))
+            return sandwich_at(refined.likelihood, row, coordinates.project(galaxy.best))
         h = by_name[name]
         other = refined.likelihood.under(h.seen)
         other.freeze(torch.tensor([row]), h.optimum[None])
