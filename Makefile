@@ -3,7 +3,6 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 OLDEST  := .venv-oldest
-EXAMPLE ?= src/deeplegato_pp/examples/hst_galaxy.fits
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,7 +29,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: install  ## measure the example galaxy: demo.ecsv and demo.png
-	$(BIN)/deeplegato predict $(EXAMPLE) -o demo.ecsv --plot demo.png
+	$(BIN)/deeplegato demo
 
 install: $(VENV)/.installed  ## install the package into .venv
 

@@ -15,6 +15,7 @@ import typer
 from deeplegato_pp._version import __version__
 from deeplegato_pp.cli.calibrate import calibrate
 from deeplegato_pp.cli.catalog import catalog
+from deeplegato_pp.cli.demo import demo
 from deeplegato_pp.cli.help import GroupedCommand
 from deeplegato_pp.cli.info import info
 from deeplegato_pp.cli.predict import predict
@@ -60,6 +61,7 @@ def _root(
 
 
 EXAMPLES: dict[Callable[..., Any], str] = {
+    demo: "deeplegato demo",
     predict: "deeplegato predict galaxy.fits -o table.ecsv --plot galaxy.png",
     simulate: "deeplegato simulate -n 20 -o stamps --seed 1",
     train: "deeplegato train default training.max_steps=2000",
