@@ -20,7 +20,7 @@ from deeplegato_pp.observation.effective_psf import moffat_psf
 from deeplegato_pp.report.details import picture
 from deeplegato_pp.report.gallery import check_folder, make_report
 from deeplegato_pp.report.panels import Panels, Pixels
-from deeplegato_pp.report.profile import interval_svg, radial_profile
+from deeplegato_pp.report.profile import interval_svg, profile_svg, radial_profile
 from deeplegato_pp.report.rows import Rows
 from fake_model import truth_image
 from result_tables import make_scene_table, make_table
@@ -176,6 +176,26 @@ def test_masked_pixels_are_grey():
     assert peak == 5.0
     assert (strip[:4, :8] == 255).all()
     assert (strip[:, 8:16] < 255).all()
+
+
+def test_the_radii_of_a_profile_are_labelled_within_a_decade():
+    y, x = np.indices((64, 64)) - 31.5
+    image = 100.0 * np.exp(-np.hypot(x, y) / 6.0)
+    drawing = profile_svg(Panels(image, image, image < 0, 1.0, (31.5, 31.5), 0.1), 1.0, 0.0)
+    found = re.findall(r'text-anchor="middle">([\d.]+)<', drawing)
+    assert found == ["0.1", "0.2", "0.5", "1", "2"]
+
+
+def test_a_faint_galaxys_errors_stay_in_the_drawing_and_its_brightness_is_labelled():
+    noise = np.random.default_rng(1).normal(size=(64, 64))
+    faint = Panels(noise, 0.0 * noise, noise > np.inf, 1.0, (31.5, 31.5), 0.1)
+    drawing = profile_svg(faint, 1.0, 0.0)
+    inner = re.search(r'<svg width="(\d+)" height="(\d+)">(.*?)</svg>', drawing)
+    outside = drawing.replace(inner[0], "")
+    assert 'class="bar"' in inner[3]
+    assert 'class="bar"' not in outside
+    assert int(inner[2]) < 240  # above the labels of the radii
+    assert {"0", "0.1"} <= set(re.findall(r'text-anchor="end">([\d.]+)<', drawing))
 
 
 def test_an_angle_that_wraps_is_drawn_about_its_median():

@@ -12,6 +12,7 @@ from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.report.panels import Pixels
 from deeplegato_pp.view.app import Viewer, serve
 from deeplegato_pp.view.marks import Marks
+from deeplegato_pp.view.plot import LOG_TICKS
 from fake_model import truth_image
 from result_tables import make_table
 
@@ -52,6 +53,11 @@ return [place.left + view.frame.x_scale.compute(data.x[k]),
         place.top + view.frame.y_scale.compute(data.y[k])];
 """
 """Where a point of the plot is in the window. [px]"""
+
+TICKS = """
+return new Function("cb_data", arguments[0])({start: arguments[1], end: arguments[2]});
+"""
+"""The ticks of a logarithmic axis."""
 
 
 @pytest.fixture
@@ -156,5 +162,13 @@ def test_filter_click_key_and_cursor(page):
     page.until(lambda: "<g35> good" in page.texts("h1"))
     page.until(lambda: "<g35>" in page.texts(".tabulator-selected .tabulator-cell"))
     page.all("input[placeholder^=snr]")[0].clear()
+
+    def ticks(low: float, high: float) -> list[float]:
+        return page.driver.execute_script(TICKS, LOG_TICKS, low, high)
+
+    assert ticks(0.13, 11) == [0.2, 0.5, 1, 2, 5, 10]
+    assert ticks(0.5, 2e4) == [1, 10, 100, 1000, 10000]
+    assert ticks(3.1, 3.9) == pytest.approx([3.2, 3.4, 3.6, 3.8])
+    assert ticks(-1, 5) == []
     severe = [e for e in page.driver.get_log("browser") if e["level"] == "SEVERE"]
     assert not severe

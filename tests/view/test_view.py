@@ -108,6 +108,13 @@ def test_the_plot_shows_what_the_table_does(viewer):
     assert "&lt;g4&gt;" in viewer.heading.object
 
 
+def test_only_points_are_tapped(viewer):
+    figure = viewer.scatter.figure("effective_radius", "magnitude", False, False)
+    (points,) = [r for r in figure.renderers if r.name == "points"]
+    (tap,) = [tool for tool in figure.tools if type(tool).__name__ == "TapTool"]
+    assert tap.renderers == [points]
+
+
 def test_scenes_are_shown_and_chosen(viewer, folder):
     assert "scene" not in viewer.widgets  # of single profiles
     table = make_scene_table()

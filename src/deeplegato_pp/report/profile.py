@@ -77,7 +77,8 @@ def profile_svg(panels: Panels, axis_ratio: float, angle: float) -> str:
 
     x = along(radius)
     zero = float(up(np.zeros(1))[0])
-    parts = [_line("zero", _MARGIN, WIDTH, zero, zero)]
+    # A drawing within the drawing: what leaves it, long errors of faint galaxies, is cut off.
+    parts = [f'<svg width="{WIDTH}" height="{base}">', _line("zero", _MARGIN, WIDTH, zero, zero)]
     lines = [("model", "model", model)]
     for k, (name, values) in enumerate(zip(panels.components, components, strict=True)):
         lines.append((name, f"component component{k}", values))
@@ -93,16 +94,31 @@ def profile_svg(panels: Panels, axis_ratio: float, angle: float) -> str:
     ):
         parts.append(_line("bar", place, place, top, bottom))
         parts.append(f'<circle class="data" cx="{place:.1f}" cy="{y:.1f}" r="2.5"/>')
-    for tick in 10.0 ** np.arange(math.ceil(start), math.floor(end) + 1):
-        parts.append(_text(float(along(np.array(tick))), base + 16, f"{tick:g}", "middle"))
-    for tick in 10.0 ** np.arange(0, 6):
-        if tick * panels.sigma < image.max():
+    parts.append("</svg>")
+    for tick in _ticks(start, end):
+        place = float(along(np.array(tick)))
+        parts.append(_line("zero", place, place, base, base + 4))
+        parts.append(_text(place, base + 16, f"{tick:g}", "middle"))
+    for tick in (0.0, 0.1, *10.0 ** np.arange(0, 6)):
+        if tick * panels.sigma < image.max() and (tick != 0.1 or image.max() < 2 * panels.sigma):
             y = float(up(np.array(tick * panels.sigma)))
             parts.append(_text(_MARGIN - 6, y + 4, f"{tick:g}", "end"))
     parts.append(_text(WIDTH / 2, HEIGHT - 10, "radius along the major axis [arcsec]", "middle"))
     turned = f' transform="rotate(-90 12 {HEIGHT / 2})"'
     parts.append(_text(12, HEIGHT / 2, "brightness [σ per pixel]", "middle", turned))
     return f'<svg class="profile" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
+
+
+def _ticks(start: float, end: float) -> list[float]:
+    """Returns 1, 2 and 5 times the powers of ten between two decimal logarithms.
+
+    Example:
+        >>> _ticks(-0.4, 1.1)
+        [0.5, 1.0, 2.0, 5.0, 10.0]
+    """
+    decades = range(math.floor(start), math.floor(end) + 1)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 2, 5)]
+    return [tick for tick in ticks if start <= math.log10(tick) <= end]
 
 
 def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:

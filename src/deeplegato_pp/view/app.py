@@ -101,15 +101,17 @@ class Viewer:
         self._document = pn.state.curdoc
         pn.state.on_session_destroyed(lambda context: self.samp.close())
         w = self.widgets
-        filters = pn.FlexBox(*(w[k] for k in self.filters))
+        filters = pn.FlexBox(*(w[k] for k in self.filters), align_items="flex-end")
         columns = pn.Card(w["columns"], title="columns of the table", collapsed=True, margin=5)
-        axes = pn.FlexBox(w["x"], w["log_x"], w["y"], w["log_y"], w["samp"])
+        axes = pn.FlexBox(
+            *(w[k] for k in ("x", "log_x", "y", "log_y", "samp")), align_items="flex-end"
+        )
         buttons = pn.Row(*(w[mark] for mark in (*MARKS, "unmark")))
         head = pn.pane.HTML(f"<h2 style='margin:0'>{html.escape(self.title)}</h2>")
         left = pn.Column(
             pn.Row(head, self.status), filters, columns, self.table, axes, self.plot, min_width=560
         )
-        right = pn.Column(self.heading, buttons, self.galaxy, width=620)
+        right = pn.Column(self.heading, buttons, self.galaxy, width=660)
         return pn.Row(left, right, self.keyboard, sizing_mode="stretch_width")
 
     def look_at(self, row: int | None) -> None:
@@ -186,7 +188,7 @@ class Viewer:
         style = (resources.files("deeplegato_pp.report") / "templates" / "style.css").read_text()
         self.status = pn.pane.HTML("", styles={"color": "#66727f"})
         self.heading = pn.pane.HTML("", stylesheets=[style])
-        self.galaxy = pn.pane.HTML("", stylesheets=[style], width=600)
+        self.galaxy = pn.pane.HTML("", stylesheets=[style], width=640)
         self.table = pn.widgets.Tabulator(
             self._frame(), pagination="remote", page_size=PAGE, selectable=1, disabled=True,
             show_index=False, sizing_mode="stretch_width", layout="fit_data",

@@ -27,6 +27,24 @@ if (cursor.data["row"][0] !== row) { cursor.data = {row: [row]}; }
 """Sends the index of the point under the cursor to Python, -1 if there is none."""
 
 
+LOG_TICKS = """
+const low = Math.min(cb_data.start, cb_data.end), high = Math.max(cb_data.start, cb_data.end);
+if (!(low > 0 && high < Infinity)) { return []; }
+const digits = high > 1e4 * low ? [1] : [1, 2, 5], ticks = [];
+if (high > 8 * low) {
+  for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++) {
+    for (const digit of digits) { ticks.push(Number(`${digit}e${k}`)); }
+  }
+} else {
+  const least = (high - low) / 6, power = 10 ** Math.floor(Math.log10(least));
+  const step = power * [1, 2, 5, 10].find((digit) => digit * power >= least);
+  for (let k = Math.ceil(low / step); k * step <= high; k++) { ticks.push(k * step); }
+}
+return ticks.filter((tick) => low <= tick && tick <= high);
+"""
+"""Ticks of a logarithmic axis: 1, 2 and 5 times the powers of ten; evenly spaced if it is short."""
+
+
 class Scatter:
     """Bokeh figure of two columns of a catalogue.
 
@@ -57,7 +75,7 @@ class Scatter:
 
     def figure(self, x: str, y: str, log_x: bool, log_y: bool) -> Any:
         """Returns a new figure of two columns; :meth:`show` fills it."""
-        from bokeh.models import CustomJS, HoverTool
+        from bokeh.models import BasicTickFormatter, CustomJS, CustomJSTicker, HoverTool, TapTool
         from bokeh.plotting import figure
 
         self.columns = (x, y)
@@ -70,10 +88,14 @@ class Scatter:
             y_axis_label=labels[1],
             x_axis_type="log" if log_x else "linear",
             y_axis_type="log" if log_y else "linear",
-            tools="pan,wheel_zoom,box_zoom,tap,reset,save",
+            tools="pan,wheel_zoom,box_zoom,reset,save",
             active_scroll="wheel_zoom",
         )
         made.toolbar.logo = None
+        for axis, log in ((made.xaxis, log_x), (made.yaxis, log_y)):
+            if log:  # Bokeh's own ticks are evenly spaced over two decades: none at the lower end
+                axis.ticker = CustomJSTicker(major_code=LOG_TICKS)
+                axis.formatter = BasicTickFormatter()
         bars: dict[str, Any] = {"source": self.bars, "color": "colour", "alpha": 0.35}
         made.segment("x0", "y", "x1", "y", **bars)
         made.segment("x", "y0", "x", "y1", **bars)
@@ -87,7 +109,10 @@ class Scatter:
         made.scatter("x", "y", source=self.ring, size=15, fill_color=None, line_color="#1c2530",
                      line_width=2)  # fmt: skip
         told = CustomJS(args={"source": self.source, "cursor": self.cursor}, code=_POINTED)
-        made.add_tools(HoverTool(renderers=[points], tooltips="@name", callback=told))
+        made.add_tools(
+            HoverTool(renderers=[points], tooltips="@name", callback=told),
+            TapTool(renderers=[points]),  # a bar that is tapped would fade all others
+        )
         return made
 
     def show(self, chosen: Array, current: int | None) -> int:
