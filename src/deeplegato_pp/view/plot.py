@@ -104,8 +104,8 @@ class Scatter:
             nonselection_alpha=0.75,
         )  # fmt: skip
         # Error bars that reach zero would stretch a logarithmic axis.
-        for axis in (made.x_range, made.y_range):
-            axis.update(renderers=[points])
+        for shown in (made.x_range, made.y_range):
+            shown.update(renderers=[points])
         made.scatter("x", "y", source=self.ring, size=15, fill_color=None, line_color="#1c2530",
                      line_width=2)  # fmt: skip
         told = CustomJS(args={"source": self.source, "cursor": self.cursor}, code=_POINTED)
