@@ -138,6 +138,16 @@ def test_versions_agree():
     assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
 
 
+def test_the_oldest_versions_of_the_docs_are_the_projects():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["survey"], *extras["view"]]
+    bounds = dict(re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line).groups() for line in wanted)
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| ([\w-]+) \| ([\d.]+) \|", text, re.MULTILINE))
+    assert table == bounds
+
+
 def test_the_badges_are_true():
     import deeplegato_pp
 
@@ -184,3 +194,44 @@ def test_llms_txt_names_every_page():
     assert not missing
     assert all((ROOT / "docs" / f"{n}.md").is_file() or n.startswith("_generated/")
                for n in re.findall(r"\(([\w/]+)\.html\)", text))  # fmt: skip
+
+
+FOREIGN = {"array", "branch", "check-shapes", "cpus-per-task", "onnx-model", "requeue", "strict"}
+"""Options of other programs (sbatch, coverage, pytest, SourceXtractor++, twine)."""
+
+
+def test_options_of_the_docs_exist(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import reference
+
+    scripts = "\n".join(p.read_text() for p in sorted((ROOT / "benchmarks").rglob("*.py")))
+    known = set(re.findall(r"--([a-z][a-z-]+)", reference.command_line()))
+    known |= set(re.findall(r'"--([a-z][a-z-]+)"', scripts)) | FOREIGN
+    changelog = ROOT / "CHANGELOG.md"  # names what is gone, too
+    unknown = [
+        f"{page.name}: --{name}"
+        for page in PAGES
+        if page != changelog
+        for name in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text(encoding="utf-8"))
+        if name not in known
+    ]
+    assert not unknown
+
+
+def test_the_columns_of_the_docs_are_the_codes():
+    from deeplegato_pp.catalog.columns import descriptions
+
+    texts = {n: (ROOT / "docs" / f"{n}.md").read_text() for n in ("usage", "catalogue", "scenes")}
+    columns = {
+        name
+        for scene in ("auto", "sersic+sersic")
+        for name in descriptions(scene)
+        if not re.search(r"_(std|noise|q\d+|error|tempered)$", name)
+    }
+    section = texts["usage"].split("## The columns")[1].split("\n## ")[0]
+    first = "".join(re.findall(r"^\|([^|]+)\|", section, re.MULTILINE))
+    named = set(re.findall(r"`(\w+)`", first))
+    assert named <= {*descriptions(), "file"}
+    parts = r"^(prior|host|point|bulge|disc|inner|outer)_"
+    told = set(re.findall(r"`(\w+)`", "".join(texts.values())))
+    assert {c for c in columns if not re.match(parts, c)} <= told
