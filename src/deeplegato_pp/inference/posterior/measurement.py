@@ -226,3 +226,32 @@ class Measurement:
             rows = torch.zeros(1, dtype=torch.long)
             found.freeze(rows, found.coordinates.project(self.box.to_normal(at)))
         return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measured(Measurement):
+    """Record of a galaxy that was measured, see :class:`Measurement`.
+
+    Attributes:
+        observation: The observation.
+        prepared: Stamp on which the galaxy was measured.
+        box: Prior box, in the user's units.
+    """
+
+    observation: Observation
+    prepared: PreparedStamp
+    box: PriorBox
+
+
+def as_measured(m: Measurement) -> Measured:
+    """Returns the record of a galaxy that was measured.
+
+    Raises:
+        InputError: If it was not.
+    """
+    if not isinstance(m, Measured):
+        raise InputError(
+            f"{m.name or 'a galaxy'} was not measured: {m.reason or 'it has no stamp'}. Leave out "
+            "rows without `measured`."
+        )
+    return m

@@ -16,7 +16,7 @@ from deeplegato_pp.inference.fit.fit import Fit
 from deeplegato_pp.inference.fit.structure import joint_sandwich_at
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.band_record import BandRecord, band_columns
-from deeplegato_pp.inference.posterior.measurement import Measurement
+from deeplegato_pp.inference.posterior.measurement import Measured, Measurement, as_measured
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.band_search import BandDraws, BandSearch, band_box
 from deeplegato_pp.inference.verdict import verdict as verdicts
@@ -60,8 +60,8 @@ def row_of(
     u, log_weights = draws.u, draws.log_weights
     widening = _widening(search.likelihood, search.modes) if honest else None
     moved, log_det = (u, 0.0) if widening is None else widening.move(u, log_weights)
-    rows = network.measurements
-    stamps = [m.prepared for m in rows if m.prepared is not None]
+    rows = [as_measured(m) for m in network.measurements]
+    stamps = [m.prepared for m in rows]
     best = search.modes.u[0]
     if draws.method != "laplace":
         best = u[(log_weights + draws.log_proposal).argmax()]
@@ -141,16 +141,15 @@ def _equally(log_weights: Float[Tensor, " s"]) -> Tensor:
 
 def _judged_bands(
     galaxy: MultiBandObservation,
-    rows: Sequence[Measurement],
+    rows: Sequence[Measured],
     search: BandSearch,
     best: Float[Tensor, " f"],
     equal: Float[Tensor, "s f"],
     model_error: float,
-) -> list[Measurement]:
+) -> list[Measured]:
     """Returns each band's measurement, with the goodness of fit of the joint posterior."""
     found = []
     for k, m in enumerate(rows):
-        assert m.prepared is not None  # noqa: S101  # it was measured
         own, band = band_box(search.coordinates, k), search.likelihood.bands[k]
         mask = band.stamps.mask[0].cpu().numpy()
         known = replace(
@@ -160,7 +159,6 @@ def _judged_bands(
             model_error=model_error,
             box=units.user_box(own, m.prepared),
         )
-        assert known.box is not None  # noqa: S101  # just given
         w = to_box(own, search.likelihood.views[k].on_stamp(equal))
         prepared = replace(m.prepared, mask=mask)
         mean = known.box.to_physical(w.mean(0, keepdim=True))[0]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from deeplegato_pp.checks import check_model_error
 from deeplegato_pp.errors import ConfigError, InputError
+from deeplegato_pp.inference.posterior.measurement import Measured, as_measured
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.band_rows import row_of
 from deeplegato_pp.inference.refine.band_search import BandSearch, frame_of
@@ -77,11 +78,10 @@ def fit_bands(
         ConfigError: If the structure is linear and the wavelengths are not usable.
         InputError: If a band was not measured by the network.
     """
-    rows = network.measurements
-    for band, m in zip(galaxy.bands, rows, strict=True):
-        if not m.measured or m.prepared is None:
+    for band, m in zip(galaxy.bands, network.measurements, strict=True):
+        if not isinstance(m, Measured):
             raise InputError(f"band {band} could not be measured: {m.reason}")
-    stamps = [m.prepared for m in rows if m.prepared is not None]
+    stamps = [as_measured(m).prepared for m in network.measurements]
     frames = [frame_of(a, stamps[0], s) for a, s in zip(galaxy.aligned, stamps, strict=True)]
     coordinates = BandCoordinates(prior, frames, options.structure, galaxy.wavelengths)
     single = Likelihood.of(stamps, prior, model_error=options.model_error)

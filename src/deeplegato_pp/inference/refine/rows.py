@@ -13,7 +13,7 @@ import torch
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.derived import AB_ZERO_FLUX
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.posterior.measurement import Rivals
+from deeplegato_pp.inference.posterior.measurement import Measured, Rivals
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
@@ -78,7 +78,7 @@ def rivals_of(
 def refined_row(
     network: Posterior,
     galaxy: RefinedGalaxy,
-    m: Measurement,
+    m: Measured,
     card: Mapping[str, object],
     rivals: Rivals | None,
 ) -> Posterior:
@@ -91,8 +91,6 @@ def refined_row(
         card: Card of the network, with its training ranges.
         rivals: Comparison with point source and blank sky.
     """
-    assert m.box is not None  # noqa: S101  # it was measured
-    assert m.prepared is not None  # noqa: S101
     w, samples = galaxy.w, m.box.to_physical(galaxy.w)
     row = Posterior(
         samples[None],
@@ -106,9 +104,7 @@ def refined_row(
     return replace(row, measurements=[_with_rivals(judged, rivals)]).widened()
 
 
-def in_force(
-    m: Measurement, likelihood: Likelihood, row: int, fixed: Mapping[str, float]
-) -> Measurement:
+def in_force(m: Measured, likelihood: Likelihood, row: int, fixed: Mapping[str, float]) -> Measured:
     """Returns the measurement record with the settings of the likelihood that refined it.
 
     Args:
@@ -119,9 +115,9 @@ def in_force(
     """
     member, at = likelihood.coordinates, likelihood.frozen_at(row)
     together = isinstance(member, Member)
-    box = None if m.prepared is None else user_box(likelihood.box, m.prepared)
+    box = user_box(likelihood.box, m.prepared)
     reference = m.psf_reference
-    if at is not None and box is not None:
+    if at is not None:
         w = member.embed(at[None])  # type: ignore[attr-defined]
         reference = tuple(box.to_physical(w)[0].tolist())
     return replace(
@@ -168,10 +164,8 @@ def with_scene(m: Measurement, record: SceneRecord | None) -> Measurement:
 
 
 def _judged(
-    row: Posterior, m: Measurement, galaxy: RefinedGalaxy, card: Mapping[str, object]
+    row: Posterior, m: Measured, galaxy: RefinedGalaxy, card: Mapping[str, object]
 ) -> Measurement:
-    assert m.box is not None  # noqa: S101  # it was measured
-    assert m.prepared is not None  # noqa: S101
     prepared = m.prepared if m.mask is None else replace(m.prepared, mask=m.mask)
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
