@@ -7,7 +7,8 @@ import torch
 from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.reweight import prior_ratio, reweight
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.scene.prior import PriorBox
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 

@@ -7,7 +7,8 @@ import torch
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.modes import ModeFinder
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.parameters import INDEX

@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from simulated_galaxies import BOX, FakeNetwork, simulate
 
 OPTIONS = RefineOptions(last_resort=False, starts=1, mask_neighbours=False)

@@ -10,7 +10,8 @@ import torch
 
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.posterior import scene_record
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.inference.refine.scenes import (
     check_scene,
     compare_scenes,

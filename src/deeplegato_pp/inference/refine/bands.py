@@ -16,7 +16,7 @@ from deeplegato_pp.inference.posterior.measurement import Measured, as_measured
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.band_rows import row_of
 from deeplegato_pp.inference.refine.band_search import BandSearch, frame_of
-from deeplegato_pp.inference.refine.engine import METHODS
+from deeplegato_pp.inference.refine.options import METHODS
 from deeplegato_pp.observation.bands import MultiBandObservation
 from deeplegato_pp.scene import units
 from deeplegato_pp.scene.bands import STRUCTURES, BandCoordinates

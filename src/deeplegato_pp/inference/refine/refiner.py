@@ -20,9 +20,10 @@ from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.refine.centre_box import Moved, centred
-from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.evidence_beside import compare_beside
+from deeplegato_pp.inference.refine.options import METHODS, RefineOptions
 from deeplegato_pp.inference.refine.rows import (
     as_drawn,
     in_force,
