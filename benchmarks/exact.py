@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         box = model.prior
         simulator = SersicSimulator.from_config(model.config.data, clean=True)
     generator = torch.Generator().manual_seed(SEED)
-    options = RefineOptions(last_resort=args.chains)
+    options = RefineOptions(fallback=args.chains)
     rows: list[Row] = []
     while len(rows) < args.number:
         scene = simulator.sample_scene(min(BATCH, args.number - len(rows)), generator)

@@ -230,7 +230,7 @@ def compare(index: int, args: argparse.Namespace) -> dict[str, object]:
         likelihood,
         *network,
         ess=args.ess,
-        options=RefineOptions(last_resort=False, mask_neighbours=False),
+        options=RefineOptions(fallback=False, mask_neighbours=False),
     )[0]
     refined_seconds = time.perf_counter() - start
     start = time.perf_counter()

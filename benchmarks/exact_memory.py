@@ -68,7 +68,7 @@ def main() -> None:
         log_prob,
         ess=args.draws,
         max_draws=args.draws,
-        options=RefineOptions(last_resort=False),
+        options=RefineOptions(fallback=False),
     )
     figures = {
         "galaxies": args.number,

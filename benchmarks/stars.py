@@ -156,7 +156,7 @@ def measure(objects: Objects, model: DeepLeGAToPP | None, box: Any, args: Any) -
     else:
         draws = network(model, objects)
     start_time = time.process_time()
-    options = RefineOptions(last_resort=False)
+    options = RefineOptions(fallback=False)
     refined = refine_batch(likelihood, *draws, ess=args.ess, options=options)
     middle = time.process_time()
     comparison = compare(refined, odds=args.odds)

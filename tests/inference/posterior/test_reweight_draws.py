@@ -18,7 +18,7 @@ def refined():
     w = coordinates_of(magnitude=22.5)[None]
     likelihood = simulate(w, gain=5.0)
     network = FakeNetwork(likelihood, w)
-    options = RefineOptions(last_resort=False)
+    options = RefineOptions(fallback=False)
     return (
         likelihood,
         network,
@@ -74,7 +74,7 @@ def test_another_noise_level(refined):
         *network.sample(300),
         network.log_prob,
         ess=200,
-        options=RefineOptions(last_resort=False),
+        options=RefineOptions(fallback=False),
     )[0]
     error = math.hypot(new.log_evidence_error, direct.log_evidence_error)
     assert abs(new.log_evidence - direct.log_evidence) < 5 * error

@@ -39,7 +39,7 @@ def compared():
         *network.sample(300),
         network.log_prob,
         ess=100,
-        options=RefineOptions(last_resort=False),
+        options=RefineOptions(fallback=False),
     )
     return refined, compare(refined)
 

@@ -51,7 +51,7 @@ def observed(name: str, seed: int = 0) -> tuple[Likelihood, torch.Tensor]:
 def refine(likelihood: Likelihood, start: torch.Tensor):
     network = FakeNetwork(likelihood, start)
     w, log_q = network.sample(200)
-    options = RefineOptions(last_resort=False)
+    options = RefineOptions(fallback=False)
     return refine_batch(likelihood, w, log_q, network.log_prob, ess=150, options=options)
 
 

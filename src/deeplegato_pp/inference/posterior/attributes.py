@@ -132,7 +132,7 @@ class GalaxyAttributes:
     def star_probability(self) -> float | Array:
         """Probabilities of a point source rather than a galaxy; NaN if not computed."""
         values = [
-            math.nan if m.rivals is None else float(m.rivals.star_probability)
+            math.nan if m.hypotheses is None else float(m.hypotheses.star_probability)
             for m in self.measurements
         ]
         return values[0] if self.single else np.array(values, dtype=np.float64)

@@ -176,7 +176,7 @@ def _reweight_row(row: P, old: Measured, new: Measured, ess: float) -> P:
         khat=result.khat,
         log_evidence=result.log_evidence,
         log_evidence_error=result.log_evidence_error,
-        rivals=None,
+        hypotheses=None,
         chi2=result.chi2,
         p_value=result.p_value,
     )

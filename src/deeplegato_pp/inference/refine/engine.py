@@ -25,8 +25,8 @@ from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import (
     SHORTEST_CHAIN,
+    fall_back,
     longest_chain,
-    rescue,
     weights_failed,
 )
 from deeplegato_pp.inference.refine.options import METHODS, RefineOptions
@@ -156,8 +156,8 @@ class _Job:
             else self._collect(i, s, mode)
             for i, (s, mode) in enumerate(zip(samplers, modes, strict=True))
         ]
-        if self.options.last_resort:
-            galaxies = [self._rescue(i, g, modes[i]) for i, g in enumerate(galaxies)]
+        if self.options.fallback:
+            galaxies = [self._fall_back(i, g, modes[i]) for i, g in enumerate(galaxies)]
         return self._verdicts(galaxies)
 
     def laplace(self) -> RefinedDraws:
@@ -284,7 +284,7 @@ class _Job:
         galaxy.judge(self.budget.ess)
         return galaxy
 
-    def _rescue(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
+    def _fall_back(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
         """Runs a Markov chain if the weights failed, where it is useful and affordable."""
         if galaxy.method == "laplace" or not weights_failed(galaxy, self.budget.ess):
             return galaxy
@@ -297,7 +297,7 @@ class _Job:
         elif steps < min(SHORTEST_CHAIN, self.options.chain_steps):
             self.short.add(row)
             steps = 0
-        better, renders = rescue(
+        better, renders = fall_back(
             self.likelihood,
             row,
             galaxy,

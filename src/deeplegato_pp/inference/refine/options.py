@@ -24,7 +24,7 @@ class RefineOptions:
         mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
         interpolate: Whether ln L of draws is emulated from a few rendered images if its error is
             below 0.03 (see `inference.fit.emulator`).
-        last_resort: Whether a Markov chain is run if importance sampling fails.
+        fallback: Whether a Markov chain is run if importance sampling fails.
         chain_steps: Maximum length of such a chain. [steps of 40 walkers]
         star_odds: Prior odds of a point source against a galaxy; if given, no chain is run if the
             point source is far more probable (see `inference.refine.fallback`).
@@ -37,7 +37,7 @@ class RefineOptions:
     starts: int = 2
     mask_neighbours: bool = True
     interpolate: bool = True
-    last_resort: bool = True
+    fallback: bool = True
     chain_steps: int = 300
     star_odds: float | None = None
     pixel_budget: float = PIXEL_BUDGET

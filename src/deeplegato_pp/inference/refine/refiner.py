@@ -15,7 +15,7 @@ from deeplegato_pp.checks import check_choice, check_model_error, check_psf_erro
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
-from deeplegato_pp.inference.posterior.measurement import Measured, Rivals, as_measured
+from deeplegato_pp.inference.posterior.measurement import Hypotheses, Measured, as_measured
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
@@ -26,9 +26,9 @@ from deeplegato_pp.inference.refine.evidence_beside import compare_beside
 from deeplegato_pp.inference.refine.options import METHODS, RefineOptions
 from deeplegato_pp.inference.refine.rows import (
     as_drawn,
+    hypotheses_of,
     in_force,
     refined_row,
-    rivals_of,
     unrefined,
     with_scene,
 )
@@ -196,12 +196,12 @@ class Refiner:
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> list[Posterior]:
         draws = self._run(posterior, seed, fixed)
-        rivals = self._rivals(posterior, draws, seed, fixed)
+        compared = self._hypotheses(posterior, draws, seed, fixed)
         records = self._scenes(posterior, draws, seed)
         rows = []
-        for i, (galaxy, rival) in enumerate(zip(draws.galaxies, rivals, strict=True)):
+        for i, (galaxy, hypotheses) in enumerate(zip(draws.galaxies, compared, strict=True)):
             m = in_force(as_measured(posterior.measurements[i]), draws.likelihood, i, fixed)
-            row = refined_row(posterior[[i]], galaxy, m, self.model.card, rival)
+            row = refined_row(posterior[[i]], galaxy, m, self.model.card, hypotheses)
             noted = [with_scene(m, records[i]) for m in row.measurements]
             rows.append(replace(row, measurements=noted))
         return rows
@@ -223,13 +223,13 @@ class Refiner:
             method=self.method,
         )
 
-    def _rivals(
+    def _hypotheses(
         self,
         posterior: Posterior,
         draws: RefinedDraws,
         seed: int | Sequence[int],
         fixed: dict[str, float],
-    ) -> list[Rivals | None]:
+    ) -> list[Hypotheses | None]:
         """Compares each galaxy with point source and blank sky, where possible."""
         star_odds = self._odds(fixed)
         if self.method != "exact" or star_odds is None:
@@ -247,7 +247,7 @@ class Refiner:
             logger.info("no comparison with a point source: %s", reason_of(error))
             return [None]
         return [
-            rivals_of(comparison, i, galaxy, draws.likelihood.box, as_measured(m).prepared)
+            hypotheses_of(comparison, i, galaxy, draws.likelihood.box, as_measured(m).prepared)
             for i, (galaxy, m) in enumerate(
                 zip(draws.galaxies, posterior.measurements, strict=True)
             )
