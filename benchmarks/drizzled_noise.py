@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
                     "p_value": m.p_value,
                     "chi2": m.chi2,
                     "flags": int(m.flags),
-                    "log_odds": m.rivals and m.rivals.star_log_evidence - m.log_evidence,
+                    "log_odds": m.hypotheses and m.hypotheses.star_log_evidence - m.log_evidence,
                     "below": None if truth is None else below_truth(found, truth.numpy()),
                     "std": found.batch_samples[0].std(0).tolist(),
                 }

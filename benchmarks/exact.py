@@ -30,7 +30,8 @@ from torch import Tensor
 from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.inference.fit.modes import laplace_widths
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import SNR_CLASSES
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         box = model.prior
         simulator = SersicSimulator.from_config(model.config.data, clean=True)
     generator = torch.Generator().manual_seed(SEED)
-    options = RefineOptions(last_resort=args.chains)
+    options = RefineOptions(fallback=args.chains)
     rows: list[Row] = []
     while len(rows) < args.number:
         scene = simulator.sample_scene(min(BATCH, args.number - len(rows)), generator)

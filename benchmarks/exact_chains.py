@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.parameters import INDEX
@@ -229,7 +230,7 @@ def compare(index: int, args: argparse.Namespace) -> dict[str, object]:
         likelihood,
         *network,
         ess=args.ess,
-        options=RefineOptions(last_resort=False, mask_neighbours=False),
+        options=RefineOptions(fallback=False, mask_neighbours=False),
     )[0]
     refined_seconds = time.perf_counter() - start
     start = time.perf_counter()

@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.scene.prior import PriorBox
 
 WIDTH = 0.05
@@ -67,7 +68,7 @@ def main() -> None:
         log_prob,
         ess=args.draws,
         max_draws=args.draws,
-        options=RefineOptions(last_resort=False),
+        options=RefineOptions(fallback=False),
     )
     figures = {
         "galaxies": args.number,

@@ -26,7 +26,8 @@ import torch
 from exact import likelihood_of, network_draws, weighted_ranks
 
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
 from deeplegato_pp.stats.pareto import khat_threshold

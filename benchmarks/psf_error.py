@@ -94,8 +94,8 @@ def refined(
 def odds(posterior: Posterior, row: int) -> float:
     """Log10 of the odds of a point source, prior odds even."""
     m = posterior.measurements[row]
-    assert m.rivals is not None
-    return (m.rivals.star_log_evidence - m.log_evidence) / math.log(10.0)
+    assert m.hypotheses is not None
+    return (m.hypotheses.star_log_evidence - m.log_evidence) / math.log(10.0)
 
 
 def stars(predictor: Predictor, seeds: int) -> None:

@@ -35,8 +35,9 @@ from deeplegato_pp.data.conditions import DrawnPSF, draw_psf
 from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.sersic_simulator import SersicSimulator
 from deeplegato_pp.inference.fit.modes import laplace_widths
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
 from deeplegato_pp.inference.refine.evidence import compare
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.scene.components import POINT_RADIUS
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -155,7 +156,7 @@ def measure(objects: Objects, model: DeepLeGAToPP | None, box: Any, args: Any) -
     else:
         draws = network(model, objects)
     start_time = time.process_time()
-    options = RefineOptions(last_resort=False)
+    options = RefineOptions(fallback=False)
     refined = refine_batch(likelihood, *draws, ess=args.ess, options=options)
     middle = time.process_time()
     comparison = compare(refined, odds=args.odds)

@@ -1,12 +1,15 @@
-"""The graphs of docs/architecture.md are drawn from the code.
+"""The graphs and the sizes in docs/architecture.md come from the code.
 
 `python tests/test_module_graph.py` writes them anew.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,43 @@ def drawing(name: str) -> str:
     return "\n".join(["```mermaid", "graph LR", *lines, "```"])
 
 
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def shares() -> dict[str, float]:
+    """The share of the package's lines in each room, in per cent."""
+    lines: Counter[str] = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).parts
+        lines[parts[0] if len(parts) > 1 else "top"] += lines_of(path)
+    return {room: 100.0 * number / lines.total() for room, number in lines.most_common()}
+
+
+def sizes() -> str:
+    """The page's table of sizes."""
+    files = {path: lines_of(path) for path in PACKAGE.rglob("*.py")}
+    functions = [
+        node.end_lineno - node.lineno + 1
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    largest = max(files, key=files.__getitem__)
+    return "\n".join(
+        [
+            f"{len(files)} files, {sum(files.values()):,} lines; a file has {files[largest]} lines "
+            f"at most (`{largest.relative_to(PACKAGE).as_posix()}`) and "
+            f"{statistics.median(files.values()):.0f} in the median, a function "
+            f"{statistics.median(functions):.0f} in the median.",
+            "",
+            "| part | share of the lines |",
+            "|---|---|",
+            *(f"| `{room}` | {share:.0f} % |" for room, share in shares().items()),
+        ]
+    )
+
+
 def marked(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<=<!-- graph: {name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 
@@ -76,6 +116,13 @@ def test_the_page_shows_the_code(name):
     found = marked(name).search(PAGE.read_text(encoding="utf-8"))
     assert found, f"no graph {name} on the page"
     assert found.group() == drawing(name), "run: python tests/test_module_graph.py"
+
+
+def test_the_page_tells_the_sizes():
+    found = marked("sizes").search(PAGE.read_text(encoding="utf-8"))
+    assert found, "no sizes on the page"
+    told = {room: float(share) for room, share in re.findall(r"`(\w+)` \| (\d+) %", found.group())}
+    assert told == pytest.approx(shares(), abs=2.5), "run: python tests/test_module_graph.py"
 
 
 def test_the_graph_of_the_rooms_points_one_way():
@@ -89,4 +136,5 @@ if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
     for graph in DRAWN:
         text = marked(graph).sub(lambda _, g=graph: drawing(g), text, count=1)
+    text = marked("sizes").sub(lambda _: sizes(), text, count=1)
     PAGE.write_text(text, encoding="utf-8")

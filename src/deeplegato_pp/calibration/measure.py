@@ -26,7 +26,8 @@ from deeplegato_pp.diagnostics.rows import row_quantiles, row_weights
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.predictor import Predictor
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS, PARAMETERS, signal_to_noise
 from deeplegato_pp.scene.prior import PriorBox

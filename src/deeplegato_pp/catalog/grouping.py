@@ -12,6 +12,7 @@ from deeplegato_pp.catalog.cutouts import Cutout
 from deeplegato_pp.catalog.groups import REACH, Ellipse, Grown, grow, isophote
 from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.measurement import Measured
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.scene.parameters import AXIS_RATIO, CENTER_X, MAGNITUDE, RADIUS, SERSIC_INDEX
@@ -44,7 +45,7 @@ def ellipse_of(cutout: Cutout, posterior: Posterior) -> Ellipse | None:
     m = posterior.measurements[0]
     place = cutout.place
     unseen = m.flags & (Flag.FAILED | Flag.UNDETECTED)
-    if unseen or place.image < 0 or m.box is None or m.observation is None or m.prepared is None:
+    if unseen or place.image < 0 or not isinstance(m, Measured):
         return None
     values = m.box.to_physical(posterior.batch_w[0].double().mean(0)[None])[0].tolist()
     radius = values[RADIUS] / m.observation.pixel_scale

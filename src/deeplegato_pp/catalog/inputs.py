@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from deeplegato_pp.catalog.mosaics import (
 from deeplegato_pp.checks import check_psf_error
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.io import fits_extensions
+from deeplegato_pp.io.fits_extensions import Extension
 from deeplegato_pp.io.lazy_images import LinearPlane
 from deeplegato_pp.io.wcs_header import SkyCoordinates
 from deeplegato_pp.observation.array_inputs import (
@@ -83,12 +84,12 @@ class Inputs:
     """
 
     images: tuple[Any, ...] = ()
-    extension: Any = None
+    extension: Extension | None = None
     psf: tuple[Any, ...] = ()
     psf_fwhm: float | None = None
     psf_oversampling: int | None = None
     psf_includes_pixel: bool | None = None
-    psf_even: Any = "refuse"
+    psf_even: Literal["refuse", "shift"] = "refuse"
     noise: tuple[Any, ...] = ()
     noise_type: str | None = None
     gain: float | None = None

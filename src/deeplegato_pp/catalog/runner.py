@@ -17,6 +17,7 @@ from deeplegato_pp.catalog.checkpoints import WorkFolder
 from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.columns import schema, to_arrow
 from deeplegato_pp.catalog.measure import Measurer
+from deeplegato_pp.catalog.options import Options
 from deeplegato_pp.catalog.output import (
     check_catalogue_output,
     is_folder,
@@ -27,7 +28,6 @@ from deeplegato_pp.catalog.plan import Plan, command_line
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.io.files import disk_full_named
 from deeplegato_pp.isolation import raise_if_of_the_machine
-from deeplegato_pp.observation.bands import Bands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,10 +72,7 @@ class Run:
         plan: Plan of the run.
         output: Output path.
         model: Name and version of the network, for the catalogue's metadata.
-        draws: Whether rows contain draws.
-        scene: Scene fitted to the sources.
-        bands: Bands fitted together; None for one band.
-        covariances: Whether rows contain the covariances of all pairs of parameters.
+        options: Settings of the measurement, which determine the columns.
         resume: Continue with the parts of an earlier run.
         overwrite: Delete the parts of an earlier run.
         advance: Called with the number of finished rows, and whether they are new.
@@ -85,10 +82,7 @@ class Run:
     plan: Plan
     output: Path
     model: str
-    draws: int = 0
-    scene: str = "sersic"
-    bands: Bands | None = None
-    covariances: bool = False
+    options: Options = field(default_factory=Options)
     resume: bool = False
     overwrite: bool = False
     advance: Callable[[int, bool], None] = field(default=lambda rows, new: None)
@@ -106,7 +100,7 @@ class Run:
             InputError: If the output cannot be written.
         """
         started = time.perf_counter()
-        check_catalogue_output(self.output, self.draws)
+        check_catalogue_output(self.output, self.options.draws)
         if is_folder(self.output):
             self.output.mkdir(exist_ok=True)
         work = WorkFolder(work_folder(self.output), self.plan.shard.suffix)
@@ -164,8 +158,9 @@ class Run:
         return Report(rows, measured, resumed, files, seconds, qualities=qualities, flagged=flagged)
 
     def _schema(self, metadata: dict[str, str] | None) -> Any:
+        how = self.options
         return schema(
-            self._text_ids, bool(self.draws), metadata, self.scene, self.bands, self.covariances
+            self._text_ids, bool(how.draws), metadata, how.scene, how.bands, how.covariance
         )
 
     @property

@@ -45,7 +45,7 @@ SCHEDULERS = {
 
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
-_RIVALS = {
+_ALTERNATIVES = {
     "max_steps": ("training", "max_epochs"),
     "steps_per_epoch": ("data", "num_train_samples"),
 }
@@ -83,10 +83,10 @@ def normalise(layer: Layer) -> Layer:
         if isinstance(left, dict) and left:
             raise ConfigError(f"Configuration key training.{name}.{min(left)} is unknown.")
     _shorten(training)
-    for name, (section, rival) in _RIVALS.items():
+    for name, (section, alternative) in _ALTERNATIVES.items():
         given = isinstance(layer.get("training"), dict) and name in layer["training"]
         if given and isinstance(layer.setdefault(section, {}), dict):
-            layer[section].setdefault(rival, None)
+            layer[section].setdefault(alternative, None)
     return {key: value for key, value in layer.items() if value != {}}
 
 

@@ -35,7 +35,7 @@ CORE = 0.15
 """Radius within which arms, rings and modulation fade. [R_e]"""
 
 FAINTEST, BRIGHTEST = -8.0, 2.5
-"""Limits of the factor's logarithm: breaks may remove all light; no factor exceeds ten."""
+"""Limits of the factor's logarithm: breaks may remove all light; no factor exceeds e^2.5."""
 
 HIGHEST_ORDER = 8
 """Maximum azimuthal order of the random modulation."""

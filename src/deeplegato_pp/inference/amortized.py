@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import InputError, NumericalError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.measurement import Measured, as_measured
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.verdict import verdict as verdicts
@@ -196,7 +197,7 @@ class AmortizedMeasurer:
         """Builds the row of one galaxy, without diagnostics."""
         prepared = drawn.prepared
         box = units.user_box(self.model.prior, prepared)
-        measurement = Measurement(
+        measurement = Measured(
             name=observation.name,
             flags=int(prepared.flags),
             method="amortized",
@@ -256,7 +257,6 @@ class AmortizedMeasurer:
 
 def _case(row: Posterior, drawn: _Drawn) -> verdicts.Case:
     """Returns the posterior and image to be judged."""
-    m = row.measurements[0]
-    assert m.box is not None  # noqa: S101  # it was measured
+    m = as_measured(row.measurements[0])
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)
     return verdicts.Case(drawn.w, mean, drawn.prepared, m.box, m.psf_fwhm)

@@ -11,9 +11,7 @@ from jaxtyping import Float
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
-
-SUSPICIOUS = 0.001
-"""p-value below which a fit is counted as bad: one good galaxy in a thousand."""
+from deeplegato_pp.inference.verdict.verdict import IMPROBABLE
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class PredictiveCheck:
         return {
             "galaxies": len(self.chi2),
             "median_chi2": float(np.median(self.chi2)),
-            "bad_below_p": SUSPICIOUS,
-            "bad_share": float(np.mean(self.p_value < SUSPICIOUS)),
+            "bad_below_p": IMPROBABLE,
+            "bad_share": float(np.mean(self.p_value < IMPROBABLE)),
             "median_p_value": float(np.median(self.p_value)),
         }
 

@@ -10,6 +10,7 @@ from astropy import units as u
 
 from deeplegato_pp.errors import InputError, NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.measurement import Measured, as_measured
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import prepare
@@ -28,7 +29,7 @@ def one_row(draws=200, seed=0, log_weights=None, name="a", **options) -> Posteri
         pixel_scale=0.25, zero_point=30.5,
     )  # fmt: skip
     prepared = prepare(obs, 32)
-    measurement = Measurement(
+    measurement = Measured(
         name=name, method="amortized", observation=obs, prepared=prepared, box=box,
         psf_fwhm=3.0, model="fake 1", **options,
     )  # fmt: skip
@@ -159,3 +160,11 @@ def test_shapes_and_nan_weights_are_refused():
     weights[3] = math.nan
     with pytest.raises(NumericalError, match="NaN"):
         one_row(log_weights=weights).summary()
+
+
+def test_a_record_of_what_was_not_measured_is_refused():
+    row = one_row()
+    assert as_measured(row.measurements[0]) is row.measurements[0]
+    failed = Posterior.failed(Measurement(name="bad", reason="all masked"), 200, 32)
+    with pytest.raises(InputError, match="bad was not measured: all masked"):
+        as_measured(failed.measurements[0])

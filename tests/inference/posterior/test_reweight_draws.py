@@ -7,7 +7,8 @@ import torch
 from deeplegato_pp.errors import NumericalError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.reweight import prior_ratio, reweight
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.scene.prior import PriorBox
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 
@@ -17,7 +18,7 @@ def refined():
     w = coordinates_of(magnitude=22.5)[None]
     likelihood = simulate(w, gain=5.0)
     network = FakeNetwork(likelihood, w)
-    options = RefineOptions(last_resort=False)
+    options = RefineOptions(fallback=False)
     return (
         likelihood,
         network,
@@ -73,7 +74,7 @@ def test_another_noise_level(refined):
         *network.sample(300),
         network.log_prob,
         ess=200,
-        options=RefineOptions(last_resort=False),
+        options=RefineOptions(fallback=False),
     )[0]
     error = math.hypot(new.log_evidence_error, direct.log_evidence_error)
     assert abs(new.log_evidence - direct.log_evidence) < 5 * error

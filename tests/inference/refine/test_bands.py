@@ -16,7 +16,7 @@ from deeplegato_pp import MultiBandObservation, Predictor
 from deeplegato_pp.errors import ConfigError, InputError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.tables import write_table
-from deeplegato_pp.inference.refine.bands import frame_of
+from deeplegato_pp.inference.refine.band_search import frame_of
 from deeplegato_pp.observation.bands import AlignedBand
 from deeplegato_pp.observation.preparation import prepare
 from deeplegato_pp.scene.parameters import NAMES

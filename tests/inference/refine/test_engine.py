@@ -7,7 +7,8 @@ import torch
 from deeplegato_pp.errors import ConfigError, NumericalError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.modes import ModeFinder
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.inference.sampling.mcmc import sample_chain
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.parameters import INDEX
@@ -22,7 +23,7 @@ from simulated_galaxies import (
     simulate,
 )
 
-NO_CHAIN = RefineOptions(last_resort=False)
+NO_CHAIN = RefineOptions(fallback=False)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def test_laplace_draws_from_every_mode(galaxies, monkeypatch):
 
 def test_images_interpolated_lead_to_the_same_posterior(galaxies, refined):
     _, likelihood, network, w, log_q = galaxies
-    options = RefineOptions(last_resort=False, interpolate=False)
+    options = RefineOptions(fallback=False, interpolate=False)
     plain = refine_batch(likelihood, w, log_q, network.log_prob, ess=300, options=options)[0]
     quick = refine_batch(likelihood, w, log_q, network.log_prob, ess=300, options=NO_CHAIN)[0]
     assert quick.num_renders < 0.8 * plain.num_renders
@@ -254,7 +255,7 @@ def test_a_galaxy_that_is_no_sersic_profile_needs_no_chain(galaxies):
     assert not galaxy.flags & Flag.HIGH_KHAT
 
 
-def test_the_last_resort_is_a_chain(galaxies):
+def test_the_fallback_is_a_chain(galaxies):
     _, likelihood, network, w, log_q = galaxies
     result = refine_batch(
         likelihood.select([0]),
@@ -304,7 +305,7 @@ def test_a_budget_ends_at_the_best_tier_reached(galaxies):
     one = float(Batches(likelihood).cost(torch.tensor([0]), w[:1, 0]))
     found = {}
     for renders in (60, 500, 100_000):
-        options = RefineOptions(last_resort=False, interpolate=False, pixel_budget=renders * one)
+        options = RefineOptions(fallback=False, interpolate=False, pixel_budget=renders * one)
         found[renders] = refine_batch(
             likelihood, w, log_q, network.log_prob, ess=300, options=options
         )[0]
@@ -312,7 +313,7 @@ def test_a_budget_ends_at_the_best_tier_reached(galaxies):
     assert found[60].num_renders < 120
     assert found[60].flags & int(Flag.BUDGET)
     assert found[60].flags & int(Flag.LOW_ESS)
-    # Laplace's evidence stands in, so that rivals can be weighed.
+    # Laplace's evidence stands in, so that hypotheses can be weighed.
     assert found[60].log_evidence == pytest.approx(found[100_000].log_evidence, abs=0.5)
     assert math.isnan(found[60].log_evidence_error)
     assert found[500].method in ("importance", "adapted")

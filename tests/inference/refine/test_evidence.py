@@ -5,7 +5,7 @@ import torch
 
 from deeplegato_pp.errors import RangeError
 from deeplegato_pp.inference.fit.fit import fit
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
 from deeplegato_pp.inference.refine.evidence import (
     LOST,
     blank_log_evidence,
@@ -15,6 +15,7 @@ from deeplegato_pp.inference.refine.evidence import (
     point_source_evidence,
     star_probability,
 )
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.scene.components import PointSourceCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, make_psf, simulate
@@ -38,7 +39,7 @@ def compared():
         *network.sample(300),
         network.log_prob,
         ess=100,
-        options=RefineOptions(last_resort=False),
+        options=RefineOptions(fallback=False),
     )
     return refined, compare(refined)
 

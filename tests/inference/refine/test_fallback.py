@@ -9,9 +9,10 @@ import torch
 
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
 from deeplegato_pp.inference.refine.evidence import compare
 from deeplegato_pp.inference.refine.fallback import point_source_log_odds, weights_failed
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.scene.components import PointSourceCoordinates
 from simulated_galaxies import BOX, FakeNetwork, coordinates_of, simulate
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from scipy import stats
 
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from simulated_galaxies import BOX, FakeNetwork, simulate
 
-OPTIONS = RefineOptions(last_resort=False, starts=1, mask_neighbours=False)
+OPTIONS = RefineOptions(fallback=False, starts=1, mask_neighbours=False)
 
 
 def p_values(number: int, gain: float, factor: float = 1.0, seed: int = 0) -> list[float]:

@@ -10,7 +10,8 @@ import torch
 
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.inference.posterior import scene_record
-from deeplegato_pp.inference.refine.engine import RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.inference.refine.scenes import (
     check_scene,
     compare_scenes,
@@ -50,7 +51,7 @@ def observed(name: str, seed: int = 0) -> tuple[Likelihood, torch.Tensor]:
 def refine(likelihood: Likelihood, start: torch.Tensor):
     network = FakeNetwork(likelihood, start)
     w, log_q = network.sample(200)
-    options = RefineOptions(last_resort=False)
+    options = RefineOptions(fallback=False)
     return refine_batch(likelihood, w, log_q, network.log_prob, ess=150, options=options)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
-from deeplegato_pp.inference.refine.engine import RefineOptions
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.inference.refine.scenes import compare_scenes
 from deeplegato_pp.inference.refine.together import refine_member
 from deeplegato_pp.observation.observation import Observation

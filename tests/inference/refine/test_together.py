@@ -11,8 +11,8 @@ import torch
 from deeplegato_pp.errors import InputError, ShapeError
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
-from deeplegato_pp.inference.refine.engine import RefineOptions
 from deeplegato_pp.inference.refine.evidence_beside import compare_beside
+from deeplegato_pp.inference.refine.options import RefineOptions
 from deeplegato_pp.inference.refine.together import fit_group, placed, refine_member
 from deeplegato_pp.observation.observation import Observation
 from deeplegato_pp.observation.preparation import PreparedStamp, prepare

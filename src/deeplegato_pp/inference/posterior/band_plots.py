@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from deeplegato_pp.inference.posterior.band_record import BandRecord, columns_of
+from deeplegato_pp.inference.posterior.measurement import Measured
 from deeplegato_pp.inference.posterior.plot_style import (
     COLOUR,
     RESIDUAL_LIMIT,
@@ -21,17 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from deeplegato_pp.inference.posterior.measurement import Measurement
 
-
-def draw_bands(figure: Figure, measurement: Measurement) -> None:
+def draw_bands(figure: Figure, measurement: Measured) -> None:
     """Draws image, model and residual of each band in columns, with magnitudes and colours below.
 
     Image and model of a band share an asinh scale, linear at the noise; the residual is in sigmas.
 
     Args:
         figure: Empty figure.
-        measurement: Measurement of a galaxy in several bands.
+        measurement: Measured of a galaxy in several bands.
     """
     record = measurement.bands
     assert record is not None  # noqa: S101  # checked by the caller
@@ -56,7 +55,7 @@ def draw_bands(figure: Figure, measurement: Measurement) -> None:
     right.set_ylabel("colour [mag]", fontsize=8)
 
 
-def _draw_band(axes: Any, record: BandRecord, k: int, measurement: Measurement) -> None:
+def _draw_band(axes: Any, record: BandRecord, k: int, measurement: Measured) -> None:
     from matplotlib.colors import AsinhNorm
 
     likelihood = record.likelihood.bands[k]
@@ -71,7 +70,6 @@ def _draw_band(axes: Any, record: BandRecord, k: int, measurement: Measurement) 
     norm = AsinhNorm(linear_width=2.0, vmin=-3.0, vmax=peak)
     limits = {"vmin": -RESIDUAL_LIMIT, "vmax": RESIDUAL_LIMIT, "cmap": colours("RdBu_r")}
     scaled = {"norm": norm, "cmap": colours("magma")}
-    assert measurement.prepared is not None  # noqa: S101  # it was measured
     size = record.likelihood.coordinates.frames[k].size
     scale = measurement.prepared.pixel_scale / size
     edges = extent(part, mask.shape[0], scale)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.flags import Flag
+from deeplegato_pp.inference.posterior.attributes import GalaxyAttributes
 from deeplegato_pp.inference.posterior.measurement import Measurement
 from deeplegato_pp.scene.parameters import NUM_PARAMETERS
 from deeplegato_pp.scene.stamps import PSF_GRID, StampBatch
@@ -21,7 +22,7 @@ from deeplegato_pp.stats import weighted as statistics
 
 
 @dataclass(frozen=True, eq=False)
-class PosteriorBase:
+class PosteriorBase(GalaxyAttributes):
     """Posterior draws of one galaxy or of many: arrays, records and sequence methods.
 
     The functions behind :class:`~deeplegato_pp.inference.Posterior` (summaries, residuals,
@@ -158,130 +159,6 @@ class PosteriorBase:
             batch_noise_w=still.batch_w,
             batch_noise_log_prob=still.batch_log_prob,
         )
-
-    # --- one entry per galaxy -----------------------------------------------------------------
-
-    def _each(self, attribute: str) -> Any:
-        values = [getattr(m, attribute) for m in self.measurements]
-        return values[0] if self.single else values
-
-    def _number(self, attribute: str) -> Any:
-        values = self._each(attribute)
-        return values if self.single else np.array(values, dtype=np.float64)
-
-    @property
-    def names(self) -> Any:
-        """Names of the galaxies."""
-        return self._each("name")
-
-    @property
-    def flags(self) -> Any:
-        """Sums of flags."""
-        return self._each("flags")
-
-    @property
-    def flag_names(self) -> Any:
-        """Names of the flags that are set."""
-        names = [Flag.names(m.flags) for m in self.measurements]
-        return names[0] if self.single else names
-
-    @property
-    def reasons(self) -> Any:
-        """Reasons why galaxies were not measured; empty for measured ones."""
-        return self._each("reason")
-
-    @property
-    def method(self) -> Any:
-        """Methods by which the draws were obtained, see :class:`Measurement`."""
-        return self._each("method")
-
-    @property
-    def ess(self) -> Any:
-        """Effective sample sizes; NaN without weights."""
-        return self._number("ess")
-
-    @property
-    def khat(self) -> Any:
-        """Pareto k-hat of the weights; NaN without weights."""
-        return self._number("khat")
-
-    @property
-    def log_evidence(self) -> Any:
-        """Logarithms of the evidence; NaN if not computed."""
-        return self._number("log_evidence")
-
-    @property
-    def log_evidence_error(self) -> Any:
-        """Standard errors of the log-evidence."""
-        return self._number("log_evidence_error")
-
-    @property
-    def chi2(self) -> Any:
-        """Chi-square per degree of freedom: at the mean, or once refined at the best draw."""
-        return self._number("chi2")
-
-    @property
-    def quality(self) -> Any:
-        """Quality levels ``good``, ``caution`` or ``bad``, by the flags (see ``docs/flags.md``)."""
-        return self._each("quality")
-
-    @property
-    def chi2_p(self) -> Any:
-        """Probabilities of a misfit as large as the best model's; see :class:`Measurement`."""
-        return self._number("chi2_p")
-
-    @property
-    def ood(self) -> Any:
-        """Distances of the network's features from those of training images."""
-        return self._number("ood")
-
-    @property
-    def ood_p(self) -> Any:
-        """Fractions of training images with larger distances."""
-        return self._number("ood_p")
-
-    @property
-    def p_value(self) -> Any:
-        """Probabilities of a larger chi-square under the exact posterior; NaN if not refined."""
-        return self._number("p_value")
-
-    @property
-    def num_modes(self) -> Any:
-        """Numbers of modes found by refinement; NaN if not refined."""
-        return self._number("num_modes")
-
-    @property
-    def structure(self) -> Any:
-        """Median ratios of honest to noise widths; NaN if not computed."""
-        return self._number("structure")
-
-    @property
-    def widths(self) -> Any:
-        """Kinds of widths, ``honest`` or ``noise``; see :class:`Measurement`."""
-        return self._each("widths")
-
-    @property
-    def star_probability(self) -> Any:
-        """Probabilities of a point source rather than a galaxy; NaN if not computed."""
-        values = [
-            math.nan if m.rivals is None else m.rivals.star_probability for m in self.measurements
-        ]
-        return values[0] if self.single else np.array(values, dtype=np.float64)
-
-    @property
-    def observations(self) -> Any:
-        """The observations."""
-        return self._each("observation")
-
-    @property
-    def prepared(self) -> Any:
-        """The prepared stamps."""
-        return self._each("prepared")
-
-    @property
-    def boxes(self) -> Any:
-        """The prior boxes, in the user's units."""
-        return self._each("box")
 
     # --- as a sequence ------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ Range = Sequence[float | str]
 
 
 @dataclass(frozen=True)
-class Rivals:
+class Hypotheses:
     """Comparison with other hypotheses; see :mod:`deeplegato_pp.inference.refine.evidence`.
 
     Attributes:
@@ -57,7 +57,7 @@ class Rivals:
     magnitude_limit: float = math.nan
 
 
-RIVALS: dict[str, tuple[str, str]] = {
+HYPOTHESES: dict[str, tuple[str, str]] = {
     "star_probability": ("", "probability of a point source rather than a galaxy"),
     "star_odds": ("", "prior odds, point source to galaxy"),
     "star_log_evidence": ("", "natural logarithm of the point source's evidence"),
@@ -66,7 +66,7 @@ RIVALS: dict[str, tuple[str, str]] = {
     "flux_limit": ("nJy", "95 % upper limit on the flux density of an undetected galaxy"),
     "magnitude_limit": ("mag", "the same limit as a magnitude (95 % lower limit)"),
 }
-"""Unit and meaning of the columns, in their order: the attributes of :class:`Rivals`."""
+"""Unit and meaning of the columns, in their order: the attributes of :class:`Hypotheses`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Measurement:
         p_value: Probability of a larger chi-square under the exact posterior; NaN if not refined.
         num_modes: Number of modes found by refinement, 0 if no search was needed; NaN if not
             refined.
-        rivals: Comparison with a point source and blank sky; None if not computed.
+        hypotheses: Comparison with a point source and blank sky; None if not computed.
         mask: Pixels ignored by refinement, including neighbours, on the stamp; None for the
             stamp's own mask.
         noise_correlation: Noise correlation used for the draws, see :meth:`Predictor.refine`.
@@ -138,7 +138,7 @@ class Measurement:
     ood_p: float = math.nan
     p_value: float = math.nan
     num_modes: float = math.nan
-    rivals: Rivals | None = None
+    hypotheses: Hypotheses | None = None
     mask: Bool[np.ndarray, "n n"] | None = None
     noise_correlation: float = 1.0
     correlation: NoiseCorrelation | None = None
@@ -226,3 +226,32 @@ class Measurement:
             rows = torch.zeros(1, dtype=torch.long)
             found.freeze(rows, found.coordinates.project(self.box.to_normal(at)))
         return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measured(Measurement):
+    """Record of a galaxy that was measured, see :class:`Measurement`.
+
+    Attributes:
+        observation: The observation.
+        prepared: Stamp on which the galaxy was measured.
+        box: Prior box, in the user's units.
+    """
+
+    observation: Observation
+    prepared: PreparedStamp
+    box: PriorBox
+
+
+def as_measured(m: Measurement) -> Measured:
+    """Returns the record of a galaxy that was measured.
+
+    Raises:
+        InputError: If it was not.
+    """
+    if not isinstance(m, Measured):
+        raise InputError(
+            f"{m.name or 'a galaxy'} was not measured: {m.reason or 'it has no stamp'}. Leave out "
+            "rows without `measured`."
+        )
+    return m

@@ -45,8 +45,8 @@ def write_title(figure: Any, measurement: Measurement) -> None:
     line = f"{measurement.method}, reduced $\\chi^2$ {measurement.chi2:.3g}"
     if math.isfinite(measurement.p_value):
         line += f", p {measurement.p_value:.2g}"
-    if measurement.rivals is not None:
-        line += f", P(star) {measurement.rivals.star_probability:.2g}"
+    if measurement.hypotheses is not None:
+        line += f", P(star) {measurement.hypotheses.star_probability:.2g}"
     if math.isfinite(measurement.ess):
         line += f", ESS {measurement.ess:.0f}"
     name = (measurement.name or "galaxy").replace("$", r"\$")

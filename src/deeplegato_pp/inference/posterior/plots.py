@@ -12,6 +12,7 @@ import numpy as np
 
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.posterior.band_plots import draw_bands
+from deeplegato_pp.inference.posterior.measurement import Measured
 from deeplegato_pp.inference.posterior.plot_style import (
     COLOUR,
     RESIDUAL_LIMIT,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deeplegato_pp.inference.posterior.base import PosteriorBase
-    from deeplegato_pp.inference.posterior.measurement import Measurement
 
 CENTRE = ("center_x", "center_y")
 
@@ -84,7 +84,7 @@ def plot_posterior(
     if len(posterior) != 1:
         raise InputError(f"one galaxy a figure, got {len(posterior)}. Plot posterior[i].")
     measurement = posterior.measurements[0]
-    if not measurement.measured or measurement.prepared is None:
+    if not isinstance(measurement, Measured):
         raise InputError(f"a galaxy that was not measured cannot be drawn: {measurement.reason}")
     with style():
         if measurement.bands is not None:
@@ -118,12 +118,11 @@ def _suffixes() -> tuple[str, ...]:
     return tuple(f".{name}" for name in FigureCanvasBase.get_supported_filetypes())
 
 
-def _draw_images(figure: Any, posterior: PosteriorBase, measurement: Measurement) -> None:
+def _draw_images(figure: Any, posterior: PosteriorBase, measurement: Measured) -> None:
     """Draws image, model and residual side by side."""
     from matplotlib.colors import AsinhNorm
 
     prepared = measurement.prepared
-    assert prepared is not None  # noqa: S101  # checked by the caller
     images = residual_image(posterior)
     part = visible_part(prepared.mask)
     mask = images.mask[part]

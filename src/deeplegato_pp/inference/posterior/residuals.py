@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.errors import InputError
+from deeplegato_pp.inference.posterior.measurement import Measured, as_measured
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def residual_image(posterior: PosteriorBase) -> Residuals:
     if len(posterior) != 1:
         raise InputError(f"residuals are of one galaxy, got {len(posterior)}. Take posterior[i].")
     m = posterior.measurements[0]
-    if not m.measured or m.prepared is None or m.observation is None or m.box is None:
+    if not isinstance(m, Measured):
         raise InputError(f"a galaxy that was not measured has no residual: {m.reason}")
     prepared, likelihood = m.prepared, m.likelihood()
     mask = likelihood.stamps.mask[0].numpy()
@@ -98,8 +99,7 @@ def residual_image(posterior: PosteriorBase) -> Residuals:
 
 def best_coordinates(posterior: PosteriorBase) -> Float[Tensor, "7"]:
     """Returns w of one galaxy's best draw, or of the mean if it was not refined."""
-    m = posterior.measurements[0]
-    assert m.box is not None  # noqa: S101  # it was measured
+    m = as_measured(posterior.measurements[0])
     if posterior.batch_log_weights is None or m.method == "amortized":
         mean = [[s.value for s in parameter_summaries(posterior)]]
         return m.box.to_normal(torch.tensor(mean, dtype=torch.float64))[0]

@@ -16,7 +16,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.fit.widening import Widening
 from deeplegato_pp.inference.posterior.base import PosteriorBase
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.posterior.measurement import Measurement, Range
+from deeplegato_pp.inference.posterior.measurement import Measured, Range
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.sampling.importance import effective_sample_size
 from deeplegato_pp.inference.verdict import verdict as verdicts
@@ -73,7 +73,7 @@ def reweight_posterior(
     rows = []
     for row in posterior.under_noise():
         m = row.measurements[0]
-        if not m.measured:
+        if not isinstance(m, Measured):
             rows.append(replace(row, single=False))
             continue
         if m.bands is not None:
@@ -105,12 +105,11 @@ def _notes(prior: Prior | None, factor: float, gain: float | None) -> list[str]:
     return [*notes, f"reweighted to {' and '.join(noise)}"] if noise else notes
 
 
-def _under_prior(m: Measurement, prior: Prior) -> Measurement:
+def _under_prior(m: Measured, prior: Prior) -> Measured:
     """Sets another prior, which must lie within the present one."""
     if callable(prior) and not isinstance(prior, PriorBox):
         return replace(m, prior=prior)
     ranges = {n: getattr(prior, n) for n in NAMES} if isinstance(prior, PriorBox) else dict(prior)
-    assert m.box is not None  # noqa: S101  # it was measured
     present = m.prior if isinstance(m.prior, Mapping) else {}
     for name, given in ranges.items():
         if name not in NAMES:
@@ -127,19 +126,18 @@ def _under_prior(m: Measurement, prior: Prior) -> Measurement:
     return replace(m, prior={**present, **ranges})
 
 
-def _prior_ratio(m: Measurement, box: PriorBox, physical: Tensor) -> Tensor:
+def _prior_ratio(m: Measured, box: PriorBox, physical: Tensor) -> Tensor:
     """Returns the log of the present prior over a box's prior."""
     if m.prior is not None:
         return prior_ratio(physical, box, m.prior)
-    if m.box is None or m.box == box:
+    if m.box == box:
         return torch.zeros(len(physical), dtype=torch.float64)
     return prior_ratio(physical, box, m.box)
 
 
-def _reweight_row(row: P, old: Measurement, new: Measurement, ess: float) -> P:
+def _reweight_row(row: P, old: Measured, new: Measured, ess: float) -> P:
     """Reweights one galaxy's draws to the settings in `new`, with new diagnostics."""
     assert row.batch_log_weights is not None  # noqa: S101  # checked by the caller
-    assert old.box is not None  # noqa: S101  # it was measured
     used = torch.isfinite(row.batch_log_weights[0])
     w, samples = row.batch_w[0, used], row.batch_samples[0, used]
     log_weights, log_prob = row.batch_log_weights[0, used], row.batch_log_prob[0, used]
@@ -165,7 +163,7 @@ def _reweight_row(row: P, old: Measurement, new: Measurement, ess: float) -> P:
     )
     result = reweight(galaxy, ratio, ess)
     independent = old.ess / size if old.method == "mcmc" else 1.0
-    if new.box != old.box and new.box is not None:
+    if new.box != old.box:
         w = _in_box(samples, new.box)
         result.w, result.log_proposal = w, log_prob - new.box.log_jacobian(w)
     if result.ess > 0:
@@ -178,19 +176,19 @@ def _reweight_row(row: P, old: Measurement, new: Measurement, ess: float) -> P:
         khat=result.khat,
         log_evidence=result.log_evidence,
         log_evidence_error=result.log_evidence_error,
-        rivals=None,
+        hypotheses=None,
         chi2=result.chi2,
         p_value=result.p_value,
     )
     all_weights, all_w = row.batch_log_weights.clone(), row.batch_w.clone()
     all_weights[0, used], all_w[0, used] = result.log_weights, result.w
-    if bool((~used).any()) and new.box is not None:
+    if bool((~used).any()):
         all_w[0, ~used] = _in_box(row.batch_samples[0, ~used], new.box)
     moved = replace(
         row, batch_w=all_w, batch_log_weights=all_weights, measurements=[judged], single=False
     )
     final = _judged_image(moved, judged, result)
-    if new.box != old.box and new.box is not None and old.widening is not None:
+    if new.box != old.box and old.widening is not None:
         center = torch.softmax(log_weights + ratio, 0) @ row.batch_w[0, used]
         widening = _widening_in_box(old.widening, old.box, new.box, center)
         final = replace(final, widening=widening)
@@ -209,10 +207,8 @@ def _widening_in_box(
     return widening.in_coordinates(jacobian.expand(len(modes), -1, -1), modes)
 
 
-def _judged_image(row: PosteriorBase, m: Measurement, galaxy: RefinedGalaxy) -> Measurement:
+def _judged_image(row: PosteriorBase, m: Measured, galaxy: RefinedGalaxy) -> Measured:
     """Recomputes the goodness of fit of a galaxy under the present noise."""
-    assert m.box is not None  # noqa: S101  # it was measured
-    assert m.prepared is not None  # noqa: S101
     if not galaxy.ess > 0:
         return m
     prepared = m.prepared if m.mask is None else replace(m.prepared, mask=m.mask)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.arrays import Array
+from deeplegato_pp.inference.posterior.measurement import Measured
 from deeplegato_pp.inference.posterior.plot_style import (
     RESIDUAL_LIMIT,
     asinh_ticks,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from deeplegato_pp.inference.posterior.base import PosteriorBase
-    from deeplegato_pp.inference.posterior.measurement import Measurement
     from deeplegato_pp.observation.preparation import PreparedStamp
 
 
@@ -48,7 +48,7 @@ _FEWEST_SIGMAS = 1.0
 """Significance above the sky, in standard errors, from which a ring is plotted as a point."""
 
 
-def draw_scene(figure: Any, posterior: PosteriorBase, measurement: Measurement) -> None:
+def draw_scene(figure: Any, posterior: PosteriorBase, measurement: Measured) -> None:
     """Draws image, components, model and residual, with the radial profile below.
 
     Components and model are means over draws; the profile shows medians and central 68 %
@@ -61,7 +61,6 @@ def draw_scene(figure: Any, posterior: PosteriorBase, measurement: Measurement) 
     """
     record, prepared = measurement.scene, measurement.prepared
     assert record is not None  # noqa: S101  # checked by the caller
-    assert prepared is not None  # noqa: S101  # it was measured
     images = component_images(record, prepared)
     total = torch.stack(list(images.values())).sum(0)
     likelihood = measurement.likelihood()

@@ -12,7 +12,7 @@ from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior import band_record, covariance, scene_record
 from deeplegato_pp.inference.posterior.derived import DERIVED, derive
 from deeplegato_pp.inference.posterior.draw_columns import lines_on, names_of
-from deeplegato_pp.inference.posterior.measurement import RIVALS
+from deeplegato_pp.inference.posterior.measurement import HYPOTHESES, Measured
 from deeplegato_pp.scene.parameters import PARAMETERS
 from deeplegato_pp.stats import weighted as statistics
 
@@ -79,7 +79,7 @@ def units() -> dict[str, str]:
     texts = ("quality", "flags", "flag_names", "reason", "notes", "method", "widths")
     columns |= dict.fromkeys(texts, "")
     columns |= dict.fromkeys(NUMBERS, "")
-    columns |= {name: unit for name, (unit, _) in RIVALS.items()}
+    columns |= {name: unit for name, (unit, _) in HYPOTHESES.items()}
     columns["model"] = ""
     columns |= {name: unit for name, (unit, _) in INSTRUMENT.items()}
     for p in PARAMETERS:
@@ -109,7 +109,7 @@ def descriptions() -> dict[str, str]:
         "model": "network and version of the package",
     }
     lines |= NUMBERS | {name: text for name, (_, text) in INSTRUMENT.items()}
-    lines |= {name: text for name, (_, text) in RIVALS.items()}
+    lines |= {name: text for name, (_, text) in HYPOTHESES.items()}
     return {name: lines[name] for name in units()}
 
 
@@ -224,8 +224,8 @@ def _row(posterior: PosteriorBase, noise: PosteriorBase, index: int) -> dict[str
         "model": m.model or None,
     }
     row |= {name: getattr(m, name) for name in NUMBERS}
-    if m.rivals is not None:
-        row |= {name: getattr(m.rivals, name) for name in RIVALS}
+    if m.hypotheses is not None:
+        row |= {name: getattr(m.hypotheses, name) for name in HYPOTHESES}
     if m.measured:
         _add_parameters(row, posterior, noise, index)
         _add_derived(row, posterior, noise, index)
@@ -256,7 +256,7 @@ def _add_derived(
     row: dict[str, Any], posterior: PosteriorBase, noise: PosteriorBase, index: int
 ) -> None:
     m = posterior.measurements[index]
-    if m.observation is None or m.prepared is None:
+    if not isinstance(m, Measured):
         return
     found = _derived_summaries(posterior, m, index)
     own = found if noise is posterior else _derived_summaries(noise, m, index)
@@ -265,11 +265,9 @@ def _add_derived(
 
 
 def _derived_summaries(
-    posterior: PosteriorBase, m: Measurement, index: int
+    posterior: PosteriorBase, m: Measured, index: int
 ) -> dict[str, statistics.Summary]:
     """Returns the summaries of derived quantities, by name."""
-    assert m.observation is not None  # noqa: S101  # checked by the caller
-    assert m.prepared is not None  # noqa: S101
     weights = posterior.weights(index)
     samples = posterior.batch_samples[index].numpy()
     used = slice(None) if weights is None else weights > 0

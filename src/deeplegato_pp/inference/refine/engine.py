@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -25,10 +25,11 @@ from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.posterior.draws import RefinedDraws, RefinedGalaxy
 from deeplegato_pp.inference.refine.fallback import (
     SHORTEST_CHAIN,
+    fall_back,
     longest_chain,
-    rescue,
     weights_failed,
 )
+from deeplegato_pp.inference.refine.options import METHODS, RefineOptions
 from deeplegato_pp.inference.sampling.importance import effective_sample_size
 from deeplegato_pp.inference.sampling.sampler import Budget, TargetSampler, sample_targets
 from deeplegato_pp.scene.batches import Batches
@@ -42,47 +43,9 @@ logger = logging.getLogger(__name__)
 LogProbFunction = Callable[[Tensor, Tensor], Tensor]
 """Density of the network: maps rows (R,) and coordinates (R, S, 7) to log-densities (R, S)."""
 
-METHODS = ("exact", "laplace")
-
-PIXEL_BUDGET = 4e8
-"""Default limit of pixels rendered per galaxy: 15,600 compact galaxies on 128 px.
-
-The median galaxy needs 5e6. A render of 128 px with a PSF oversampled five times takes 6e5 to 4e6,
-so that sampling would take minutes.
-"""
-
 _FEWEST_DRAWS = 150
 """Minimum number of affordable draws for importance sampling."""
 _TENSION = 3.0
-
-
-@dataclass(frozen=True)
-class RefineOptions:
-    """Rarely changed settings of :func:`refine_batch`.
-
-    Attributes:
-        pilot: Number of the network's draws evaluated first, from which the mode search starts.
-        starts: Number of searches per galaxy.
-        mask_neighbours: Whether pixels that the galaxy cannot explain are masked first.
-        interpolate: Whether ln L of draws is emulated from a few rendered images if its error is
-            below 0.03 (see `inference.fit.emulator`).
-        last_resort: Whether a Markov chain is run if importance sampling fails.
-        chain_steps: Maximum length of such a chain. [steps of 40 walkers]
-        star_odds: Prior odds of a point source against a galaxy; if given, no chain is run if the
-            point source is far more probable (see `inference.refine.fallback`).
-        honest: Whether the widening to honest widths is computed, and structure is kept from being
-            fitted by the PSF's width.
-    """
-
-    pilot: int = 24
-    starts: int = 2
-    mask_neighbours: bool = True
-    interpolate: bool = True
-    last_resort: bool = True
-    chain_steps: int = 300
-    star_odds: float | None = None
-    pixel_budget: float = PIXEL_BUDGET
-    honest: bool = False
 
 
 def refine_batch(
@@ -193,8 +156,8 @@ class _Job:
             else self._collect(i, s, mode)
             for i, (s, mode) in enumerate(zip(samplers, modes, strict=True))
         ]
-        if self.options.last_resort:
-            galaxies = [self._rescue(i, g, modes[i]) for i, g in enumerate(galaxies)]
+        if self.options.fallback:
+            galaxies = [self._fall_back(i, g, modes[i]) for i, g in enumerate(galaxies)]
         return self._verdicts(galaxies)
 
     def laplace(self) -> RefinedDraws:
@@ -321,7 +284,7 @@ class _Job:
         galaxy.judge(self.budget.ess)
         return galaxy
 
-    def _rescue(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
+    def _fall_back(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
         """Runs a Markov chain if the weights failed, where it is useful and affordable."""
         if galaxy.method == "laplace" or not weights_failed(galaxy, self.budget.ess):
             return galaxy
@@ -334,7 +297,7 @@ class _Job:
         elif steps < min(SHORTEST_CHAIN, self.options.chain_steps):
             self.short.add(row)
             steps = 0
-        better, renders = rescue(
+        better, renders = fall_back(
             self.likelihood,
             row,
             galaxy,

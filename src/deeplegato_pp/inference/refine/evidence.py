@@ -91,7 +91,7 @@ def point_source_evidence(
     *,
     seeds: Int[Tensor, " b"] | None = None,
     ess: float = EVIDENCE_ESS,
-    rival: Float[Tensor, " b"] | None = None,
+    reference: Float[Tensor, " b"] | None = None,
 ) -> Evidence:
     """Computes the evidence of a point source with the galaxy's prior in magnitude and centre.
 
@@ -104,13 +104,13 @@ def point_source_evidence(
         start: Coordinates of galaxies from which the search starts, with shape (B, K, 7).
         seeds: Random seeds, one per galaxy; the galaxy's index if None.
         ess: Effective sample size of each evidence.
-        rival: ln Z of the galaxy, with shape (B,); if None, every evidence is made exact.
+        reference: ln Z of the galaxy, with shape (B,); if None, every evidence is made exact.
     """
     coordinates = PointSourceCoordinates(likelihood.box)
     star = likelihood.under(coordinates)
     batch = len(start)
     seeds = torch.arange(batch) if seeds is None else seeds
-    level = None if rival is None else rival - LOST
+    level = None if reference is None else reference - LOST
     laplace, modes = laplace_point_source(likelihood, start, level)
     star.freeze(torch.arange(batch), torch.stack([found.u[0] for found in modes]))
     values = torch.stack([laplace, torch.full_like(laplace, math.nan)], 1)
@@ -267,7 +267,7 @@ def compare(
     mean = torch.stack([g.mean() for g in refined.galaxies])
     start = torch.stack([mean, best], 1)
     galaxy = refined.log_evidence
-    star = point_source_evidence(refined.likelihood, start, seeds=seeds, ess=ess, rival=galaxy)
+    star = point_source_evidence(refined.likelihood, start, seeds=seeds, ess=ess, reference=galaxy)
     blank = blank_log_evidence(refined.likelihood)
     return Comparison(
         star_probability(galaxy, star.log_evidence, odds),

@@ -70,7 +70,7 @@ def point_source_log_odds(
     return float(log_evidence[0] - highest) + math.log(odds)
 
 
-def rescue(
+def fall_back(
     likelihood: Likelihood,
     row: int,
     galaxy: RefinedGalaxy,

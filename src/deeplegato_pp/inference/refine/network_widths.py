@@ -17,7 +17,7 @@ from deeplegato_pp.inference.fit.psf_share import fit_less
 from deeplegato_pp.inference.fit.sandwich import affine_map, larger
 from deeplegato_pp.inference.fit.structure import Slopes, slopes_at, widening_at
 from deeplegato_pp.inference.fit.widening import Widening
-from deeplegato_pp.inference.posterior.measurement import Measurement
+from deeplegato_pp.inference.posterior.measurement import Measured, Measurement, as_measured
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
 from deeplegato_pp.inference.verdict.held import held_by_widths
@@ -72,8 +72,7 @@ def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
 
 def _with_psf_limits(posterior: Posterior, row: int, widening: Widening) -> Measurement:
     """A galaxy with what the PSF limits judged again, by what its honest widths hold."""
-    m = posterior.measurements[row]
-    assert m.prepared is not None  # noqa: S101  # it was worth it
+    m = as_measured(posterior.measurements[row])
     mean = torch.tensor([s.value for s in parameter_summaries(posterior, row)]).double()
     about = (mean, m.prepared, m.psf_fwhm, m.model_error)
     (before, said), (flags, notes) = psf_limits(*about), psf_limits(*about, widening)
@@ -83,7 +82,7 @@ def _with_psf_limits(posterior: Posterior, row: int, widening: Widening) -> Meas
 
 def _worth_it(posterior: Posterior, row: int) -> bool:
     m = posterior.measurements[row]
-    if not m.measured or m.prepared is None:
+    if not isinstance(m, Measured):
         return False
     samples = posterior.batch_samples[row]
     bright = units.median_snr(samples, m.prepared, m.psf_fwhm) > BRIGHT
@@ -93,7 +92,7 @@ def _worth_it(posterior: Posterior, row: int) -> bool:
 def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[Widening | None]:
     """Computes the widenings of some rows; None for those whose search failed."""
     part = posterior[rows]
-    stamps = [m.prepared for m in part.measurements if m.prepared is not None]
+    stamps = [as_measured(m).prepared for m in part.measurements]
     likelihood = Likelihood.of(stamps, prior, model_error=MODEL_ERROR)
     mean = part.batch_w.double().mean(1)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deeplegato_pp.checks import check_choice, check_model_error
 from deeplegato_pp.inference.fit.widening import WIDTHS
+from deeplegato_pp.inference.posterior.measurement import Measured
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.refine.evidence import check_odds
@@ -134,7 +135,7 @@ def worth_refining(posterior: Posterior) -> list[int]:
     """
     rows = []
     for i, m in enumerate(posterior.measurements):
-        if not m.measured or m.prepared is None or m.observation is None:
+        if not isinstance(m, Measured):
             continue
         pixels = int((~m.prepared.mask).sum())
         if (

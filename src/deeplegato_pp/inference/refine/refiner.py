@@ -15,19 +15,20 @@ from deeplegato_pp.checks import check_choice, check_model_error, check_psf_erro
 from deeplegato_pp.errors import ConfigError, InputError, RangeError, ShapeError
 from deeplegato_pp.inference.fit.widening import WIDTHS
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
-from deeplegato_pp.inference.posterior.measurement import Rivals
+from deeplegato_pp.inference.posterior.measurement import Hypotheses, Measured, as_measured
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
 from deeplegato_pp.inference.posterior.posterior import Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.refine.centre_box import Moved, centred
-from deeplegato_pp.inference.refine.engine import METHODS, RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
 from deeplegato_pp.inference.refine.evidence import STAR_ODDS, check_odds, compare
 from deeplegato_pp.inference.refine.evidence_beside import compare_beside
+from deeplegato_pp.inference.refine.options import METHODS, RefineOptions
 from deeplegato_pp.inference.refine.rows import (
     as_drawn,
+    hypotheses_of,
     in_force,
     refined_row,
-    rivals_of,
     unrefined,
     with_scene,
 )
@@ -167,7 +168,7 @@ class Refiner:
         groups: dict[tuple[float, ...], tuple[dict[str, float], list[int]]] = {}
         values = per_galaxy(self.fixed or {}, len(posterior))
         for i, m in enumerate(posterior.measurements):
-            if m.measured and m.prepared is not None:
+            if isinstance(m, Measured):
                 fixed = reference_values(values[i], m.prepared)
                 alone = () if m.neighbours is None else (float(i),)
                 box = centred(self.model.prior, m.prepared)
@@ -195,12 +196,12 @@ class Refiner:
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> list[Posterior]:
         draws = self._run(posterior, seed, fixed)
-        rivals = self._rivals(posterior, draws, seed, fixed)
+        compared = self._hypotheses(posterior, draws, seed, fixed)
         records = self._scenes(posterior, draws, seed)
         rows = []
-        for i, (galaxy, rival) in enumerate(zip(draws.galaxies, rivals, strict=True)):
-            m = in_force(posterior.measurements[i], draws.likelihood, i, fixed)
-            row = refined_row(posterior[[i]], galaxy, m, self.model.card, rival)
+        for i, (galaxy, hypotheses) in enumerate(zip(draws.galaxies, compared, strict=True)):
+            m = in_force(as_measured(posterior.measurements[i]), draws.likelihood, i, fixed)
+            row = refined_row(posterior[[i]], galaxy, m, self.model.card, hypotheses)
             noted = [with_scene(m, records[i]) for m in row.measurements]
             rows.append(replace(row, measurements=noted))
         return rows
@@ -211,7 +212,7 @@ class Refiner:
         """Compares each galaxy with hypotheses of several components, if requested."""
         if self.scene == "sersic":
             return [None] * len(posterior)
-        stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
+        stamps = [as_measured(m).prepared for m in posterior.measurements]
         seeds = units.content_seeds(posterior.stamps, seed)
         return compare_scenes(
             draws,
@@ -222,13 +223,13 @@ class Refiner:
             method=self.method,
         )
 
-    def _rivals(
+    def _hypotheses(
         self,
         posterior: Posterior,
         draws: RefinedDraws,
         seed: int | Sequence[int],
         fixed: dict[str, float],
-    ) -> list[Rivals | None]:
+    ) -> list[Hypotheses | None]:
         """Compares each galaxy with point source and blank sky, where possible."""
         star_odds = self._odds(fixed)
         if self.method != "exact" or star_odds is None:
@@ -246,11 +247,10 @@ class Refiner:
             logger.info("no comparison with a point source: %s", reason_of(error))
             return [None]
         return [
-            rivals_of(comparison, i, galaxy, draws.likelihood.box, m.prepared)
+            hypotheses_of(comparison, i, galaxy, draws.likelihood.box, as_measured(m).prepared)
             for i, (galaxy, m) in enumerate(
                 zip(draws.galaxies, posterior.measurements, strict=True)
             )
-            if m.prepared is not None
         ]
 
     def _odds(self, fixed: dict[str, float]) -> float | None:
@@ -260,7 +260,7 @@ class Refiner:
     def _run(
         self, posterior: Posterior, seed: int | Sequence[int], fixed: dict[str, float]
     ) -> RefinedDraws:
-        stamps = [m.prepared for m in posterior.measurements if m.prepared is not None]
+        stamps = [as_measured(m).prepared for m in posterior.measurements]
         moved = Moved(self.model.prior, centred(self.model.prior, stamps[0]))
         likelihood = Likelihood.of(stamps, moved.new, model_error=self.model_error)
         correlation = self.noise_correlation
@@ -271,9 +271,8 @@ class Refiner:
         options = RefineOptions(star_odds=self._odds(fixed), honest=self.widths == "honest")
         jacobian = torch.stack(
             [
-                m.box.log_jacobian(w)
+                as_measured(m).box.log_jacobian(w)
                 for m, w in zip(posterior.measurements, posterior.batch_w, strict=True)
-                if m.box is not None
             ]
         )
         w, log_q = moved.to_new(posterior.batch_w, posterior.batch_log_prob - jacobian)

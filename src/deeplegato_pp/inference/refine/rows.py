@@ -13,7 +13,7 @@ import torch
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.inference.posterior.derived import AB_ZERO_FLUX
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
-from deeplegato_pp.inference.posterior.measurement import Rivals
+from deeplegato_pp.inference.posterior.measurement import Hypotheses, Measured
 from deeplegato_pp.inference.posterior.posterior import Measurement, Posterior
 from deeplegato_pp.inference.posterior.scene_record import SceneRecord
 from deeplegato_pp.inference.posterior.summary import parameter_summaries
@@ -55,16 +55,16 @@ def as_drawn(posterior: Posterior) -> Posterior:
     return replace(posterior.under_noise(), measurements=measurements)
 
 
-def rivals_of(
+def hypotheses_of(
     comparison: Comparison, row: int, galaxy: RefinedGalaxy, box: PriorBox, prepared: PreparedStamp
-) -> Rivals:
+) -> Hypotheses:
     """Converts one galaxy's comparison to the user's units; adds a limit for non-detections."""
     limit = magnitude = math.nan
     if not bool(comparison.detected()[row]):
         flux = flux_upper_limit(galaxy.w, galaxy.log_weights, box)
         magnitude = prepared.zero_point - 2.5 * math.log10(flux * prepared.scale)
         limit = AB_ZERO_FLUX * 10.0 ** (-0.4 * magnitude)
-    return Rivals(
+    return Hypotheses(
         star_probability=float(comparison.star_probability[row]),
         star_odds=comparison.star_odds,
         star_log_evidence=float(comparison.star_log_evidence[row]),
@@ -78,9 +78,9 @@ def rivals_of(
 def refined_row(
     network: Posterior,
     galaxy: RefinedGalaxy,
-    m: Measurement,
+    m: Measured,
     card: Mapping[str, object],
-    rivals: Rivals | None,
+    hypotheses: Hypotheses | None,
 ) -> Posterior:
     """Converts one galaxy's refined draws to the user's units, with new diagnostics.
 
@@ -89,10 +89,8 @@ def refined_row(
         galaxy: Refined draws of the galaxy.
         m: Measurement record, including the noise settings used (:func:`in_force`).
         card: Card of the network, with its training ranges.
-        rivals: Comparison with point source and blank sky.
+        hypotheses: Comparison with point source and blank sky.
     """
-    assert m.box is not None  # noqa: S101  # it was measured
-    assert m.prepared is not None  # noqa: S101
     w, samples = galaxy.w, m.box.to_physical(galaxy.w)
     row = Posterior(
         samples[None],
@@ -103,12 +101,10 @@ def refined_row(
         galaxy.log_weights[None],
     )
     judged = replace(_judged(row, m, galaxy, card), widening=galaxy.widening)
-    return replace(row, measurements=[_with_rivals(judged, rivals)]).widened()
+    return replace(row, measurements=[_with_hypotheses(judged, hypotheses)]).widened()
 
 
-def in_force(
-    m: Measurement, likelihood: Likelihood, row: int, fixed: Mapping[str, float]
-) -> Measurement:
+def in_force(m: Measured, likelihood: Likelihood, row: int, fixed: Mapping[str, float]) -> Measured:
     """Returns the measurement record with the settings of the likelihood that refined it.
 
     Args:
@@ -119,9 +115,9 @@ def in_force(
     """
     member, at = likelihood.coordinates, likelihood.frozen_at(row)
     together = isinstance(member, Member)
-    box = None if m.prepared is None else user_box(likelihood.box, m.prepared)
+    box = user_box(likelihood.box, m.prepared)
     reference = m.psf_reference
-    if at is not None and box is not None:
+    if at is not None:
         w = member.embed(at[None])  # type: ignore[attr-defined]
         reference = tuple(box.to_physical(w)[0].tolist())
     return replace(
@@ -152,13 +148,13 @@ def _noise_notes(m: Measurement) -> list[str]:
     return notes
 
 
-def _with_rivals(m: Measurement, rivals: Rivals | None) -> Measurement:
+def _with_hypotheses(m: Measurement, hypotheses: Hypotheses | None) -> Measurement:
     """Adds the comparison, and replaces the network's flags on the detection."""
-    if rivals is None:
+    if hypotheses is None:
         return m
     seen = Flag.without(m.flags, Flag.UNDETECTED)
-    undetected = Flag.UNDETECTED if math.isfinite(rivals.flux_limit) else 0
-    return replace(m, rivals=rivals, flags=int(seen | undetected))
+    undetected = Flag.UNDETECTED if math.isfinite(hypotheses.flux_limit) else 0
+    return replace(m, hypotheses=hypotheses, flags=int(seen | undetected))
 
 
 def with_scene(m: Measurement, record: SceneRecord | None) -> Measurement:
@@ -168,10 +164,8 @@ def with_scene(m: Measurement, record: SceneRecord | None) -> Measurement:
 
 
 def _judged(
-    row: Posterior, m: Measurement, galaxy: RefinedGalaxy, card: Mapping[str, object]
+    row: Posterior, m: Measured, galaxy: RefinedGalaxy, card: Mapping[str, object]
 ) -> Measurement:
-    assert m.box is not None  # noqa: S101  # it was measured
-    assert m.prepared is not None  # noqa: S101
     prepared = m.prepared if m.mask is None else replace(m.prepared, mask=m.mask)
     equal = galaxy.resample(1000, torch.Generator().manual_seed(0))
     mean = torch.tensor([s.value for s in parameter_summaries(row)], dtype=torch.float64)

@@ -24,7 +24,8 @@ from deeplegato_pp.inference.fit.fit import Fit, Stop, fit
 from deeplegato_pp.inference.fit.neighbours import THRESHOLD, find_neighbours
 from deeplegato_pp.inference.posterior.draws import RefinedDraws
 from deeplegato_pp.inference.posterior.neighbours import Neighbours
-from deeplegato_pp.inference.refine.engine import PIXEL_BUDGET, RefineOptions, refine_batch
+from deeplegato_pp.inference.refine.engine import refine_batch
+from deeplegato_pp.inference.refine.options import PIXEL_BUDGET, RefineOptions
 from deeplegato_pp.inference.sampling.importance import StudentMixture
 from deeplegato_pp.observation.preparation import PreparedStamp
 from deeplegato_pp.scene import units

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deeplegato_pp.inference.fit.background import block_sums
 from deeplegato_pp.inference.fit.fit import GaussianPrior, Stop, fit
+from deeplegato_pp.inference.fit.neighbours import INNER_RADIUS
 from deeplegato_pp.scene.batches import Batches
 from deeplegato_pp.scene.correlated_noise import block_scatter, independent_share
 from deeplegato_pp.scene.likelihood import Likelihood
@@ -35,9 +36,6 @@ SKY_FLOOR = 0.05
 
 BLOCKS = (4, 16)
 """Sides of the blocks over which residuals are summed. [px]"""
-
-OWN_PIXELS = 1.5
-"""Extent of the galaxy's own pixels: this ellipse, enlarged by 2 px. [R_e]"""
 
 _GOOD_ENOUGH = 2.5
 """Means with all misfits below this are not moved. [standard deviations]"""
@@ -166,7 +164,7 @@ class BestFits:
         size = self.data.shape[-1]
         grid = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
         dx, dy = (grid - x[:, None])[:, None, :], (grid - y[:, None])[:, :, None]
-        form = ellipse_form(scale * (OWN_PIXELS * radius + 2.0), q, angle)
+        form = ellipse_form(scale * (INNER_RADIUS * radius + 2.0), q, angle)
         xx, xy, yy = (c[:, None, None] for c in form)
         return self.good[rows] & (xx * dx**2 + xy * dx * dy + yy * dy**2 < 1.0)
 
