@@ -242,3 +242,20 @@ def test_images_of_another_shape_are_refused(shape, message):
 def test_sides_that_are_no_whole_patches_are_refused():
     with pytest.raises(ShapeError, match="multiples of the patch's 4 px, got 34 x 32"):
         SwinBackbone(**SIZES)(torch.zeros(2, 1, 34, 32))
+
+
+def test_windows_of_one_patch_have_finite_positions(monkeypatch):
+    from timm.models.swin_transformer_v2 import WindowAttention
+
+    make = WindowAttention.__init__
+
+    def as_old_timm_does(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        if self.relative_coords_table.shape[1:3] == (1, 1):
+            self.relative_coords_table.fill_(torch.nan)
+
+    monkeypatch.setattr(WindowAttention, "__init__", as_old_timm_does)
+    backbone = SwinBackbone(image_size=8, **SIZES)
+    tables = [b for n, b in backbone.named_buffers() if n.endswith("relative_coords_table")]
+    assert tables[-1].shape[1:3] == (1, 1)
+    assert bool(torch.isfinite(backbone(torch.randn(2, 1, 8, 8))).all())

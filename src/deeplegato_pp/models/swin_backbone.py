@@ -72,6 +72,7 @@ class SwinBackbone(nn.Module):
         _check_sizes(config, in_channels, image_size)
         build = _compact if config.type == "compact" else _named
         network: Any = build(config, in_channels, image_size)
+        _place_single_patches(network)
         if config.gradient_checkpointing:
             _checkpoint_gradients(network, config.type)
         self.network = network
@@ -243,6 +244,14 @@ def _compact(config: BackboneConfig, in_channels: int, image_size: int | None) -
 def _whole_windows(config: BackboneConfig) -> int:
     """Returns a side for which every stage's map contains a whole window. [px]"""
     return config.patch_size * config.window_size * 2 ** (len(config.depths) - 1)
+
+
+def _place_single_patches(network: nn.Module) -> None:
+    """Sets relative positions in windows of one patch to 0; timm 1.0.24 and older divide 0 by 0."""
+    for module in network.modules():
+        table = getattr(module, "relative_coords_table", None)
+        if isinstance(table, Tensor) and table.shape[1:3] == (1, 1):
+            table.zero_()
 
 
 def _checkpoint_gradients(network: Any, name: str) -> None:
