@@ -257,11 +257,11 @@ class Scene:
         return kernel, oversampling, self._includes_pixel(psf)
 
     def _includes_pixel(self, psf: PSFAt | None) -> bool:
-        told = self.inputs.psf_includes_pixel
+        given = self.inputs.psf_includes_pixel
         if psf is None:
             return True
         stated = True if psf.includes_pixel is None else psf.includes_pixel
-        return stated if told is None else told
+        return stated if given is None else given
 
 
 _STAND_IN_FWHM = 3.0
