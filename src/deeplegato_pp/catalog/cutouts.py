@@ -53,7 +53,7 @@ class Cutout:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class OpenedImages:
     """Opened images and PSF maps.
 
     Attributes:
@@ -286,7 +286,7 @@ def _own_psf(mosaic: Mosaic, oversampling: int | None) -> PSFMap | None:
     return ConstantPSF(found)
 
 
-def open_scene(inputs: Inputs) -> Scene:
+def open_images(inputs: Inputs) -> OpenedImages:
     """Opens all inputs, so that errors are raised before any work.
 
     Raises:
@@ -308,6 +308,6 @@ def open_scene(inputs: Inputs) -> Scene:
                 found = open_psf_map(source, "the PSF", scale, inputs.psf_oversampling)
                 opened[id(source), scale] = found
             psfs.append(opened[id(source), scale])
-    scene = Scene(inputs, mosaics, psfs)
+    scene = OpenedImages(inputs, mosaics, psfs)
     scene.check_psfs()
     return scene
