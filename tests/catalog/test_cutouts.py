@@ -6,7 +6,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import NDData, StdDevUncertainty
 
-from deeplegato_pp.catalog.cutouts import open_scene
+from deeplegato_pp.catalog.cutouts import open_images
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.neighbours import neighbours_of
 from deeplegato_pp.catalog.positions import checked_positions, find_places
@@ -22,7 +22,7 @@ LIST = from_columns({"id": np.arange(6), "x": POSITIONS[:, 0], "y": POSITIONS[:,
 
 def scene(**options):
     given = {"images": (SKY.image,), "psf": (SKY.psf,), "noise": (1.0,), "wcs": SKY.wcs}
-    return open_scene(Inputs(**given | options))
+    return open_images(Inputs(**given | options))
 
 
 def cutouts(opened, sources, side=64):
@@ -82,7 +82,7 @@ def test_what_the_file_says_reaches_each_cutout(tmp_path):
     hdus += [fits.ImageHDU(mask, planes, name="MASK")]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
     path = str(tmp_path / "a.fits")
-    opened = open_scene(Inputs(images=(path,), psf_fwhm=3.0))
+    opened = open_images(Inputs(images=(path,), psf_fwhm=3.0))
     observation = cutouts(opened, LIST)[0].observation
     assert observation.zero_point == pytest.approx(23.9, abs=1e-3)
     assert observation.pixel_scale == pytest.approx(0.25)
@@ -90,7 +90,7 @@ def test_what_the_file_says_reaches_each_cutout(tmp_path):
     assert int(observation.mask.sum()) == 1
     conflicts = Flag.ZERO_POINT_CONFLICT | Flag.PIXEL_SCALE_CONFLICT
     assert observation.flags & conflicts == conflicts
-    told = open_scene(Inputs(images=(path,), psf_fwhm=3.0, mask_bits=32, zero_point=(27.0,)))
+    told = open_images(Inputs(images=(path,), psf_fwhm=3.0, mask_bits=32, zero_point=(27.0,)))
     assert cutouts(told, LIST)[0].observation.flags & Flag.GALAXY_MASKED
     assert not told.mosaics[0].flags & Flag.ZERO_POINT_CONFLICT
 
@@ -102,7 +102,7 @@ def test_quantities_and_nddata_bring_their_units():
         (data, {}),
         (SKY.image * u.uJy, {"noise": ((SKY.image * 0 + 1e-3) * u.mJy,), "wcs": SKY.wcs}),
     ):
-        opened = open_scene(Inputs(images=(image,), psf_fwhm=3.0, **given))
+        opened = open_images(Inputs(images=(image,), psf_fwhm=3.0, **given))
         observation = cutouts(opened, LIST)[0].observation
         assert observation.median_noise == pytest.approx(1.0)
         assert observation.zero_point == pytest.approx(23.9, abs=1e-3)
@@ -143,11 +143,11 @@ def test_of_several_images_the_one_it_lies_deepest_in(tmp_path):
         fits.PrimaryHDU(SKY.image[:, shift:], header=header).writeto(tmp_path / name)
     paths = tuple(str(tmp_path / n) for n in ("left.fits", "right.fits"))
     ra, dec = SKY.wcs.all_pix2world([110.0, 290.0], [150.0, 150.0], 0)
-    opened = open_scene(Inputs(images=paths, noise=(1.0,)))
+    opened = open_images(Inputs(images=paths, noise=(1.0,)))
     places = find_places(opened.mosaics, from_columns({"ra": ra, "dec": dec}, "here"))
     assert [p.image for p in places] == [0, 0]
     ra, dec = SKY.wcs.all_pix2world([240.0], [150.0], 0)
-    opened = open_scene(Inputs(images=paths[::-1], noise=(1.0,)))
+    opened = open_images(Inputs(images=paths[::-1], noise=(1.0,)))
     assert find_places(opened.mosaics, from_columns({"ra": ra, "dec": dec}, "here"))[0].x == (
         pytest.approx(140.0)
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from deeplegato_pp.catalog.cutouts import open_scene
+from deeplegato_pp.catalog.cutouts import open_images
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.model_images import write_images
 from fake_model import truth_image
@@ -16,7 +16,7 @@ def test_each_source_is_drawn_as_the_scene_that_won(tmp_path, monkeypatch):
     fits.writeto("g.fits", truth_image().numpy())
     table = make_scene_table()
     table["ra"], table["dec"] = np.full(4, np.nan), np.full(4, np.nan)
-    opened = open_scene(Inputs(images=("g.fits",), psf_fwhm=3.0))
+    opened = open_images(Inputs(images=("g.fits",), psf_fwhm=3.0))
     images = []
     for row in range(3):
         assert write_images(opened, table[row : row + 1], tmp_path / "m.fits", None) == 1

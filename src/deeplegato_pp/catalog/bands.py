@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deeplegato_pp.catalog.cutouts import Cutout, Scene
+from deeplegato_pp.catalog.cutouts import Cutout, OpenedImages
 from deeplegato_pp.catalog.positions import Place
 from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.errors import ConfigError
@@ -46,7 +46,7 @@ def check_bands_refined(refining: Refining | None, neighbours: str | None) -> No
 
 
 def cutout_in_bands(
-    scene: Scene,
+    scene: OpenedImages,
     bands: Sequence[str],
     sources: SourceList,
     i: int,
@@ -85,7 +85,7 @@ def cutout_in_bands(
     return replace(first, observation=noted, bands=found)
 
 
-def _place_in(scene: Scene, place: Place, image: int) -> Place:
+def _place_in(scene: OpenedImages, place: Place, image: int) -> Place:
     """Returns the position in another image."""
     frame, mosaic = scene.mosaics[0], scene.mosaics[image]
     if frame.wcs is None or mosaic.wcs is None:

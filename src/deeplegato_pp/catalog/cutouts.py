@@ -53,7 +53,7 @@ class Cutout:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class OpenedImages:
     """Opened images and PSF maps.
 
     Attributes:
@@ -257,11 +257,11 @@ class Scene:
         return kernel, oversampling, self._includes_pixel(psf)
 
     def _includes_pixel(self, psf: PSFAt | None) -> bool:
-        told = self.inputs.psf_includes_pixel
+        given = self.inputs.psf_includes_pixel
         if psf is None:
             return True
         stated = True if psf.includes_pixel is None else psf.includes_pixel
-        return stated if told is None else told
+        return stated if given is None else given
 
 
 _STAND_IN_FWHM = 3.0
@@ -286,7 +286,7 @@ def _own_psf(mosaic: Mosaic, oversampling: int | None) -> PSFMap | None:
     return ConstantPSF(found)
 
 
-def open_scene(inputs: Inputs) -> Scene:
+def open_images(inputs: Inputs) -> OpenedImages:
     """Opens all inputs, so that errors are raised before any work.
 
     Raises:
@@ -308,6 +308,6 @@ def open_scene(inputs: Inputs) -> Scene:
                 found = open_psf_map(source, "the PSF", scale, inputs.psf_oversampling)
                 opened[id(source), scale] = found
             psfs.append(opened[id(source), scale])
-    scene = Scene(inputs, mosaics, psfs)
+    scene = OpenedImages(inputs, mosaics, psfs)
     scene.check_psfs()
     return scene

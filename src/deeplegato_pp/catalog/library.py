@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp.catalog.columns import schema, to_arrow, to_qtable
-from deeplegato_pp.catalog.cutouts import open_scene
+from deeplegato_pp.catalog.cutouts import open_images
 from deeplegato_pp.catalog.inputs import PER_IMAGE, Inputs
 from deeplegato_pp.catalog.measure import Measurer
 from deeplegato_pp.catalog.options import Options
@@ -150,7 +150,7 @@ def catalog(
     )
     if bands is not None:
         bands.check_images(len(found))
-    opened = open_scene(Inputs(found, **inputs))
+    opened = open_images(Inputs(found, **inputs))
     measurer = Measurer(predictor, opened, options)
     size = chunk or (CHUNK if refine is None else REFINED_CHUNK)
     listed = as_sources(sources)

@@ -15,7 +15,7 @@ from deeplegato_pp.catalog.bands import cutout_in_bands, galaxy_of
 from deeplegato_pp.catalog.blends import holds_another
 from deeplegato_pp.catalog.chunks import Chunk
 from deeplegato_pp.catalog.columns import AFTER, DRAWS, draws_of
-from deeplegato_pp.catalog.cutouts import Cutout, Scene, open_scene
+from deeplegato_pp.catalog.cutouts import Cutout, OpenedImages, open_images
 from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.options import Options, check_neighbours
@@ -49,7 +49,7 @@ class Measurer:
     """
 
     predictor: Estimator
-    scene: Scene
+    scene: OpenedImages
     options: Options
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -347,7 +347,7 @@ def open_measurer(load: Callable[[], Estimator], inputs: Inputs, options: Option
         inputs: The images.
         options: Settings of the measurement.
     """
-    return Measurer(load(), open_scene(inputs), options)
+    return Measurer(load(), open_images(inputs), options)
 
 
 def _plain_id(value: Any) -> int | str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.catalog.cutouts import Scene
+from deeplegato_pp.catalog.cutouts import OpenedImages
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.inference.posterior.parts import COLUMNS, parts_of_row, render_part
 from deeplegato_pp.io.large_fits import fits_canvas
@@ -25,7 +25,9 @@ ROWS = 1024
 """Number of image rows in memory at a time."""
 
 
-def write_images(scene: Scene, catalogue: Any, model: Path | None, residual: Path | None) -> int:
+def write_images(
+    scene: OpenedImages, catalogue: Any, model: Path | None, residual: Path | None
+) -> int:
     """Writes the sum of all models on the image's pixels, and the residual image.
 
     Each measured source is rendered at its posterior means with its own PSF, with all components of
@@ -33,7 +35,7 @@ def write_images(scene: Scene, catalogue: Any, model: Path | None, residual: Pat
     background.
 
     Args:
-        scene: Scene of one image.
+        scene: One opened image.
         catalogue: ``QTable`` of its sources, from ``read_catalogue``.
         model: Output FITS file of the models, or None.
         residual: Output FITS file of the residual, or None.
@@ -76,7 +78,7 @@ def _cards(mosaic: Any) -> dict[str, Any]:
     return cards
 
 
-def _add(scene: Scene, row: Any, canvas: Array) -> int:
+def _add(scene: OpenedImages, row: Any, canvas: Array) -> int:
     """Adds one source's model to an image; returns whether there was one."""
     parts = parts_of_row({name: row[name] for name in COLUMNS if name in row.colnames})
     x, y, scale, zero_point = (

@@ -58,7 +58,7 @@ class Mosaic:
         mask_bits: Sum of the bits of the mask that mean *ignore*; None for all.
         segmentation: Source number of each pixel, 0 for none; or None.
         background: Background to be subtracted, or None. [image units]
-        weight: Weight map beside another noise map, zero where there are no data; or None.
+        weight: Weight map in addition to another noise map, zero without data; or None.
         psf: Image of the PSF in the same file, or None.
         wcs: Celestial ``astropy.wcs.WCS``, or None.
         pixel_scale: Pixel scale; None if unknown. [arcsec/px]

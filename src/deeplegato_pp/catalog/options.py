@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deeplegato_pp.catalog.bands import check_bands_refined
-from deeplegato_pp.catalog.cutouts import Scene
+from deeplegato_pp.catalog.cutouts import OpenedImages
 from deeplegato_pp.catalog.mosaics import Mosaic
 from deeplegato_pp.checks import check_choice, check_positive_integer
 from deeplegato_pp.errors import ConfigError, InputError
@@ -78,7 +78,7 @@ class Options:
         check_choice(self.widths, WIDTHS, "widths")
 
 
-def check_neighbours(options: Options, scene: Scene) -> None:
+def check_neighbours(options: Options, scene: OpenedImages) -> None:
     """Raises an error if neighbours are to be masked without segmentation.
 
     Raises:

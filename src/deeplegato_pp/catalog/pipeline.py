@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplegato_pp._version import __version__
-from deeplegato_pp.catalog.cutouts import Scene, open_scene
+from deeplegato_pp.catalog.cutouts import OpenedImages, open_images
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.measure import Measurer
 from deeplegato_pp.catalog.options import Options, check_neighbours
@@ -193,7 +193,7 @@ def make_catalogue(
     if sources.file is not None:
         cutouts, psfs = (None if c is None else list(c) for c in (sources.file, sources.psf))
         request.check_apart(cutouts, psfs)
-    scene = open_scene(inputs)
+    scene = open_images(inputs)
     if opened is not None:
         for mosaic in scene.mosaics:
             opened(mosaic.name, mosaic.provenance, mosaic.flags)
@@ -223,7 +223,7 @@ def make_catalogue(
     return report
 
 
-def _run(request: Request, run: Run, scene: Scene, network: Network) -> Report:
+def _run(request: Request, run: Run, scene: OpenedImages, network: Network) -> Report:
     if request.workers is None and request.scheduler is None:
 
         def here() -> Backend:
@@ -300,7 +300,7 @@ def expand(images: tuple[Any, ...]) -> list[str]:
 def _detected(inputs: Inputs, request: Request) -> tuple[Inputs, SourceList]:
     """Returns the detected sources; detections are kept for resumed runs."""
     assert request.detection is not None  # noqa: S101  # checked by the caller
-    scene = open_scene(inputs)
+    scene = open_images(inputs)
     marks = [file_mark(f) for f in (*inputs.images, *inputs.noise, *inputs.mask)]
     key = fingerprint({"how": vars(request.detection), "files": marks, "ext": inputs.extension,
                        "bits": inputs.mask_bits, "type": inputs.noise_type,

@@ -16,7 +16,7 @@ import numpy as np
 
 from deeplegato_pp._version import __version__
 from deeplegato_pp.catalog.chunks import Chunk
-from deeplegato_pp.catalog.cutouts import Scene
+from deeplegato_pp.catalog.cutouts import OpenedImages
 from deeplegato_pp.catalog.groups import Crowd
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.options import Options
@@ -215,7 +215,7 @@ def command_line() -> str:
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
-def crowd_of(scene: Scene, options: Options, sources: SourceList) -> Crowd | None:
+def crowd_of(scene: OpenedImages, options: Options, sources: SourceList) -> Crowd | None:
     """Returns the neighbour relations, if sources are fitted together; else None.
 
     Args:

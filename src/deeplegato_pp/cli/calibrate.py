@@ -114,10 +114,10 @@ def calibrate(
     simulations = Simulations.of(predictor.model, simulator, seed, psf_error)
     from deeplegato_pp.calibration.run import measure
     from deeplegato_pp.cli.display import progress
-    from deeplegato_pp.cli.signals import told_when_stopped
+    from deeplegato_pp.cli.signals import noted_when_stopped
 
     note = "Finished parts are safe; the same command goes on with them."
-    with told_when_stopped(note), progress("calibrating", number) as advance:
+    with noted_when_stopped(note), progress("calibrating", number) as advance:
         galaxies = measure(predictor, simulations, settings, output, resume=resume, advance=advance)
     from deeplegato_pp.calibration.document import document
     from deeplegato_pp.calibration.publish import publish

@@ -361,13 +361,13 @@ def _make(request: Any, folder: Path) -> int:
 
     name = _model_name(folder)
     network = Network(partial(load_predictor, str(folder)), name, model_mark(folder, name))
-    from deeplegato_pp.cli.signals import told_when_stopped
+    from deeplegato_pp.cli.signals import noted_when_stopped
 
     def opened(mosaic: str, provenance: str, flags: int) -> None:
         print(provenance_line(mosaic, provenance, flags), flush=True)
 
     note = "Finished chunks are safe; go on with --resume."
-    with warnings_shown(), told_when_stopped(note), ProgressLines() as lines:
+    with warnings_shown(), noted_when_stopped(note), ProgressLines() as lines:
         report = make_catalogue(request, network, lines, opened)
     print_report(report)
     return 0 if report.measured else 2

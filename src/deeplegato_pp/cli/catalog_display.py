@@ -27,7 +27,7 @@ class ProgressLines:
         self._bar: Any = None
         self._task: Any = None
         self._done = self._new = 0
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def __enter__(self) -> ProgressLines:
         from rich.console import Console
@@ -60,7 +60,7 @@ class ProgressLines:
         """Counts finished rows; only new ones contribute to the rate."""
         now = time.monotonic()
         if not new:
-            self._started = self._told = now
+            self._started = self._reported = now
         self._done += rows
         self._new += rows if new else 0
         rate = self._new / max(now - self._started, 1e-3)
@@ -68,8 +68,8 @@ class ProgressLines:
             if self._task is None:
                 self._task = self._bar.add_task("", total=total, rate="")
             self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f}/s")
-        elif now - self._told > EVERY:
-            self._told = now
+        elif now - self._reported > EVERY:
+            self._reported = now
             sys.stderr.write(progress_line(self._done, total, rate))
             sys.stderr.flush()
 

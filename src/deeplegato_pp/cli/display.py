@@ -87,15 +87,15 @@ class ProgressLines:
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.start = self.told = time.monotonic()
+        self.start = self.reported = time.monotonic()
 
     def advance(self, steps: int) -> None:
         """Counts finished items, and prints a line if a minute has passed."""
         self.done += steps
         now = time.monotonic()
-        if now - self.told < EVERY or self.done >= self.total:
+        if now - self.reported < EVERY or self.done >= self.total:
             return
-        self.told = now
+        self.reported = now
         rate = self.done / (now - self.start)
         left = (self.total - self.done) / rate / 60.0
         sys.stderr.write(

@@ -27,7 +27,7 @@ from deeplegato_pp.cli.measuring import (
     plot_columns_from,
 )
 from deeplegato_pp.cli.refining import fixed_values, refining_from
-from deeplegato_pp.cli.signals import told_when_stopped
+from deeplegato_pp.cli.signals import noted_when_stopped
 from deeplegato_pp.errors import InputError
 
 
@@ -290,7 +290,7 @@ def predict(
         note = "Nothing was written: give --output to keep rows as they come."
         if journal is not None:
             note = f"Finished rows are safe in {journal.path}; go on with --resume."
-        with journal or nullcontext(), told_when_stopped(note):
+        with journal or nullcontext(), noted_when_stopped(note):
             rows = measure_files(predictor, names, reading, how, outputs, journal)
     print_rows(rows)
     return 0 if any(not row["flags"] & Flag.FAILED for row in rows) else 2

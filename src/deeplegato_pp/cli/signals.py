@@ -35,7 +35,7 @@ def termination_raised() -> Iterator[None]:
 
 
 @contextmanager
-def told_when_stopped(note: str | Callable[[], str]) -> Iterator[None]:
+def noted_when_stopped(note: str | Callable[[], str]) -> Iterator[None]:
     """Adds a note on saved results and how to continue to an interruption of the block.
 
     Args:

@@ -45,10 +45,10 @@ def train(
 
     settings = load_config(config, overrides or [])
     from deeplegato_pp.calibration.truth import best_profiles
-    from deeplegato_pp.cli.signals import told_when_stopped
+    from deeplegato_pp.cli.signals import noted_when_stopped
     from deeplegato_pp.training import train as run
 
-    with told_when_stopped(lambda: "" if fast_dev_run else _how_to_go_on(settings, restart)):
+    with noted_when_stopped(lambda: "" if fast_dev_run else _how_to_go_on(settings, restart)):
         run(
             settings,
             resume=False if restart else None,

@@ -169,7 +169,7 @@ class DeepLeGAToPP(nn.Module):
         if self.correlation is not None:
             found = found + self.correlation(stamps.noise_correlation.log()[:, None]).float()
         if self.psf_error is not None:
-            found = found + self.psf_error(100.0 * stamps.told_psf_error[:, None]).float()
+            found = found + self.psf_error(100.0 * stamps.stated_psf_error[:, None]).float()
         return found
 
     def image_features(self, stamps: StampBatch) -> Float[Tensor, "b f"]:

@@ -32,13 +32,13 @@ LARGEST_OVERSAMPLING = 32
 """Maximum samples per pixel: the fine grid of a stamp of 128 px then has a side of 4,096."""
 
 FINE_ENOUGH = 4
-"""Samples of a PSF per pixel up to which it is rendered with all of them."""
+"""Number of samples per pixel up to which a PSF is rendered with all its samples."""
 
 MOST_SAMPLES = 8
-"""Samples per pixel beyond which no stamp's PSF is rendered, whatever it shows there."""
+"""Maximum number of samples per pixel with which PSFs are rendered."""
 
 LOST = 1e-4
-"""Part of a PSF's peak that it may lose where it is thinned."""
+"""Fraction of a PSF's peak that may be lost by thinning."""
 
 
 def moffat_psf(fwhm: float, beta: float = MOFFAT_BETA) -> tuple[Array, int]:
@@ -187,19 +187,19 @@ def bin_psf(psf: Array, oversampling: int, bin_factor: int) -> Array:
 
 
 def thinned_psf(psf: Array, oversampling: int) -> tuple[Array, int]:
-    """Returns a PSF on the fewest samples per pixel that show it, and how many these are.
+    """Returns a PSF with the fewest sufficient samples per pixel, and their number.
 
-    What a PSF holds beyond the frequencies of a coarser grid is cut off, in Fourier space, if its
-    sizes sum to less than ``LOST`` of the whole, so that no sample changes by more than this part
-    of the peak; or if more than ``MOST_SAMPLES`` per pixel would be needed. One of
-    ``FINE_ENOUGH`` samples or fewer stays as it is.
+    Frequencies beyond those of a coarser grid are removed, in Fourier space, if their amplitudes
+    sum to less than ``LOST`` of the total, so that no sample changes by more than this fraction of
+    the peak; or if more than ``MOST_SAMPLES`` per pixel would be needed. A PSF with at most
+    ``FINE_ENOUGH`` samples per pixel is unchanged.
 
     Args:
         psf: Image of the PSF, with shape (Py, Px), both odd.
         oversampling: Its samples per pixel.
 
     Returns:
-        PSF of the same sum, odd-sided, and its samples per pixel.
+        PSF with the same sum and odd sides, and its number of samples per pixel.
     """
     if oversampling <= FINE_ENOUGH:
         return psf, oversampling
@@ -223,19 +223,19 @@ def thinned_psf(psf: Array, oversampling: int) -> tuple[Array, int]:
 
 
 FLATTEST, STEEPEST = 1.5, 100.0
-"""Limits of the index of a Moffat that continues a PSF: wings of r^-3, and a Gaussian's."""
+"""Limits of beta for the Moffat extrapolation: wings of r^-3, and almost Gaussian ones."""
 
 
 @dataclass(frozen=True)
 class Wings:
-    """A PSF's light beyond its array, as that of a Moffat that continues it.
+    """Light of a PSF beyond its array, extrapolated as a Moffat.
 
     Attributes:
-        fraction: Its part of all the PSF's light.
-        density: At the radius `at`, over all the PSF's light. [1/sample^2]
-        at: A radius in the array's outer part. [samples]
+        fraction: Its fraction of the PSF's total light.
+        density: Surface brightness at the radius `at`, relative to the total light. [1/sample^2]
+        at: Radius in the outer part of the array. [samples]
         scale2: Square of the Moffat's scale. [samples^2]
-        beta: Its exponent.
+        beta: Beta of the Moffat.
         half: Half of the array's sides, (y, x). [samples]
     """
 
@@ -247,7 +247,7 @@ class Wings:
     half: tuple[float, float]
 
     def image(self, size: int, oversampling: int) -> Array:
-        """Returns the light per pixel, 0 within the array, about the middle of odd-sided pixels.
+        """Returns the light per pixel on an odd-sided grid of pixels, 0 within the array.
 
         Args:
             size: Side of the image, odd. [px]

@@ -35,7 +35,7 @@ def noise_statement(
     header: Header,
     name: str,
     stated: str | None = None,
-    told: str | None = None,
+    given: str | None = None,
     image_unit: str = "",
     file: str = "",
 ) -> NoiseStatement:
@@ -48,7 +48,7 @@ def noise_statement(
         header: Header of the noise map.
         name: Name of its extension.
         stated: Type from its UTYPE, or None.
-        told: Type given by the user, or None.
+        given: Type given by the user, or None.
         image_unit: BUNIT of the image.
         file: Name of the file, if the map is in a separate file.
     """
@@ -56,7 +56,7 @@ def noise_statement(
     own_unit = "" if unit == image_unit else unit
     by_unit = _by_unit(own_unit, image_unit)
     claims = [
-        (told, "as given"),
+        (given, "as given"),
         (stated, "UTYPE"),
         (NOISE_NAMES.get(name.upper()) if name.upper() != "UNCERT" else None, name.upper()),
         (NOISE_NAMES.get(_last(name)), name.upper()),
@@ -70,7 +70,7 @@ def noise_statement(
     kind, source = found[0]
     others = [f"{where} says {k}" for k, where in found[1:] if not _agree(k, kind)]
     flags, notes = 0, []
-    if others and told is None:
+    if others and given is None:
         flags = Flag.NOISE_CONFLICT
     if others:
         notes.append(f"noise type conflict: {source} says {kind}, {', '.join(others)}")

@@ -208,19 +208,19 @@ def reconcile_calibration(
     return scale, zero_point
 
 
-def companion_statement(companion: Companion, told: str | None, image: Header) -> NoiseStatement:
+def companion_statement(companion: Companion, given: str | None, image: Header) -> NoiseStatement:
     """Returns the type of a noise map and the factor to the image's unit.
 
     Args:
         companion: The map with its header.
-        told: Type given by the user, or None.
+        given: Type given by the user, or None.
         image: Header of the image.
     """
     return noise_statement(
         companion.header,
         companion.name,
         companion.statement,
-        told,
+        given,
         str(image.get("BUNIT") or "").strip(),
         companion.file,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.catalog.cutouts import Scene, open_scene
+from deeplegato_pp.catalog.cutouts import OpenedImages, open_images
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.errors import DeepLegatoError
 from deeplegato_pp.inference.posterior.parts import parts_of_row, render_part
@@ -71,13 +71,13 @@ class Pixels:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_opened", lru_cache(maxsize=32)(self._open))
 
-    def _open(self, name: str) -> Scene | str:
+    def _open(self, name: str) -> OpenedImages | str:
         """Opens an image, or returns the reason why it cannot be opened."""
         for folder in self.folders:
             path = folder / name
             if path.is_file():
                 try:
-                    return open_scene(self.inputs(str(path)))
+                    return open_images(self.inputs(str(path)))
                 except (DeepLegatoError, OSError) as error:
                     return " ".join(str(error).split())
         return f"{name} is not there any more"
@@ -87,7 +87,7 @@ class Pixels:
         name = row.get("image") or row.get("file")
         if not name:
             return "the row names no image"
-        scene: Scene | str = self._opened(str(name))  # type: ignore[attr-defined]
+        scene: OpenedImages | str = self._opened(str(name))  # type: ignore[attr-defined]
         if isinstance(scene, str):
             return scene
         mosaic = scene.mosaics[0]
@@ -123,7 +123,7 @@ class Pixels:
 
 
 def _components(
-    row: Row, scene: Scene, center: tuple[float, float], scale: float, side: int
+    row: Row, scene: OpenedImages, center: tuple[float, float], scale: float, side: int
 ) -> dict[str, Array]:
     """Returns the noiseless images of a row's components; empty if it was not measured."""
     parts = parts_of_row(row)

@@ -46,8 +46,8 @@ class StampBatch:
             shape (B,), >= 1; 1 for independent pixels.
         lags: Correlation of the noise at lags (y, x), with shape (B, 17, 17); if None, the
             Gaussian family with those totals, see `NoiseCorrelation.gaussian`.
-        psf_error: Relative error of the PSF's width, one sigma, with shape (B,); None: not told,
-            which networks that know of it take for none.
+        psf_error: Relative standard error of the PSF's width, with shape (B,); None if not stated,
+            which networks with this input treat as 0.
     """
 
     image: Float[Tensor, "b n n"]
@@ -99,8 +99,8 @@ class StampBatch:
         return lags_of(self.noise_correlation) if self.lags is None else self.lags
 
     @property
-    def told_psf_error(self) -> Float[Tensor, " b"]:
-        """Relative error of the PSF's width, 0 where none was told."""
+    def stated_psf_error(self) -> Float[Tensor, " b"]:
+        """Relative standard error of the PSF's width, 0 if not stated."""
         return torch.zeros_like(self.gain) if self.psf_error is None else self.psf_error
 
     def correlation(self, row: int) -> NoiseCorrelation | None:
@@ -117,6 +117,6 @@ class StampBatch:
         plain = all(b.lags is None for b in batches)
         lags = None if plain else torch.cat([b.full_lags for b in batches])
         joined = {name: torch.cat([getattr(b, name) for b in batches]) for name in names}
-        told = [b.told_psf_error for b in batches]
-        error = None if all(b.psf_error is None for b in batches) else torch.cat(told)
+        errors = [b.stated_psf_error for b in batches]
+        error = None if all(b.psf_error is None for b in batches) else torch.cat(errors)
         return cls(**joined, lags=lags, psf_error=error)

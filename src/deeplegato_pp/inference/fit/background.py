@@ -111,7 +111,7 @@ def noise_differs(ratios: tuple[float, float], pixels: int) -> tuple[bool, bool]
 
 
 def measured_noise(
-    residual: Float[Tensor, "n n"], background: Bool[Tensor, "n n"], told: float
+    residual: Float[Tensor, "n n"], background: Bool[Tensor, "n n"], stated: float
 ) -> float:
     """Computes the ratio of background noise to noise map; 1 unless the map is wrong.
 
@@ -121,10 +121,10 @@ def measured_noise(
     Args:
         residual: Residual in sigma, with shape (N, N).
         background: True for pixels without light of the galaxy, with shape (N, N).
-        told: Ratio for blocks that is expected from the stated noise correlation.
+        stated: Ratio for blocks that is expected from the stated noise correlation.
     """
     pixels, blocks = noise_ratios(residual, background)
-    ratios = (pixels, blocks / told)
+    ratios = (pixels, blocks / stated)
     if not any(noise_differs(ratios, int(background.sum()))):
         return 1.0
     return max(r for r in ratios if not math.isnan(r))

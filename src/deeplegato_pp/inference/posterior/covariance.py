@@ -1,4 +1,4 @@
-"""Covariances between the seven parameters, and the columns that tables have of them."""
+"""Covariances of pairs of parameters, and their columns in tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAIRS: tuple[tuple[Parameter, Parameter], ...] = tuple(combinations(PARAMETERS, 
 
 
 def names_of(first: Parameter, second: Parameter) -> tuple[str, str]:
-    """Returns the columns of a pair: the reported covariance, and that of the stated noise.
+    """Returns the columns of a pair: the reported covariance, and that with the stated noise.
 
     Example:
         >>> names_of(*PAIRS[0])[0]
@@ -44,7 +44,7 @@ def units() -> dict[str, str]:
 
 
 def descriptions() -> dict[str, str]:
-    """Returns one line on each of them."""
+    """Returns the description of every covariance column."""
     lines = {}
     for a, b in PAIRS:
         reported, noise = names_of(a, b)
@@ -56,14 +56,14 @@ def descriptions() -> dict[str, str]:
 def covariance_of(
     draws: Float[Array, "s 7"], weights: Float[Array, " s"] | None = None
 ) -> Float[Array, "7 7"]:
-    """Returns the covariance of weighted draws; NaN if a draw is.
+    """Returns the covariance of weighted draws; NaN if a draw is NaN.
 
-    Deviations of the position angle are those from its circular mean, brought to within a quarter
-    turn, so that the diagonal holds the squares of the standard deviations in the tables.
+    Deviations of the position angle are circular, within 90 degrees, so that the diagonal contains
+    the squares of the standard deviations in the tables.
 
     Args:
         draws: Physical parameters, in the table's order.
-        weights: Of sum 1; None: all weigh the same.
+        weights: Weights with sum 1; None for equal weights.
 
     Example:
         >>> angles = np.zeros((2, 7))
@@ -85,16 +85,16 @@ def covariance_of(
 def covariance_matrix(
     posterior: PosteriorBase, row: int = 0, *, noise: bool = False
 ) -> Float[Array, "7 7"]:
-    """Returns the covariance of one galaxy's parameters, as its row reports them.
+    """Returns the covariance of one galaxy's parameters, as reported in its row.
 
-    Where a scene of several components is the best, magnitude, radius and centre describe their
-    sum, and index, axis ratio and angle a single profile that was fitted beside: between the two
-    there is no covariance, and it is NaN.
+    If a scene of several components is the best, magnitude, radius and centre describe their sum,
+    but index, axis ratio and angle describe the single profile: covariances between the two groups
+    are NaN.
 
     Args:
-        posterior: Of one galaxy or many.
-        row: The galaxy.
-        noise: Of the draws that the stated noise alone gives, before they were moved.
+        posterior: Posterior of one galaxy or many.
+        row: Index of the galaxy.
+        noise: Whether to use the draws with the widths of the stated noise.
     """
     still = posterior.under_noise() if noise else posterior
     found = covariance_of(still.batch_samples[row].numpy(), still.weights(row))
@@ -113,7 +113,7 @@ def covariance_matrix(
 
 
 def columns_of(posterior: PosteriorBase, row: int) -> dict[str, Any]:
-    """Returns one galaxy's covariances, by column; NaN where it was not measured."""
+    """Returns one galaxy's covariances by column; NaN if it was not measured."""
     matrices = [covariance_matrix(posterior, row, noise=noise) for noise in (False, True)]
     return {
         name: float(matrix[INDEX[a.name], INDEX[b.name]])

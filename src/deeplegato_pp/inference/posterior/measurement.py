@@ -1,4 +1,4 @@
-"""Record of one galaxy's measurement: diagnostics, settings and flags beside its draws."""
+"""Record of one galaxy's measurement: diagnostics, settings and flags of its draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The components that a row of results describes, and their images."""
+"""Components described by a row of results, and their images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deeplegato_pp.scene.render.point_source import render_points
 from deeplegato_pp.scene.render.renderer import render_sersic
 
 COLUMNS = ("best_scene", *NAMES, *parameter_columns(SCENES))
-"""Columns of a row that say what its components are; errors have the suffix ``_std``."""
+"""Columns that describe the components of a row; errors have the suffix ``_std``."""
 
 _CENTRE = NAMES[5:]
 
@@ -28,9 +28,9 @@ class Part:
     """One component of a galaxy.
 
     Attributes:
-        name: ``sersic`` of a single profile, else ``bulge``, ``disc``, ``host``, ``point``, ...
-        values: Parameters by name, in the user's units; of a point source magnitude and centre.
-        errors: Their standard deviations; of what was held fixed None.
+        name: ``sersic`` for a single profile, else ``bulge``, ``disc``, ``host``, ``point``, ...
+        values: Parameters by name, in the user's units; magnitude and centre for a point source.
+        errors: Their standard deviations; None for fixed parameters.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Part:
 
 
 def parts_of_row(row: Mapping[str, Any]) -> list[Part]:
-    """Returns the components of a row at their posterior means, those of its best scene.
+    """Returns the components of a row's best scene, at their posterior means.
 
     Args:
-        row: Of a table of results: numbers, quantities or None.
+        row: Row of a table of results, with numbers, quantities or None.
 
     Returns:
-        The single profile, or the components; none of a galaxy that was not measured.
+        The single profile, or the components; empty if the galaxy was not measured.
 
     Example:
         >>> row = dict.fromkeys(NAMES, 1.0) | {"best_scene": "sersic+point"}
@@ -86,15 +86,15 @@ def render_part(
     """Returns the noiseless image of a component on a square stamp, with shape (N, N).
 
     Args:
-        part: The component; where its centre lies on this stamp is told by `center`.
+        part: The component; `center` is used instead of its own centre.
         zero_point: Magnitude of one image unit.
-        pixel_scale: [arcsec/px]
+        pixel_scale: Pixel scale. [arcsec/px]
         center: Column and row of its centre from the stamp's middle. [px]
         psf: PSF with both sides odd, with shape (Py, Px).
         size: Side N of the stamp. [px]
         oversampling: PSF samples per pixel.
-        psf_includes_pixel: Whether the detector's pixel is in the PSF.
-        dtype: What is worked in.
+        psf_includes_pixel: Whether the PSF includes the pixel response.
+        dtype: Floating-point type of the computation.
     """
     v = part.values
     flux = 10.0 ** (-0.4 * (v["magnitude"] - zero_point))
@@ -113,5 +113,5 @@ def render_part(
 
 
 def _number(value: Any) -> float:
-    """A cell as a number: NaN where it is unknown."""
+    """Returns a cell as a number; NaN if unknown."""
     return math.nan if value is None else float(getattr(value, "value", value))

@@ -49,26 +49,26 @@ class Posterior(PosteriorBase):
     def covariance(self, *, noise: bool = False) -> Float[np.ndarray, "*b 7 7"]:
         """Returns the covariance of the parameters that the tables report, NaN if not measured.
 
-        Its diagonal holds the squares of the columns ``<p>_std`` (of ``<p>_std_noise`` with
-        `noise`), the unit of an entry is the product of its two parameters' units. Deviations of
-        the position angle are those from its circular mean, within a quarter turn. Where several
-        components are fitted, entries between a parameter of their sum (magnitude, radius, centre)
-        and one of the single profile (index, axis ratio, angle) are NaN.
+        The diagonal contains the squares of the columns ``<p>_std`` (``<p>_std_noise`` with
+        `noise`); the unit of an entry is the product of its two parameters' units. Deviations of
+        the position angle are circular, within 90 degrees. If several components are fitted,
+        entries between a parameter of their sum (magnitude, radius, centre) and one of the single
+        profile (index, axis ratio, angle) are NaN.
 
         Args:
-            noise: Of the draws that the stated noise alone gives.
+            noise: Whether to use the draws with the widths of the stated noise.
 
         Returns:
-            With shape (B, 7, 7), or (7, 7) of a single galaxy, in the table's order.
+            Covariance with shape (B, 7, 7), or (7, 7) for a single galaxy, in the table's order.
         """
         found = [covariance.covariance_matrix(self, i, noise=noise) for i in range(len(self))]
         return found[0] if self.single else np.stack(found)
 
     def rows(self, covariances: bool = False) -> list[dict[str, Any]]:
-        """Returns one plain dictionary per galaxy, fit for strict JSON (None where unknown).
+        """Returns one dictionary per galaxy, with values of strict JSON (None if unknown).
 
         Args:
-            covariances: Whether to add those between all pairs of parameters, as columns
+            covariances: Whether to add the covariances of all pairs of parameters, as columns
                 ``cov_<p>_<q>`` and ``cov_<p>_<q>_noise``; see :meth:`covariance`.
         """
         return summary.rows(self, covariances)

@@ -71,7 +71,7 @@ def honest_network(posterior: Posterior, prior: PriorBox) -> Posterior:
 
 
 def _with_psf_limits(posterior: Posterior, row: int, widening: Widening) -> Measurement:
-    """A galaxy with what the PSF limits judged again, by what its honest widths hold."""
+    """Returns a galaxy's record with the flags of PSF limits updated for its honest widths."""
     m = as_measured(posterior.measurements[row])
     mean = torch.tensor([s.value for s in parameter_summaries(posterior, row)]).double()
     about = (mean, m.prepared, m.psf_fwhm, m.model_error)

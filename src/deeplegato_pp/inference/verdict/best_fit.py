@@ -91,7 +91,7 @@ class BestFits:
         self.sky_deviation = self.data.new_zeros(batch)
         self.form = self.data.new_zeros(batch, 5)
         lags = likelihood.stamps.full_lags
-        self.told = torch.stack([block_scatter(lags, side) for side in BLOCKS], 1)
+        self.stated = torch.stack([block_scatter(lags, side) for side in BLOCKS], 1)
         self.independent = torch.stack([independent_share(lags, side) for side in (1, *BLOCKS)], 1)
 
     @property
@@ -149,11 +149,11 @@ class BestFits:
         are in the order of :data:`MISFITS`.
         """
         residual = self.residual[rows]
-        pixels, blocks = granted[:, 0, None, None], granted[:, 1].to(self.told)
+        pixels, blocks = granted[:, 0, None, None], granted[:, 1].to(self.stated)
         found = [_excess(residual / pixels, self.inside(rows), self.independent[rows, 0])]
         for i, where in enumerate((self.inside(rows, 2.0), self.good[rows])):
-            told = self.told[rows, i]
-            scatter = torch.maximum(blocks, told)[:, None, None]
+            stated = self.stated[rows, i]
+            scatter = torch.maximum(blocks, stated)[:, None, None]
             sums, used = block_sums(residual * where, where, BLOCKS[i])
             found.append(_excess(sums / scatter, used, self.independent[rows, 1 + i]))
         return torch.stack([*found, self.sky_deviation[rows]], -1)

@@ -122,7 +122,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
     squares = left.inner(torch.stack([data, left.difference], 1).flatten(2))
     gained = squares[:, 0, 0] - squares[:, 1, 1]
     detection = gained.sign() * gained.abs().sqrt()
-    told = block_scatter(likelihood.stamps.full_lags, BLOCK).tolist()
+    stated = block_scatter(likelihood.stamps.full_lags, BLOCK).tolist()
     found = []
     for i in range(len(likelihood)):
         fraction, error = _residual_fraction(fits, variance[i], i, inside[i])
@@ -136,7 +136,7 @@ def _described(fits: BestFits, likelihood: Likelihood, chi2: list[float]) -> lis
                 residual=fits.residual[i],
                 model=fits.model[i],
                 inside=inside[i],
-                noise=noise_remarks(_beyond_told(ratios[i], told[i]), int(background[i].sum())),
+                noise=noise_remarks(_beyond_stated(ratios[i], stated[i]), int(background[i].sum())),
                 granted=granted[i],
                 detection=float(detection[i]),
                 renders=int(fits.batches.renders[i]),
@@ -165,9 +165,9 @@ def _residual_fraction(
     return (float(residual) - noise) / light, error / light
 
 
-def _beyond_told(ratios: tuple[float, float], told: float) -> tuple[float, float]:
+def _beyond_stated(ratios: tuple[float, float], stated: float) -> tuple[float, float]:
     """Returns the noise ratios divided by those expected from the noise correlation."""
-    return ratios[0], ratios[1] / told
+    return ratios[0], ratios[1] / stated
 
 
 def _granted(ratios: tuple[float, float]) -> tuple[float, float]:
