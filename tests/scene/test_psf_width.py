@@ -37,6 +37,10 @@ def test_copies_keep_the_share_and_other_hypotheses_do_not(likelihood):
     assert likelihood.select([1]).psf_widths.share.tolist() == [0.25]
     assert likelihood.replace(model_error=0.05).psf_widths.share.tolist() == [1.0, 0.25]
     assert likelihood.replace(psf_error=0.03).psf_widths.share.tolist() == [1.0, 1.0]
+    torch.testing.assert_close(
+        likelihood.replace(psf_error=0.03).psf_widths.change(0),
+        1.5 * likelihood.psf_widths.change(0),
+    )
     other = likelihood.under(SersicCoordinates(BOX, {"sersic_index": 1.0}))
     assert other.psf_widths.share.tolist() == [1.0, 1.0]
     assert likelihood.psf_widths.share.tolist() == [1.0, 0.25]

@@ -204,7 +204,7 @@ class ObservedGalaxies:
         coordinates = self.coordinates if box is None else self.coordinates.in_box(box)
         found = self._with(s, coordinates=coordinates, model_error=model_error)
         if psf_error is not None:
-            found.psf_widths = PsfWidths([psf_error] * len(self), found.stamps.image)
+            found.psf_widths = self.psf_widths.with_error(psf_error)
         return found
 
     def select(self, rows: Sequence[int]) -> Self:

@@ -71,6 +71,16 @@ class PsfWidths:
         found.points = {k: u for k, u in kept.items() if u is not None}
         return found
 
+    def with_error(self, error: float) -> PsfWidths:
+        """Returns a copy with another error, all of it fitted, that acts where this one does.
+
+        Raises:
+            RangeError: If the error lies outside [0, 0.5).
+        """
+        found = self.of(range(len(self.error)), share=False)
+        found.error = torch.full_like(self.error, check_psf_error(error))
+        return found
+
     def set(
         self, rows: Int[Tensor, " r"], slope: Float[Tensor, "r n n"], u: Float[Tensor, "r f"]
     ) -> None:
