@@ -175,7 +175,8 @@ def draw_pulls(table: pd.DataFrame, path: Path) -> None:
         axis.set_yticks(range(len(names)), names, size=8)
         axis.set_xticks([0.5, 1.0, 2.0, 5.0, 10.0], ["0.5", "1", "2", "5", "10"])
         axis.minorticks_off()
-    np.atleast_1d(axes)[-1].legend(fontsize=8)
+    handles = np.atleast_1d(axes)[-1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
