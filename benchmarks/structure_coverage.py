@@ -25,7 +25,7 @@ import torch
 from exact import likelihood_of
 from structures import KINDS, best_profile, structured
 
-from deeplegato_pp.data.sersic_simulator import SersicSimulator
+from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
 from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.fit.psf_share import fit_less
 from deeplegato_pp.inference.fit.structure import widening_at
@@ -45,12 +45,17 @@ BOX = PriorBox(
 """Where the simulated galaxies are drawn: resolved and bright enough for structure to be seen."""
 
 
-def measure(model: DeepLeGAToPP, kind: str, number: int, seed: int, error: float) -> str:
-    """Returns the line of one kind."""
+def simulated(model: DeepLeGAToPP, kind: str, number: int, seed: int) -> Scene:
+    """Returns galaxies with structure of one kind."""
     simulator = SersicSimulator.from_config(model.config.data, clean=True)
     simulator.prior = BOX
     generator = torch.Generator().manual_seed(seed)
-    scene = structured(simulator.sample_scene(number, generator), kind, 1.0, generator)
+    return structured(simulator.sample_scene(number, generator), kind, 1.0, generator)
+
+
+def measure(model: DeepLeGAToPP, kind: str, number: int, seed: int, error: float) -> str:
+    """Returns the line of one kind."""
+    scene = simulated(model, kind, number, seed)
     likelihood = likelihood_of(scene, model.prior).replace(model_error=error)
     smooth = model.prior.to_normal(scene.params)
     started = time.perf_counter()
@@ -87,10 +92,7 @@ def measure(model: DeepLeGAToPP, kind: str, number: int, seed: int, error: float
 
 def measure_psf(model: DeepLeGAToPP, kind: str, number: int, seed: int, psf_error: float) -> str:
     """Returns the line of one kind: ln R_e with more and less of the PSF's error fitted."""
-    simulator = SersicSimulator.from_config(model.config.data, clean=True)
-    simulator.prior = BOX
-    generator = torch.Generator().manual_seed(seed)
-    scene = structured(simulator.sample_scene(number, generator), kind, 1.0, generator)
+    scene = simulated(model, kind, number, seed)
     known = likelihood_of(scene, model.prior).replace(model_error=MODEL_ERROR)
     smooth = model.prior.to_normal(scene.params)
     best = best_profile(known, scene, smooth)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.data.psf import gaussian, radial_grid
-from deeplegato_pp.inference.fit.modes import laplace_widths
+from deeplegato_pp.inference.fit.modes import ModeFinder, laplace_widths
 from deeplegato_pp.scene.components import SersicCoordinates
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import draw_noise
@@ -98,6 +98,13 @@ def observed(
     noise = torch.randn(image.shape, generator=generator, dtype=torch.float64)
     empty.stamps.image[:] = image + noise
     return empty.replace(psf_error=psf_error, model_error=0.01)
+
+
+def finder_near(likelihood: Likelihood, w: Tensor, **settings: bool) -> ModeFinder:
+    """A search for the modes of one galaxy, from eight draws about a point."""
+    noise = torch.randn(8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pilot, log_q = (w + 1e-3 * noise)[None], torch.zeros(1, 8, dtype=torch.float64)
+    return ModeFinder(likelihood, likelihood.coordinates, pilot, log_q, starts=1, **settings)
 
 
 class FakeNetwork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -63,10 +64,10 @@ class PsfWidths:
             share: Whether the fitted parts are kept too; they are 1 if not.
         """
         index = list(rows)
-        found = PsfWidths(self.error[index].tolist(), self.slope[index])
-        found.slope = self.slope[index].clone()
-        if share:
-            found.share = self.share[index].clone()
+        found = copy.copy(self)
+        # Indexing with a list copies.
+        found.error, found.slope = self.error[index], self.slope[index]
+        found.share = self.share[index] if share else torch.ones_like(found.error)
         kept = {k: self.points.get(i) for k, i in enumerate(index)}
         found.points = {k: u for k, u in kept.items() if u is not None}
         return found

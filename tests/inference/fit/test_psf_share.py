@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from deeplegato_pp.inference.fit.fit import fit
-from deeplegato_pp.inference.fit.modes import ModeFinder
 from deeplegato_pp.inference.fit.psf_share import NEGLIGIBLE, WHOLE, fit_less, fitted_share
 from deeplegato_pp.inference.fit.sandwich import sandwich_of
 from deeplegato_pp.inference.fit.scores import block_scores
 from deeplegato_pp.inference.fit.structure import blocks_at, mode_images, normalised, sandwich_at
 from deeplegato_pp.scene.parameters import INDEX
-from simulated_galaxies import BULGE, DISC, observed
+from simulated_galaxies import BULGE, DISC, finder_near, observed
 
 
 def optimum(likelihood, w=DISC):
@@ -84,19 +83,9 @@ def test_honest_widths_hold_the_part_that_is_not_fitted():
 
 def test_the_search_goes_on_under_what_is_left():
     likelihood = observed([DISC, BULGE])
-    noise = torch.randn(8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    pilot = (DISC + 1e-3 * noise)[None]
 
     def search(hold: bool):
-        finder = ModeFinder(
-            likelihood,
-            likelihood.coordinates,
-            pilot,
-            torch.zeros(1, 8, dtype=torch.float64),
-            starts=1,
-            mask_neighbours=False,
-            hold_structure=hold,
-        )
+        finder = finder_near(likelihood, DISC, mask_neighbours=False, hold_structure=hold)
         return finder, finder.find()
 
     (plain, (modes, _)), (held, (better, pilots)) = search(False), search(True)
@@ -107,7 +96,7 @@ def test_the_search_goes_on_under_what_is_left():
     told = better[0].log_evidence() + float(held.evidence_loss[0])
     assert told == pytest.approx(modes[0].log_evidence(), abs=0.1)
     assert float(held.evidence_loss[0]) > 5.0
-    again = held.likelihood.log_posterior(0, pilot[0])
+    again = held.likelihood.log_posterior(0, held.pilot_u[0])
     negligible = pilots[0] < better[0].log_posterior[0] - 25.0
     assert bool((((again - pilots[0]).abs() < 0.1) | negligible).all())
     assert sandwich_at(held.likelihood, 0, better[0].u[0]).judged.all()

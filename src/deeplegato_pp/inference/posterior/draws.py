@@ -92,7 +92,7 @@ class RefinedGalaxy:
         return self.w[(self.log_weights + self.log_proposal).argmax()]
 
     def judge_fit(self, likelihood: Likelihood, row: int, generator: torch.Generator) -> int:
-        """Computes the best draw's chi-square and the posterior predictive p-value.
+        """Computes the best draw's ln L and chi-square, and the posterior predictive p-value.
 
         Args:
             likelihood: Likelihood of the galaxies, under the noise in force.
@@ -104,6 +104,7 @@ class RefinedGalaxy:
         """
         draws = torch.cat([self.best[None], self.resample(_PREDICTIVE, generator)])
         found = likelihood.residual_row(row, likelihood.coordinates.project(draws))
+        self.peak = float(found.log_likelihood[0])
         self.chi2 = float(likelihood.reduced_chi2(row, found.chi2[0]))
         self.p_value = float(found.p_value[1:].mean())
         return len(draws)

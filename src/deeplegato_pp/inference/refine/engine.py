@@ -350,12 +350,12 @@ class _Job:
         for i, galaxy in enumerate(galaxies):
             # Other hypotheses are compared with the whole errors of the PSFs' widths.
             galaxy.log_evidence += float(self.evidence_loss[i])
-            galaxy.peak = self._peak(i, galaxy) + float(self.peak_loss[i])
             galaxy.note_masked(self.likelihood.stamps.mask[i] & ~self.given_mask[i])
             if i in self.short and galaxy.flags & int(Flag.LOW_ESS | Flag.HIGH_KHAT):
                 galaxy.flags |= int(Flag.BUDGET)
             generator = torch.Generator().manual_seed(self.seeds[i] + 1)
             judged = galaxy.judge_fit(self.likelihood, i, generator)
+            galaxy.peak = self._peak(i, galaxy) + float(self.peak_loss[i])
             best = self.coordinates.project(galaxy.best)[None]
             self.batches.count(torch.tensor([i]), best, judged)
             if self.options.honest:
@@ -367,13 +367,11 @@ class _Job:
 
     def _peak(self, row: int, galaxy: RefinedGalaxy) -> float:
         """Returns the largest ln L found, at a draw or at the best mode."""
-        values, modes = galaxy.log_likelihood, self.modes[row]
+        known = [galaxy.log_likelihood, torch.tensor([galaxy.peak], dtype=torch.float64)]
+        modes = self.modes[row]
         if modes is not None:
-            at_mode = modes.log_posterior[:1] - self.coordinates.log_prior(modes.u[:1])
-            values = torch.cat([values, at_mode])
-        if not bool(values.isfinite().any()):
-            best = self.coordinates.project(galaxy.best)[None]
-            values = self.batches.log_posterior(row, best) - self.coordinates.log_prior(best)
+            known.append(modes.log_posterior[:1] - self.coordinates.log_prior(modes.u[:1]))
+        values = torch.cat(known)
         return float(values[values.isfinite()].max())
 
     def _slopes(self, galaxies: list[RefinedGalaxy]) -> list[list[Slopes] | None]:

@@ -100,11 +100,10 @@ def _widenings(posterior: Posterior, rows: list[int], prior: PriorBox) -> list[W
         optima = fit(likelihood, torch.arange(len(rows)), mean, batches=batches)
         likelihood.freeze(optima.rows, optima.u)
         if again := fit_less(likelihood, optima):
-            order = list(range(len(rows)))
-            for k, i in enumerate(again):
-                order[i] = len(rows) + k
             better = fit(likelihood, optima.rows[again], optima.u[again], batches=batches)
-            optima = Fit.concatenate([optima, better])[torch.tensor(order)]
+            order = torch.arange(len(rows))
+            order[again] = len(rows) + torch.arange(len(again))
+            optima = Fit.concatenate([optima, better])[order]
             likelihood.freeze(optima.rows, optima.u)
         slopes = slopes_at(batches, range(len(rows)), list(optima.u[:, None]))
         return [
