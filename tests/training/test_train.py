@@ -11,13 +11,12 @@ import torch
 from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import CONFIG_DIR, load_config
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
-from deeplegato_pp.data.loaders import training_set
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.training import DeepLeGAToPPTrainer, train
 from deeplegato_pp.training.assembly import BEST
 from deeplegato_pp.training.callbacks import append_row
-from deeplegato_pp.training.train import CHECKPOINT, initial_model, run_folder
+from deeplegato_pp.training.train import CHECKPOINT, run_folder
 
 CURVES = ("training.csv", "steps.csv")
 
@@ -238,27 +237,6 @@ def test_early_stopping_keeps_the_best_weights(tiny, tmp_path, monkeypatch):
     best = torch.load(tmp_path / "run" / BEST, weights_only=False)
     weights = {k.removeprefix("model."): v for k, v in best["state_dict"].items()}
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
-
-
-def test_it_starts_from_the_weights_of_another_model(tiny, tmp_path):
-    first = train(tiny("training.max_steps=3", folder="first"))
-    started = initial_model(tiny(f"model.init={tmp_path / 'first' / 'model'}"))
-    assert same_weights(first, started)
-    with pytest.raises(ConfigError, match=r"model\.init=.* does not fit .*of another shape"):
-        initial_model(tiny(f"model.init={tmp_path / 'first' / 'model'}", "model.npe.context_dim=9"))
-
-
-def test_an_input_may_be_added_to_a_trained_network(tiny, tmp_path, caplog):
-    independent = "data.conditions.correlated_noise=0"
-    first = train(tiny("training.max_steps=3", independent, folder="first"))
-    more = tiny(f"model.init={tmp_path / 'first' / 'model'}", "data.conditions.correlated_noise=1")
-    started = initial_model(more)
-    assert "correlation.weight" in caplog.text
-    stamps, w = next(iter(training_set(more, 1)))
-    with torch.no_grad():
-        known, new = (m.eval().compute_loss(stamps, w.float())["flow"] for m in (first, started))
-    torch.testing.assert_close(new, known)
-    assert bool((stamps.noise_correlation > 1.0).all())
 
 
 def test_a_run_may_live_on_the_drive(tiny):

@@ -14,7 +14,8 @@ from deeplegato_pp.models.deeplegato_pp import DeepLeGAToPP
 from deeplegato_pp.training.assembly import BEST, LAST, create_trainer, without_chatter
 from deeplegato_pp.training.callbacks import CURVE, STEPS, RunRecord
 from deeplegato_pp.training.checkpoints import read_checkpoint
-from deeplegato_pp.training.trainer import DeepLeGAToPPTrainer, mismatches
+from deeplegato_pp.training.trainer import DeepLeGAToPPTrainer
+from deeplegato_pp.training.warm_start import initial_model
 
 logger = logging.getLogger(__name__)
 
@@ -107,34 +108,6 @@ def run_folder(config: Config) -> Path:
             )
         folder = Path(config.data.drive_base) / folder
     return folder
-
-
-def initial_model(config: Config) -> DeepLeGAToPP:
-    """Returns the initial network: new, or with the weights of another one.
-
-    Layers of `model.init` that are also in the new network must have its shapes; missing layers are
-    initialised as in a new network.
-
-    Raises:
-        ModelNotFoundError: If the model does not exist.
-        ConfigError: If no layer exists in both, or shapes differ.
-    """
-    model = DeepLeGAToPP(config)
-    if not config.model.init:
-        return model
-    source = DeepLeGAToPP.from_pretrained(config.model.init)
-    own, other = model.state_dict(), source.state_dict()
-    common = own.keys() & other.keys()
-    report = mismatches({k: own[k] for k in common}, {k: other[k] for k in common})
-    if report or not common:
-        raise ConfigError(
-            f"model.init={config.model.init} does not fit this network: "
-            f"{report or 'no layer is found in both'}. Take over its model section."
-        )
-    if common != own.keys():
-        logger.warning("model.init=%s: %s.", config.model.init, mismatches(own, other))
-    model.load_state_dict({**own, **{k: other[k] for k in common}})
-    return model
 
 
 def _load_best(module: DeepLeGAToPPTrainer, path: Path) -> None:
