@@ -48,8 +48,8 @@ def test_a_wider_prior_takes_over_means_and_widths():
     untouched = started.prior.to_physical(known.mean)[:, 5]
     near = x.abs() < 3.0
     assert int(near.sum()) > 10
-    assert float((moved - x)[near].abs().max()) < 0.25
-    assert float((untouched - x)[near].abs().max()) > 0.4
+    left, before = ((found - x)[near].abs().mean() for found in (moved, untouched))
+    assert float(left) < 0.6 * float(before), (left, before)
     ratio = (new.log_sigma - known.log_sigma).exp()
     torch.testing.assert_close(ratio[:, 5], ratio[:1, 5].expand(len(w)))
     assert 0.75 < float(ratio[0, 5]) < 5.0 / 6.0  # from the slope in the middle to that outside

@@ -65,6 +65,9 @@ def _convert_coordinates(model: DeepLeGAToPP, old: PriorBox) -> None:
 def linear_map(old: PriorBox, new: PriorBox) -> tuple[Tensor, Tensor]:
     """Fits w_new = scale * w_old + offset over the galaxies that both prior boxes contain.
 
+    Each coordinate is fitted within one sigma of the old prior, so that the prior's tails, where
+    the map bends most, do not spoil the map of most galaxies.
+
     Args:
         old: Prior box of the coordinates w_old.
         new: Prior box of the coordinates w_new.
@@ -75,9 +78,11 @@ def linear_map(old: PriorBox, new: PriorBox) -> tuple[Tensor, Tensor]:
     """
     params = old.sample(_PRIOR_DRAWS, torch.Generator().manual_seed(0))
     params = params[new.contains(params)]
-    if len(params) < _PRIOR_DRAWS // 100:
+    if len(params) < _PRIOR_DRAWS // 10:
         return torch.ones(params.shape[1]), torch.zeros(params.shape[1])
     x, y = old.to_normal(params), new.to_normal(params)
-    centred = x - x.mean(0)
-    scale = (centred * y).mean(0) / (centred**2).mean(0)
-    return scale.float(), (y.mean(0) - scale * x.mean(0)).float()
+    weight = (x.abs() < 1.0).double()
+    weight /= weight.sum(0)
+    x_mean, y_mean = (weight * x).sum(0), (weight * y).sum(0)
+    scale = (weight * (x - x_mean) * y).sum(0) / (weight * (x - x_mean) ** 2).sum(0)
+    return scale.float(), (y_mean - scale * x_mean).float()
