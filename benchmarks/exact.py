@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.inference.fit.modes import laplace_widths
 from deeplegato_pp.inference.posterior.draws import RefinedGalaxy
 from deeplegato_pp.inference.refine.engine import refine_batch
@@ -57,14 +57,14 @@ class Row:
     cpu: float
 
 
-def likelihood_of(scene: Scene, box: PriorBox) -> Likelihood:
+def likelihood_of(scene: SimulatedScene, box: PriorBox) -> Likelihood:
     """Returns the likelihood of a scene's galaxies, with the PSFs as rendered."""
     fine = scene.psf.oversampled.tolist()
     psfs = [(scene.psf.fine if f else scene.psf.native)[i] for i, f in enumerate(fine)]
     return Likelihood(scene.stamps, psfs, [2 if f else 1 for f in fine], [True] * len(fine), box)
 
 
-def network_draws(model: DeepLeGAToPP, scene: Scene) -> Network:
+def network_draws(model: DeepLeGAToPP, scene: SimulatedScene) -> Network:
     """Returns the network's draws, their density and the density itself."""
     with torch.no_grad():
         context = model.encode(scene.stamps)

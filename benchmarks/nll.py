@@ -21,7 +21,7 @@ from torch import Tensor
 from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.galaxies import mirrored
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.scene.parameters import SNR_CLASSES
 
@@ -31,7 +31,7 @@ STREAM = 2**42
 
 
 @torch.no_grad()
-def nll(model: DeepLeGAToPP, scene: Scene, mirror: bool) -> Tensor:
+def nll(model: DeepLeGAToPP, scene: SimulatedScene, mirror: bool) -> Tensor:
     """Returns -ln q(truth) of each galaxy, (B,); with `mirror`, of the mean over mirror images."""
     w = model.prior.to_normal(scene.params)
     found = []

@@ -25,7 +25,7 @@ import torch
 from exact import likelihood_of
 from structures import KINDS, best_profile, structured
 
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.inference.fit.fit import fit
 from deeplegato_pp.inference.fit.psf_share import fit_less
 from deeplegato_pp.inference.fit.structure import widening_at
@@ -45,7 +45,7 @@ BOX = PriorBox(
 """Where the simulated galaxies are drawn: resolved and bright enough for structure to be seen."""
 
 
-def simulated(model: DeepLeGAToPP, kind: str, number: int, seed: int) -> Scene:
+def simulated(model: DeepLeGAToPP, kind: str, number: int, seed: int) -> SimulatedScene:
     """Returns galaxies with structure of one kind."""
     simulator = SersicSimulator.from_config(model.config.data, clean=True)
     simulator.prior = BOX

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.sersic_simulator import Scene
+from deeplegato_pp.data.sersic_simulator import SimulatedScene
 from deeplegato_pp.inference.fit.fit import Fit, fit
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import draw_noise
@@ -33,7 +33,9 @@ from deeplegato_pp.scene.render.wings import Galaxies
 from deeplegato_pp.scene.stamps import REFERENCE_PIXEL_SCALE, REFERENCE_ZERO_POINT
 
 
-def structured(scene: Scene, kind: str, strength: float, generator: torch.Generator) -> Scene:
+def structured(
+    scene: SimulatedScene, kind: str, strength: float, generator: torch.Generator
+) -> SimulatedScene:
     """Returns scenes whose galaxies have structure, observed anew.
 
     Args:
@@ -53,7 +55,7 @@ def structured(scene: Scene, kind: str, strength: float, generator: torch.Genera
     return replace(scene, model=model, stamps=replace(s, image=torch.where(s.mask, 0.0, image)))
 
 
-def best_profile(problem: Likelihood, scene: Scene, start: Tensor) -> Fit:
+def best_profile(problem: Likelihood, scene: SimulatedScene, start: Tensor) -> Fit:
     """Returns the profiles that fit the noiseless images best, by the likelihood's own weights.
 
     Args:
@@ -66,15 +68,15 @@ def best_profile(problem: Likelihood, scene: Scene, start: Tensor) -> Fit:
     return fit(clean, torch.arange(len(problem)), start)
 
 
-def _arms(draw: Draw, scene: Scene, strength: float) -> Tensor:
+def _arms(draw: Draw, scene: SimulatedScene, strength: float) -> Tensor:
     return spiral_arms(draw, scene, 0.25 * strength)
 
 
-def _bar(draw: Draw, scene: Scene, strength: float) -> Tensor:
+def _bar(draw: Draw, scene: SimulatedScene, strength: float) -> Tensor:
     return bar_light(draw, scene, 0.1 * strength)
 
 
-def spiral_arms(draw: Draw, scene: Scene, contrast: float) -> Float[Tensor, "b n n"]:
+def spiral_arms(draw: Draw, scene: SimulatedScene, contrast: float) -> Float[Tensor, "b n n"]:
     """Returns what two spiral arms add to (and take from) the galaxies' light.
 
     Winding and phase are drawn. The contrast fades as r^2/(r^2 + w^2), w being half of the PSF's
@@ -91,7 +93,7 @@ def spiral_arms(draw: Draw, scene: Scene, contrast: float) -> Float[Tensor, "b n
     return light
 
 
-def _galaxy_plane(draw: Draw, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+def _galaxy_plane(draw: Draw, scene: SimulatedScene) -> tuple[Tensor, Tensor, Tensor]:
     """Coordinates along the major and minor axis, the minor one stretched by 1/q, and R_e. [px]"""
     params = scene.params.to(draw.options["dtype"])
     size = scene.model.shape[-1]
@@ -104,7 +106,7 @@ def _galaxy_plane(draw: Draw, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     return along, across, params[:, RADIUS] / REFERENCE_PIXEL_SCALE
 
 
-def bar_light(draw: Draw, scene: Scene, fraction: float) -> Float[Tensor, "b n n"]:
+def bar_light(draw: Draw, scene: SimulatedScene, fraction: float) -> Float[Tensor, "b n n"]:
     """Returns what moving a part of the light into a bar adds and takes away."""
     params = scene.params.to(draw.options["dtype"])
     flux = 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - params[:, MAGNITUDE]))
@@ -147,7 +149,7 @@ def _projected(
     return values[:, 1].sqrt(), (values[:, 0].clamp_min(0.0) / values[:, 1]).sqrt(), turn
 
 
-def _plane(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+def _plane(scene: SimulatedScene) -> tuple[Tensor, Tensor, Tensor]:
     """Radius and azimuth in the galaxies' planes, and R_e. [px]"""
     p = scene.params.to(scene.model.dtype)
     size = scene.model.shape[-1]
@@ -161,13 +163,13 @@ def _plane(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     return torch.hypot(along, across), torch.atan2(across, along), radius
 
 
-def _core(scene: Scene) -> Tensor:
+def _core(scene: SimulatedScene) -> Tensor:
     """Radius within which nothing finer than the PSF is drawn. [px]"""
     half = 0.5 * scene.psf.fwhm / scene.params[:, AXIS_RATIO].to(scene.psf.fwhm)
     return half[:, None, None]
 
 
-def _ring(draw: Draw, scene: Scene, strength: float) -> Tensor:
+def _ring(draw: Draw, scene: SimulatedScene, strength: float) -> Tensor:
     """A bright ring at 0.7 to 1.8 R_e, and a gap inside it."""
     r, _, radius = _plane(scene)
     middle = draw.uniform(0.7, 1.8)[:, None, None] * radius
@@ -177,7 +179,7 @@ def _ring(draw: Draw, scene: Scene, strength: float) -> Tensor:
     return 0.35 * strength * scene.model * wave
 
 
-def _lopsided(draw: Draw, scene: Scene, strength: float) -> Tensor:
+def _lopsided(draw: Draw, scene: SimulatedScene, strength: float) -> Tensor:
     """One side of the disc brighter than the other, the more the farther out."""
     r, azimuth, radius = _plane(scene)
     phase = draw.uniform(0.0, 2.0 * math.pi)[:, None, None]
@@ -185,7 +187,7 @@ def _lopsided(draw: Draw, scene: Scene, strength: float) -> Tensor:
     return 0.25 * strength * scene.model * torch.cos(azimuth + phase) * x**2 / (1.0 + x**2)
 
 
-def _clumps(draw: Draw, scene: Scene, strength: float) -> Tensor:
+def _clumps(draw: Draw, scene: SimulatedScene, strength: float) -> Tensor:
     """Five knots within 2 R_e, with 1 % of the light each on average, taken off the smooth part."""
     p = scene.params.to(scene.model.dtype)
     flux = 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - p[:, MAGNITUDE]))
@@ -211,7 +213,7 @@ def _clumps(draw: Draw, scene: Scene, strength: float) -> Tensor:
     return light
 
 
-def _bulge(draw: Draw, scene: Scene, strength: float) -> Tensor:
+def _bulge(draw: Draw, scene: SimulatedScene, strength: float) -> Tensor:
     """A rounder bulge of n = 3 with 10 to 40 % of the light, in a disc of n = 1."""
     p = scene.params.to(scene.model.dtype)
     flux = 10.0 ** (0.4 * (REFERENCE_ZERO_POINT - p[:, MAGNITUDE]))

@@ -31,7 +31,7 @@ from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import CONFIG_DIR, DataConfig
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
-from deeplegato_pp.data.sersic_simulator import Scene
+from deeplegato_pp.data.sersic_simulator import SimulatedScene
 from deeplegato_pp.data.studies import StudyConfig, apply_study
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
@@ -42,7 +42,7 @@ SEED = 77_000_001
 BATCH = 32
 QUALITIES = ("good", "caution", "bad")
 
-Spoil = Callable[[Scene, torch.Generator], Scene]
+Spoil = Callable[[SimulatedScene, torch.Generator], SimulatedScene]
 
 
 @dataclass
@@ -83,19 +83,19 @@ class Tally:
 # --- what is simulated --------------------------------------------------------------------------
 
 
-def pixels_replaced(make: Callable[[Scene, torch.Generator], torch.Tensor]) -> Spoil:
+def pixels_replaced(make: Callable[[SimulatedScene, torch.Generator], torch.Tensor]) -> Spoil:
     """Returns a way to spoil a scene by other pixels."""
     return lambda scene, generator: replace(
         scene, stamps=replace(scene.stamps, image=make(scene, generator))
     )
 
 
-def white(scene: Scene, generator: torch.Generator) -> torch.Tensor:
+def white(scene: SimulatedScene, generator: torch.Generator) -> torch.Tensor:
     """Noise as the map says, and nothing else."""
     return scene.stamps.sigma * torch.randn(scene.stamps.image.shape, generator=generator)
 
 
-def blank_sky(scene: Scene, generator: torch.Generator) -> torch.Tensor:
+def blank_sky(scene: SimulatedScene, generator: torch.Generator) -> torch.Tensor:
     """Noise and some twenty sources too faint to be seen one by one."""
     noise = white(scene, generator)
     size = noise.shape[-1]
@@ -108,7 +108,7 @@ def blank_sky(scene: Scene, generator: torch.Generator) -> torch.Tensor:
     return padded[:, half : half + size, half : half + size]
 
 
-def star(scene: Scene, generator: torch.Generator) -> torch.Tensor:
+def star(scene: SimulatedScene, generator: torch.Generator) -> torch.Tensor:
     """A point source of the galaxy's flux in its place, at a half-light radius of 0.02 px."""
     params = scene.params.clone()
     params[:, 1] = 0.02 * 0.25
@@ -116,7 +116,7 @@ def star(scene: Scene, generator: torch.Generator) -> torch.Tensor:
     return with_noise(scene, light_of(scene, params), generator)
 
 
-def merger(scene: Scene, generator: torch.Generator) -> torch.Tensor:
+def merger(scene: SimulatedScene, generator: torch.Generator) -> torch.Tensor:
     """A second galaxy of 0.3 to 1 of the flux, one to two half-light radii away."""
     params, batch = scene.params.clone(), len(scene.params)
     u = torch.rand(batch, 6, generator=generator, dtype=torch.float64)
@@ -130,7 +130,7 @@ def merger(scene: Scene, generator: torch.Generator) -> torch.Tensor:
     return with_noise(scene, scene.model + light_of(scene, params), generator)
 
 
-def cosmic_rays(scene: Scene, generator: torch.Generator) -> torch.Tensor:
+def cosmic_rays(scene: SimulatedScene, generator: torch.Generator) -> torch.Tensor:
     """Ten tracks of 3 to 12 px and 20 to 2000 sigma, nobody's PSF in them."""
     image = scene.stamps.image.clone()
     size = image.shape[-1]
@@ -144,20 +144,22 @@ def cosmic_rays(scene: Scene, generator: torch.Generator) -> torch.Tensor:
     return image
 
 
-def saturated(scene: Scene, generator: torch.Generator) -> torch.Tensor:
+def saturated(scene: SimulatedScene, generator: torch.Generator) -> torch.Tensor:
     """The galaxy, made at least 200 sigma high, cut off at 40 % of its peak."""
     peak = scene.model.amax((1, 2), keepdim=True)
     image = with_noise(scene, scene.model * (200.0 / peak).clamp(min=1.0), generator)
     return torch.minimum(image, 0.4 * image.amax((1, 2), keepdim=True))
 
 
-def light_of(scene: Scene, params: torch.Tensor) -> torch.Tensor:
+def light_of(scene: SimulatedScene, params: torch.Tensor) -> torch.Tensor:
     """Noiseless images of other galaxies through the scene's PSFs."""
     columns = SersicSimulator(scene.model.shape[-1]).columns(params).float()
     return scene.psf.render(columns, scene.model.shape[-1], torch.arange(len(params)))
 
 
-def with_noise(scene: Scene, model: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def with_noise(
+    scene: SimulatedScene, model: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
     """An image of a model with the noise that the stamp says it has."""
     gain = scene.stamps.gain[:, None, None]
     sigma = (scene.stamps.sigma**2 + model.clamp_min(0.0) / gain).sqrt()

@@ -1,4 +1,4 @@
-"""The rooms of the package: which way imports point, and where each heavy library lives."""
+"""The folders of the package: which way imports point, and where each heavy library lives."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RANKS = {
     "view": 15,
     "cli": 16,
 }
-"""A room imports from itself and from lower ranks; the modules at the top are room "".
+"""A folder imports from itself and from lower ranks; the modules at the top are folder "".
 
 Rooms that do not know each other although their ranks would allow it stand in STRANGERS.
 """
@@ -56,10 +56,10 @@ STRANGERS = [("inference", "data"), ("inference", "training"), ("training", "dia
 """Rooms that do not know each other although their ranks would allow it."""
 
 LARGEST_ROOM = 0.30
-"""Part of the package's lines that one room may hold, its sub-rooms included."""
+"""Part of the package's lines that one folder may hold, its sub-folders included."""
 
 FLAT = {"": 9, "inference": 10}
-"""Modules that may stand loose in a room; those that only point to a new place do not count."""
+"""Modules that may stand loose in a folder; those that only point to a new place do not count."""
 
 RESOURCES = {"examples", "pretrained", "configs"}
 """Folders of files that ship: nothing to run."""
@@ -107,22 +107,22 @@ DISTRIBUTIONS = {
 """Import names of the distributions that are not called like what they hold."""
 
 
-def room_of(module: str, rooms: dict[str, int]) -> str:
-    """The innermost room in which a module stands."""
+def folder_of(module: str, folders: dict[str, int]) -> str:
+    """The innermost folder in which a module stands."""
     parts = module.split(".")[1:]
     names = (".".join(parts[:depth]) for depth in (2, 1))
-    return next((name for name in names if name in rooms), "")
+    return next((name for name in names if name in folders), "")
 
 
-def wrong_arrows(imports: list[Import], rooms: dict[str, int]) -> list[str]:
+def wrong_arrows(imports: list[Import], folders: dict[str, int]) -> list[str]:
     """The imports inside the package that point up or sideways."""
     wrong = []
     for arrow in imports:
         parts = arrow.importer.split("."), arrow.target.split(".")
         if parts[1][0] != parts[0][0] or parts[0][1:] in ([], ["__main__"]):
             continue  # not ours, or an entrance: the package itself, and `python -m`
-        here, there = room_of(arrow.importer, rooms), room_of(arrow.target, rooms)
-        if here != there and rooms[there] >= rooms[here]:
+        here, there = folder_of(arrow.importer, folders), folder_of(arrow.target, folders)
+        if here != there and folders[there] >= folders[here]:
             wrong.append(str(arrow))
     return wrong
 
@@ -147,7 +147,7 @@ def imports() -> list[Import]:
     return imports_of(PACKAGE)
 
 
-def test_every_folder_is_a_room():
+def test_every_folder_has_a_rank():
     folders = {p.parent.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py")} - {Path()}
     assert {".".join(folder.parts) for folder in folders} == set(RANKS) - {""}
     other = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
@@ -163,9 +163,9 @@ def test_no_cycles(imports):
     assert not find_cycle(imports)
 
 
-@pytest.mark.parametrize(("room", "other"), STRANGERS)
-def test_these_rooms_do_not_know_each_other(imports, room, other):
-    prefix, target = f"{NAME}.{room}.", f"{NAME}.{other}"
+@pytest.mark.parametrize(("folder", "other"), STRANGERS)
+def test_these_folders_do_not_import_each_other(imports, folder, other):
+    prefix, target = f"{NAME}.{folder}.", f"{NAME}.{other}"
     assert not [str(a) for a in imports if a.importer.startswith(prefix) and target in a.target]
 
 
@@ -173,17 +173,17 @@ def is_shim(path: Path) -> bool:
     return "moved_module(" in path.read_text(encoding="utf-8") and path.name != "_lazy.py"
 
 
-def test_no_room_is_crowded():
+def test_no_folder_is_crowded():
     lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in PACKAGE.rglob("*.py")}
-    rooms: dict[str, int] = {}
+    folders: dict[str, int] = {}
     for path, number in lines.items():
-        room = path.relative_to(PACKAGE).parts[0]
-        rooms[room] = rooms.get(room, 0) + number
-    largest = max(rooms, key=rooms.__getitem__)
-    assert rooms[largest] <= LARGEST_ROOM * sum(lines.values()), largest
-    for room, most in FLAT.items():
-        loose = [p for p in (PACKAGE / room).glob("*.py") if not is_shim(p)]
-        assert len([p for p in loose if p.name != "__init__.py"]) <= most, room
+        folder = path.relative_to(PACKAGE).parts[0]
+        folders[folder] = folders.get(folder, 0) + number
+    largest = max(folders, key=folders.__getitem__)
+    assert folders[largest] <= LARGEST_ROOM * sum(lines.values()), largest
+    for folder, most in FLAT.items():
+        loose = [p for p in (PACKAGE / folder).glob("*.py") if not is_shim(p)]
+        assert len([p for p in loose if p.name != "__init__.py"]) <= most, folder
 
 
 SHIMS = [name for name, path in modules_of(PACKAGE).items() if is_shim(path)]

@@ -22,29 +22,29 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "deeplegato_pp"
 PAGE = ROOT / "docs" / "architecture.md"
 ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
-DRAWN = ("rooms", "inference", "training")
+DRAWN = ("folders", "inference", "training")
 
 
-def room_of(module: str) -> str:
+def folder_of(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "base"
 
 
-def room_edges() -> set[tuple[str, str]]:
-    """Which rooms import from which; the entrance of `python -m` is left out."""
+def folder_edges() -> set[tuple[str, str]]:
+    """Which folders import from which; the entrance of `python -m` is left out."""
     arrows = [a for a in imports_of(PACKAGE) if a.target.startswith("deeplegato_pp")]
     arrows = [a for a in arrows if a.importer != "deeplegato_pp.__main__"]
-    pairs = {(room_of(a.importer), room_of(a.target)) for a in arrows if "." in a.importer}
+    pairs = {(folder_of(a.importer), folder_of(a.target)) for a in arrows if "." in a.importer}
     return {(a, b) for a, b in pairs if a != b}
 
 
-def subroom_edges(room: str) -> set[tuple[str, str]]:
-    """Which sub-rooms of a room import from which; its own modules count as one."""
-    prefix = f"deeplegato_pp.{room}."
+def subfolder_edges(folder: str) -> set[tuple[str, str]]:
+    """Which sub-folders of a folder import from which; its own modules count as one."""
+    prefix = f"deeplegato_pp.{folder}."
 
     def place(module: str) -> str:
         parts = module.removeprefix(prefix).split(".")
-        return parts[0] if len(parts) > 1 or (PACKAGE / room / parts[0]).is_dir() else room
+        return parts[0] if len(parts) > 1 or (PACKAGE / folder / parts[0]).is_dir() else folder
 
     arrows = imports_of(PACKAGE)
     own = [a for a in arrows if a.importer.startswith(prefix) and a.target.startswith(prefix)]
@@ -52,9 +52,9 @@ def subroom_edges(room: str) -> set[tuple[str, str]]:
     return {(a, b) for a, b in pairs if a != b}
 
 
-def module_edges(room: str) -> set[tuple[str, str]]:
-    """Which modules of a room import one another, the shop window left out."""
-    prefix = f"deeplegato_pp.{room}."
+def module_edges(folder: str) -> set[tuple[str, str]]:
+    """Which modules of a folder import one another, the shop window left out."""
+    prefix = f"deeplegato_pp.{folder}."
     return {
         (a.importer.removeprefix(prefix), a.target.removeprefix(prefix))
         for a in imports_of(PACKAGE)
@@ -63,7 +63,7 @@ def module_edges(room: str) -> set[tuple[str, str]]:
 
 
 def drawing(name: str) -> str:
-    edges = {"rooms": room_edges, "inference": lambda: subroom_edges("inference")}.get(
+    edges = {"folders": folder_edges, "inference": lambda: subfolder_edges("inference")}.get(
         name, lambda: module_edges(name)
     )()
     lines = [f"  {a} --> {b}" for a, b in sorted(edges)]
@@ -75,12 +75,12 @@ def lines_of(path: Path) -> int:
 
 
 def shares() -> dict[str, float]:
-    """The share of the package's lines in each room, in per cent."""
+    """The share of the package's lines in each folder, in per cent."""
     lines: Counter[str] = Counter()
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).parts
         lines[parts[0] if len(parts) > 1 else "top"] += lines_of(path)
-    return {room: 100.0 * number / lines.total() for room, number in lines.most_common()}
+    return {folder: 100.0 * number / lines.total() for folder, number in lines.most_common()}
 
 
 def sizes() -> str:
@@ -102,7 +102,7 @@ def sizes() -> str:
             "",
             "| part | share of the lines |",
             "|---|---|",
-            *(f"| `{room}` | {share:.0f} % |" for room, share in shares().items()),
+            *(f"| `{folder}` | {share:.0f} % |" for folder, share in shares().items()),
         ]
     )
 
@@ -121,12 +121,14 @@ def test_the_page_shows_the_code(name):
 def test_the_page_tells_the_sizes():
     found = marked("sizes").search(PAGE.read_text(encoding="utf-8"))
     assert found, "no sizes on the page"
-    told = {room: float(share) for room, share in re.findall(r"`(\w+)` \| (\d+) %", found.group())}
+    told = {
+        folder: float(share) for folder, share in re.findall(r"`(\w+)` \| (\d+) %", found.group())
+    }
     assert told == pytest.approx(shares(), abs=2.5), "run: python tests/test_module_graph.py"
 
 
-def test_the_graph_of_the_rooms_points_one_way():
-    edges = room_edges()
+def test_the_graph_of_the_folders_points_one_way():
+    edges = folder_edges()
     assert ("training", "inference") not in edges
     assert ("cli", "training") in edges
     assert not {(b, a) for a, b in edges} & edges

@@ -1,4 +1,4 @@
-"""Galaxies whose calibration is known, and a tiny network."""
+"""MeasuredGalaxies whose calibration is known, and a tiny network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies
 from deeplegato_pp.inference import Predictor
 from deeplegato_pp.stats.weighted import QUANTILES
 from tiny_model import save_tiny_model
@@ -18,7 +18,7 @@ CENTER = np.array([21.0, 0.0, 0.5, 0.5, 90.0, 0.0, 0.0])
 """In shown units: magnitude, ln R_e, ln n, q, degrees, pixels."""
 
 
-def known_galaxies(number: int = 2000, factor: float = 1.0, seed: int = 0) -> Galaxies:
+def known_galaxies(number: int = 2000, factor: float = 1.0, seed: int = 0) -> MeasuredGalaxies:
     """Gaussian posteriors about exchangeable truths, `factor` times as wide as they should be."""
     rng = np.random.default_rng(seed)
     sigma = 0.02 * np.exp(rng.normal(0.0, 0.3, (number, 7))) * np.array([1, 1, 1, 1, 90, 1, 1])
@@ -31,7 +31,7 @@ def known_galaxies(number: int = 2000, factor: float = 1.0, seed: int = 0) -> Ga
     physical = truth.copy()
     physical[:, 1:3] = np.exp(truth[:, 1:3])
     flags = np.where(np.arange(number) < 100, 1 << 19, -1)
-    return Galaxies(
+    return MeasuredGalaxies(
         truth=physical,
         mean=mean,
         width=width,
@@ -64,7 +64,7 @@ def known_galaxies(number: int = 2000, factor: float = 1.0, seed: int = 0) -> Ga
 
 
 @pytest.fixture(scope="session")
-def make_galaxies() -> Callable[..., Galaxies]:
+def make_galaxies() -> Callable[..., MeasuredGalaxies]:
     return known_galaxies
 
 

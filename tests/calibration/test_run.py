@@ -10,7 +10,7 @@ import torch
 from deeplegato_pp.calibration import run
 from deeplegato_pp.calibration import settings as settings_module
 from deeplegato_pp.calibration.document import document
-from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies
 from deeplegato_pp.calibration.measure import _moved, observations_of
 from deeplegato_pp.calibration.settings import BATCH, Settings, Simulations
 from deeplegato_pp.calibration.truth import exact_likelihood
@@ -31,7 +31,7 @@ def simulations(predictor) -> Simulations:
 
 
 @pytest.fixture(scope="module")
-def whole(predictor, simulations, tmp_path_factory) -> Galaxies:
+def whole(predictor, simulations, tmp_path_factory) -> MeasuredGalaxies:
     return run.measure(predictor, simulations, SETTINGS, tmp_path_factory.mktemp("whole"))
 
 

@@ -9,7 +9,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 from deeplegato_pp.catalog.cutouts import open_images
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.neighbours import neighbours_of
-from deeplegato_pp.catalog.positions import checked_positions, find_places
+from deeplegato_pp.catalog.positions import checked_positions, find_positions
 from deeplegato_pp.catalog.sources import from_columns
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
@@ -26,7 +26,7 @@ def scene(**options):
 
 
 def cutouts(opened, sources, side=64):
-    places = find_places(opened.mosaics, sources)
+    places = find_positions(opened.mosaics, sources)
     return [opened.cutout(sources, i, place, side) for i, place in enumerate(places)]
 
 
@@ -112,7 +112,7 @@ def test_quantities_and_nddata_bring_their_units():
 def test_sky_positions_find_the_same_pixels():
     ra, dec = SKY.wcs.all_pix2world(POSITIONS[:, 0], POSITIONS[:, 1], 0)
     listed = from_columns({"ra": ra, "dec": dec}, "here")
-    places = find_places(scene().mosaics, listed)
+    places = find_positions(scene().mosaics, listed)
     np.testing.assert_allclose([(p.x, p.y) for p in places], POSITIONS, atol=1e-6)
 
 
@@ -144,11 +144,11 @@ def test_of_several_images_the_one_it_lies_deepest_in(tmp_path):
     paths = tuple(str(tmp_path / n) for n in ("left.fits", "right.fits"))
     ra, dec = SKY.wcs.all_pix2world([110.0, 290.0], [150.0, 150.0], 0)
     opened = open_images(Inputs(images=paths, noise=(1.0,)))
-    places = find_places(opened.mosaics, from_columns({"ra": ra, "dec": dec}, "here"))
+    places = find_positions(opened.mosaics, from_columns({"ra": ra, "dec": dec}, "here"))
     assert [p.image for p in places] == [0, 0]
     ra, dec = SKY.wcs.all_pix2world([240.0], [150.0], 0)
     opened = open_images(Inputs(images=paths[::-1], noise=(1.0,)))
-    assert find_places(opened.mosaics, from_columns({"ra": ra, "dec": dec}, "here"))[0].x == (
+    assert find_positions(opened.mosaics, from_columns({"ra": ra, "dec": dec}, "here"))[0].x == (
         pytest.approx(140.0)
     )
 

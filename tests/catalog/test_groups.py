@@ -14,7 +14,7 @@ from deeplegato_pp.catalog.cutouts import Cutout
 from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.groups import Crowd, Ellipse, grow, isophote
 from deeplegato_pp.catalog.options import Options
-from deeplegato_pp.catalog.positions import Place
+from deeplegato_pp.catalog.positions import Position
 from deeplegato_pp.catalog.sources import as_sources
 from deeplegato_pp.catalog.strays import leaves_segment, ran_away
 from deeplegato_pp.data import SersicSimulator, generate_sersic_profile
@@ -91,12 +91,12 @@ class Known(Found):
     def __init__(self, ids, places):
         sources = as_sources({"id": ids, "x": [p[0] for p in places], "y": [p[1] for p in places]})
         observation = Observation.from_array(np.zeros((128, 128)), psf_fwhm=3.0, noise=1.0)
-        cutouts = [Cutout(Place(0, *p), observation, "", round(p[0]) - 63, round(p[1]) - 63)
+        cutouts = [Cutout(Position(0, *p), observation, "", round(p[0]) - 63, round(p[1]) - 63)
                    for p in places]  # fmt: skip
         super().__init__(sources, cutouts, [])
 
     def ellipses(self):
-        return [at(c.place.x, c.place.y) for c in self.cutouts]
+        return [at(c.position.x, c.position.y) for c in self.cutouts]
 
 
 def test_a_group_does_not_depend_on_the_chunk():
@@ -199,7 +199,7 @@ def single():
 def cutout_with(rows: slice, columns: slice) -> Cutout:
     segment = np.zeros((64, 64), dtype=bool)
     segment[rows, columns] = True
-    return Cutout(Place(0, 32.0, 31.0), None, "", 0, 0, segment)
+    return Cutout(Position(0, 32.0, 31.0), None, "", 0, 0, segment)
 
 
 def test_a_fit_belongs_to_its_segment(single):

@@ -21,7 +21,7 @@ from deeplegato_pp.data.conditions import (
 )
 from deeplegato_pp.data.datasets import EpochSampler, SimulatedGalaxyDataset, stream_generator
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.errors import InputError, RangeError, ShapeError
 from deeplegato_pp.scene.correlated_noise import block_scatter, lags_of
 from deeplegato_pp.scene.noise import log_likelihood
@@ -43,7 +43,9 @@ def only(**changes: object) -> ConditionsConfig:
     return dataclasses.replace(ConditionsConfig().clean(), **changes)
 
 
-def scene(conditions: ConditionsConfig | None = None, batch: int = 32, seed: int = 0) -> Scene:
+def scene(
+    conditions: ConditionsConfig | None = None, batch: int = 32, seed: int = 0
+) -> SimulatedScene:
     return SersicSimulator(SIZE, conditions=conditions).sample_scene(batch, generator(seed))
 
 

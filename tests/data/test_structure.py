@@ -13,7 +13,7 @@ from deeplegato_pp.config.structure import KINDS
 from deeplegato_pp.data.datasets import SimulatedGalaxyDataset
 from deeplegato_pp.data.drawing import Draw
 from deeplegato_pp.data.polar_structure import PlanePixels, PolarGrid, _modulation, at_pixels
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.data.structure import convolve, draw_structure
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.prior import PriorBox
@@ -36,7 +36,7 @@ def as_drawn(stamps, psf, start, box):
     return start, torch.ones(len(start), dtype=torch.bool)
 
 
-def simulated(batch: int = 4, truth=as_drawn, seed: int = 1, **structure: object) -> Scene:
+def simulated(batch: int = 4, truth=as_drawn, seed: int = 1, **structure: object) -> SimulatedScene:
     simulator = SersicSimulator(
         SIZE, prior=BOX, conditions=CONDITIONS, structure=StructureConfig(**structure), truth=truth
     )
@@ -44,7 +44,7 @@ def simulated(batch: int = 4, truth=as_drawn, seed: int = 1, **structure: object
 
 
 @pytest.fixture(scope="module")
-def smooth() -> Scene:
+def smooth() -> SimulatedScene:
     return simulated()
 
 

@@ -10,7 +10,7 @@ import torch
 
 from deeplegato_pp.calibration.settings import SimulatorConfig
 from deeplegato_pp.config.schema import CONFIG_DIR, ConditionsConfig, DataConfig, merge_configs
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.data.studies import StudyConfig, apply_study
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.observation.effective_psf import psf_fwhm
@@ -20,14 +20,14 @@ SHIPPED = sorted((CONFIG_DIR / "studies").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
+def scene() -> SimulatedScene:
     conditions = ConditionsConfig(fixed_variance=0.3).clean()
     prior = PriorBox(magnitude=(18.0, 23.0), effective_radius=(0.5, 1.5))
     simulator = SersicSimulator(64, prior=prior, conditions=conditions)
     return simulator.sample_scene(24, torch.Generator().manual_seed(5))
 
 
-def spoilt(scene: Scene, **knobs: float) -> Scene:
+def spoilt(scene: SimulatedScene, **knobs: float) -> SimulatedScene:
     return apply_study(scene, StudyConfig(**knobs), torch.Generator().manual_seed(1))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.classes import by_condition, by_name, coverage_by_name, reliability
-from deeplegato_pp.calibration.galaxies import QUALITIES, Galaxies
+from deeplegato_pp.calibration.galaxies import QUALITIES, MeasuredGalaxies
 from deeplegato_pp.diagnostics import central_levels, ecdf, ecdf_band, expected_coverage, rank_test
 from deeplegato_pp.flags import Flag
 from deeplegato_pp.observation.noise_maps import MAD_TO_SIGMA
@@ -40,7 +40,7 @@ SNR_BINS = tuple(float(x) for x in np.geomspace(1.0, 1e5, 16))
 PULL_EDGES = tuple(round(-5.0 + 0.25 * i, 2) for i in range(41))
 
 
-def assess(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
+def assess(galaxies: MeasuredGalaxies, prior_width: Array) -> dict[str, Any]:
     """Computes all figures of a calibration, also in classes of the posterior median of S/N.
 
     Args:
@@ -89,13 +89,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def levels_of(galaxies: Galaxies) -> Array:
+def levels_of(galaxies: MeasuredGalaxies) -> Array:
     """Returns the level of the smallest region that contains the truth, with shape (B, 9)."""
     joint = np.stack([galaxies.hpd, galaxies.tarp], axis=1)
     return np.concatenate([central_levels(galaxies.ranks), joint], axis=1)
 
 
-def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
+def _summary(galaxies: MeasuredGalaxies, prior_width: Array) -> dict[str, Any]:
     """Returns the headline figures of a set of galaxies."""
     levels = levels_of(galaxies)
     curve = expected_coverage(levels, CURVE)
@@ -127,7 +127,7 @@ def _summary(galaxies: Galaxies, prior_width: Array) -> dict[str, Any]:
     }
 
 
-def _noise_widths(galaxies: Galaxies) -> dict[str, Any] | None:
+def _noise_widths(galaxies: MeasuredGalaxies) -> dict[str, Any] | None:
     """Returns the coverage of the same posteriors with the widths of the stated noise."""
     both = galaxies[np.asarray(np.isfinite(galaxies.noise_ranks).all(axis=1))]
     if not len(both):
@@ -137,7 +137,7 @@ def _noise_widths(galaxies: Galaxies) -> dict[str, Any] | None:
     return {"coverage": coverage_by_name(levels, LEVELS), "inflation": by_name(inflation)}
 
 
-def _coverage(galaxies: Galaxies) -> dict[str, Any]:
+def _coverage(galaxies: MeasuredGalaxies) -> dict[str, Any]:
     """Returns coverage curves, and the simultaneous 95 % band of a perfect posterior."""
     curve = expected_coverage(levels_of(galaxies), CURVE)
     band = ecdf_band(len(galaxies), 1.0 - 0.05 / len(CURVES))
@@ -155,7 +155,7 @@ def _coverage(galaxies: Galaxies) -> dict[str, Any]:
     }
 
 
-def _ranks(galaxies: Galaxies) -> dict[str, Any]:
+def _ranks(galaxies: MeasuredGalaxies) -> dict[str, Any]:
     band = ecdf_band(len(galaxies), 1.0 - 0.05 / len(NAMES))
     shares = ecdf(galaxies.ranks, band.points)
     return {
@@ -166,7 +166,7 @@ def _ranks(galaxies: Galaxies) -> dict[str, Any]:
     }
 
 
-def _pulls(galaxies: Galaxies) -> dict[str, Any]:
+def _pulls(galaxies: MeasuredGalaxies) -> dict[str, Any]:
     pulls = galaxies.error / np.maximum(galaxies.width, 1e-12)
     histograms = {
         name: np.histogram(pulls[:, i], PULL_EDGES)[0] / len(galaxies) / 0.25
@@ -182,7 +182,7 @@ def _pulls(galaxies: Galaxies) -> dict[str, Any]:
     }
 
 
-def _errors(galaxies: Galaxies) -> dict[str, Any]:
+def _errors(galaxies: MeasuredGalaxies) -> dict[str, Any]:
     """Returns errors, widths and bounds in bins of the true S/N with at least 5 galaxies."""
     rows: list[dict[str, Any]] = []
     for low, high in itertools.pairwise(SNR_BINS):
@@ -204,7 +204,7 @@ def _errors(galaxies: Galaxies) -> dict[str, Any]:
     return {"bins": rows}
 
 
-def _verdict(galaxies: Galaxies) -> dict[str, Any] | None:
+def _verdict(galaxies: MeasuredGalaxies) -> dict[str, Any] | None:
     """Returns qualities of the judged galaxies, and the gross failures that were flagged."""
     judged = galaxies[galaxies.quality >= 0]
     if not len(judged):
@@ -228,7 +228,7 @@ def _verdict(galaxies: Galaxies) -> dict[str, Any] | None:
     }
 
 
-def _refinement(galaxies: Galaxies) -> dict[str, Any] | None:
+def _refinement(galaxies: MeasuredGalaxies) -> dict[str, Any] | None:
     refined = galaxies[np.isfinite(galaxies.ess)]
     if not len(refined):
         return None

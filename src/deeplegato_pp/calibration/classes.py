@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.calibration.galaxies import ESTIMATES, Galaxies
+from deeplegato_pp.calibration.galaxies import ESTIMATES, MeasuredGalaxies
 from deeplegato_pp.diagnostics import (
     binomial_error,
     central_levels,
@@ -64,7 +64,7 @@ class Condition:
 
     Attributes:
         label: Description.
-        by: Name of the column of `Galaxies`.
+        by: Name of the column of `MeasuredGalaxies`.
         low: Lower edge.
         high: Upper edge.
     """
@@ -108,7 +108,7 @@ CONDITIONS = (
 variance of sums over many pixels relative to that of independent pixels."""
 
 
-def by_condition(galaxies: Galaxies) -> list[dict[str, Any]]:
+def by_condition(galaxies: MeasuredGalaxies) -> list[dict[str, Any]]:
     """Returns the coverage of central intervals in every class with enough galaxies.
 
     Returns:
@@ -143,7 +143,7 @@ COLUMNS = (*NAMES, "joint")
 """Quantities whose coverage is computed in each cell: parameters and joint region."""
 
 
-def reliability(galaxies: Galaxies, levels: tuple[float, ...]) -> dict[str, Any]:
+def reliability(galaxies: MeasuredGalaxies, levels: tuple[float, ...]) -> dict[str, Any]:
     """Returns the coverage in deciles of the posterior's own estimates, with goal and band.
 
     A cell meets the goal if its coverage is within 3 % of nominal. The band contains all cells of a
@@ -175,7 +175,7 @@ def reliability(galaxies: Galaxies, levels: tuple[float, ...]) -> dict[str, Any]
 
 
 def _cell(
-    galaxies: Galaxies, by: str, decile: int, values: Array, levels: tuple[float, ...]
+    galaxies: MeasuredGalaxies, by: str, decile: int, values: Array, levels: tuple[float, ...]
 ) -> dict[str, Any]:
     held = np.concatenate([central_levels(galaxies.ranks), galaxies.hpd[:, None]], axis=1)
     return {

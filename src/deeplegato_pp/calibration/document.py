@@ -14,7 +14,7 @@ import torch
 
 from deeplegato_pp._version import __version__
 from deeplegato_pp.calibration.assess import CURVE, assess, plain
-from deeplegato_pp.calibration.galaxies import Galaxies, prior_width
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies, prior_width
 from deeplegato_pp.calibration.recalibration_effect import effect
 from deeplegato_pp.calibration.settings import (
     BATCH,
@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 def document(
-    model: DeepLeGAToPP, simulations: Simulations, settings: Settings, galaxies: Galaxies
+    model: DeepLeGAToPP, simulations: Simulations, settings: Settings, galaxies: MeasuredGalaxies
 ) -> dict[str, Any]:
     """Returns the contents of ``calibration.json`` as strict JSON types.
 

@@ -33,7 +33,7 @@ QUALITIES = ("good", "caution", "bad")
 
 
 @dataclass(frozen=True)
-class Galaxies:
+class MeasuredGalaxies:
     """Compact results; the first axis is the galaxy.
 
     Errors and widths are in "shown" units, those of `diagnostics.log_scaled`: magnitudes, natural
@@ -108,12 +108,12 @@ class Galaxies:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def __getitem__(self, rows: slice | Array) -> Galaxies:
+    def __getitem__(self, rows: slice | Array) -> MeasuredGalaxies:
         """Returns a subset of the galaxies."""
-        return Galaxies(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return MeasuredGalaxies(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Galaxies]) -> Galaxies:
+    def concatenate(cls, parts: Sequence[MeasuredGalaxies]) -> MeasuredGalaxies:
         """Joins parts in order."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
@@ -140,14 +140,14 @@ def prior_width(bounds: Sequence[tuple[float, float]]) -> Float[Array, "7"]:
     return np.array(spans) / math.sqrt(12.0)
 
 
-def write_part(galaxies: Galaxies, path: Path, fingerprint: str) -> None:
+def write_part(galaxies: MeasuredGalaxies, path: Path, fingerprint: str) -> None:
     """Writes a part file atomically."""
     arrays = {f.name: getattr(galaxies, f.name) for f in fields(galaxies)}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, fingerprint=np.array(fingerprint), **arrays)
 
 
-def read_part(path: Path) -> tuple[Galaxies, str]:
+def read_part(path: Path) -> tuple[MeasuredGalaxies, str]:
     """Returns the galaxies of a part file, and the digest of its run.
 
     Raises:
@@ -155,8 +155,8 @@ def read_part(path: Path) -> tuple[Galaxies, str]:
     """
     try:
         with np.load(path) as file:
-            arrays = [file[f.name] for f in fields(Galaxies)]
-            return Galaxies(*arrays), str(file["fingerprint"])
+            arrays = [file[f.name] for f in fields(MeasuredGalaxies)]
+            return MeasuredGalaxies(*arrays), str(file["fingerprint"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise FormatError(
             f"{path} is no part of a calibration: {error}. Delete it, or start with --no-resume."

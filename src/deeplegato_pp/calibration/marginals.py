@@ -16,7 +16,7 @@ from deeplegato_pp.stats.weighted import QUANTILES
 
 @dataclass(frozen=True)
 class Marginals:
-    """Marginals of each galaxy and its truth; see :class:`Galaxies` for the units.
+    """Marginals of each galaxy and its truth; see :class:`MeasuredGalaxies` for the units.
 
     Attributes:
         mean: Means, with shape (B, 7). [physical units]

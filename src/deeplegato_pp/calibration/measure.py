@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.calibration.galaxies import QUALITIES, UNJUDGED, Galaxies
+from deeplegato_pp.calibration.galaxies import QUALITIES, UNJUDGED, MeasuredGalaxies
 from deeplegato_pp.calibration.marginals import marginals
 from deeplegato_pp.calibration.settings import Settings, Simulations
 from deeplegato_pp.calibration.truth import exact_likelihood
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.diagnostics import (
     crps,
     highest_density_levels,
@@ -43,7 +43,7 @@ class Draws:
         log_density: Their posterior log-density up to a constant per galaxy, with shape (B, S).
         truth_log_density: The same for the truth, with shape (B,); -inf outside the prior.
         log_weights: Log-weights, with shape (B, S), or None.
-        nll: See :class:`Galaxies`.
+        nll: See :class:`MeasuredGalaxies`.
         ess: Effective sample size, with shape (B,).
         khat: Pareto k-hat, with shape (B,).
         flags: Flags of the refinement, with shape (B,).
@@ -64,7 +64,7 @@ class Draws:
 
 def measure_batch(
     predictor: Predictor, simulations: Simulations, step: int, settings: Settings
-) -> Galaxies:
+) -> MeasuredGalaxies:
     """Simulates and measures one batch.
 
     Args:
@@ -88,7 +88,7 @@ def measure_batch(
     columns["bound"] = _bounds(scene, simulations, detailed)
     flags, quality, miss = _verdicts(predictor, scene, detailed, settings)
     flags[:detailed] |= draws.flags[:detailed]
-    return Galaxies(**columns, flags=flags, quality=quality, judged_miss=miss)
+    return MeasuredGalaxies(**columns, flags=flags, quality=quality, judged_miss=miss)
 
 
 def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 7"]:
@@ -100,7 +100,7 @@ def inside_box(params: Float[Tensor, "b 7"], box: PriorBox) -> Float[Tensor, "b 
     return moved
 
 
-def observations_of(scene: Scene, number: int) -> list[Observation]:
+def observations_of(scene: SimulatedScene, number: int) -> list[Observation]:
     """Returns the first galaxies of a scene as user observations."""
     stamps, found = scene.stamps, []
     for i in range(number):
@@ -129,7 +129,7 @@ def observations_of(scene: Scene, number: int) -> list[Observation]:
 
 @torch.no_grad()
 def _network_draws(
-    predictor: Predictor, scene: Scene, true_w: Tensor, seeds: Tensor, number: int
+    predictor: Predictor, scene: SimulatedScene, true_w: Tensor, seeds: Tensor, number: int
 ) -> Draws:
     model = predictor.model
     context = model.encode(scene.stamps.to(predictor.device))
@@ -151,7 +151,7 @@ def _network_draws(
 
 def _refined(
     predictor: Predictor,
-    scene: Scene,
+    scene: SimulatedScene,
     draws: Draws,
     true_w: Tensor,
     inside: Array,
@@ -211,7 +211,7 @@ def _moved(
 # --- results --------------------------------------------------------------------------------
 
 
-def _columns(box: PriorBox, scene: Scene, draws: Draws) -> dict[str, Array]:
+def _columns(box: PriorBox, scene: SimulatedScene, draws: Draws) -> dict[str, Array]:
     truth = scene.params.double().numpy()
     samples = box.to_physical(draws.w).numpy()
     found = marginals(samples, truth, draws.log_weights)
@@ -250,7 +250,9 @@ def _noise_columns(box: PriorBox, truth: Float[Array, "b 7"], draws: Draws) -> d
     }
 
 
-def _estimates(samples: Array, scene: Scene, log_weights: Array | None) -> Float[Array, "b 4"]:
+def _estimates(
+    samples: Array, scene: SimulatedScene, log_weights: Array | None
+) -> Float[Array, "b 4"]:
     """Returns posterior medians of S/N, R_e relative to the PSF's FWHM, n and q."""
     columns = SersicSimulator().columns(torch.from_numpy(samples).flatten(0, 1))
     flux, radius, index, ratio = (c.reshape(samples.shape[:2]) for c in columns[:4])
@@ -263,7 +265,7 @@ def _estimates(samples: Array, scene: Scene, log_weights: Array | None) -> Float
 # --- detailed results -----------------------------------------------------------------------
 
 
-def _bounds(scene: Scene, simulations: Simulations, number: int) -> Float[Array, "b 7"]:
+def _bounds(scene: SimulatedScene, simulations: Simulations, number: int) -> Float[Array, "b 7"]:
     """Returns square roots of the Cramér-Rao bounds including the prior, in shown units.
 
     The covariance is the inverse of the sum of the Fisher information at the truth and the prior's
@@ -294,7 +296,7 @@ def _shown(box: PriorBox, w: Float[Tensor, "7"]) -> Float[Tensor, "7"]:
 
 
 def _verdicts(
-    predictor: Predictor, scene: Scene, number: int, settings: Settings
+    predictor: Predictor, scene: SimulatedScene, number: int, settings: Settings
 ) -> tuple[Int[Array, " b"], Int[Array, " b"], Float[Array, " b"]]:
     """Returns flags, quality and largest miss of the first galaxies, as user observations."""
     batch = len(scene.params)

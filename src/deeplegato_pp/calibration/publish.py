@@ -7,7 +7,7 @@ from typing import Any
 
 from deeplegato_pp.calibration import card, document, report
 from deeplegato_pp.calibration.figures import draw_figures
-from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies
 from deeplegato_pp.calibration.recalibration_effect import fit_recalibration
 from deeplegato_pp.io.files import written_whole
 from deeplegato_pp.models.storage import RECALIBRATION
@@ -15,7 +15,7 @@ from deeplegato_pp.models.storage import RECALIBRATION
 
 def publish(
     content: dict[str, Any],
-    galaxies: Galaxies,
+    galaxies: MeasuredGalaxies,
     output: Path,
     folder: Path,
     *,

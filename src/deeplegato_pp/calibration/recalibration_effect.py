@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
 from deeplegato_pp.arrays import Array
-from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies
 from deeplegato_pp.diagnostics import central_levels, expected_coverage
 from deeplegato_pp.inference.posterior.covariates import SNR, class_of
 from deeplegato_pp.inference.recalibration import SCORES, Recalibration
@@ -19,16 +19,18 @@ FEWEST = 1000
 """Minimum number of galaxies for a map, to distinguish a per cent or two from noise."""
 
 
-def fit_recalibration(galaxies: Galaxies, draws: int) -> Recalibration:
+def fit_recalibration(galaxies: MeasuredGalaxies, draws: int) -> Recalibration:
     """Fits the map of quantiles by class of S/N to all galaxies."""
     return Recalibration.fit(galaxies.ranks, draws, SNR, galaxies.estimates[:, 0])
 
 
-def effect(galaxies: Galaxies, draws: int, levels: tuple[float, ...]) -> dict[str, Any] | None:
+def effect(
+    galaxies: MeasuredGalaxies, draws: int, levels: tuple[float, ...]
+) -> dict[str, Any] | None:
     """Returns coverage before and after, on galaxies not used for the map.
 
     Args:
-        galaxies: Galaxies of the model's own simulations, with network posteriors.
+        galaxies: MeasuredGalaxies of the model's own simulations, with network posteriors.
         draws: Number of draws per galaxy.
         levels: Levels at which the largest deviation is determined.
 

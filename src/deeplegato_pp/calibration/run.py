@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deeplegato_pp.calibration.galaxies import Galaxies, read_part, write_part
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies, read_part, write_part
 from deeplegato_pp.calibration.measure import measure_batch
 from deeplegato_pp.calibration.settings import (
     BATCH,
@@ -46,7 +46,7 @@ def measure(
     *,
     resume: bool = True,
     advance: Callable[[int], None] = lambda number: None,
-) -> Galaxies:
+) -> MeasuredGalaxies:
     """Measures simulated galaxies, or reads them from the part files of an earlier run.
 
     Each batch depends only on its number and the seed, and is written atomically when it is
@@ -75,7 +75,7 @@ def measure(
             path.unlink()
     digest = fingerprint(predictor.model, simulations, settings)
     found = list(_batches(predictor, simulations, settings, parts, digest, advance))
-    return Galaxies.concatenate(found)[: settings.number]
+    return MeasuredGalaxies.concatenate(found)[: settings.number]
 
 
 def _batches(
@@ -85,7 +85,7 @@ def _batches(
     parts: Path,
     digest: str,
     advance: Callable[[int], None],
-) -> Iterator[Galaxies]:
+) -> Iterator[MeasuredGalaxies]:
     for step in range(math.ceil(settings.number / BATCH)):
         path = parts / f"part-{step:06d}.npz"
         if path.exists():

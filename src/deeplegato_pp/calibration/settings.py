@@ -15,7 +15,7 @@ from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.checks import check_choice, check_psf_error
 from deeplegato_pp.config.schema import Config, DataConfig, merge_configs
 from deeplegato_pp.data.datasets import stream_generator
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.data.studies import StudyConfig, apply_study
 from deeplegato_pp.errors import ConfigError, RangeError
 from deeplegato_pp.inference.fit.widening import WIDTHS
@@ -138,7 +138,7 @@ class Simulations:
         name = own_name if source is None else Path(source).stem
         return cls(config.data, config.study, seed, name)
 
-    def scene(self, step: int) -> Scene:
+    def scene(self, step: int) -> SimulatedScene:
         """Returns one batch; a study modifies the galaxies that its configuration draws."""
         scene = self.simulator.sample_scene(BATCH, stream_generator(STREAM + self.seed, step))
         if self.study.knobs():

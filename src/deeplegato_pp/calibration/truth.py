@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deeplegato_pp.data.conditions import DrawnPSF
-from deeplegato_pp.data.sersic_simulator import Scene
+from deeplegato_pp.data.sersic_simulator import SimulatedScene
 from deeplegato_pp.inference.fit.fit import Fit, GaussianPrior, Stop, fit
 from deeplegato_pp.scene.likelihood import Likelihood
 from deeplegato_pp.scene.noise import MODEL_ERROR, model_variance
@@ -28,7 +28,7 @@ _TOLERANCE = 0.01
 
 
 def exact_likelihood(
-    scene: Scene, number: int, box: PriorBox, model_error: float = 0.0
+    scene: SimulatedScene, number: int, box: PriorBox, model_error: float = 0.0
 ) -> Likelihood:
     """Returns the likelihood of the first galaxies of a scene, with the given PSFs.
 

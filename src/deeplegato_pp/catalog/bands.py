@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deeplegato_pp.catalog.cutouts import Cutout, OpenedImages
-from deeplegato_pp.catalog.positions import Place
+from deeplegato_pp.catalog.positions import Position
 from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.observation.bands import Bands, MultiBandObservation
@@ -50,7 +50,7 @@ def cutout_in_bands(
     bands: Sequence[str],
     sources: SourceList,
     i: int,
-    place: Place,
+    position: Position,
     side: int,
     masked: bool,
 ) -> Cutout:
@@ -63,39 +63,41 @@ def cutout_in_bands(
         bands: Names of the bands.
         sources: List of sources.
         i: Index of the source.
-        place: Position of the source in the first image.
+        position: Position of the source in the first image.
         side: Side of the first band's cutout; others cover at least the same area. [px]
         masked: Whether the segments of other sources are masked.
     """
-    first = scene.cutout(sources, i, place, side, masked=masked)
+    first = scene.cutout(sources, i, position, side, masked=masked)
     if first.observation is None:
         return first
     found: dict[str, Observation] = {}
     missing = []
     for k, name in enumerate(bands[1:], 1):
-        there = _place_in(scene, place, k)
+        there = _position_in(scene, position, k)
         other = scene.cutout(sources, i, there, side, masked=masked)
         if other.observation is None:
             missing.append(f"{name} is left out: {other.reason}")
         else:
             found[name] = other.observation
     if not found:
-        return Cutout(place, reason=f"no band but {bands[0]}: {'; '.join(missing)}")
+        return Cutout(position, reason=f"no band but {bands[0]}: {'; '.join(missing)}")
     noted = replace(first.observation, notes=[*first.observation.notes, *missing])
     return replace(first, observation=noted, bands=found)
 
 
-def _place_in(scene: OpenedImages, place: Place, image: int) -> Place:
+def _position_in(scene: OpenedImages, position: Position, image: int) -> Position:
     """Returns the position in another image."""
     frame, mosaic = scene.mosaics[0], scene.mosaics[image]
     if frame.wcs is None or mosaic.wcs is None:
         reason = "without WCS, its image must have the first one's shape. Give one grid, or WCS"
         same = mosaic.shape == frame.shape
-        return Place(image, place.x, place.y, "" if same else reason)
-    (x,), (y,) = icrs_to_pixel(mosaic.wcs, *pixel_to_icrs(frame.wcs, place.x, place.y))
+        return Position(image, position.x, position.y, "" if same else reason)
+    (x,), (y,) = icrs_to_pixel(mosaic.wcs, *pixel_to_icrs(frame.wcs, position.x, position.y))
     height, width = mosaic.shape
     inside = -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5
-    return Place(image, float(x), float(y), "" if inside else "the source lies outside its image")
+    return Position(
+        image, float(x), float(y), "" if inside else "the source lies outside its image"
+    )
 
 
 def galaxy_of(bands: Bands, cutout: Cutout) -> MultiBandObservation:

@@ -14,7 +14,7 @@ from deeplegato_pp.arrays import Array
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.mosaics import Mosaic, ShiftedWCS
 from deeplegato_pp.catalog.neighbours import neighbours_of, segment_at
-from deeplegato_pp.catalog.positions import Place
+from deeplegato_pp.catalog.positions import Position
 from deeplegato_pp.catalog.psf_maps import ConstantPSF, PSFAt, PSFMap, open_psf_map
 from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.checks import check_no_segmentation
@@ -34,7 +34,7 @@ class Cutout:
     """Observation of one source, or the reason why there is none.
 
     Attributes:
-        place: Position of the source.
+        position: Position of the source.
         observation: The cutout; None if it cannot be made.
         reason: Reason why it cannot be made, or empty.
         left: Column of the cutout's first pixel in the image. [px]
@@ -43,7 +43,7 @@ class Cutout:
         bands: Observations in further bands, by name.
     """
 
-    place: Place
+    position: Position
     observation: Observation | None = None
     reason: str = ""
     left: int = 0
@@ -89,7 +89,7 @@ class OpenedImages:
         self,
         sources: SourceList,
         i: int,
-        place: Place,
+        position: Position,
         side: int,
         *,
         masked: bool = True,
@@ -100,20 +100,20 @@ class OpenedImages:
         Args:
             sources: List of sources.
             i: Index of the source.
-            place: Position of the source.
+            position: Position of the source.
             side: Side of the cutout. [px]
             masked: Whether the segments of other sources are masked.
             beside: Positions of sources whose segments are not masked. [px of the image]
         """
-        if place.reason:
-            return Cutout(place, reason=place.reason)
+        if position.reason:
+            return Cutout(position, reason=position.reason)
         try:
             if sources.file is not None:
-                return Cutout(place, self._ready_made(sources, i))
-            return self._cut(sources, i, place, side, masked, beside)
+                return Cutout(position, self._ready_made(sources, i))
+            return self._cut(sources, i, position, side, masked, beside)
         except Exception as error:  # any error becomes this source's reason
             raise_if_of_the_machine(error)
-            return Cutout(place, reason=reason_of(error))
+            return Cutout(position, reason=reason_of(error))
 
     def _ready_made(self, sources: SourceList, i: int) -> Observation:
         """Reads a cutout file; options given for all take precedence over its contents."""
@@ -153,13 +153,13 @@ class OpenedImages:
         self,
         sources: SourceList,
         i: int,
-        place: Place,
+        position: Position,
         side: int,
         masked: bool,
         beside: Sequence[tuple[float, float]],
     ) -> Cutout:
-        mosaic = self.mosaics[place.image]
-        left, bottom = (math.ceil(v - (side - 1) / 2 - 0.5) for v in (place.x, place.y))
+        mosaic = self.mosaics[position.image]
+        left, bottom = (math.ceil(v - (side - 1) / 2 - 0.5) for v in (position.x, position.y))
         pixels = read_padded(mosaic.image, bottom, left, side, np.nan)
         if mosaic.background is not None:
             pixels = pixels - read_padded(mosaic.background, bottom, left, side, np.nan)
@@ -168,15 +168,15 @@ class OpenedImages:
         segment, others = None, np.zeros_like(ignore)
         if mosaic.segmentation is not None:
             segments = read_padded(mosaic.segmentation, bottom, left, side, 0.0)
-            x, y = place.x - left, place.y - bottom
+            x, y = position.x - left, position.y - bottom
             segment = segments == segment_at(segments, x, y)
             kept = [segment_at(segments, px - left, py - bottom) for px, py in beside]
             if masked:
                 others = neighbours_of(segments, x, y, kept)
-        noise: Any = self.inputs.of("noise", place.image)
+        noise: Any = self.inputs.of("noise", position.image)
         if mosaic.noise is not None:
             noise = read_padded(mosaic.noise, bottom, left, side, np.nan)
-        psf = self._psf(sources, i, place)
+        psf = self._psf(sources, i, position)
         kernel, oversampling, psf_sum, psf_flags, psf_notes = self._usable(psf)
         # The PSF is checked once for all sources; a Moffat, which is fast, is used here instead.
         observation = Observation.from_array(
@@ -213,7 +213,7 @@ class OpenedImages:
                 *(() if psf is None else psf.notes),
             ],
         )
-        return Cutout(place, observation, "", left, bottom, segment)
+        return Cutout(position, observation, "", left, bottom, segment)
 
     def _masks(self, mosaic: Mosaic, bottom: int, left: int, side: int) -> tuple[Array, bool]:
         """Returns the mask of a cutout, and whether it extends beyond the image."""
@@ -231,14 +231,14 @@ class OpenedImages:
             ignore |= ~(read_padded(mosaic.weight, bottom, left, side, 1.0) > 0)
         return ignore, bool(outside.any())
 
-    def _psf(self, sources: SourceList, i: int, place: Place) -> PSFAt | None:
+    def _psf(self, sources: SourceList, i: int, position: Position) -> PSFAt | None:
         own = "" if sources.psf is None else str(sources.psf[i])
         if own:
             return _psf_file(
-                own, self.mosaics[place.image].pixel_scale, self.inputs.psf_oversampling
+                own, self.mosaics[position.image].pixel_scale, self.inputs.psf_oversampling
             )
-        found = self.psfs[place.image]
-        return None if found is None else found(place.x, place.y)
+        found = self.psfs[position.image]
+        return None if found is None else found(position.x, position.y)
 
     def _usable_psf(self, psf: PSFAt | None) -> tuple[Array, int, float, int, list[str]]:
         if psf is None:

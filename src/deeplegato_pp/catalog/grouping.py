@@ -43,9 +43,9 @@ class Found:
 def ellipse_of(cutout: Cutout, posterior: Posterior) -> Ellipse | None:
     """Returns the ellipse of one source from the network's result; None if not measured."""
     m = posterior.measurements[0]
-    place = cutout.place
+    position = cutout.position
     unseen = m.flags & (Flag.FAILED | Flag.UNDETECTED)
-    if unseen or place.image < 0 or not isinstance(m, Measured):
+    if unseen or position.image < 0 or not isinstance(m, Measured):
         return None
     values = m.box.to_physical(posterior.batch_w[0].double().mean(0)[None])[0].tolist()
     radius = values[RADIUS] / m.observation.pixel_scale
@@ -53,7 +53,7 @@ def ellipse_of(cutout: Cutout, posterior: Posterior) -> Ellipse | None:
     noise = m.prepared.scale / m.prepared.bin
     flux = 10.0 ** (-0.4 * (values[MAGNITUDE] - m.observation.zero_point)) / noise
     extent = isophote(flux, radius, values[SERSIC_INDEX], values[AXIS_RATIO])
-    return Ellipse(place.image, place.x, place.y, tuple(values), radius, extent, fwhm)
+    return Ellipse(position.image, position.x, position.y, tuple(values), radius, extent, fwhm)
 
 
 def groups_of(own: Found, around: Found | None) -> list[tuple[Grown, list[Ellipse]]]:
@@ -103,7 +103,7 @@ def neighbours_from(cutout: Cutout, others: Sequence[Ellipse]) -> Neighbours:
     x, y = cutout.left + middle, cutout.bottom + middle
     values = np.array([e.values for e in others])
     values[:, CENTER_X:] = [(e.x - x, e.y - y) for e in others]
-    return Neighbours(values, (cutout.place.x - x, cutout.place.y - y))
+    return Neighbours(values, (cutout.position.x - x, cutout.position.y - y))
 
 
 def _side(cutout: Cutout) -> int:

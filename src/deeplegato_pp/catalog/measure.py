@@ -19,7 +19,7 @@ from deeplegato_pp.catalog.cutouts import Cutout, OpenedImages, open_images
 from deeplegato_pp.catalog.grouping import Found, groups_of, neighbours_from
 from deeplegato_pp.catalog.inputs import Inputs
 from deeplegato_pp.catalog.options import Options, check_neighbours
-from deeplegato_pp.catalog.positions import Place, find_places
+from deeplegato_pp.catalog.positions import Position, find_positions
 from deeplegato_pp.catalog.source_list import SourceList
 from deeplegato_pp.catalog.strays import leaves_segment, nearest_distance, ran_away
 from deeplegato_pp.flags import Flag
@@ -119,16 +119,16 @@ class Measurer:
     # --- measuring ----------------------------------------------------------------------------
 
     def _cutouts(self, sources: SourceList) -> list[Cutout]:
-        places = find_places(self.options.searched(self.scene.mosaics), sources)
+        positions = find_positions(self.options.searched(self.scene.mosaics), sources)
         side = self.predictor.image_size
-        return [self._cutout(sources, i, place, side) for i, place in enumerate(places)]
+        return [self._cutout(sources, i, position, side) for i, position in enumerate(positions)]
 
-    def _cutout(self, sources: SourceList, i: int, place: Place, side: int) -> Cutout:
+    def _cutout(self, sources: SourceList, i: int, position: Position, side: int) -> Cutout:
         masked = self.options.neighbours != "keep"
         if self.options.bands is None:
-            return self.scene.cutout(sources, i, place, side, masked=masked)
+            return self.scene.cutout(sources, i, position, side, masked=masked)
         return cutout_in_bands(
-            self.scene, self.options.bands.names, sources, i, place, side, masked
+            self.scene, self.options.bands.names, sources, i, position, side, masked
         )
 
     def _network(self, sources: SourceList, cutouts: list[Cutout]) -> list[Posterior]:
@@ -158,9 +158,9 @@ class Measurer:
             others = [candidates[k] for k in group.others]
             neighbours.append(neighbours_from(cutouts[i], others) if others else None)
             if others and cutouts[i].segment is not None:
-                place, side = cutouts[i].place, len(cutouts[i].segment)  # type: ignore[arg-type]
+                position, side = cutouts[i].position, len(cutouts[i].segment)  # type: ignore[arg-type]
                 beside = [(e.x, e.y) for e in others]
-                shown[i] = self.scene.cutout(chunk.sources, i, place, side, beside=beside)
+                shown[i] = self.scene.cutout(chunk.sources, i, position, side, beside=beside)
         anew = [i for i, cutout in enumerate(shown) if cutout is not cutouts[i]]
         for i, row in zip(anew, self._posteriors(chunk.sources, anew, shown), strict=True):
             found[i] = row
@@ -246,7 +246,7 @@ class Measurer:
                 continue
             radius = float(row.batch_samples[0, :, RADIUS].median()) / m.observation.pixel_scale
             factor = min(max(2, math.ceil(radius / GOAL_RADIUS)), LARGEST_CUTOUT)
-            wider = self._cutout(sources, i, cutouts[i].place, factor * stamp)
+            wider = self._cutout(sources, i, cutouts[i].position, factor * stamp)
             if wider.observation is not None:
                 cutouts[i] = wider
                 wide.append(i)
@@ -276,21 +276,21 @@ class Measurer:
         posterior: Posterior,
     ) -> dict[str, Any]:
         """Builds the catalogue row of a posterior, with positions in the mosaic."""
-        place = cutout.place
+        position = cutout.position
         own: dict[str, Any] = {
             "id": _plain_id(sources.ids[i]),
-            **self._sky(sources, i, place),
-            "x_source": _number(place.x),
-            "y_source": _number(place.y),
+            **self._sky(sources, i, position),
+            "x_source": _number(position.x),
+            "y_source": _number(position.y),
             "image": None if sources.file is None else str(sources.file[i]),
         }
-        if place.image >= 0:
-            own["image"] = self.scene.mosaics[place.image].name
+        if position.image >= 0:
+            own["image"] = self.scene.mosaics[position.image].name
         for name, shift in (("x", cutout.left), ("y", cutout.bottom)):
             if row[name] is not None:
                 row[name] += shift
         flags = int(row["flags"])
-        if place.image >= 0:
+        if position.image >= 0:
             flags &= ~int(Flag.CROPPED)  # the wide cutout is not the user's image
         if sources.duplicate is not None and bool(sources.duplicate[i]):
             flags |= Flag.DUPLICATE
@@ -308,12 +308,12 @@ class Measurer:
         size = 1 + len(m.neighbours) if together and m.neighbours is not None else 1
         return own | row | {"refined": refined, "group_size": size}
 
-    def _sky(self, sources: SourceList, i: int, place: Any) -> dict[str, Any]:
+    def _sky(self, sources: SourceList, i: int, position: Any) -> dict[str, Any]:
         ra, dec = _number(sources.ra[i]), _number(sources.dec[i])
-        if (ra is None or dec is None) and place.image >= 0:
-            wcs = self.scene.mosaics[place.image].wcs
+        if (ra is None or dec is None) and position.image >= 0:
+            wcs = self.scene.mosaics[position.image].wcs
             if wcs is not None:
-                sky = pixel_to_icrs(wcs, place.x, place.y)
+                sky = pixel_to_icrs(wcs, position.x, position.y)
                 ra, dec = _number(sky[0][0]), _number(sky[1][0])
         return {"ra": ra, "dec": dec}
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class Position:
     """Position of a source: image and pixel.
 
     Attributes:
@@ -34,13 +34,13 @@ class Place:
     reason: str = ""
 
 
-def find_places(mosaics: list[Mosaic], sources: SourceList) -> list[Place]:
+def find_positions(mosaics: list[Mosaic], sources: SourceList) -> list[Position]:
     """Returns the position of each source; in several images, the one farthest from the edge.
 
     With one image, pixels take precedence over RA and Dec; with several, RA and Dec are used.
     """
     if sources.file is not None:
-        return [Place(-1, math.nan, math.nan) for _ in range(len(sources))]
+        return [Position(-1, math.nan, math.nan) for _ in range(len(sources))]
     pixels = np.stack([sources.x, sources.y], 1)
     if len(mosaics) == 1:
         x, y = to_pixels(mosaics[0], sources)
@@ -53,7 +53,7 @@ def find_places(mosaics: list[Mosaic], sources: SourceList) -> list[Place]:
 
 def _place(
     mosaics: list[Mosaic], sources: SourceList, i: int, candidates: Sequence[Array]
-) -> Place:
+) -> Position:
     best, depth = -1, -math.inf
     for k, (x, y) in enumerate(candidates):
         height, width = mosaics[k].shape
@@ -61,14 +61,14 @@ def _place(
         if math.isfinite(inside) and inside > depth + 1e-3:  # the first of equivalent images
             best, depth = k, inside
     if best < 0:
-        return Place(-1, math.nan, math.nan, _no_position(mosaics, sources, i))
+        return Position(-1, math.nan, math.nan, _no_position(mosaics, sources, i))
     x, y = (float(v) for v in candidates[best])
     if depth < 0:
         height, width = mosaics[best].shape
         where = f"({x:.1f}, {y:.1f}) px lies outside the image of {width} x {height} px"
         what = "the position" if len(mosaics) == 1 else "in the nearest image, the position"
-        return Place(-1, x, y, f"{what} {where}. Is the WCS, or the list, of another image?")
-    return Place(best, x, y)
+        return Position(-1, x, y, f"{what} {where}. Is the WCS, or the list, of another image?")
+    return Position(best, x, y)
 
 
 def _no_position(mosaics: list[Mosaic], sources: SourceList, i: int) -> str:
@@ -106,12 +106,12 @@ def checked_positions(mosaics: list[Mosaic], sources: SourceList) -> SourceList:
     if sources.file is not None or not mosaics:
         return sources
     sample = sources[slice(0, 10_000)]
-    places = find_places(mosaics, sample)
-    lost = sum(p.image < 0 for p in places)
-    if lost > len(places) / 2:
+    positions = find_positions(mosaics, sample)
+    lost = sum(p.image < 0 for p in positions)
+    if lost > len(positions) / 2:
         logger.warning(
             "%d of the first %d sources lie outside the images: is the list or the WCS another's?",
-            lost, len(places),
+            lost, len(positions),
         )  # fmt: skip
     if len(mosaics) > 1 or mosaics[0].wcs is None:
         return sources

@@ -49,7 +49,7 @@ class TrainingConfig:
             stops; 0 disables this.
         checkpoint_every_n_epochs: Number of epochs between checkpoints.
         resume_from_latest: Continue from the last checkpoint of the folder, if there is one.
-        save_to_drive: Place a relative `logging.output_dir` under `data.drive_base`.
+        save_to_drive: Position a relative `logging.output_dir` under `data.drive_base`.
         num_workers: Number of processes that prepare batches; 0 uses the training process.
         accelerator: Lightning's accelerator.
         devices: Number of processes for distributed training, one device each.

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from deeplegato_pp.checks import check_positive_integer
 from deeplegato_pp.config.schema import ConfigLike, load_config
-from deeplegato_pp.data.sersic_simulator import Scene, SersicSimulator
+from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.scene.stamps import StampBatch
 
@@ -143,7 +143,7 @@ class SimulatedGalaxyDataset(BatchDataset):
     def __len__(self) -> int:
         return self.num_batches
 
-    def scene(self, step: int) -> Scene:
+    def scene(self, step: int) -> SimulatedScene:
         """Returns the scene of a step, with PSFs and noiseless images."""
         if not 0 <= step < self.num_batches:
             raise IndexError(f"Step {step} of a stream of {self.num_batches} batches.")

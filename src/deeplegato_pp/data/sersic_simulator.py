@@ -38,7 +38,7 @@ from deeplegato_pp.scene.stamps import (
 
 
 @dataclass(frozen=True)
-class Scene:
+class SimulatedScene:
     """Simulated batch with its true properties.
 
     Attributes:
@@ -243,7 +243,7 @@ class SersicSimulator:
         params, images, _, _ = self.sample(batch, generator)
         return images[:, None], params
 
-    def sample_scene(self, batch: int, generator: torch.Generator) -> Scene:
+    def sample_scene(self, batch: int, generator: torch.Generator) -> SimulatedScene:
         """Draws galaxies with the full range of conditions, as for training.
 
         Args:
@@ -304,7 +304,7 @@ class SersicSimulator:
             psf.error if config.psf_error_input else None,
         )
         snr = signal_to_noise(columns.flux, columns.radius, columns.axis_ratio, psf.fwhm)
-        return Scene(
+        return SimulatedScene(
             self._rescaled(params, scale),
             stamps,
             psf,

@@ -18,7 +18,7 @@ from torch import Tensor
 from deeplegato_pp.config.schema import ConditionsConfig
 from deeplegato_pp.data.conditions import Neighbours, draw_neighbours
 from deeplegato_pp.data.drawing import Draw
-from deeplegato_pp.data.sersic_simulator import Scene
+from deeplegato_pp.data.sersic_simulator import SimulatedScene
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.scene.psf_grid import convolve_separable
 from deeplegato_pp.scene.stamps import PSF_GRID
@@ -79,14 +79,16 @@ class StudyConfig:
         }
 
 
-def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) -> Scene:
+def apply_study(
+    scene: SimulatedScene, study: StudyConfig, generator: torch.Generator
+) -> SimulatedScene:
     """Returns a scene modified by a study.
 
     Added light has its own shot noise if the stamp has a gain; noise maps are unchanged. The
     network and the likelihood get the wrong PSF and gain; the image is made with the true ones.
 
     Args:
-        scene: Scene of :meth:`SersicSimulator.sample_scene`, which is not modified.
+        scene: SimulatedScene of :meth:`SersicSimulator.sample_scene`, which is not modified.
         study: Defects.
         generator: Source of randomness, on the scene's device.
 
@@ -117,7 +119,7 @@ def apply_study(scene: Scene, study: StudyConfig, generator: torch.Generator) ->
 
 
 def correlated(
-    residual: Float[Tensor, "b n n"], correlation: float, scene: Scene
+    residual: Float[Tensor, "b n n"], correlation: float, scene: SimulatedScene
 ) -> Float[Tensor, "b n n"]:
     """Returns residuals with noise correlated between adjacent pixels, and the same variance.
 
@@ -127,7 +129,7 @@ def correlated(
     Args:
         residual: Image minus model, with shape (B, N, N).
         correlation: Correlation of adjacent pixels along an axis, in (0, 0.7].
-        scene: Scene with the masks.
+        scene: SimulatedScene with the masks.
 
     References:
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
@@ -141,7 +143,7 @@ def correlated(
     return sky + convolve_separable(noise, [a / norm, 1.0 / norm, a / norm])
 
 
-def _neighbours(draw: Draw, scene: Scene, most: int) -> Neighbours:
+def _neighbours(draw: Draw, scene: SimulatedScene, most: int) -> Neighbours:
     crowd = ConditionsConfig(neighbours=1.0, max_neighbours=most, neighbours_masked=0.0)
     return draw_neighbours(draw, scene.psf, scene.model.shape[-1], crowd)
 

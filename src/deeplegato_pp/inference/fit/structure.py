@@ -240,8 +240,8 @@ def _background_noise(likelihood: Likelihood, row: int, images: ModeImages) -> f
     sigma = torch.where(images.mask[0], 1.0, stamps.sigma[row])
     light = stamps.image[row] - images.residual[0]  # model plus sky
     background = ~images.mask[0] & (light.abs() < FAINT * sigma)
-    told = float(block_scatter(stamps.full_lags[row : row + 1], BLOCK))
-    return measured_noise(images.residual[0] / sigma, background, told)
+    stated = float(block_scatter(stamps.full_lags[row : row + 1], BLOCK))
+    return measured_noise(images.residual[0] / sigma, background, stated)
 
 
 def _under_measured_noise(images: ModeImages, noise: float) -> ModeImages:
