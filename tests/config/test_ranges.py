@@ -20,6 +20,7 @@ from deeplegato_pp.errors import ConfigError
         ("training.batch_size=-4", r"training\.batch_size must be at least 1, got -4"),
         ("training.learning_rate=nan", r"training\.learning_rate must be finite, got nan"),
         ("training.ema_decay=2", r"training\.ema_decay must be in \[0, 1\], got 2"),
+        ("validation.val_check_interval=2", r"val_check_interval must be in \[0\.001, 1\], got 2"),
         ("data.conditions.psf_fwhm=[6,1]", r"psf_fwhm must run from its lower end"),
         ("data.structure.share=2", r"data\.structure\.share must be in \[0, 1\], got 2"),
         ("data.structure.rings=-1", r"data\.structure\.rings must be in \[0, 1\], got -1"),
@@ -49,3 +50,8 @@ def test_every_range_is_of_a_setting_and_holds_its_default():
             value = getattr(value, name)
         values = value if isinstance(value, tuple) else (value,)
         assert all(lowest <= number <= most for number in values), key
+
+
+def test_validation_without_draws_is_allowed():
+    config = load_config(None, ["validation.num_posterior_samples=0"])
+    assert config.validation.num_posterior_samples == 0

@@ -40,7 +40,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "training.checkpoint_every_n_epochs": (1, math.inf),
     "validation.num_images": (1, math.inf),
     "validation.batch_size": (1, math.inf),
-    "validation.num_posterior_samples": (2, math.inf),
+    "validation.num_posterior_samples": (0, math.inf),
+    "validation.val_check_interval": (1e-3, 1),
     "logging.every_n_steps": (1, math.inf),
     **STRUCTURE_RANGES,
 }

@@ -106,7 +106,7 @@ class ValidationConfig:
         batch_size: Number of images per step.
         num_posterior_samples: Number of draws per galaxy for errors and coverage; 0 omits the
             coverage and uses the whitening's mean for the errors.
-        val_check_interval: Number of epochs between validations, 1 or a fraction.
+        val_check_interval: Number of epochs between validations, at most 1.
     """
 
     num_images: int = 1024
