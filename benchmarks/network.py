@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplegato_pp.calibration.galaxies import Galaxies
+from deeplegato_pp.calibration.galaxies import MeasuredGalaxies
 from deeplegato_pp.calibration.measure import measure_batch
 from deeplegato_pp.calibration.report import snr_range
 from deeplegato_pp.calibration.settings import BATCH, Settings, Simulations
@@ -28,21 +28,21 @@ from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
 SEED = 77  # not the one that calibrations start from
 
 
-def measure(predictor: Predictor, number: int, ess: float) -> tuple[Galaxies, Galaxies]:
+def measure(predictor: Predictor, number: int, ess: float) -> tuple[MeasuredGalaxies, MeasuredGalaxies]:
     """Returns network and exact posteriors of the same isolated, unmasked galaxies."""
     simulations = Simulations.of(predictor.model, None, SEED)
     simulations.simulator.conditions = simulations.data.conditions.clean()
-    parts: dict[bool, list[Galaxies]] = {False: [], True: []}
+    parts: dict[bool, list[MeasuredGalaxies]] = {False: [], True: []}
     for step in range(-(-number // BATCH)):
         for refine, found in parts.items():
             settings = Settings(number=max(number, 20), detailed=0, refine=refine, ess=ess)
             found.append(measure_batch(predictor, simulations, step, settings))
         print(f"{min(number, (step + 1) * BATCH)} of {number}", flush=True)
-    network, exact = (Galaxies.concatenate(found)[:number] for found in parts.values())
+    network, exact = (MeasuredGalaxies.concatenate(found)[:number] for found in parts.values())
     return network, exact
 
 
-def table(network: Galaxies, exact: Galaxies) -> list[dict[str, object]]:
+def table(network: MeasuredGalaxies, exact: MeasuredGalaxies) -> list[dict[str, object]]:
     """Returns one row per class that has galaxies, and one over all."""
     snr, rows = exact.estimates[:, 0], []
     for low, high in [(0.0, np.inf), *itertools.pairwise(SNR_CLASSES)]:

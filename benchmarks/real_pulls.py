@@ -1,7 +1,7 @@
 """Do error bars hold on real galaxies? Pulls between independent images, and published fits.
 
-    python benchmarks/real_pulls.py FOLDER [--method laplace|exact] [--model-error 0.03]
-        [--psf-error 0.02] [--sources profound_kids_viking ...] [--network-honest]
+    python benchmarks/real_pulls.py FOLDER [--model FOLDER] [--method laplace|exact]
+        [--model-error 0.03] [--psf-error 0.02] [--sources profound_kids_viking ...] [--network-honest]
 
 FOLDER holds ``cases.ecsv`` with the columns file, source, id, band, tier, flags, pixel_scale and
 ref_* in the project's conventions, and the files it names. Three posteriors of each galaxy are
@@ -195,6 +195,7 @@ def read_images(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="name or folder of the network; default: the packaged one")
     parser.add_argument("--method", choices=("exact", "laplace"), default="laplace")
     parser.add_argument("--model-error", type=float, default=MODEL_ERROR)
     parser.add_argument("--psf-error", type=float, help="in place of the observations'")
@@ -212,7 +213,7 @@ def main() -> None:
         if options.sources is None or case["source"] in options.sources
     ]
     rows, observations = read_images(options.folder, cases, wanted)
-    predictor = Predictor.from_pretrained()
+    predictor = Predictor.from_pretrained(options.model)
     network = predictor.posterior(observations, DRAWS, widths="noise")
     started = time.perf_counter()
     refined = predictor.refine(
