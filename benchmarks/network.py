@@ -28,7 +28,9 @@ from deeplegato_pp.scene.parameters import NAMES, SNR_CLASSES
 SEED = 77  # not the one that calibrations start from
 
 
-def measure(predictor: Predictor, number: int, ess: float) -> tuple[MeasuredGalaxies, MeasuredGalaxies]:
+def measure(
+    predictor: Predictor, number: int, ess: float
+) -> tuple[MeasuredGalaxies, MeasuredGalaxies]:
     """Returns network and exact posteriors of the same isolated, unmasked galaxies."""
     simulations = Simulations.of(predictor.model, None, SEED)
     simulations.simulator.conditions = simulations.data.conditions.clean()

@@ -1,7 +1,8 @@
 """Do error bars hold on real galaxies? Pulls between independent images, and published fits.
 
     python benchmarks/real_pulls.py FOLDER [--model FOLDER] [--method laplace|exact]
-        [--model-error 0.03] [--psf-error 0.02] [--sources profound_kids_viking ...] [--network-honest]
+        [--model-error 0.03] [--psf-error 0.02] [--sources profound_kids_viking ...]
+        [--network-honest]
 
 FOLDER holds ``cases.ecsv`` with the columns file, source, id, band, tier, flags, pixel_scale and
 ref_* in the project's conventions, and the files it names. Three posteriors of each galaxy are
