@@ -23,7 +23,7 @@ from torch import Tensor
 from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import load_config
 from deeplegato_pp.data.datasets import stream_generator
-from deeplegato_pp.data.galaxies import mirrored
+from deeplegato_pp.data.mirroring import mirrored
 from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
 from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.scene.parameters import SNR_CLASSES
