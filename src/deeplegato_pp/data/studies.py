@@ -88,7 +88,7 @@ def apply_study(
     network and the likelihood get the wrong PSF and gain; the image is made with the true ones.
 
     Args:
-        scene: SimulatedScene of :meth:`SersicSimulator.sample_scene`, which is not modified.
+        scene: Result of :meth:`SersicSimulator.sample_scene`, which is not modified.
         study: Defects.
         generator: Source of randomness, on the scene's device.
 
@@ -129,7 +129,7 @@ def correlated(
     Args:
         residual: Image minus model, with shape (B, N, N).
         correlation: Correlation of adjacent pixels along an axis, in (0, 0.7].
-        scene: SimulatedScene with the masks.
+        scene: Simulated scene with the masks.
 
     References:
         | WFPC2 observations of the Hubble Deep Field South (Casertano et al., 2000)
