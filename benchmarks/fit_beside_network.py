@@ -15,47 +15,38 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from network import isolated, measure
 from torch import Tensor
 
 from deeplegato_pp.arrays import Array
 from deeplegato_pp.calibration.galaxies import MeasuredGalaxies
-from deeplegato_pp.calibration.measure import measure_batch
-from deeplegato_pp.calibration.settings import BATCH, Settings, Simulations
+from deeplegato_pp.calibration.settings import Simulations
+from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.config.schema import load_config
+from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.inference import Predictor
 from deeplegato_pp.scene.parameters import SNR_CLASSES
 
 SEED = 78
 
 
-def measure(
-    predictor: Predictor, number: int
-) -> tuple[MeasuredGalaxies, MeasuredGalaxies, list[float]]:
-    """Returns network and exact posteriors of the same galaxies, and ms per galaxy of each."""
-    simulations = Simulations.of(predictor.model, None, SEED)
-    simulator = simulations.simulator
-    simulator.conditions = replace(simulations.data.conditions.clean(), psf_error=0.0)
-    simulator.structure = load_config("second_edition").data.structure
-    parts: dict[bool, list[MeasuredGalaxies]] = {False: [], True: []}
-    spent = {False: 0.0, True: 0.0}
-    for step in range(-(-number // BATCH)):
-        started = time.process_time()
-        simulations.scene(step)
-        drawing = time.process_time() - started
-        for refine, found in parts.items():
-            settings = Settings(number=max(number, 20), detailed=0, refine=refine)
-            started = time.process_time()
-            found.append(measure_batch(predictor, simulations, step, settings))
-            spent[refine] += time.process_time() - started - drawing
-        print(f"{min(number, (step + 1) * BATCH)} of {number}", flush=True)
-    network, exact = (MeasuredGalaxies.concatenate(found)[:number] for found in parts.values())
-    return network, exact, [1e3 * s / (len(parts[False]) * BATCH) for s in spent.values()]
+def structured(predictor: Predictor) -> Simulations:
+    """Returns a stream of isolated galaxies with the structure of the second edition."""
+    simulations = isolated(predictor, SEED)
+    simulations.simulator = SersicSimulator.from_config(
+        replace(
+            simulations.data,
+            conditions=simulations.data.conditions.clean(),
+            structure=load_config("second_edition").data.structure,
+        ),
+        truth=best_profiles,
+    )
+    return simulations
 
 
 def gaussian_nll(error: Array, width: Array) -> Tensor:
@@ -81,7 +72,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="what was measured, as .npz")
     options = parser.parse_args()
     predictor = Predictor.from_pretrained(options.model)
-    network, exact, spent = measure(predictor, options.number)
+    network, exact, spent = measure(predictor, structured(predictor), options.number)
     if options.output:
         kept = ("error", "width", "noise_width", "nll", "estimates")
         np.savez(

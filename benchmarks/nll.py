@@ -3,9 +3,10 @@
     python benchmarks/nll.py default runs/mine/model -n 1200
     python benchmarks/nll.py default -n 1200 --mirrored
 
-Isolated and unmasked galaxies, such as the first network was trained on, and those with the
-structure of the second edition. Densities of networks with other prior boxes are converted to the
-coordinates of the first. Differences between networks are known far better than each mean, which
+Three kinds of galaxies: isolated and unmasked Sérsic profiles, the same under the first network's
+training conditions (masks, neighbours, correlated noise), and under those with the structure of the
+second edition. Densities of networks with other prior boxes are converted to the coordinates of the
+first. Differences between networks are known far better than each mean, which
 scatters with the choice of galaxies. With --mirrored each galaxy is also seen in its eight mirror
 images, whose posteriors, turned back, are averaged: what a network eight times as slow would gain.
 """
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from deeplegato_pp.calibration.truth import best_profiles
-from deeplegato_pp.config.schema import load_config
+from deeplegato_pp.config.schema import StructureConfig, load_config
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.mirroring import mirrored
 from deeplegato_pp.data.sersic_simulator import SersicSimulator, SimulatedScene
@@ -33,7 +34,7 @@ BATCH = 100
 STREAM = 2**42
 """Far from the streams of training, validation and calibration."""
 
-KINDS = ("isolated", "as in training", "with structure")
+KINDS = ("isolated", "without structure", "with structure")
 
 
 @torch.no_grad()
@@ -74,9 +75,10 @@ def main() -> None:
     data = first.config.data
     structure = load_config("second_edition").data.structure
     for kind in KINDS:
-        drawn = replace(data, structure=structure) if kind == "with structure" else data
         simulator = SersicSimulator.from_config(
-            drawn, clean=kind == "isolated", truth=best_profiles
+            replace(data, structure=structure if kind == "with structure" else StructureConfig()),
+            clean=kind == "isolated",
+            truth=best_profiles,
         )
         scenes = [
             simulator.sample_scene(BATCH, stream_generator(STREAM, step))

@@ -28,7 +28,7 @@ import yaml
 from deeplegato_pp import Observation, Posterior, Predictor
 from deeplegato_pp.calibration.measure import largest_miss, observations_of
 from deeplegato_pp.calibration.truth import best_profiles
-from deeplegato_pp.config.schema import CONFIG_DIR, DataConfig
+from deeplegato_pp.config.schema import CONFIG_DIR, DataConfig, StructureConfig
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.sersic_simulator import SimulatedScene
@@ -186,7 +186,8 @@ def studies(config: DataConfig) -> Iterator[tuple[str, SersicSimulator, Spoil]]:
         data = content.get("data", {})
         study = StudyConfig(**content.get("study", {}))
         conditions = replace(config.conditions, **data.get("conditions", {}))
-        structure = replace(config.structure, **data.get("structure", {}))
+        own = data.get("structure")  # a study of structure has no other
+        structure = StructureConfig(**own) if own else config.structure
         made = replace(config, conditions=conditions, structure=structure)
         simulator = SersicSimulator.from_config(made, truth=best_profiles)
         priors = {**config.priors, **data.get("priors", {})}

@@ -21,11 +21,14 @@ from deeplegato_pp.calibration.document import (
 )
 from deeplegato_pp.calibration.figures import draw_figures
 from deeplegato_pp.calibration.recalibration_effect import effect, fit_recalibration, mended_ranks
-from deeplegato_pp.calibration.report import report
+from deeplegato_pp.calibration.report import knobs_in_words, report
 from deeplegato_pp.calibration.settings import Settings, Simulations
+from deeplegato_pp.config import load_config
 from deeplegato_pp.errors import FormatError
 from deeplegato_pp.inference.recalibration import Recalibration
+from deeplegato_pp.models import DeepLeGAToPP
 from deeplegato_pp.scene.parameters import NAMES
+from tiny_model import TINY
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,21 @@ def test_correlated_noise_that_is_told_is_nothing_wrong(predictor, make_galaxies
     drizzled = Simulations.of(predictor.model, "studies/drizzled", 0)
     page = report(document(predictor.model, drizzled, Settings(number=64), make_galaxies(64)), [])
     assert "nothing: noise correlated by 1.5 to 4 on every stamp, and told" in page
+
+
+def test_a_study_of_structure_replaces_the_models_own(make_galaxies):
+    keys = ("structure.share=0.9", "structure.modulated=0.5", "conditions.psf_error=0.03")
+    model = DeepLeGAToPP(load_config(TINY, [f"data.{key}" for key in keys]))
+    rings = Simulations.of(model, "studies/rings", 0)
+    assert rings.data.structure.rings == rings.data.structure.share == 1.0
+    assert rings.data.structure.modulated == 0.0
+    assert rings.data.conditions.psf_error == 0.03
+    words = knobs_in_words(document(model, rings, Settings(number=64), make_galaxies(64)))
+    assert words == "galaxies with rings"
+    near = Simulations.of(model, "studies/neighbours", 0)
+    assert near.data.structure == model.config.data.structure
+    words = knobs_in_words(document(model, near, Settings(number=64), make_galaxies(64)))
+    assert words == "up to 3 unmasked neighbours on every stamp"
 
 
 def test_a_study_is_told_beside_the_models_own(content, study):

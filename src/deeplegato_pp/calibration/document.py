@@ -52,6 +52,7 @@ def document(
             "version": model.card.get("version", ""),
             "weights": weights_digest(model),
             "prior": model.prior.to_dict(),
+            "data": plain(asdict(model.config.data)),
         },
         "simulator": plain(simulations.describe()),
         "settings": {**asdict(settings), "batch": BATCH},

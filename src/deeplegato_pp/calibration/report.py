@@ -121,14 +121,16 @@ def knobs_in_words(content: Content) -> str:
         for name, text in KNOBS.items()
         if study[name] != neutral.get(name, 0)
     ]
+    own = content["model"].get("data", {})
     structure = content["simulator"]["data"].get("structure", {})
-    if structure.get("share"):
+    if structure.get("share") and structure != own.get("structure"):
         found += [words for kind, words in STRUCTURES.items() if structure[kind]]
     conditions = content["simulator"]["data"]["conditions"]
     if conditions.get("correlated_noise") == 1.0:
         low, high = conditions["noise_correlation"]
         found.append(f"nothing: noise correlated by {low:g} to {high:g} on every stamp, and told")
-    if conditions.get("psf_error"):
+    psf_error = conditions.get("psf_error")
+    if psf_error and psf_error != own.get("conditions", {}).get("psf_error"):
         found.append(
             f"PSFs wider or narrower than told by {conditions['psf_error']:.0%}, one sigma"
         )

@@ -115,7 +115,8 @@ class Simulations:
         Args:
             model: Model whose prior and conditions are used unless configured otherwise.
             source: A YAML file or the name of a packaged one (``studies/neighbours``); None for the
-                model's own conditions.
+                model's own conditions. A configuration with a share of structure states the whole
+                structure; others keep the model's.
             seed: Random seed of the stream.
             psf_error: Relative error of the PSF's width with which images are made and galaxies are
                 refined; None as configured, which is none for the model's own conditions.
@@ -125,6 +126,8 @@ class Simulations:
                 the message), or its stamps do not have the model's size.
         """
         own = model.config.to_dict()["data"]
+        if merge_configs(SimulatorConfig, [source]).data.structure.share:
+            del own["structure"]
         layers = [{"data": own}, source]
         if psf_error is not None:
             layers.append({"data": {"conditions": {"psf_error": check_psf_error(psf_error)}}})
