@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deeplegato_pp.calibration.truth import best_profiles
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.errors import RangeError
@@ -79,7 +78,7 @@ def fit_novelty(
 def _features(
     model: DeepLeGAToPP, number: int, seed: int, advance: Callable[[int], None]
 ) -> Float[Tensor, "b f"]:
-    simulator = SersicSimulator.from_config(model.config.data, truth=best_profiles)
+    simulator = SersicSimulator.from_config(model.config.data, truth=_not_sought)
     device = next(model.parameters()).device
     found = []
     for step, start in enumerate(range(0, number, _BATCH)):
@@ -88,3 +87,9 @@ def _features(
         found.append(features[: number - start].double().cpu())
         advance(len(found[-1]))
     return torch.cat(found)
+
+
+def _not_sought(*scene: Any) -> tuple[Tensor, Tensor]:
+    """Keeps the smooth galaxies' coordinates: features need images, and no truths."""
+    start: Tensor = scene[2]
+    return start, torch.ones(len(start), dtype=torch.bool, device=start.device)

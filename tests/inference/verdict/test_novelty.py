@@ -10,9 +10,12 @@ from torch import nn
 
 from deeplegato_pp.calibration import novelty_reference
 from deeplegato_pp.calibration.novelty_reference import fit_novelty
-from deeplegato_pp.config.schema import Config
+from deeplegato_pp.config.schema import Config, load_config
+from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.errors import FormatError, RangeError
 from deeplegato_pp.inference.verdict.novelty import Novelty
+from deeplegato_pp.models import DeepLeGAToPP
+from tiny_model import TINY
 
 
 class FeatureModel(nn.Module):
@@ -100,3 +103,14 @@ def test_features_are_those_of_simulations():
     assert math.isfinite(float(found.std()))
     again = novelty_reference._features(Encoder(), 70, 1, seen.append)
     torch.testing.assert_close(found, again)
+
+
+def test_features_of_galaxies_with_structure_need_no_truth():
+    keys = ("structure.share=1.0", "structure.modulated=1.0")
+    model = DeepLeGAToPP(load_config(TINY, [f"data.{key}" for key in keys]))
+    features = novelty_reference._features(model, 8, 1, lambda _: None)
+    assert bool(torch.isfinite(features).all())
+    assert float(features.std(0).max()) > 0.0
+    simulator = SersicSimulator.from_config(model.config.data, truth=novelty_reference._not_sought)
+    scene = simulator.sample_scene(64, torch.Generator().manual_seed(0))
+    assert 0 < int(scene.structured.sum()) < 64  # faint and unresolved ones stay smooth
