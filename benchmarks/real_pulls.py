@@ -2,11 +2,12 @@
 
     python benchmarks/real_pulls.py FOLDER [--model FOLDER] [--method laplace|exact]
         [--model-error 0.03] [--psf-error 0.02] [--sources profound_kids_viking ...]
-        [--network-honest]
+        [--write-card]
 
 FOLDER holds ``cases.ecsv`` with the columns file, source, id, band, tier, flags, pixel_scale and
-ref_* in the project's conventions, and the files it names. Three posteriors of each galaxy are
-compared: the network's, the refined one with the widths of the stated noise, and the honest one.
+ref_* in the project's conventions, and the files it names. Posteriors of each galaxy are compared:
+the network's and the refined ones, each with the widths of the stated noise and with honest ones.
+With --write-card, figures of several pairs go to the model's card.
 
 Pulls are differences between two images of one galaxy over their combined error, in ln R_e, ln n
 and the two components of the ellipticity (1 - q)/(1 + q). Printed is the value within which 68 % of
@@ -27,16 +28,20 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from astropy.table import Table
 
 from deeplegato_pp import Observation, Posterior, Predictor
+from deeplegato_pp.calibration.card import write_real_galaxies
 from deeplegato_pp.errors import InputError
+from deeplegato_pp.models.storage import find, weights_digest
 from deeplegato_pp.scene.noise import MODEL_ERROR
 
 NAMES = ("ln R_e", "ln n", "e1", "e2")
+PUBLISHED = ("ln R_e", "ln n", "q", "position angle")
 FLOORS = np.array([0.05, 0.10, 0.02, 2.0])
 DRAWS = 1000
 
@@ -50,6 +55,9 @@ GROUPS = {
     "GAMA bands": ("galfitm_gama",),
 }
 """Sources whose images of one galaxy are compared."""
+
+FEWEST_PAIRS = 10
+"""Of a group in the card."""
 
 COLOUR = "KiDS r and VIKING Z"
 """The group whose median difference in ln R_e and ln n is taken out."""
@@ -124,8 +132,9 @@ def interval(values: np.ndarray, rng: np.random.Generator) -> str:
     return f"{within(values):5.2f} ({low:4.2f}-{high:4.2f})"
 
 
-def report_pairs(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
-    """Prints pulls and differences between images of the same galaxies."""
+def report_pairs(cases: Table, kinds: dict[str, dict[int, Shape]]) -> dict[str, Any]:
+    """Prints pulls and differences between images of the same galaxies, and returns the pulls."""
+    found: dict[str, Any] = {}
     for group, sources in GROUPS.items():
         rows = sorted(next(iter(kinds.values())))
         pairs = pairs_of(cases, rows, sources)
@@ -137,7 +146,11 @@ def report_pairs(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
             rng = np.random.default_rng(0)
             pulls = "  ".join(interval(column, rng) for column in (difference / error).T)
             scatter = " ".join(f"{within(column):.3f}" for column in difference.T)
+            found.setdefault(group, {"pairs": len(pairs), "kinds": {}})["kinds"][kind] = dict(
+                zip(NAMES, map(within, (difference / error).T), strict=True)
+            )
             print(f"  {kind:15s} {pulls}   {scatter}")
+    return found
 
 
 def published(cases: Table, shapes: dict[int, Shape]) -> dict[int, np.ndarray]:
@@ -160,10 +173,12 @@ def published(cases: Table, shapes: dict[int, Shape]) -> dict[int, np.ndarray]:
     return found
 
 
-def report_published(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
-    """Prints how published fits lie in the error bars."""
-    if not published(cases, next(iter(kinds.values()))):
-        return
+def report_published(cases: Table, kinds: dict[str, dict[int, Shape]]) -> dict[str, Any]:
+    """Prints how published fits lie in the error bars; returns fractions within two sigma."""
+    number_of = len(published(cases, next(iter(kinds.values()))))
+    found: dict[str, Any] = {"galaxies": number_of, "kinds": {}}
+    if not number_of:
+        return found
     for number, (kind, shapes) in enumerate(kinds.items()):
         d, e = np.array(list(published(cases, shapes).values())).transpose(1, 0, 2)
         if number == 0:
@@ -174,9 +189,13 @@ def report_published(cases: Table, kinds: dict[str, dict[int, Shape]]) -> None:
             for width in (e, np.hypot(e, FLOORS))
             for level in (1.0, 2.0)
         ]
+        found["kinds"][kind] = dict(
+            zip(PUBLISHED, (np.abs(d) < 2.0 * e).mean(0).tolist(), strict=True)
+        )
         low, high = np.nanpercentile(d, [16, 84], axis=0)
         scatter = " ".join(f"{x:.3f}" for x in 0.5 * (high - low))
         print(f"  {kind:15s} " + " | ".join([*shares, scatter]))
+    return found
 
 
 def read_images(
@@ -201,9 +220,7 @@ def main() -> None:
     parser.add_argument("--model-error", type=float, default=MODEL_ERROR)
     parser.add_argument("--psf-error", type=float, help="in place of the observations'")
     parser.add_argument("--sources", nargs="+", default=None, help="default: all")
-    parser.add_argument(
-        "--network-honest", action="store_true", help="the network's honest widths too"
-    )
+    parser.add_argument("--write-card", action="store_true", help="figures to the model's card")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -223,16 +240,23 @@ def main() -> None:
     print(f"{len(rows)} galaxies refined in {time.perf_counter() - started:.0f} s")
     inflation = refined.structure[np.isfinite(refined.structure)]
     print(f"inflation, 16, 50, 84 %: {np.percentile(inflation, [16, 50, 84]).round(2)}")
-    posteriors = {"network": network, "noise": refined.under_noise(), "honest": refined}
-    if options.network_honest:
-        posteriors["network honest"] = predictor.posterior(observations, DRAWS)
+    posteriors = {
+        "network, noise": network,
+        "network, honest": predictor.posterior(observations, DRAWS),
+        "refined, noise": refined.under_noise(),
+        "refined, honest": refined,
+    }
     measured = [k for k, m in enumerate(refined.measurements) if m.measured]
     kinds = {
         kind: {rows[k]: shape_of(posterior[k]) for k in measured}
         for kind, posterior in posteriors.items()
     }
-    report_pairs(cases, kinds)
-    report_published(cases, kinds)
+    pulls, fits = report_pairs(cases, kinds), report_published(cases, kinds)
+    if options.write_card:
+        several = {group: p for group, p in pulls.items() if p["pairs"] >= FEWEST_PAIRS}
+        digest = weights_digest(predictor.model)
+        for path in write_real_galaxies(find(options.model), digest, several, fits):
+            print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -179,3 +179,31 @@ def test_everything_is_published(content, make_galaxies, tmp_path, monkeypatch):
         "README.md", "figures.json", "recalibration.json",
     }  # fmt: skip
     assert Recalibration.load(folder / "recalibration.json").covariate == "snr"
+
+
+def test_the_card_shows_real_galaxies_beside_simulations(content, tmp_path):
+    names = ("ln R_e", "ln n", "e1", "e2")
+    pulls = {
+        "two telescopes": {
+            "pairs": 25,
+            "kinds": {"network, honest": dict(zip(names, (1.25, 0.71, 0.89, 0.87), strict=True))},
+        }
+    }
+    published = {"galaxies": 29, "kinds": {"network, honest": {"ln R_e": 1.0, "q": 0.97}}}
+    weights = content["model"]["weights"]
+    card.write_card(tmp_path, content)
+    card.write_real_galaxies(tmp_path, weights, pulls, published)
+    text = (tmp_path / "README.md").read_text()
+    assert "2,000 fresh simulations" in text
+    assert "| two telescopes | 25 | network, honest | 1.25 | 0.71 | 0.89 | 0.87 |" in text
+    assert "29 published fits" in text
+    assert "| network, honest | 1.00 | 0.97 |" in text
+    lines = card.headline_lines(card.read_figures(tmp_path))
+    assert lines[1] == (
+        "real galaxies, two telescopes, 25 pairs, network, honest: 68 % of pulls within "
+        "ln R_e 1.25, ln n 0.71, e1 0.89, e2 0.87"
+    )
+    card.write_real_galaxies(tmp_path, "of other weights", pulls, {"galaxies": 0, "kinds": {}})
+    text = (tmp_path / "README.md").read_text()
+    assert "fresh simulations" not in text
+    assert "published" not in text

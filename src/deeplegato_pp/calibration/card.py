@@ -24,7 +24,8 @@ from deeplegato_pp.scene.parameters import NAMES
 
 NETWORK, REFINED, STUDIES = "network", "refined", "studies"
 REFINED_STUDIES = "refined_studies"
-"""Sections of ``figures.json``: own simulations and studies, unrefined and refined."""
+REAL = "real_galaxies"
+"""Sections of ``figures.json``: simulations and studies, unrefined and refined; real galaxies."""
 
 
 def read_figures(folder: Path) -> dict[str, Any]:
@@ -65,6 +66,32 @@ def write_card(folder: Path, content: Mapping[str, Any]) -> list[Path]:
         figures.setdefault(section_name, {})[content["simulator"]["name"]] = entry
     else:
         figures[REFINED if entry["refined"] else NETWORK] = entry
+    return _save(folder, figures)
+
+
+def write_real_galaxies(
+    folder: Path, weights: str, pulls: Mapping[str, Any], published: Mapping[str, Any]
+) -> list[Path]:
+    """Writes to the model card how error bars hold on real galaxies.
+
+    Args:
+        folder: Folder of the model.
+        weights: Digest of the weights that measured them.
+        pulls: By group of images, ``pairs``, and by kind of error bar the values within which 68 %
+            of pulls between two images of one galaxy lie, by parameter.
+        published: Number of ``galaxies``, and by kind of error bar the fractions of published fits
+            within two standard deviations, by parameter.
+
+    Returns:
+        Paths of the written files.
+    """
+    figures = _of_weights(read_figures(folder), weights)
+    figures[REAL] = {"weights": weights, "pulls": dict(pulls), "published": dict(published)}
+    return _save(folder, figures)
+
+
+def _save(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
+    """Writes figures, and the section of the card that shows them."""
     path, card = folder / FIGURES, folder / CARD
     with written_whole(path) as temporary:
         text = json.dumps(figures, indent=1, allow_nan=False)
@@ -87,6 +114,8 @@ def section(figures: Mapping[str, Any]) -> str:
         parts.append(_studies_section(figures))
     if figures.get(REFINED_STUDIES):
         parts.append(_widths_section(figures))
+    if REAL in figures:
+        parts.append(_real_section(figures[REAL]))
     return "\n\n".join(parts)
 
 
@@ -103,6 +132,8 @@ def headline_lines(figures: Mapping[str, Any]) -> list[str]:
                 f"decile cell {percent(cell['difference'])} ({cell['parameter']} by {cell['by']}); "
                 f"missed by more than 3 sigma: {percent(entry['gross_failures'], 2)}",
             ]
+    if REAL in figures:
+        lines += _real_lines(figures[REAL])
     for name, entry in figures.get(REFINED_STUDIES, {}).items():
         noise, honest = _both(entry, "0.95")
         lines.append(
@@ -120,7 +151,9 @@ def headline_lines(figures: Mapping[str, Any]) -> list[str]:
 def _of_weights(figures: dict[str, Any], digest: str) -> dict[str, Any]:
     """Returns the entries of the given weights."""
     kept = {
-        n: figures[n] for n in (NETWORK, REFINED) if figures.get(n, {}).get("weights") == digest
+        name: figures[name]
+        for name in (NETWORK, REFINED, REAL)
+        if figures.get(name, {}).get("weights") == digest
     }
     for part in (STUDIES, REFINED_STUDIES):
         if part in figures:
@@ -199,6 +232,50 @@ def _widths_section(figures: Mapping[str, Any]) -> str:
     return "### Refined, with the stated noise's widths and with honest ones\n\n" + table(
         headings, rows
     )
+
+
+def _real_section(entry: Mapping[str, Any]) -> str:
+    """Returns pulls between images of the same galaxies, and the coverage of published fits."""
+    rows = [
+        [group, str(found["pairs"]), kind, *(f"{v:.2f}" for v in values.values())]
+        for group, found in entry["pulls"].items()
+        for kind, values in found["kinds"].items()
+    ]
+    pulls = table(["images", "pairs", "error bars", *_names(entry["pulls"])], rows)
+    published = entry["published"]
+    text = (
+        "### Real galaxies\n\nDifferences between two images of one galaxy over their combined "
+        "error: the value within which 68 % of them lie, 1 for right errors.\n\n" + pulls
+    )
+    if not published.get("galaxies"):
+        return text
+    rows = [
+        [kind, *(f"{v:.2f}" for v in values.values())]
+        for kind, values in published["kinds"].items()
+    ]
+    headings = ["error bars", *next(iter(published["kinds"].values()))]
+    return (
+        f"{text}\n\nFractions of {published['galaxies']} published fits within two standard "
+        f"deviations:\n\n{table(headings, rows)}"
+    )
+
+
+def _names(pulls: Mapping[str, Any]) -> list[str]:
+    """Returns the parameters of pulls."""
+    return [n for found in list(pulls.values())[:1] for n in next(iter(found["kinds"].values()))]
+
+
+def _real_lines(entry: Mapping[str, Any]) -> list[str]:
+    """Returns the pulls for the terminal, one group and kind of error bar per line."""
+    lines = []
+    for group, found in entry["pulls"].items():
+        for kind, values in found["kinds"].items():
+            cells = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+            lines.append(
+                f"real galaxies, {group}, {found['pairs']} pairs, {kind}: 68 % of pulls within "
+                f"{cells}"
+            )
+    return lines
 
 
 def _both(entry: Mapping[str, Any], level: str) -> tuple[str, str]:
