@@ -343,4 +343,19 @@ def test_no_chain_where_the_model_is_at_fault(monkeypatch):
     options = RefineOptions(mask_neighbours=False)
     refined = refine_batch(likelihood, draws, log_q, network.log_prob, ess=100, options=options)
     assert refined[0].chi2 > 1.2
+    assert refined[0].ess > 50
     assert refined[0].method in ("importance", "adapted")
+    few = replace(options, pilot=30)
+    poor = refine_batch(
+        likelihood, draws, log_q, network.log_prob, ess=4, max_draws=40, options=few
+    )[0]
+    assert poor.ess < 50
+    assert poor.method == "laplace"
+    assert len(poor.w) == 200
+    assert not bool(poor.log_weights.any())  # all of one weight
+    assert not math.isfinite(poor.log_evidence_error)
+    # Widths and place of many weighted draws, not those of a few.
+    torch.testing.assert_close(poor.std(), refined[0].std(), rtol=0.3, atol=0.0)
+    assert bool(((poor.mean() - refined[0].mean()).abs() < 0.5 * refined[0].std()).all())
+    log_l = likelihood.log_likelihood_row(0, poor.w[:5], torch.float64)
+    torch.testing.assert_close(log_l, poor.log_likelihood[:5], atol=0.05, rtol=0)

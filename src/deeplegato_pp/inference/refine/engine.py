@@ -45,6 +45,8 @@ LogProbFunction = Callable[[Tensor, Tensor], Tensor]
 
 _FEWEST_DRAWS = 150
 """Minimum number of affordable draws for importance sampling."""
+_FEWEST_EFFECTIVE = 50.0
+"""Effective size below which weighted draws do not determine a covariance."""
 _TENSION = 3.0
 
 
@@ -285,7 +287,10 @@ class _Job:
         return galaxy
 
     def _fall_back(self, row: int, galaxy: RefinedGalaxy, modes: Fit | None) -> RefinedGalaxy:
-        """Runs a Markov chain if the weights failed, where it is useful and affordable."""
+        """Runs a Markov chain if the weights failed, where it is useful and affordable.
+
+        Elsewhere the modes' Gaussians replace draws of which hardly any has weight.
+        """
         if galaxy.method == "laplace" or not weights_failed(galaxy, self.budget.ess):
             return galaxy
         best = self.coordinates.project(galaxy.w[galaxy.log_weights.argmax()])[None]
@@ -307,7 +312,25 @@ class _Job:
             star_odds=self.options.star_odds,
         )
         self.batches.count(torch.tensor([row]), best, renders)
-        return better
+        star = math.isfinite(better.star_log_odds)
+        if modes is None or star or renders or better.ess >= _FEWEST_EFFECTIVE:
+            return better
+        return self._gaussians(row, better, modes)
+
+    def _gaussians(self, row: int, galaxy: RefinedGalaxy, modes: Fit) -> RefinedGalaxy:
+        """Returns draws of the modes' Gaussians, with the diagnostics of the failed weights."""
+        generator = torch.Generator().manual_seed(self.seeds[row])
+        x, gaussian = gaussian_draws(modes, self.base.shape[1], generator)
+        return replace(
+            galaxy,
+            w=self.coordinates.embed(x),
+            log_proposal=gaussian.log_prob(x),
+            log_likelihood=self._log_target([row], [x])[0] - self.coordinates.log_prior(x),
+            log_weights=torch.zeros(len(x), dtype=torch.float64),
+            method="laplace",
+            log_evidence=modes.log_evidence(),
+            log_evidence_error=math.nan,
+        )
 
     def _mix(self, row: int, sampler: TargetSampler, modes: Fit | None) -> RefinedGalaxy:
         """Returns unweighted draws of the modes' Gaussians and of the network."""
