@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from deeplegato_pp.config.schema import StructureConfig
 from deeplegato_pp.data.loaders import training_set
 from deeplegato_pp.errors import ConfigError
 from deeplegato_pp.models import DeepLeGAToPP
@@ -37,8 +38,10 @@ def test_an_input_may_be_added_to_a_trained_network(tiny, tmp_path, caplog):
 
 def test_a_wider_prior_takes_over_means_and_widths():
     first = DeepLeGAToPP.from_pretrained("default")
-    config = replace(first.config, model=replace(first.config.model, init="default"))
-    wider = replace(config, data=replace(config.data, priors={"center_x": (-6.0, 6.0)}))
+    data = replace(first.config.data, structure=StructureConfig())
+    config = replace(first.config, model=replace(first.config.model, init="default"), data=data)
+    bounds = tuple(1.2 * v for v in first.prior.center_x)
+    wider = replace(config, data=replace(data, priors={**data.priors, "center_x": bounds}))
     started = initial_model(wider)
     stamps, w = next(iter(training_set(config, 1)))
     with torch.no_grad():
