@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,17 @@ def test_the_best_profile_of_a_smooth_galaxy_is_its_own(smooth):
     fitted = best_fits(noiseless, smooth.psf, w, BOX)
     assert fitted.converged.all()
     assert fitted.residual.abs().max() < 0.05
+
+
+def test_the_steepest_profiles_have_a_best_one():
+    steep = replace(BOX, sersic_index=(9.0, 9.99))
+    structure = StructureConfig(share=1.0, modulated=1.0)
+    simulator = SersicSimulator(
+        SIZE, prior=steep, conditions=CONDITIONS, structure=structure, truth=best_profiles
+    )
+    scene = simulator.sample_scene(16, torch.Generator().manual_seed(0))
+    assert float(scene.params[:, 2].max()) > 9.9
+    assert bool(steep.contains(scene.params).all())
 
 
 def test_the_truth_of_a_data_set_is_the_best_profile():

@@ -130,7 +130,7 @@ def _wide(box: PriorBox) -> PriorBox:
         box,
         magnitude=(box.magnitude[0] - 2.0, box.magnitude[1] + 2.0),
         effective_radius=(radius[0] / 4.0, radius[1] * 2.0),
-        sersic_index=(max(0.5 * index[0], 0.26), min(2.0 * index[1], 9.9)),
+        sersic_index=(max(0.5 * index[0], 0.26), max(index[1], min(2.0 * index[1], 9.9))),
         axis_ratio=(0.5 * box.axis_ratio[0], 1.0),
         center_x=(box.center_x[0] - 3.0, box.center_x[1] + 3.0),
         center_y=(box.center_y[0] - 3.0, box.center_y[1] + 3.0),
