@@ -197,8 +197,9 @@ def _own_section(title: str, entry: Mapping[str, Any]) -> str:
     verdict = ""
     if entry["judged"]:
         verdict = (
-            f"\n\nThe verdict called {percent(entry['bad'])} of {entry['judged']:,} bad, "
-            f"{percent(entry['false_alarms'])} of those that do not fail grossly."
+            f"\n\nWith the noise's widths the verdict called {percent(entry['bad'])} of "
+            f"{entry['judged']:,} bad, {percent(entry['false_alarms'])} of those that do not fail "
+            "grossly."
         )
     return f"{text}\n\n{table(headings, rows)}{verdict}"
 
