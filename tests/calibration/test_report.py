@@ -100,12 +100,12 @@ def test_a_study_is_told_beside_the_models_own(content, study):
 
 
 def test_every_figure_is_drawn_from_the_document(content, tmp_path):
-    before = dict(matplotlib.rcParams)
+    before, figures = dict(matplotlib.rcParams), plt.get_fignums()
     names = draw_figures(json.loads(json.dumps(content)), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
     assert len(names) == 6
     assert all((tmp_path / name).stat().st_size > 10_000 for name in names)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == figures
     assert dict(matplotlib.rcParams) == before
 
 
