@@ -23,19 +23,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from deeplegato_pp import Observation, Posterior, Predictor
 from deeplegato_pp.calibration.measure import largest_miss, observations_of
+from deeplegato_pp.calibration.settings import Simulations
 from deeplegato_pp.calibration.truth import best_profiles
-from deeplegato_pp.config.schema import CONFIG_DIR, DataConfig, StructureConfig
+from deeplegato_pp.config.schema import CONFIG_DIR
 from deeplegato_pp.data import SersicSimulator
 from deeplegato_pp.data.datasets import stream_generator
 from deeplegato_pp.data.sersic_simulator import SimulatedScene
-from deeplegato_pp.data.studies import StudyConfig, apply_study
+from deeplegato_pp.data.studies import apply_study
 from deeplegato_pp.errors import InputError
 from deeplegato_pp.flags import Flag
-from deeplegato_pp.scene.prior import PriorBox
+from deeplegato_pp.models import DeepLeGAToPP
 
 GROSS = 3.0
 SEED = 77_000_001
@@ -179,20 +179,11 @@ ODD: dict[str, Spoil] = {
 """Images that are no Sérsic galaxy, or not only one; their truth has no meaning."""
 
 
-def studies(config: DataConfig) -> Iterator[tuple[str, SersicSimulator, Spoil]]:
+def studies(model: DeepLeGAToPP) -> Iterator[tuple[str, SersicSimulator, Spoil]]:
     """Yields the package's studies: name, simulator and what is done to its scenes."""
     for path in sorted((CONFIG_DIR / "studies").glob("*.yaml")):
-        content = yaml.safe_load(path.read_text())
-        data = content.get("data", {})
-        study = StudyConfig(**content.get("study", {}))
-        conditions = replace(config.conditions, **data.get("conditions", {}))
-        own = data.get("structure")  # a study of structure has no other
-        structure = StructureConfig(**own) if own else config.structure
-        made = replace(config, conditions=conditions, structure=structure)
-        simulator = SersicSimulator.from_config(made, truth=best_profiles)
-        priors = {**config.priors, **data.get("priors", {})}
-        simulator.prior = PriorBox.from_mapping(priors)
-        yield path.stem, simulator, lambda s, g, study=study: apply_study(s, study, g)
+        made = Simulations.of(model, f"studies/{path.stem}", SEED)
+        yield path.stem, made.simulator, lambda s, g, study=made.study: apply_study(s, study, g)
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -272,7 +263,7 @@ def main() -> None:
     cases: list[tuple[str, SersicSimulator, Spoil]] = [
         ("clean", SersicSimulator.from_config(config, clean=True), lambda s, _: s),
         ("full", SersicSimulator.from_config(config, truth=best_profiles), lambda s, _: s),
-        *studies(config),
+        *studies(predictor.model),
         *((name, SersicSimulator.from_config(config, clean=True), ODD[name]) for name in ODD),
     ]
     print(f"{'case':18s}{'n':>6s}{'good':>9s}{'caution':>9s}{'bad':>9s}  caught        flags")
